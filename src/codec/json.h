@@ -1,0 +1,26 @@
+/* codec/json.h - JSON text to and from values.
+ *
+ * Decoding: RFC 8259, one document, UTF-8 checked (by yyjson). Whole numbers that fit become
+ * VAL_INT, others VAL_DOUBLE. A key that comes twice: the last one counts, and each repetition is
+ * told to the caller (Kubernetes' strict field validation wants them). Depth is limited to
+ * JSON_DEPTH_MAX. Encoding: compact, keys in their order; not pretty. */
+#pragma once
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "codec/val.h"
+
+enum { JSON_DEPTH_MAX = 1000 };
+
+/* Called for each key that repeats an earlier one of its map; path as "spec.replicas". */
+typedef void json_duplicate_fn(void *arg, const char *path);
+
+/* The tree, in the arena (text is copied), or NULL with INVALID_ARGUMENT. */
+struct val *json_parse(struct arena *a, const char *text, size_t n, struct err *err) _must_check_;
+struct val *json_parse_strict(struct arena *a, const char *text, size_t n, json_duplicate_fn *dup,
+                              void *arg, struct err *err) _must_check_;
+void json_write(struct buf *b, const struct val *v);
+void json_write_pretty(struct buf *b, const struct val *v); /* two blanks a level, final newline */
+void json_write_str(struct buf *b, const char *s, size_t n); /* with quotes */
+/* Text in the arena; *ret_n may be NULL. */
+char *json_text(struct arena *a, const struct val *v, size_t *ret_n);

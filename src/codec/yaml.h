@@ -1,0 +1,17 @@
+/* codec/yaml.h - YAML text to values and back (by libyaml's parser; YAML 1.1 scalars as
+ * sigs.k8s.io/yaml reads them: true/false, ints, floats, null, timestamps stay strings). */
+#pragma once
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "codec/json.h"
+#include "codec/val.h"
+
+/* One document (the first; empty text gives null). Aliases are expanded, up to YAML_NODES_MAX
+ * values in all, so that a bomb of aliases is an error and not a machine full of memory. */
+enum { YAML_NODES_MAX = 1000000 };
+struct val *yaml_parse(struct arena *a, const char *text, size_t n, json_duplicate_fn *dup,
+                       void *arg, struct err *err) _must_check_;
+/* All documents of a stream, as a list. */
+struct val *yaml_parse_all(struct arena *a, const char *text, size_t n, struct err *err) _must_check_;
+void yaml_write(struct buf *b, const struct val *v);

@@ -1,0 +1,136 @@
+#include "tt.h"
+
+#include "codec/json.h"
+#include "codec/obj.h"
+#include "codec/yaml.h"
+
+static struct val *parse(struct arena *a, const char *text)
+{
+    struct err err;
+    struct val *v = json_parse(a, text, strlen(text), &err);
+
+    assert_non_null(v);
+    return v;
+}
+
+static void json_reads_and_writes(void **state)
+{
+    static const char TEXT[] = "{\"a\":[1,-2.5,true,null,\"x\\n\\u0001\"],\"b\":{\"c\":{}},\"d\":[]}";
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *v = parse(a, TEXT);
+
+    assert_string_equal(json_text(a, v, NULL), TEXT);
+    assert_true(val_equal(v, val_copy(a, v)));
+    assert_int_equal(val_int_at(v, "a[0]", 9), 1);
+    assert_int_equal(val_int_at(v, "a[7]", 9), 9);
+}
+
+static void count(void *arg, const char *path)
+{
+    snprintf(arg, 100, "%s", path);
+}
+
+static void json_tells_repeated_keys(void **state)
+{
+    static const char TEXT[] = "{\"s\":{\"x\":[{\"k\":1,\"k\":2}]}}";
+    _auto_(arena_freep) struct arena *a = arena_new();
+    char path[100] = "";
+    struct err err;
+    struct val *v = json_parse_strict(a, TEXT, strlen(TEXT), count, path, &err);
+
+    assert_string_equal(path, "s.x[0].k");
+    assert_int_equal(val_int_at(v, "s.x[0].k", 0), 2);
+}
+
+/* Goal: put, push, del, set keep what a map should hold, across the growth of arrays. */
+TT_PROP(val, maps_keep_what_is_put, 100)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *v = val_map(a);
+    int64_t model[24] = {0};
+
+    for (int step = 1; step < 200; step++) {
+        uint32_t k = tt_below(rng, 24);
+        char key[8];
+
+        snprintf(key, sizeof key, "k%u", k);
+        if (tt_below(rng, 3)) {
+            val_put_int(a, v, key, step);
+            model[k] = step;
+        } else {
+            TT_OK(val_del(v, key) == (model[k] != 0));
+            model[k] = 0;
+        }
+        for (k = 0; k < 24; k++) {
+            snprintf(key, sizeof key, "k%u", k);
+            TT_OK(val_int_at(v, key, 0) == model[k]);
+        }
+    }
+    TT_OK(val_equal(v, parse(a, json_text(a, v, NULL))));
+}
+
+static void yaml_reads_as_kubernetes_does(void **state)
+{
+    static const char TEXT[] = "a: 0644\nb: \"0644\"\nc: yes\nd: ~\ne: 1.5\nf: [x, {y: z}]\n"
+                               "g: |\n  two\n  lines\nh: 2026-01-01\ni: &x {k: 1}\nj: *x\n";
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct buf b = {0};
+    struct err err;
+    struct val *v = yaml_parse(a, TEXT, strlen(TEXT), NULL, NULL, &err), *again;
+
+    assert_non_null(v);
+    assert_string_equal(json_text(a, v, NULL),
+                        "{\"a\":420,\"b\":\"0644\",\"c\":true,\"d\":null,\"e\":1.5,\"f\":[\"x\",{\"y\":\"z\"}],"
+                        "\"g\":\"two\\nlines\\n\",\"h\":\"2026-01-01\",\"i\":{\"k\":1},\"j\":{\"k\":1}}");
+    yaml_write(&b, v);
+    again = yaml_parse(a, b.p, b.n, NULL, NULL, &err);
+    assert_non_null(again);
+    assert_true(val_equal(v, again));
+    buf_done(&b);
+}
+
+static void yaml_bomb_is_an_error(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct buf b = {0};
+    struct err err;
+
+    buf_adds(&b, "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+    for (int i = 1; i < 10; i++)
+        buf_printf(&b, "a%d: &a%d [*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d]\n", i, i, i - 1,
+                   i - 1, i - 1, i - 1, i - 1, i - 1, i - 1, i - 1, i - 1);
+    assert_null(yaml_parse(a, b.p, b.n, NULL, NULL, &err));
+    assert_int_equal(err.code, ERR_INVALID_ARGUMENT);
+    buf_done(&b);
+}
+
+static void objects_are_sealed(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *v = parse(a, "{\"kind\":\"Pod\",\"metadata\":{\"name\":\"p\",\"namespace\":\"n\","
+                             "\"labels\":{\"a.b/c\":\"d\"}}}");
+    _auto_(obj_unrefp) const struct obj *o = obj_seal(v, 12);
+    struct err err;
+    _auto_(obj_unrefp) const struct obj *again = obj_load(o->text, o->text_n, 12, &err);
+
+    assert_null(val_at(v, "metadata.resourceVersion"));
+    assert_string_equal(val_str_at(obj_val(o), "metadata.resourceVersion", ""), "12");
+    assert_string_equal(obj_label(o, "a.b/c"), "d");
+    assert_string_equal(again->name, "p");
+    assert_string_equal(again->namespace_, "n");
+    assert_string_equal(again->text, o->text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(json_reads_and_writes),
+        cmocka_unit_test(json_tells_repeated_keys),
+        cmocka_unit_test(tt_val_maps_keep_what_is_put),
+        cmocka_unit_test(yaml_reads_as_kubernetes_does),
+        cmocka_unit_test(yaml_bomb_is_an_error),
+        cmocka_unit_test(objects_are_sealed),
+    };
+
+    return cmocka_run_group_tests_name("codec", tests, NULL, NULL);
+}

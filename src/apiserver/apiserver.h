@@ -1,0 +1,106 @@
+/* apiserver/apiserver.h - the Kubernetes API as one function: a request in, an answer out.
+ *
+ * api_do() knows every path, verb, selector and rule of the API and nothing of sockets. The HTTP
+ * front (apiserver/front.h) wraps it; parts of the same process call it directly (client/).
+ * The answer holds sealed objects where it can, so that a caller in the process never parses JSON
+ * again, and the HTTP front writes the stored text as it is.
+ *
+ * Thread: the loop that owns the store. done may run before api_do() returns, or later (webhooks,
+ * tunnels): the caller keeps the request and its arena until done has run, exactly once.
+ * Durability: the answer shows the head of the store. Whoever tells the outside waits for
+ * resp->revision first (store_when_durable); parts of the same process need not. */
+#pragma once
+
+#include "auth/user.h"
+#include "base/buf.h"
+#include "codec/obj.h"
+#include "codec/val.h"
+
+struct api;
+struct store;
+struct loop;
+struct schema;
+struct api_watch;
+
+struct api_config {
+    struct loop *loop;
+    struct store *store;
+    const char *state_dir; /* STATE */
+    const char *instance;  /* short id of this instance, "" is fine */
+    const char *host;      /* where clients reach us, for the kubernetes endpoints: "127.0.0.1" */
+    int port;
+    const char *service_cidr;             /* NULL: 10.96.0.0/16 */
+    int node_port_first, node_port_last;  /* 0: 30000-32767 */
+    const char *node_socket;              /* NULL: STATE/run/node.sock */
+};
+
+/* Makes the API over a store, reads or makes STATE/pki and writes the stock objects (namespaces,
+ * priority classes, RBAC, the kubernetes service) that are missing. */
+struct api *api_new(const struct api_config *config, struct err *err) _must_check_;
+void *api_free(struct api *api);
+struct store *api_store(struct api *api);
+
+struct api_request {
+    struct arena *arena;          /* the caller's; holds the request and the answer */
+    const struct auth_user *user; /* NULL: this process itself, may do everything */
+    const char *method;           /* GET HEAD POST PUT PATCH DELETE, as in HTTP */
+    const char *path;             /* as in HTTP, percent-encoded, without the query */
+    const char *query;            /* as in HTTP, without '?'; NULL or "": none */
+    const char *accept;           /* NULL: application/json */
+    const char *content_type;     /* NULL: application/json */
+    const char *body;             /* text, or */
+    size_t body_n;
+    const struct val *body_val; /* ... a tree, which wins (in-process: no text is made or parsed) */
+    const char *user_agent;     /* for the default fieldManager; NULL is fine */
+};
+
+struct api_response {
+    int status;               /* HTTP */
+    const char *content_type; /* of body; "application/json" mostly */
+    /* Exactly one of: */
+    const struct obj *obj;         /* one stored object, as stored; borrowed until the arena goes */
+    const struct obj *const *objs; /* a list as stored: objs_n of them, list_revision, continue_ */
+    const struct val *val;         /* a document made for this answer (Status, review, Table, ...) */
+    const char *body;              /* text made for this answer, body_n bytes */
+    struct api_watch *watch;       /* a stream of events: api_watch_start() or api_watch_free() */
+    size_t body_n;
+
+    uint32_t objs_n;
+    int64_t list_revision;
+    const char *continue_;        /* NULL or "": the list is whole */
+    int64_t remaining;            /* remainingItemCount; < 0: not told */
+    const char *list_api_version; /* "v1", "apps/v1": for objs */
+    const char *list_kind;        /* "PodList" */
+
+    int64_t revision;             /* tell nobody outside before this one is durable */
+    const char *const *warnings;  /* texts for Warning headers, NULL-terminated; may be NULL */
+    const char *retry_after;      /* seconds for Retry-After, or NULL */
+};
+typedef void api_done_fn(void *arg, const struct api_response *resp);
+
+void api_do(struct api *api, const struct api_request *req, api_done_fn *done, void *arg);
+
+/* The answer as a tree, whatever form it has (lists are put together); in the request's arena. */
+const struct val *api_response_val(struct arena *a, const struct api_response *resp);
+/* ... and as JSON text. */
+void api_response_text(struct buf *b, const struct api_response *resp);
+/* For a status >= 300: code and message as an err. Gives back 0 for others. */
+int api_response_err(const struct api_response *resp, struct err *err);
+
+/* A watch. fn gets each event once, in order of revisions, from the loop, never from inside
+ * api_watch_start(). `old` is the object before, or NULL. A false return stops and frees the watch.
+ * For API_ERROR status is the Status document and the watch is over. The watch does not wait for
+ * durability; event->revision says what a front must wait for. */
+enum api_event_type { API_ADDED, API_MODIFIED, API_DELETED, API_BOOKMARK, API_ERROR };
+struct api_event {
+    enum api_event_type type;
+    const struct obj *obj;    /* ADDED, MODIFIED, DELETED; sealed */
+    const struct val *status; /* BOOKMARK (the document) and ERROR */
+    int64_t revision;
+};
+typedef bool api_event_fn(void *arg, const struct api_event *event);
+void api_watch_start(struct api_watch *w, api_event_fn *fn, void *arg);
+/* Stop reading (a slow reader); events wait in the store's history, not in memory of the watch.
+ * A reader that stays behind what the history keeps gets API_ERROR 410. */
+void api_watch_pause(struct api_watch *w, bool paused);
+void *api_watch_free(struct api_watch *w); /* at any time, also inside fn (then return true) */

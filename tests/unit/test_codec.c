@@ -1,7 +1,10 @@
 #include "tt.h"
 
 #include "codec/json.h"
+#include "codec/kubetime.h"
 #include "codec/obj.h"
+#include "codec/quantity.h"
+#include "codec/selector.h"
 #include "codec/yaml.h"
 
 static struct val *parse(struct arena *a, const char *text)
@@ -121,6 +124,74 @@ static void objects_are_sealed(void **state)
     assert_string_equal(again->text, o->text);
 }
 
+static void quantities_are_exact(void **state)
+{
+    static const struct {
+        const char *in, *out;
+        int64_t milli;
+        bool binary;
+    } rows[] = {
+        {"100m", "100m", 100, false},      {"1.5", "1500m", 1500, false},
+        {"2Gi", "2Gi", 2147483648000, true}, {"0.5Gi", "512Mi", 536870912000, true},
+        {"1e3", "1k", 1000000, false},     {"1E", "1E", INT64_MAX, false},
+        {"1500Ki", "1500Ki", 1536000000, true}, {"3n", "3n", 1, false},
+        {"-2", "-2", -2000, false},        {"0.1n", "1n", 1, false},
+    };
+    static const char *const bad[] = {"", "m", "1.2.3", "1x", "1 Gi", "1e", "e3", "9e40Gi"};
+    _auto_(arena_freep) struct arena *a = arena_new();
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        quantity q;
+
+        assert_true(quantity_parse(rows[i].in, &q));
+        assert_int_equal(quantity_milli(q), rows[i].milli);
+        assert_string_equal(quantity_text(a, q, rows[i].binary), rows[i].out);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        quantity q = 7;
+
+        assert_false(quantity_parse(bad[i], &q));
+        assert_true(q == 7);
+    }
+}
+
+static void selectors_select(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *labels = parse(a, "{\"app\":\"web\",\"n\":\"7\"}");
+    static const struct {
+        const char *selector;
+        bool want;
+    } rows[] = {
+        {"{}", true},
+        {"{\"matchLabels\":{\"app\":\"web\"}}", true},
+        {"{\"matchLabels\":{\"app\":\"db\"}}", false},
+        {"{\"matchExpressions\":[{\"key\":\"app\",\"operator\":\"In\",\"values\":[\"x\",\"web\"]}]}", true},
+        {"{\"matchExpressions\":[{\"key\":\"zone\",\"operator\":\"NotIn\",\"values\":[\"x\"]}]}", true},
+        {"{\"matchExpressions\":[{\"key\":\"zone\",\"operator\":\"Exists\"}]}", false},
+        {"{\"matchExpressions\":[{\"key\":\"n\",\"operator\":\"Gt\",\"values\":[\"6\"]}]}", true},
+        {"{\"matchExpressions\":[{\"key\":\"n\",\"operator\":\"Lt\",\"values\":[\"7\"]}]}", false},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        assert_int_equal(selector_matches(parse(a, rows[i].selector), labels), rows[i].want);
+    assert_false(selector_matches(NULL, labels));
+    assert_true(selector_matches(parse(a, "{}"), NULL));
+}
+
+static void times_are_rfc3339(void **state)
+{
+    char b[KUBETIME_MAX];
+
+    assert_int_equal(kubetime_parse("1970-01-01T00:00:01Z"), 1000);
+    assert_int_equal(kubetime_parse("2026-11-21T01:02:03.25+01:00"),
+                     kubetime_parse("2026-11-21T00:02:03Z") + 250);
+    assert_int_equal(kubetime_parse("2026-11-21"), -1);
+    assert_int_equal(kubetime_parse(NULL), -1);
+    assert_string_equal(kubetime_text(b, 1000), "1970-01-01T00:00:01Z");
+    assert_string_equal(kubetime_micro(b, 1000007), "1970-01-01T00:00:01.000007Z");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -130,6 +201,9 @@ int main(void)
         cmocka_unit_test(yaml_reads_as_kubernetes_does),
         cmocka_unit_test(yaml_bomb_is_an_error),
         cmocka_unit_test(objects_are_sealed),
+        cmocka_unit_test(quantities_are_exact),
+        cmocka_unit_test(selectors_select),
+        cmocka_unit_test(times_are_rfc3339),
     };
 
     return cmocka_run_group_tests_name("codec", tests, NULL, NULL);

@@ -1,0 +1,13 @@
+/* codec/selector.h - label and node selectors as they lie in objects (trees, not query strings). */
+#pragma once
+
+#include "codec/val.h"
+
+/* metav1.LabelSelector against metadata.labels (NULL: no labels). A NULL selector selects nothing,
+ * an empty one everything. */
+bool selector_matches(const struct val *selector, const struct val *labels);
+/* A plain map of labels (Service.spec.selector, nodeSelector): all must be there with that value. */
+bool labels_contain(const struct val *labels, const struct val *wanted);
+/* One requirement {key, operator, values} with the operators of node selectors too (Gt, Lt);
+ * have: the label's value or NULL. */
+bool requirement_matches(const struct val *requirement, const char *have);

@@ -1,0 +1,137 @@
+/* function/function.h - functions that start per request and are gone when nobody calls.
+ *
+ * One `struct functions` lives in the gateway process. It knows every Function (fed by the mirror
+ * of tandem.dev/v1 functions, or directly), keeps for each one a pool of sandboxed instances that
+ * are forked from the function's zygote, and decides in memory, next to the request, whether an
+ * idle instance answers, a new one starts, or the request waits. Nothing of that passes through
+ * the store.
+ *
+ * Thread: the loop that made it, for every call and every callback.
+ *
+ * What is read of a Function object (kind tandem.dev/v1 Function, namespaced):
+ *   spec.runtime              "python3.11" (python3.10 .. python3.13 where the host has it)
+ *   spec.handler              "module.function"
+ *   spec.code.sha256          hex; the zip lies in STATE/blobs/sha256/HEX (code.h puts it there)
+ *   spec.memoryMB             128 .. 10240, default 128; 1,769 = one CPU
+ *   spec.timeoutSeconds       1 .. 900, default 3
+ *   spec.environment          map of strings
+ *   spec.ephemeralStorageMB   size of /tmp, default 512
+ *   spec.fileSystems[]        {volume: NAME, mountPath: /mnt/..., readOnly: bool}
+ *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled
+ *   spec.url                  {authType: NONE|AWS_IAM, cors: {allowOrigins[], allowMethods[],
+ *                              allowHeaders[], exposeHeaders[], maxAgeSeconds, allowCredentials}}
+ *                             absent: no function URL
+ *   spec.async                {maximumRetryAttempts: 0..2, maximumEventAgeSeconds: 60..21600}
+ *   spec.version              shown as AWS_LAMBDA_FUNCTION_VERSION, default "$LATEST" */
+#pragma once
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "codec/val.h"
+
+struct uv_loop_s;
+struct obj;
+struct functions;
+
+enum {
+    FUNCTION_PAYLOAD_MAX = 6 * 1024 * 1024,       /* request and response of a waiting call */
+    FUNCTION_PAYLOAD_ASYNC_MAX = 1024 * 1024,     /* of an event */
+    FUNCTION_LOG_TAIL_MAX = 4096,
+    FUNCTION_ID_MAX = 40, /* a request id: a UUID and its final 0 */
+};
+
+struct functions_options {
+    struct uv_loop_s *loop;
+    const char *state;       /* the state directory */
+    const char *instance;    /* short id in names of cgroups; NULL: from the state path */
+    const char *runtime_dir; /* holds driver.py and zygote.so; NULL: beside the program */
+    const char *region;      /* NULL: us-east-1 */
+    const char *account;     /* NULL: 000000000000 */
+    const char *node_ip;     /* where instances reach this machine's doors; NULL: 127.0.0.1 */
+    int concurrency_max;     /* instances at work in all; 0: 1,000 */
+    int waiting_max;         /* requests that wait in all; 0: 10,000 */
+    int keep_ms;             /* an idle instance goes after this; 0: 10,000 */
+    int zygote_keep_ms;      /* a zygote without instances goes after this; 0: 60,000 */
+    int stems;               /* sandboxes forked ahead per active function; -1: none, 0: 1 */
+    int retry_ms[2];         /* waits before the 2nd and 3rd try of an event; 0: 60,000, 120,000 */
+};
+
+/* Makes STATE's sub-directories, reads the meter and the queue of events that are still owed.
+ * NULL and err when the state directory cannot be used. Options are copied. */
+struct functions *functions_new(const struct functions_options *o, struct err *err) _must_check_;
+/* Fails what waits (UNAVAILABLE), kills instances and zygotes, writes the meter, removes the
+ * cgroups, frees; `stopped` (may be NULL) is called when all of it is done. */
+void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg);
+
+/* The object as it is now. Older than what is known (by revision): ignored, so a door may hand in
+ * what its own write answered before the mirror hears of it. A changed code or configuration
+ * takes effect with the next request; requests at work end on the old instance. */
+void functions_put(struct functions *fs, const struct obj *o);
+void functions_remove(struct functions *fs, const char *namespace_, const char *name);
+/* Names that are known, e.g. for a listing; false: unknown. */
+bool functions_known(const struct functions *fs, const char *namespace_, const char *name);
+/* The object that functions_put() brought last, borrowed until the next call; NULL: unknown. */
+const struct obj *functions_get(const struct functions *fs, const char *namespace_,
+                                const char *name);
+
+/* One call. All of it is copied (or sent) before function_invoke() returns. */
+struct function_call {
+    const char *namespace_; /* NULL: default */
+    const char *name;
+    const void *payload; /* JSON; n = 0 stands for {} */
+    size_t n;
+    const char *client_context; /* JSON text, or NULL */
+    const char *arn;            /* as the caller named it; NULL: made from the name */
+    const char *trace_id;       /* X-Amzn-Trace-Id, or NULL */
+    const char *request_id;     /* a UUID; NULL: a fresh one */
+    bool log_tail;              /* the result wants the last 4 KiB of log */
+};
+
+/* What came of it; everything is borrowed for the time of the callback.
+ * err.code == ERR_OK: the function ran (or tried to); function_error then tells whether it failed.
+ * Otherwise it never ran:
+ *   NOT_FOUND        no such function                       ResourceNotFoundException
+ *   TOO_MANY         concurrency limit or waiting room full TooManyRequestsException
+ *                    (throttle_reason is set)
+ *   TOO_LARGE        payload                                RequestEntityTooLargeException
+ *   INVALID_ARGUMENT payload is not JSON                    InvalidRequestContentException
+ *   NOT_IMPLEMENTED  a runtime this machine lacks           InvalidRuntimeException
+ *   UNAVAILABLE      stopping, code missing, out of room    ServiceException */
+struct function_result {
+    struct err err;
+    const char *throttle_reason; /* ReservedFunctionConcurrentInvocationLimitExceeded, ... */
+    const char *function_error;  /* NULL, or "Unhandled" */
+    const char *payload;         /* the answer's JSON, or the error's; ends in 0 */
+    size_t n;
+    const char *log_tail; /* plain text; NULL when not asked for */
+    size_t log_tail_n;
+    const char *request_id;
+    const char *version; /* "$LATEST" */
+    bool cold;           /* a new instance answered */
+    int64_t queue_us;    /* waited for an instance to be free or made */
+    int64_t start_us;    /* fork to sandbox ready, 0 when warm or forked ahead */
+    int64_t init_us;     /* import of the handler, 0 when warm */
+    int64_t duration_us; /* request sent to answer read */
+};
+typedef void function_done_fn(void *arg, const struct function_result *r);
+
+/* Calls done exactly once, perhaps before it returns (what is known to fail at once). The ticket
+ * is for function_forget() and is 0 when done was already called. */
+uint64_t function_invoke(struct functions *fs, const struct function_call *call,
+                         function_done_fn *done, void *arg);
+/* The caller has gone: done will not be called. The function runs to its end, as on Lambda; a
+ * request that still waits is dropped. */
+void function_forget(struct functions *fs, uint64_t ticket);
+
+/* An event: the callback comes when it is on disk (ERR_OK: it will be run at least once, whatever
+ * is killed in between) or was refused. Two more tries when the function fails. */
+typedef void function_queued_fn(void *arg, const struct err *err, const char *request_id);
+void function_invoke_async(struct functions *fs, const struct function_call *call,
+                           function_queued_fn *done, void *arg);
+
+/* JSON for the admin socket: {"functions":[{...}]}; see README.md for the fields. */
+void functions_meter_json(struct functions *fs, struct buf *out);
+void functions_instances_json(struct functions *fs, struct buf *out);
+/* The end of a function's log (at most max bytes, whole lines); NOT_FOUND when there is none. */
+int functions_log_tail(struct functions *fs, const char *namespace_, const char *name, size_t max,
+                       struct buf *out, struct err *err);

@@ -1,0 +1,24 @@
+/* gateway/gateway.h - the data plane process: takes traffic from outside, owns the functions.
+ *
+ * One loop. HTTP on the gateway port: function URLs by Host (http://NAME.anything:PORT/) and by
+ * path (/function/NAME/..., /lambda-url/NAME/...). Admin HTTP on STATE/run/gateway.sock:
+ *   GET  /meter             what every function used (function/README.md)
+ *   GET  /instances         instances and zygotes now
+ *   POST /invoke/NS/NAME    body = event; answers body = result, headers x-tandem-function-error,
+ *                           x-tandem-log (base64), x-tandem-timing
+ *   GET  /log/NS/NAME       the end of its log
+ *   GET  /healthz */
+#pragma once
+
+struct gateway_options {
+    const char *state;
+    const char *instance;   /* NULL: from the state path */
+    const char *kubeconfig; /* NULL: STATE/kubeconfig */
+    const char *node_ip;    /* where pods and functions reach this machine; NULL: 127.0.0.1 */
+    const char *address;    /* to listen at; NULL: 0.0.0.0 */
+    int gateway_port, aws_port; /* 0: not opened */
+    int keep_ms, zygote_keep_ms; /* 0: the defaults of function/function.h */
+};
+
+/* Runs until SIGTERM or SIGINT; the process's exit status. */
+int gateway_main(const struct gateway_options *o);

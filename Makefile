@@ -1,0 +1,52 @@
+# tandem: make up | down | test | build | check | golden | sim | real | bench | fuzz | clean
+SHELL := /bin/bash
+STATE ?= /var/lib/tandem
+JOBS ?= $(shell nproc)
+REL := build/rel
+DEV := build/dev
+
+.PHONY: up down build test check golden sim real bench fuzz lint clean deps deps-test
+up: build
+	@STATE=$(STATE) tools/up
+
+down:
+	@if [ -x build/tandem ]; then build/tandem down --state $(STATE); else echo "nothing is built, nothing runs"; fi
+
+deps:
+	@tools/deps build
+deps-test:
+	@tools/deps test
+
+build: deps
+	@[ -e $(REL)/build.ninja ] || meson setup $(REL) --buildtype=release -Db_lto=false >/dev/null
+	@ninja -C $(REL) -j $(JOBS) | tail -n 1
+	@ln -sfn rel/src/cli/tandem build/tandem
+
+# The build that unit, golden and simulation tests run: address and undefined-behaviour sanitizers.
+build-dev: deps
+	@[ -e $(DEV)/build.ninja ] || meson setup $(DEV) --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
+	@ninja -C $(DEV) -j $(JOBS) | tail -n 1
+
+test: deps-test build build-dev
+	@tests/run
+
+check: build-dev
+	@tests/run unit
+golden: build-dev
+	@tests/run golden
+sim: build-dev
+	@tests/run sim
+real: build
+	@tests/run real
+lint: deps-test
+	@tests/run lint
+
+bench: build
+	@tests/bench/run
+
+# make fuzz T=json SECONDS=60: one target for a while; without T each for SECONDS
+fuzz: deps-test
+	@tests/fuzz/run "$(T)" "$(or $(SECONDS_EACH),20)"
+
+clean:
+	rm -rf build

@@ -1,0 +1,77 @@
+/* cli/cli.h - what the sub-commands share: options, where an instance lives, how it is reached.
+ *
+ * Exit codes: 0 done, 1 it failed (the line on standard error says why and what to do), 2 the
+ * words of the call are wrong. */
+#pragma once
+
+#include "base/err.h"
+#include "codec/val.h"
+
+#include <stdio.h>
+
+enum { EXIT_USAGE = 2 };
+
+/* One instance = one state folder. Options given on the command line win over what the running
+ * (or last) instance of that folder wrote into STATE/instance.json, which wins over defaults. */
+struct cli_opts {
+    const char *state;   /* absolute */
+    char id[9];          /* 8 hex digits derived from state: in names of cgroups, links, tables */
+    int api_port, gateway_port, aws_port;
+    const char *pod_cidr;     /* "10.42.0.0/16" */
+    const char *service_cidr; /* "10.96.0.0/16" */
+    const char *node_name;
+    const char *region;  /* of the AWS door */
+    int keep_alive_ms;   /* how long an idle function instance stays */
+    bool api_only, detach, json, help, follow;
+    int tail;
+    const char *namespace_;
+    const char *output;
+    /* what is no option, in order */
+    const char *args[32];
+    int args_n;
+};
+
+struct command {
+    const char *name;
+    int (*run)(struct cli_opts *, int argc, char **argv);
+    const char *synopsis; /* behind "tandem NAME" */
+    const char *promise;  /* one line for the overview */
+    const char *help;     /* the rest, or NULL */
+    bool hidden;          /* a part that `up` starts by itself */
+};
+extern const struct command COMMANDS[]; /* ends with name == NULL */
+
+/* Reads options from argv[1..]. 0, or EXIT_USAGE after a line on standard error. */
+int opts_parse(struct cli_opts *o, int argc, char **argv);
+int opts_save(const struct cli_opts *o, struct err *err); /* STATE/instance.json */
+
+/* Says "tandem: TEXT" on standard error and returns code. */
+int complain(int code, const char *fmt, ...) _printf_(2, 3);
+int complain_err(const struct err *err);
+bool on_terminal(void); /* standard output is one: colours and progress are welcome */
+
+/* A blocking HTTPS request to this instance's API server with the administrator's certificate.
+ * body may be NULL. Answers with a status >= 400 are errors that carry the Status' message. */
+struct val *api_request(const struct cli_opts *o, struct arena *a, const char *method,
+                        const char *path, const struct val *body, struct err *err);
+/* The same over a unix socket of this instance (STATE/run/NAME.sock), cleartext HTTP/1.1. */
+int socket_request(const struct cli_opts *o, struct arena *a, const char *socket,
+                   const char *method, const char *path, const char *body, size_t body_n,
+                   char **ret_body, size_t *ret_n, struct err *err);
+/* The pid of the supervisor that holds this state folder, or 0. */
+int instance_pid(const struct cli_opts *o);
+
+int cmd_up(struct cli_opts *o, int argc, char **argv);
+int cmd_down(struct cli_opts *o, int argc, char **argv);
+int cmd_status(struct cli_opts *o, int argc, char **argv);
+int cmd_kubeconfig(struct cli_opts *o, int argc, char **argv);
+int cmd_image(struct cli_opts *o, int argc, char **argv);
+int cmd_deploy(struct cli_opts *o, int argc, char **argv);
+int cmd_invoke(struct cli_opts *o, int argc, char **argv);
+int cmd_logs(struct cli_opts *o, int argc, char **argv);
+int cmd_key(struct cli_opts *o, int argc, char **argv);
+int cmd_advise(struct cli_opts *o, int argc, char **argv);
+int cmd_version(struct cli_opts *o, int argc, char **argv);
+int cmd_server(struct cli_opts *o, int argc, char **argv);
+int cmd_node(struct cli_opts *o, int argc, char **argv);
+int cmd_gateway(struct cli_opts *o, int argc, char **argv);

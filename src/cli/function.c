@@ -1,0 +1,321 @@
+/* Commands about functions and their keys: deploy, invoke, logs, key. They are clients like any
+ * other: Function objects through the API, invocations through the gateway's admin socket. */
+#include "cli/cli.h"
+
+#include "base/buf.h"
+#include "codec/json.h"
+#include "env/fs.h"
+#include "function/code.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <openssl/rand.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *ns_of(const struct cli_opts *o)
+{
+    return o->namespace_ ? o->namespace_ : "default";
+}
+
+static void random_text(char *to, size_t n, const char *alphabet)
+{
+    size_t letters = strlen(alphabet);
+    unsigned char bytes[64];
+
+    ASSERT(n < sizeof bytes && letters == 32);
+    if (RAND_bytes(bytes, (int)n) != 1)
+        abort(); /* no key may ever be made without randomness */
+    for (size_t i = 0; i < n; i++)
+        to[i] = alphabet[bytes[i] & 31];
+    to[n] = 0;
+}
+
+static int key_create(struct cli_opts *o)
+{
+    static const char UPPER[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    static const char MIXED[] = "abcdefghijkmnpqrstuvwxyzABCDEFGH";
+    _auto_(arena_freep) struct arena *a = arena_new();
+    char id[21] = "AKIA", secret[41], lower[21];
+    struct val *v = val_map(a), *data;
+    struct err err;
+
+    random_text(id + 4, 16, UPPER);
+    random_text(secret, 40, MIXED);
+    for (int i = 0; i < 21; i++)
+        lower[i] = (char)tolower(id[i]);
+    val_put_str(a, v, "apiVersion", "v1");
+    val_put_str(a, v, "kind", "Secret");
+    val_put_str(a, v, "type", "tandem.dev/access-key");
+    val_put_str(a, val_need_map(a, v, "metadata"), "name", arena_printf(a, "access-key-%s", lower));
+    data = val_need_map(a, v, "stringData");
+    val_put_str(a, data, "accessKeyId", id);
+    val_put_str(a, data, "secretAccessKey", secret);
+    if (!api_request(o, a, "POST", "/api/v1/namespaces/kube-system/secrets", v, &err))
+        return complain_err(&err);
+    printf("{\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"%s\"}\n", id, secret);
+    return EXIT_SUCCESS;
+}
+
+static int key_ls(struct cli_opts *o)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct err err;
+    struct val *v = api_request(o, a, "GET", "/api/v1/namespaces/kube-system/secrets?fieldSelector="
+                                "type%3Dtandem.dev%2Faccess-key", NULL, &err);
+
+    if (!v)
+        return complain_err(&err);
+    VAL_EACH(val_get(v, "items"), it)
+    {
+        const char *name = val_str_at(it, "metadata.name", "");
+
+        name = str_starts(name, "access-key-") ? name + 11 : name;
+        for (const char *p = name; *p; p++)
+            putchar(toupper((unsigned char)*p));
+        printf("  %s\n", val_str_at(it, "metadata.creationTimestamp", ""));
+    }
+    return EXIT_SUCCESS;
+}
+
+static int key_rm(struct cli_opts *o, const char *id)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    char lower[64];
+    struct err err;
+    size_t i;
+
+    for (i = 0; id[i] && i < sizeof lower - 1; i++)
+        lower[i] = (char)tolower((unsigned char)id[i]);
+    lower[i] = 0;
+    if (!api_request(o, a, "DELETE", arena_printf(a, "/api/v1/namespaces/kube-system/secrets/access-key-%s",
+                                                  lower), NULL, &err))
+        return complain_err(&err);
+    return EXIT_SUCCESS;
+}
+
+int cmd_key(struct cli_opts *o, int argc, char **argv)
+{
+    if (o->args_n == 1 && streq(o->args[0], "create"))
+        return key_create(o);
+    if (o->args_n == 1 && streq(o->args[0], "ls"))
+        return key_ls(o);
+    if (o->args_n == 2 && streq(o->args[0], "rm"))
+        return key_rm(o, o->args[1]);
+    return complain(EXIT_USAGE, "usage: tandem key create | ls | rm ID");
+}
+
+/* The handler of a folder: its file and function by convention, with the runtime. */
+static int find_handler(const char *folder, const char **ret_handler, const char **ret_runtime)
+{
+    static const struct {
+        const char *file, *handler, *runtime;
+    } KNOWN[] = {
+        {"lambda_function.py", "lambda_function.lambda_handler", "python3.11"},
+        {"handler.py", "handler.handler", "python3.11"},
+        {"app.py", "app.handler", "python3.11"},
+        {"main.py", "main.handler", "python3.11"},
+        {"index.py", "index.handler", "python3.11"},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(KNOWN); i++) {
+        _auto_(freep) char *path = xasprintf("%s/%s", folder, KNOWN[i].file);
+
+        if (access(path, R_OK) == 0) {
+            *ret_handler = KNOWN[i].handler;
+            *ret_runtime = KNOWN[i].runtime;
+            return 0;
+        }
+    }
+    return complain(EXIT_USAGE, "%s has no handler: one of lambda_function.py, handler.py, app.py, "
+                    "main.py or index.py with a function handler(event, context)", folder);
+}
+
+static bool name_ok(const char *name)
+{
+    size_t n = strlen(name);
+
+    return n && n <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == n &&
+           name[0] != '-' && name[n - 1] != '-';
+}
+
+/* Creates the Function, or changes code, handler and runtime of the one that is there. */
+static struct val *function_put(struct cli_opts *o, struct arena *a, const char *name, struct val *v,
+                                struct err *err)
+{
+    const char *base = arena_printf(a, "/apis/tandem.dev/v1/namespaces/%s/functions", ns_of(o));
+    struct val *made = api_request(o, a, "POST", base, v, err), *patch;
+
+    if (made || err->code != ERR_ALREADY_EXISTS)
+        return made;
+    patch = val_map(a);
+    val_put(a, patch, "spec", val_get(v, "spec"));
+    return api_request(o, a, "PATCH", arena_printf(a, "%s/%s", base, name), patch, err);
+}
+
+static int wait_active(struct cli_opts *o, struct arena *a, const char *name, const char *code)
+{
+    const char *path = arena_printf(a, "/apis/tandem.dev/v1/namespaces/%s/functions/%s", ns_of(o), name);
+    struct err err;
+
+    for (int i = 0; i < 1000; i++) {
+        struct val *v = api_request(o, a, "GET", path, NULL, &err);
+        const char *state = val_str_at(v, "status.state", "");
+
+        if (!v)
+            return complain_err(&err);
+        if (streq(state, "Failed"))
+            return complain(EXIT_FAILURE, "%s: %s", name, val_str_at(v, "status.stateReason", "failed"));
+        if (streq(state, "Active") && streq(val_str_at(v, "status.codeSha256", code), code))
+            return 0;
+        nanosleep(&(struct timespec){0, 10 * 1000000L}, NULL);
+    }
+    return complain(EXIT_FAILURE, "%s does not become active; 'kubectl describe function %s' may say why",
+                    name, name);
+}
+
+int cmd_deploy(struct cli_opts *o, int argc, char **argv)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    const char *handler = NULL, *runtime = NULL, *name, *folder;
+    char sha256[65];
+    struct val *v = val_map(a), *spec, *url;
+    int64_t size;
+    struct stat st;
+    struct err err;
+
+    if (o->args_n < 1 || o->args_n > 2)
+        return complain(EXIT_USAGE, "usage: tandem deploy FOLDER [NAME]");
+    folder = arena_strdup(a, o->args[0]);
+    while (strlen(folder) > 1 && str_ends(folder, "/"))
+        ((char *)(uintptr_t)folder)[strlen(folder) - 1] = 0;
+    if (stat(folder, &st) < 0 || !S_ISDIR(st.st_mode))
+        return complain(EXIT_USAGE, "%s is no folder", folder);
+    if (o->args_n == 2) {
+        name = o->args[1];
+    } else {
+        _auto_(freep) char *full = realpath(folder, NULL);
+        name = arena_strdup(a, full && strrchr(full, '/') ? strrchr(full, '/') + 1 : folder);
+    }
+    if (!name_ok(name))
+        return complain(EXIT_USAGE, "'%s' is no name for a function (lower-case letters, digits and "
+                        "'-', at most 63); give one: tandem deploy FOLDER NAME", name);
+    if (find_handler(folder, &handler, &runtime))
+        return EXIT_USAGE;
+    if (code_store_folder(o->state, folder, sha256, &size, &err) < 0)
+        return complain_err(&err);
+    val_put_str(a, v, "apiVersion", "tandem.dev/v1");
+    val_put_str(a, v, "kind", "Function");
+    val_put_str(a, val_need_map(a, v, "metadata"), "name", name);
+    spec = val_need_map(a, v, "spec");
+    val_put_str(a, spec, "runtime", runtime);
+    val_put_str(a, spec, "handler", handler);
+    val_put_str(a, spec, "codeSha256", sha256);
+    val_put_int(a, spec, "codeSize", size);
+    url = val_need_map(a, spec, "url");
+    val_put_bool(a, url, "enabled", true);
+    val_put_str(a, url, "authType", "NONE");
+    if (!function_put(o, a, name, v, &err))
+        return complain_err(&err);
+    if (wait_active(o, a, name, sha256))
+        return EXIT_FAILURE;
+    printf("http://127.0.0.1:%d/function/%s/\n", o->gateway_port, name);
+    return EXIT_SUCCESS;
+}
+
+static char *payload_of(const char *word, size_t *ret_n, struct err *err)
+{
+    if (streq(word, "-"))
+        return fs_read("/dev/stdin", 6 << 20, ret_n, err);
+    if (word[0] == '@')
+        return fs_read(word + 1, 6 << 20, ret_n, err);
+    *ret_n = strlen(word);
+    return xstrdup(word);
+}
+
+int cmd_invoke(struct cli_opts *o, int argc, char **argv)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    char *answer;
+    struct err err;
+    size_t n, got;
+    struct val *v;
+    _auto_(freep) char *payload = NULL;
+
+    if (o->args_n < 1 || o->args_n > 2)
+        return complain(EXIT_USAGE, "usage: tandem invoke NAME [PAYLOAD | @FILE | -]");
+    payload = payload_of(o->args_n == 2 ? o->args[1] : "{}", &n, &err);
+    if (!payload)
+        return complain_err(&err);
+    if (!json_parse(a, payload, n, &err))
+        return complain(EXIT_USAGE, "the payload is not JSON: %s", err.msg);
+    if (socket_request(o, a, "gateway", "POST", arena_printf(a, "/invoke/%s/%s", ns_of(o), o->args[0]),
+                       payload, n, &answer, &got, &err) < 0)
+        return complain_err(&err);
+    v = json_parse(a, answer, got, &err);
+    if (v && val_get(v, "functionError")) {
+        char *text = json_text(a, val_get(v, "payload"), NULL);
+
+        printf("%s\n", text);
+        return complain(EXIT_FAILURE, "the function failed (%s)", val_str_at(v, "functionError", ""));
+    }
+    if (v && val_get(v, "payload"))
+        printf("%s\n", json_text(a, val_get(v, "payload"), NULL));
+    else
+        printf("%s\n", answer);
+    return EXIT_SUCCESS;
+}
+
+/* Follows the newest log file of a function by its size: a log is a file, nothing more. */
+int cmd_logs(struct cli_opts *o, int argc, char **argv)
+{
+    _auto_(freep) char *path = NULL;
+    long from = 0;
+    FILE *f;
+
+    if (o->args_n != 1 || !name_ok(o->args[0]))
+        return complain(EXIT_USAGE, "usage: tandem logs NAME [-f] [--tail N]");
+    path = xasprintf("%s/logs/functions/%s/%s/current.log", o->state, ns_of(o), o->args[0]);
+    f = fopen(path, "re");
+    if (!f && !o->follow)
+        return complain(EXIT_FAILURE, "the function %s has printed nothing yet", o->args[0]);
+    if (f && o->tail >= 0) {
+        char *line = NULL;
+        size_t cap = 0;
+        int lines = 0;
+
+        while (getline(&line, &cap, f) > 0)
+            lines++;
+        rewind(f);
+        for (int i = 0; i < lines - o->tail && getline(&line, &cap, f) > 0; i++)
+            ;
+        free(line);
+        from = ftell(f);
+    }
+    for (;;) {
+        char block[65536];
+        struct stat st;
+        size_t n;
+
+        if (f) {
+            fseek(f, from, SEEK_SET);
+            while ((n = fread(block, 1, sizeof block, f)) > 0)
+                fwrite(block, 1, n, stdout);
+            from = ftell(f);
+            fflush(stdout);
+        }
+        if (!o->follow)
+            break;
+        nanosleep(&(struct timespec){0, 200 * 1000000L}, NULL);
+        if (stat(path, &st) == 0 && (!f || st.st_size < from)) { /* new, or rotated */
+            if (f)
+                fclose(f);
+            f = fopen(path, "re");
+            from = 0;
+        }
+    }
+    if (f)
+        fclose(f);
+    return EXIT_SUCCESS;
+}

@@ -1,0 +1,76 @@
+#include "cli/cli.h"
+
+#include <signal.h>
+
+#define INSTANCE_OPTIONS                                                                           \
+    "  --state DIR          the instance's folder (default /var/lib/tandem, or $TANDEM_STATE)\n"
+
+/* The table of sub-commands: a new one is a line here and a file beside this one. */
+const struct command COMMANDS[] = {
+    {"up", cmd_up, "[--detach] [options]", "start an instance", "  --detach, -d         leave it running in the background once it is ready\n"
+     "  --api-port N         Kubernetes API, HTTPS (default 6443; 0 picks one)\n"
+     "  --gateway-port N     functions and pages, HTTP (default 8080)\n"
+     "  --aws-port N         Lambda, S3, STS (default 4566)\n"
+     "  --pod-cidr CIDR      addresses of pods (default 10.42.0.0/16)\n"
+     "  --node-name NAME     (default: the host's name)\n"
+     "  --region NAME        of the AWS door (default us-east-1)\n"
+     "  --keep-alive-ms N    how long an idle function instance stays (default 10000)\n"
+     "  --api-only           the API server alone: no controllers, no node, no functions\n", false},
+    {"down", cmd_down, "", "stop an instance, its containers too, and leave nothing on the host", NULL, false},
+    {"status", cmd_status, "[--json]", "say what runs and what it takes", NULL, false},
+    {"kubeconfig", cmd_kubeconfig, "", "print a kubeconfig of the administrator", NULL, false},
+    {"image", cmd_image, "import FILE [NAME] | ls | rm NAME | pull NAME", "container images", NULL, false},
+    {"deploy", cmd_deploy, "FOLDER [NAME]", "make a function of a folder with a handler, print its URL", NULL, false},
+    {"invoke", cmd_invoke, "NAME [PAYLOAD]", "call a function (payload: JSON, @FILE or - for standard input)", NULL, false},
+    {"logs", cmd_logs, "NAME [-f] [--tail N]", "what a function printed", NULL, false},
+    {"key", cmd_key, "create | ls | rm ID", "access keys of the AWS door", NULL, false},
+    {"advise", cmd_advise, "[--json]", "say where each workload belongs, and what it costs there", NULL, false},
+    {"version", cmd_version, "[--json]", "print the version", NULL, false},
+    {"server", cmd_server, "", "the API server with controllers and scheduler", NULL, true},
+    {"node", cmd_node, "", "this machine's pods", NULL, true},
+    {"gateway", cmd_gateway, "", "the data plane: functions and the AWS door", NULL, true},
+    {NULL, NULL, NULL, NULL, NULL, false},
+};
+
+static int overview(FILE *to)
+{
+    fputs("tandem: a Kubernetes and a serverless platform in one program.\n\n"
+          "usage: tandem COMMAND [options]      (tandem COMMAND --help says more)\n\n", to);
+    for (const struct command *c = COMMANDS; c->name; c++)
+        if (!c->hidden)
+            fprintf(to, "  %-11s %s\n", c->name, c->promise);
+    fputs("\nEvery command takes --state DIR (default /var/lib/tandem, or $TANDEM_STATE).\n", to);
+    return to == stdout ? EXIT_SUCCESS : EXIT_USAGE;
+}
+
+static int help(const struct command *c)
+{
+    printf("usage: tandem %s %s\n\n%c%s.\n\n%s%s", c->name, c->synopsis,
+           c->promise[0] - 'a' + 'A', c->promise + 1, INSTANCE_OPTIONS, c->help ? c->help : "");
+    return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    struct cli_opts o;
+    const char *word = argc > 1 ? argv[1] : NULL;
+    int rc;
+
+    signal(SIGPIPE, SIG_IGN);
+    if (!word)
+        return overview(stderr);
+    if (streq(word, "help") || streq(word, "--help") || streq(word, "-h"))
+        return overview(stdout);
+    if (streq(word, "--version"))
+        word = "version";
+    for (const struct command *c = COMMANDS; c->name; c++) {
+        if (!streq(word, c->name))
+            continue;
+        rc = opts_parse(&o, argc - 1, argv + 1);
+        if (rc)
+            return rc;
+        return o.help ? help(c) : c->run(&o, argc - 1, argv + 1);
+    }
+    complain(EXIT_USAGE, "there is no command '%s'; 'tandem help' lists them", word);
+    return EXIT_USAGE;
+}

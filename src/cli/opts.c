@@ -1,0 +1,224 @@
+#include "cli/cli.h"
+
+#include "base/buf.h"
+#include "base/map.h"
+#include "codec/json.h"
+#include "env/fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int complain(int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    fputs("tandem: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    return code;
+}
+
+int complain_err(const struct err *err)
+{
+    return complain(EXIT_FAILURE, "%s", err->msg);
+}
+
+bool on_terminal(void)
+{
+    return isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
+}
+
+enum kind { FLAG, NUMBER, TEXT };
+static const struct option {
+    const char *name;
+    char letter;
+    enum kind kind;
+    size_t at; /* offset in struct cli_opts */
+    int min, max;
+} OPTIONS[] = {
+#define OPT(name, letter, kind, field, min, max)                                                   \
+    {name, letter, kind, offsetof(struct cli_opts, field), min, max}
+    OPT("state", 0, TEXT, state, 0, 0),
+    OPT("api-port", 0, NUMBER, api_port, 0, 65535),
+    OPT("gateway-port", 0, NUMBER, gateway_port, 0, 65535),
+    OPT("aws-port", 0, NUMBER, aws_port, 0, 65535),
+    OPT("pod-cidr", 0, TEXT, pod_cidr, 0, 0),
+    OPT("node-name", 0, TEXT, node_name, 0, 0),
+    OPT("region", 0, TEXT, region, 0, 0),
+    OPT("keep-alive-ms", 0, NUMBER, keep_alive_ms, 0, 86400000),
+    OPT("api-only", 0, FLAG, api_only, 0, 0),
+    OPT("detach", 'd', FLAG, detach, 0, 0),
+    OPT("json", 0, FLAG, json, 0, 0),
+    OPT("follow", 'f', FLAG, follow, 0, 0),
+    OPT("tail", 0, NUMBER, tail, 0, INT_MAX),
+    OPT("namespace", 'n', TEXT, namespace_, 0, 0),
+    OPT("output", 'o', TEXT, output, 0, 0),
+    OPT("help", 'h', FLAG, help, 0, 0),
+#undef OPT
+};
+
+static const struct option *option_find(const char *word, size_t n)
+{
+    for (size_t i = 0; i < ARRAY_LEN(OPTIONS); i++) {
+        const struct option *op = &OPTIONS[i];
+
+        if (word[0] == '-' && word[1] == '-' && strlen(op->name) == n - 2 &&
+            strncmp(word + 2, op->name, n - 2) == 0)
+            return op;
+        if (n == 2 && op->letter && word[1] == op->letter)
+            return op;
+    }
+    return NULL;
+}
+
+static int option_set(struct cli_opts *o, const struct option *op, const char *value)
+{
+    char *field = (char *)o + op->at, *end;
+    long n;
+
+    if (op->kind == FLAG) {
+        *(bool *)field = true;
+        return 0;
+    }
+    if (!value)
+        return complain(EXIT_USAGE, "--%s wants a value", op->name);
+    if (op->kind == TEXT) {
+        *(const char **)field = value;
+        return 0;
+    }
+    errno = 0;
+    n = strtol(value, &end, 10);
+    if (errno || *end || end == value || n < op->min || n > op->max)
+        return complain(EXIT_USAGE, "--%s wants a number from %d to %d, not '%s'", op->name,
+                        op->min, op->max, value);
+    *(int *)field = (int)n;
+    return 0;
+}
+
+static int read_words(struct cli_opts *o, int argc, char **argv)
+{
+    bool words_only = false;
+
+    for (int i = 1; i < argc; i++) {
+        const char *w = argv[i], *eq;
+        const struct option *op;
+        int rc;
+
+        if (words_only || w[0] != '-' || !w[1]) {
+            if (o->args_n == (int)ARRAY_LEN(o->args))
+                return complain(EXIT_USAGE, "too many words");
+            o->args[o->args_n++] = w;
+            continue;
+        }
+        if (streq(w, "--")) {
+            words_only = true;
+            continue;
+        }
+        eq = strchr(w, '=');
+        op = option_find(w, eq ? (size_t)(eq - w) : strlen(w));
+        if (!op)
+            return complain(EXIT_USAGE, "unknown option '%s' (tandem %s --help lists them)", w,
+                            argv[0]);
+        rc = option_set(o, op, op->kind == FLAG ? NULL : eq ? eq + 1 : i + 1 < argc ? argv[++i] : NULL);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* The state folder as one absolute path, whether it exists or not. */
+static const char *absolute(const char *path)
+{
+    char resolved[PATH_MAX], *cwd;
+
+    if (realpath(path, resolved))
+        return xstrdup(resolved);
+    if (path[0] == '/')
+        return path;
+    cwd = getcwd(resolved, sizeof resolved);
+    return cwd ? xasprintf("%s/%s", cwd, path) : path;
+}
+
+static void take_saved(struct cli_opts *o, const struct val *saved)
+{
+    /* a few bytes that live as long as the process */
+    if (o->api_port < 0)
+        o->api_port = (int)val_int_at(saved, "apiPort", 6443);
+    if (o->gateway_port < 0)
+        o->gateway_port = (int)val_int_at(saved, "gatewayPort", 8080);
+    if (o->aws_port < 0)
+        o->aws_port = (int)val_int_at(saved, "awsPort", 4566);
+    if (o->keep_alive_ms < 0)
+        o->keep_alive_ms = (int)val_int_at(saved, "keepAliveMs", 10000);
+    if (!o->pod_cidr)
+        o->pod_cidr = xstrdup(val_str_at(saved, "podCidr", "10.42.0.0/16"));
+    if (!o->node_name)
+        o->node_name = xstrdup(val_str_at(saved, "nodeName", ""));
+    if (!o->region)
+        o->region = xstrdup(val_str_at(saved, "region", "us-east-1"));
+}
+
+int opts_parse(struct cli_opts *o, int argc, char **argv)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *saved = NULL;
+    char host[65] = "localhost", path[PATH_MAX];
+    struct err err;
+    char *text;
+    size_t n;
+    int rc;
+
+    *o = (struct cli_opts){.api_port = -1, .gateway_port = -1, .aws_port = -1, .keep_alive_ms = -1,
+                           .tail = -1, .service_cidr = "10.96.0.0/16"};
+    rc = read_words(o, argc, argv);
+    if (rc)
+        return rc;
+    if (!o->state)
+        o->state = getenv("TANDEM_STATE");
+    o->state = absolute(str_empty(o->state) ? "/var/lib/tandem" : o->state);
+    if (strlen(o->state) > 80) /* a unix socket's path below it must fit into 107 bytes */
+        return complain(EXIT_USAGE, "--state: the path is longer than 80 bytes: %s", o->state);
+    snprintf(o->id, sizeof o->id, "%08x", str_hash(o->state, strlen(o->state)));
+    snprintf(path, sizeof path, "%s/instance.json", o->state);
+    text = fs_read(path, 1 << 20, &n, &err);
+    if (text)
+        saved = json_parse(a, text, n, &err);
+    free(text);
+    take_saved(o, saved);
+    if (str_empty(o->node_name)) {
+        gethostname(host, sizeof host - 1);
+        for (char *p = host; *p; p++)
+            *p = *p >= 'A' && *p <= 'Z' ? (char)(*p - 'A' + 'a') : *p;
+        o->node_name = xstrdup(host);
+    }
+    return 0;
+}
+
+int opts_save(const struct cli_opts *o, struct err *err)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *v = val_map(a);
+    struct buf b = {0};
+    char path[PATH_MAX];
+    int rc;
+
+    val_put_int(a, v, "apiPort", o->api_port);
+    val_put_int(a, v, "gatewayPort", o->gateway_port);
+    val_put_int(a, v, "awsPort", o->aws_port);
+    val_put_int(a, v, "keepAliveMs", o->keep_alive_ms);
+    val_put_str(a, v, "podCidr", o->pod_cidr);
+    val_put_str(a, v, "nodeName", o->node_name);
+    val_put_str(a, v, "region", o->region);
+    json_write_pretty(&b, v);
+    snprintf(path, sizeof path, "%s/instance.json", o->state);
+    rc = fs_write_durable(path, b.p, b.n, 0644, err);
+    buf_done(&b);
+    return rc;
+}

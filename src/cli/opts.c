@@ -218,7 +218,7 @@ int opts_save(const struct cli_opts *o, struct err *err)
     val_put_str(a, v, "region", o->region);
     json_write_pretty(&b, v);
     snprintf(path, sizeof path, "%s/instance.json", o->state);
-    rc = fs_write_durable(path, b.p, b.n, 0644, err);
+    rc = fs_write(path, b.p, b.n, 0644, err);
     buf_done(&b);
     return rc;
 }

@@ -1,0 +1,34 @@
+/* controller/controllers.h - all controllers of the cluster, on the loop of who starts them.
+ *
+ * They see the world through the client that is handed in (local), tell the time and sleep through
+ * env, and never block: each turn of the loop works on a bounded number of keys. Stopped at any
+ * point and started again they go on where the objects say. */
+#pragma once
+
+#include "base/err.h"
+
+struct client;
+struct env;
+struct schema;
+struct controllers;
+
+struct controllers_opts {
+    const struct schema *schema; /* which kinds exist: for the collector and namespace deletion */
+    const char *ca_pem;          /* text of the cluster's CA, published to every namespace; NULL: not */
+    /* 0: the defaults of Kubernetes */
+    int64_t node_grace_ms;     /* a lease this old makes a node unknown: 40,000 */
+    int64_t finished_pods_max; /* pods kept after they ended: 12,500 */
+    const char *only;          /* NULL: all; else names with commas between (tests) */
+};
+
+/* The client, env and what opts point to outlive it. */
+struct controllers *controllers_start(struct client *client, struct env *env,
+                                      const struct controllers_opts *opts,
+                                      struct err *err) _must_check_;
+void *controllers_stop(struct controllers *all); /* NULL is fine */
+
+struct controllers_stats {
+    uint64_t passes, failures;
+    uint32_t queued; /* keys that wait right now */
+};
+struct controllers_stats controllers_stats(const struct controllers *all);

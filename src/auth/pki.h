@@ -1,0 +1,54 @@
+/* auth/pki.h - the certificate authority of one instance, and the keys it needs.
+ *
+ * Everything lies in STATE/pki and is made at the first start; later starts read it, so that
+ * kubeconfigs and tokens outlive restarts. Keys are ECDSA P-256, files of keys have mode 0600.
+ *   ca.crt ca.key           signs all certificates below
+ *   server.crt server.key   what the API serves; made anew when it lacks a name or ends soon
+ *   NAME.crt NAME.key       client certificates made by pki_client()
+ *   sa.key sa.pub           signs and verifies service-account tokens (auth/token.h)
+ * Thread: any, after pki_open(). */
+#pragma once
+
+#include "base/arena.h"
+#include "base/err.h"
+
+struct pki;
+struct evp_pkey_st;
+
+/* host: one more name or address that the server certificate answers to; may be NULL. */
+struct pki *pki_open(const char *state_dir, const char *host, struct err *err) _must_check_;
+void *pki_free(struct pki *p);
+DEFINE_AUTO(struct pki *, pki_free, pki_free)
+
+const char *pki_ca_pem(const struct pki *p); /* borrowed */
+/* Paths of files, borrowed. */
+const char *pki_ca_path(const struct pki *p);
+const char *pki_server_cert_path(const struct pki *p);
+const char *pki_server_key_path(const struct pki *p);
+struct evp_pkey_st *pki_sa_key(const struct pki *p); /* borrowed */
+
+/* A client certificate for user `name` (CN) in `group` (O; NULL: none), kept as file.crt and
+ * file.key below STATE/pki, read back when it is there and good for another 30 days. PEM texts are
+ * in the arena. Names of files in use: admin, node, controller-manager, scheduler, gateway. */
+int pki_client(struct pki *p, const char *file, const char *name, const char *group,
+               struct arena *a, char **ret_cert_pem, char **ret_key_pem, struct err *err) _must_check_;
+
+/* Signs a PEM certificate request as it asks (subject, key); usages for clients and/or servers,
+ * names of the request are kept for servers. Gives the certificate as PEM in the arena. */
+int pki_sign_request(struct pki *p, const char *csr_pem, size_t n, bool client, bool server,
+                     int64_t seconds, struct arena *a, char **ret_cert_pem, struct err *err)
+    _must_check_;
+/* Checks that the text is one PEM certificate request with a good signature, and gives subject
+ * (CN, and NULL-terminated O's) in the arena. ret_* may be NULL. */
+int pki_read_request(const char *csr_pem, size_t n, struct arena *a, char **ret_cn,
+                     char ***ret_orgs, struct err *err) _must_check_;
+
+/* Subject of a certificate given as PEM or DER: who a TLS client is. Times of validity are the TLS
+ * stack's to check. */
+int pki_cert_subject(const char *cert, size_t n, struct arena *a, char **ret_cn, char ***ret_orgs,
+                     struct err *err) _must_check_;
+
+/* Writes a kubeconfig with embedded certificates, mode 0600, in place of what is there. */
+int pki_write_kubeconfig(struct pki *p, const char *path, const char *server_url,
+                         const char *file, const char *name, const char *group, struct err *err)
+    _must_check_;

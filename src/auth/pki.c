@@ -23,7 +23,7 @@ struct pki {
     char *dir;
     X509 *ca;
     EVP_PKEY *ca_key, *sa_key;
-    char *ca_pem;
+    char *ca_pem, *server_cert_pem, *server_key_pem;
     char *ca_path, *server_cert_path, *server_key_path;
 };
 
@@ -272,20 +272,21 @@ static int server_cert(struct pki *p, const char *host, struct err *err)
 {
     _auto_(pkey_free_p) EVP_PKEY *key = key_need(p->server_key_path, err);
     _auto_(x509_free_p) X509 *x = NULL;
-    _auto_(freep) char *pem = NULL;
     char machine[256] = "";
     X509_NAME *name;
     struct buf names;
 
     if (!key)
         return -1;
+    if (!(p->server_key_pem = key_pem(key)))
+        return ssl_err(err, "read the server key");
     gethostname(machine, sizeof(machine) - 1);
     x = cert_read(p->server_cert_path);
     if (cert_good(p, x, key) &&
         (str_empty(host) || (is_ip(host) ? X509_check_ip_asc(x, host, 0)
                                          : X509_check_host(x, host, 0, 0, NULL)) == 1) &&
         (!*machine || X509_check_host(x, machine, 0, 0, NULL) == 1))
-        return 0;
+        return (p->server_cert_pem = cert_pem(x)) ? 0 : ssl_err(err, "read the certificate");
     X509_free(x);
     buf_init(&names, 4096);
     buf_adds(&names, "DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,"
@@ -298,9 +299,10 @@ static int server_cert(struct pki *p, const char *host, struct err *err)
     x = leaf_make(p, name, key, (int64_t)YEARS_10 * 86400, "serverAuth,clientAuth", names.p);
     X509_NAME_free(name);
     buf_done(&names);
-    if (!x || !(pem = cert_pem(x)))
+    if (!x || !(p->server_cert_pem = cert_pem(x)))
         return ssl_err(err, "make the server certificate");
-    return file_write(p->server_cert_path, pem, strlen(pem), 0644, err);
+    return file_write(p->server_cert_path, p->server_cert_pem, strlen(p->server_cert_pem), 0644,
+                      err);
 }
 
 static int ca_open(struct pki *p, struct err *err)
@@ -355,6 +357,8 @@ void *pki_free(struct pki *p)
     EVP_PKEY_free(p->ca_key);
     EVP_PKEY_free(p->sa_key);
     free(p->ca_pem);
+    free(p->server_cert_pem);
+    free(p->server_key_pem);
     free(p->ca_path);
     free(p->server_cert_path);
     free(p->server_key_path);
@@ -367,17 +371,13 @@ const char *pki_ca_pem(const struct pki *p)
 {
     return p->ca_pem;
 }
-const char *pki_ca_path(const struct pki *p)
+const char *pki_server_cert_pem(const struct pki *p)
 {
-    return p->ca_path;
+    return p->server_cert_pem;
 }
-const char *pki_server_cert_path(const struct pki *p)
+const char *pki_server_key_pem(const struct pki *p)
 {
-    return p->server_cert_path;
-}
-const char *pki_server_key_path(const struct pki *p)
-{
-    return p->server_key_path;
+    return p->server_key_pem;
 }
 struct evp_pkey_st *pki_sa_key(const struct pki *p)
 {

@@ -20,11 +20,9 @@ struct pki *pki_open(const char *state_dir, const char *host, struct err *err) _
 void *pki_free(struct pki *p);
 DEFINE_AUTO(struct pki *, pki_free, pki_free)
 
-const char *pki_ca_pem(const struct pki *p); /* borrowed */
-/* Paths of files, borrowed. */
-const char *pki_ca_path(const struct pki *p);
-const char *pki_server_cert_path(const struct pki *p);
-const char *pki_server_key_path(const struct pki *p);
+const char *pki_ca_pem(const struct pki *p); /* borrowed, as the next two */
+const char *pki_server_cert_pem(const struct pki *p);
+const char *pki_server_key_pem(const struct pki *p);
 struct evp_pkey_st *pki_sa_key(const struct pki *p); /* borrowed */
 
 /* A client certificate for user `name` (CN) in `group` (O; NULL: none), kept as file.crt and

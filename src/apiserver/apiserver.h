@@ -18,13 +18,18 @@
 
 struct api;
 struct store;
-struct loop;
+struct env;
 struct schema;
 struct api_watch;
+struct pki;
+struct resource;
+struct store_table;
 
 struct api_config {
-    struct loop *loop;
+    struct env *env;
     struct store *store;
+    struct schema *schema;
+    struct pki *pki;
     const char *state_dir; /* STATE */
     const char *instance;  /* short id of this instance, "" is fine */
     const char *host;      /* where clients reach us, for the kubernetes endpoints: "127.0.0.1" */
@@ -34,11 +39,14 @@ struct api_config {
     const char *node_socket;              /* NULL: STATE/run/node.sock */
 };
 
-/* Makes the API over a store, reads or makes STATE/pki and writes the stock objects (namespaces,
+/* All that is in config outlives the API. Makes the API over a store and writes the stock objects (namespaces,
  * priority classes, RBAC, the kubernetes service) that are missing. */
 struct api *api_new(const struct api_config *config, struct err *err) _must_check_;
 void *api_free(struct api *api);
 struct store *api_store(struct api *api);
+struct schema *api_schema(struct api *api);
+/* The store's table of a resource in any of its versions. */
+struct store_table *api_table(struct api *api, const struct resource *r);
 
 struct api_request {
     struct arena *arena;          /* the caller's; holds the request and the answer */

@@ -5,6 +5,8 @@
 
 #include "codec/selector.h"
 
+#include <stdio.h>
+
 static bool has(const struct val *list, const char *s)
 {
     VAL_EACH(list, it)

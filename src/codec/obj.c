@@ -12,11 +12,9 @@ struct obj_tree {
 };
 
 /* One block: the struct, the text, then namespace, name and uid. */
-static struct obj *make(const char *text, size_t n, const struct val *meta, int64_t revision)
+struct obj *obj_restore(const char *text, size_t n, int64_t revision, const char *ns,
+                        const char *name, const char *uid)
 {
-    const char *ns = val_text(val_get(meta, "namespace"), "");
-    const char *name = val_text(val_get(meta, "name"), "");
-    const char *uid = val_text(val_get(meta, "uid"), "");
     size_t ns_n = strlen(ns) + 1, name_n = strlen(name) + 1, uid_n = strlen(uid) + 1;
     struct obj *o = xmalloc(sizeof *o + n + 1 + ns_n + name_n + uid_n);
     char *p = (char *)(o + 1);
@@ -33,6 +31,12 @@ static struct obj *make(const char *text, size_t n, const struct val *meta, int6
     o->name = memcpy(p + ns_n, name, name_n);
     o->uid = memcpy(p + ns_n + name_n, uid, uid_n);
     return o;
+}
+
+static struct obj *make(const char *text, size_t n, const struct val *meta, int64_t revision)
+{
+    return obj_restore(text, n, revision, val_text(val_get(meta, "namespace"), ""),
+                       val_text(val_get(meta, "name"), ""), val_text(val_get(meta, "uid"), ""));
 }
 
 struct obj *obj_seal(const struct val *v, int64_t revision)

@@ -26,6 +26,9 @@ struct obj {
 struct obj *obj_seal(const struct val *v, int64_t revision);
 /* From text that a store kept. NULL and err when it is not JSON with a metadata. */
 struct obj *obj_load(const char *text, size_t n, int64_t revision, struct err *err);
+/* The same without looking into the text, for a store that kept the names beside it. */
+struct obj *obj_restore(const char *text, size_t n, int64_t revision, const char *ns,
+                        const char *name, const char *uid);
 struct obj *obj_ref(const struct obj *o);
 void *obj_unref(const struct obj *o); /* NULL is fine; gives back NULL */
 DEFINE_AUTO(const struct obj *, obj_unref, obj_unref)

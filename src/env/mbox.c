@@ -11,7 +11,7 @@ struct mbox {
     struct list queue;
 };
 
-static void deliver(struct mbox *m)
+void mbox_drain(struct mbox *m)
 {
     struct list mine;
 
@@ -31,7 +31,7 @@ static void deliver(struct mbox *m)
 
 static void on_wake(uv_async_t *h)
 {
-    deliver(container_of(h, struct mbox, wake));
+    mbox_drain(container_of(h, struct mbox, wake));
 }
 
 struct mbox *mbox_new(uv_loop_t *loop, mbox_fn *fn, void *arg)
@@ -58,7 +58,7 @@ void *mbox_free(struct mbox *m)
 {
     if (!m)
         return NULL;
-    deliver(m);
+    mbox_drain(m);
     uv_close((uv_handle_t *)&m->wake, closed);
     return NULL;
 }

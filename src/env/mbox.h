@@ -18,4 +18,5 @@ typedef void mbox_fn(void *arg, struct mbox_msg *msg);
 struct mbox *mbox_new(uv_loop_t *loop, mbox_fn *fn, void *arg);
 /* On the loop's thread, when no sender is left. Messages not yet received go to fn first. */
 void *mbox_free(struct mbox *m);
+void mbox_drain(struct mbox *m); /* on the loop's thread: receives what is there, now */
 void mbox_send(struct mbox *m, struct mbox_msg *msg); /* from any thread */

@@ -6,6 +6,7 @@
  * queued behind it, which fail too) had never been sent. */
 #pragma once
 
+#include "env/mbox.h"
 #include "store/store.h"
 
 struct store_change {
@@ -17,13 +18,15 @@ struct store_change {
 struct store_batch {
     struct store_change *changes; /* in the order of revisions */
     uint32_t n, cap;
-    int64_t ceiling; /* revisions up to here may be given out before the next batch: a restart goes
-                        on behind it */
+    int64_t ceiling; /* revisions up to here may be given out: a restart goes on behind it */
     /* The engine calls this once per batch, in order, on the store's thread. err NULL: durable. */
     void (*done)(struct store_batch *b, const struct err *err);
     struct store *store;
-    int64_t queued_us;
+    int64_t sent_us;
     struct store_batch *next; /* for the engine's queue */
+    struct mbox_msg msg;      /* for the way back from another thread */
+    struct err *failed;       /* the engine's note on that way; it frees it */
+    struct list link;         /* the store's: batches in flight */
 };
 struct store_meta {
     char cluster_uid[ENV_UUID_BYTES]; /* "" when the store is new */
@@ -40,20 +43,23 @@ struct store_engine_ops {
     /* Makes the identity of a new store durable; blocking. */
     int (*init)(void *engine, const struct store_meta *meta, struct err *err);
     void (*append)(void *engine, struct store_batch *b); /* the batch is the engine's until done() */
-    bool (*poll)(void *engine); /* while closing: waits for and delivers one batch; false: none in flight */
-    void (*close)(void *engine);
+    /* Batches failed: the store has taken their writes back, what is appended from now on builds on
+     * what is durable. Until this call all batches fail. false: this engine stays broken. */
+    bool (*recover)(void *engine);
+    void (*poll)(void *engine); /* blocks until at least one batch in flight is done, and says so */
+    void (*close)(void *engine); /* nothing is in flight */
+    void (*crash)(void *engine); /* as if the process died; NULL: cannot be played */
 };
 
 extern const struct store_engine_ops store_sqlite; /* WAL, synchronous=FULL, a committer thread */
 extern const struct store_engine_ops store_memory; /* for the simulation, on a struct store_disk */
 
 /* The disk of the memory engine: outlives the store, so that a "restarted" one finds its objects.
- * Durable after a random delay from the env. */
+ * A batch is durable after a random delay from the env. */
 struct store_disk;
 struct store_disk *store_disk_new(struct env *env, int64_t fsync_ms_min, int64_t fsync_ms_max);
 void *store_disk_free(struct store_disk *d);
-/* The machine dies: batches in flight are lost (the first one by chance not, as with a real disk).
- * The store on it must then be dropped by store_crash(). */
-void store_disk_fail(struct store_disk *d, bool full); /* from now on batches fail with NO_SPACE, or not */
-/* Drops a store as kill -9 does: no callbacks, nothing more is written. */
-void store_crash(struct store *s);
+void store_disk_full(struct store_disk *d, bool full); /* from now on batches fail with NO_SPACE, or not */
+/* Drops a store as kill -9 does: no callbacks, nothing more is written. Of the batches in flight
+ * each is lost or, by chance and in order, on the disk though nobody was told. */
+void *store_crash(struct store *s);

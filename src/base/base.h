@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h> /* brings MIN and MAX of its own: ours replace them once and for all */
 
 #define _must_check_ __attribute__((warn_unused_result))
 #define _printf_(a, b) __attribute__((format(printf, a, b)))
@@ -42,6 +43,8 @@
             free_fn(*v);                                                                           \
     }
 
+#undef MIN
+#undef MAX
 #define MIN(a, b)                                                                                  \
     ({                                                                                             \
         typeof(a) _a = (a);                                                                        \

@@ -117,7 +117,8 @@ char *http_escape(struct arena *a, const char *s, const char *keep);
 
 /* ---- body in ---- exactly one of the two, or none (an unread body is thrown away) */
 
-/* Collects the body (at most max_bytes; 0 = the server's default) and calls cb exactly once:
+/* Collects the body (at most max_bytes; 0 = the server's default) and calls cb exactly once,
+ * maybe from inside this call:
  * err NULL: data (0-terminated, in the arena) is whole. err TOO_LARGE: answer 413.
  * err CANCELLED: the client went away; finish the request all the same. */
 void http_body(struct http_req *req, size_t max_bytes,
@@ -155,8 +156,9 @@ void http_write_obj(struct http_req *req, const void *p, size_t n, void (*releas
                     void *arg);
 /* Sends n bytes of an open file from off on, without blocking the loop. Comes in place among the
  * writes; the descriptor is closed by us, also on failure. Backpressure is ours: the file is read as the
- * client takes it. done (may be NULL) tells when the last byte is queued, or that the client went
- * away (ok false). Nothing may be written before done. */
+ * client takes it. done (NULL: the request is finished by us) tells when the last byte is queued, or
+ * that the client went away or the file could not be read (ok false). Until done the request may
+ * not be written to nor finished, and on_close does not come. done may come from inside. */
 void http_write_file(struct http_req *req, int fd, uint64_t off, uint64_t n,
                      void (*done)(struct http_req *req, bool ok, void *arg), void *arg);
 void http_trailer(struct http_req *req, const char *name, const char *value); /* before http_end */

@@ -78,7 +78,7 @@ struct sandbox_spec {
     int64_t *groups;  /* supplementary */
     uint32_t groups_n;
     int64_t caps;     /* bits; sandbox/caps.h */
-    bool no_new_privs, seccomp, privileged, init_reaper /* a tiny init in front reaps orphans */;
+    bool no_new_privs, seccomp, privileged;
     struct sandbox_rlimit *rlimits;
     uint32_t rlimits_n;
     int64_t oom_score_adj;

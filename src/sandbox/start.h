@@ -11,6 +11,7 @@
 struct sandbox_child {
     pid_t pid;   /* seen from the caller's pid namespace */
     int pid_fd;  /* CLONE_PIDFD; the owner closes it */
+    int master;  /* with spec->tty: the master side of the terminal, else -1; the owner closes it */
 };
 
 /* Clones into the spec's namespaces and group, enters and execs. stdio[3]: descriptors for 0-2 (-1 = /dev/null);
@@ -27,8 +28,8 @@ pid_t sandbox_clone(const struct cgroup_host *host, const struct sandbox_spec *s
 int sandbox_enter(const struct cgroup_host *host, const struct sandbox_spec *s, struct err *err);
 int sandbox_exec(const struct sandbox_spec *s, struct err *err);
 
-/* A further process in a running one's namespaces and group (kubectl exec). stdio as above; with
- * tty, *ret_master is the pty's master and stdio is not used. */
-int sandbox_exec_in(const struct cgroup_host *host, const struct sandbox_spec *container, pid_t target,
-                    const struct sandbox_spec *what, const int stdio[3], int *ret_master,
-                    struct sandbox_child *ret_child, struct err *err);
+/* A further process in a running one's namespaces and group (kubectl exec): `what` is what to run (args, env, cwd,
+ * user, caps, tty, cgroup; mounts and namespaces are not looked at), target_pid_fd whose namespaces. stdio as
+ * above; with tty, ret_child->master. */
+int sandbox_exec_in(const struct cgroup_host *host, int target_pid_fd, const struct sandbox_spec *what,
+                    const int stdio[3], struct sandbox_child *ret_child, struct err *err);

@@ -94,13 +94,13 @@ uint32_t store_count(const struct store *s, const struct store_table *t, const c
  * INVALID_ARGUMENT above the head). after_ns/after_name: behind that key (paging: the caller's
  * continue token is revision + last key). An object is borrowed until the next store_iter_*() of
  * this iterator. Writes in between are fine: a walk of the head sees each object that was there all
- * the time exactly once. */
+ * the time exactly once. store_iter_done() before control goes back to the loop. */
 struct store_iter {
     struct store *s;
     const struct store_table *t;
     const char *ns; /* borrowed from the caller */
     int64_t revision;
-    uint64_t change; /* of the table, when the place was looked up */
+    uint64_t change; /* when the place was looked up */
     uint32_t block, at;
     struct store_past *past; /* what differs from the head, by key */
     uint32_t past_n, past_at;

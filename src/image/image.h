@@ -133,7 +133,8 @@ char **image_holders(struct image_store *s, struct err *err);
 /* The same on the loop's thread pool. done is called once on the loop's thread, with a reference
  * the callee owns, or NULL and the error; also after a cancel (then CANCELLED). Strings of the
  * options are copied; progress is called on the loop's thread, at most ten times a second. Equal
- * pulls at the same time share one transfer. */
+ * pulls at the same time share one transfer. image_import_dir_async gives no image: it worked when
+ * the error's code is ERR_OK. */
 struct image_job;
 typedef void image_done_fn(void *arg, struct image *img, const struct err *err);
 struct image_job *image_pull_async(struct image_store *s, struct uv_loop_s *loop, const char *ref,

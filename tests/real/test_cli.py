@@ -1,0 +1,88 @@
+"""The program itself: help, exit codes, errors that say what to do next."""
+import json, os, subprocess
+
+from conftest import TANDEM, TOP, Instance
+
+
+def run(*words):
+    return subprocess.run([TANDEM, *words], text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+
+
+def test_help_lists_the_commands():
+    done = run('help')
+    assert done.returncode == 0
+    for word in 'up down status kubeconfig image deploy invoke logs key advise version'.split():
+        assert f'  {word} ' in done.stdout
+        assert run(word, '--help').returncode == 0
+    assert run().returncode == 2
+
+
+def test_wrong_words_are_code_2_and_one_line(tmp_path):
+    for words in (['nonsense'], ['up', '--nonsense'], ['up', '--api-port', 'x'], ['up', '--api-port', '70000'], ['key', 'nonsense'], ['deploy'],
+                  ['image', 'nonsense'], ['invoke']):
+        done = run(*words, '--state', str(tmp_path))
+        assert done.returncode == 2, words
+        assert done.stderr.startswith('tandem: ') and done.stderr.count('\n') == 1, done.stderr
+
+
+def test_nothing_runs_says_so(tmp_path):
+    done = run('kubeconfig', '--state', str(tmp_path))
+    assert done.returncode == 1 and 'tandem up' in done.stderr
+    done = run('status', '--state', str(tmp_path))
+    assert done.returncode == 1
+
+
+def test_a_second_up_says_who_runs(tandem):
+    done = tandem.tandem('up', '--detach', check=False)
+    assert done.returncode == 1 and 'already running' in done.stderr and 'tandem down' in done.stderr
+
+
+def test_status(tandem):
+    v = json.loads(tandem.tandem('status', '--json').stdout)
+    assert v['running'] and v['nodes'] == 1
+    assert {p['name'] for p in v['processes']} == {'supervisor', 'server', 'node', 'gateway'}
+    assert 'kubernetes' in tandem.tandem('status').stdout
+
+
+def test_version():
+    assert json.loads(run('version', '--json').stdout)['kubernetes'].startswith('v1.36')
+
+
+def test_deploy_invoke_logs(tandem, tmp_path):
+    import urllib.request
+    folder = tmp_path / 'hello'
+    folder.mkdir()
+    (folder / 'handler.py').write_text('def handler(event, context):\n    print("hello log")\n    return {"got": event.get("x"), "path": event.get("rawPath")}\n')
+    url = tandem.tandem('deploy', str(folder)).stdout.strip()
+    assert url.startswith('http://127.0.0.1:')
+    assert json.loads(urllib.request.urlopen(url + 'sub?y=1', timeout=20).read())['path'] == '/sub'
+    assert json.loads(tandem.tandem('invoke', 'hello', '{"x": 5}').stdout)['got'] == 5
+    assert 'hello log' in tandem.tandem('logs', 'hello').stdout
+    (folder / 'handler.py').write_text('def handler(event, context):\n    raise ValueError("broken")\n')
+    tandem.tandem('deploy', str(folder))
+    done = tandem.tandem('invoke', 'hello', check=False)
+    assert done.returncode == 1 and 'broken' in done.stdout
+    done = tandem.tandem('invoke', 'nobody', check=False)
+    assert done.returncode == 1 and done.stderr.startswith('tandem: ')
+
+
+def test_deploy_of_a_folder_without_handler(tandem, tmp_path):
+    done = tandem.tandem('deploy', str(tmp_path), 'x', check=False)
+    assert done.returncode == 2 and 'handler' in done.stderr
+
+
+def test_image_ls_import_rm(tandem):
+    tar = os.path.join(TOP, 'build', 'gallery', 'image.tar')
+    tandem.tandem('image', 'import', tar, 'other:3')
+    assert 'other:3' in tandem.tandem('image', 'ls').stdout
+    tandem.tandem('image', 'rm', 'other:3')
+    assert 'other:3' not in tandem.tandem('image', 'ls').stdout
+    done = tandem.tandem('image', 'import', __file__, 'broken:1', check=False)
+    assert done.returncode != 0 and done.stderr.startswith('tandem: ')
+
+
+def test_keys(tandem):
+    key = json.loads(tandem.tandem('key', 'create').stdout)
+    assert key['AccessKeyId'] in tandem.tandem('key', 'ls').stdout
+    tandem.tandem('key', 'rm', key['AccessKeyId'])
+    assert key['AccessKeyId'] not in tandem.tandem('key', 'ls').stdout

@@ -38,11 +38,14 @@ struct command {
     const char *promise;  /* one line for the overview */
     const char *help;     /* the rest, or NULL */
     bool hidden;          /* a part that `up` starts by itself */
+    bool own_words;       /* reads its own options: only --state is taken out of them */
 };
 extern const struct command COMMANDS[]; /* ends with name == NULL */
 
 /* Reads options from argv[1..]. 0, or EXIT_USAGE after a line on standard error. */
 int opts_parse(struct cli_opts *o, int argc, char **argv);
+/* Takes only --state DIR out of argv (which gets shorter, *argc too). */
+int opts_parse_state(struct cli_opts *o, int *argc, char **argv);
 int opts_save(const struct cli_opts *o, struct err *err); /* STATE/instance.json */
 
 /* Says "tandem: TEXT" on standard error and returns code. */

@@ -179,9 +179,10 @@ int cmd_deploy(struct cli_opts *o, int argc, char **argv)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     const char *handler = NULL, *runtime = NULL, *name, *folder;
-    char sha256[65];
+    char sha256[CODE_HEX];
+    _auto_(freep) char *zip = NULL;
+    size_t zip_n;
     struct val *v = val_map(a), *spec, *url;
-    int64_t size;
     struct stat st;
     struct err err;
 
@@ -203,7 +204,7 @@ int cmd_deploy(struct cli_opts *o, int argc, char **argv)
                         "'-', at most 63); give one: tandem deploy FOLDER NAME", name);
     if (find_handler(folder, &handler, &runtime))
         return EXIT_USAGE;
-    if (code_store_folder(o->state, folder, sha256, &size, &err) < 0)
+    if (code_zip_folder(folder, &zip, &zip_n, &err) < 0 || code_put(o->state, zip, zip_n, sha256, &err) < 0)
         return complain_err(&err);
     val_put_str(a, v, "apiVersion", "tandem.dev/v1");
     val_put_str(a, v, "kind", "Function");
@@ -212,7 +213,7 @@ int cmd_deploy(struct cli_opts *o, int argc, char **argv)
     val_put_str(a, spec, "runtime", runtime);
     val_put_str(a, spec, "handler", handler);
     val_put_str(a, spec, "codeSha256", sha256);
-    val_put_int(a, spec, "codeSize", size);
+    val_put_int(a, spec, "codeSize", (int64_t)zip_n);
     url = val_need_map(a, spec, "url");
     val_put_bool(a, url, "enabled", true);
     val_put_str(a, url, "authType", "NONE");

@@ -15,39 +15,39 @@ const struct command COMMANDS[] = {
      "  --node-name NAME     (default: the host's name)\n"
      "  --region NAME        of the AWS door (default us-east-1)\n"
      "  --keep-alive-ms N    how long an idle function instance stays (default 10000)\n"
-     "  --api-only           the API server alone: no controllers, no node, no functions\n", false},
-    {"down", cmd_down, "", "stop an instance, its containers too, and leave nothing on the host", NULL, false},
-    {"status", cmd_status, "[--json]", "say what runs and what it takes", NULL, false},
-    {"kubeconfig", cmd_kubeconfig, "", "print a kubeconfig of the administrator", NULL, false},
+     "  --api-only           the API server alone: no controllers, no node, no functions\n", false, false},
+    {"down", cmd_down, "", "stop an instance, its containers too, and leave nothing on the host", NULL, false, false},
+    {"status", cmd_status, "[--json]", "say what runs and what it takes", NULL, false, false},
+    {"kubeconfig", cmd_kubeconfig, "", "print a kubeconfig of the administrator", NULL, false, false},
 #ifdef HAVE_IMAGE
-    {"image", cmd_image, "import FILE [NAME] | ls | rm NAME | pull NAME", "container images", NULL, false},
+    {"image", cmd_image, "import --name NAME FILE | ls | rm NAME | pull NAME ...", "container images", NULL, false, true},
 #endif
 #ifdef HAVE_FUNCTION
-    {"deploy", cmd_deploy, "FOLDER [NAME]", "make a function of a folder with a handler, print its URL", NULL, false},
+    {"deploy", cmd_deploy, "FOLDER [NAME]", "make a function of a folder with a handler, print its URL", NULL, false, false},
 #endif
 #ifdef HAVE_FUNCTION
-    {"invoke", cmd_invoke, "NAME [PAYLOAD]", "call a function (payload: JSON, @FILE or - for standard input)", NULL, false},
+    {"invoke", cmd_invoke, "NAME [PAYLOAD]", "call a function (payload: JSON, @FILE or - for standard input)", NULL, false, false},
 #endif
 #ifdef HAVE_FUNCTION
-    {"logs", cmd_logs, "NAME [-f] [--tail N]", "what a function printed", NULL, false},
+    {"logs", cmd_logs, "NAME [-f] [--tail N]", "what a function printed", NULL, false, false},
 #endif
 #ifdef HAVE_FUNCTION
-    {"key", cmd_key, "create | ls | rm ID", "access keys of the AWS door", NULL, false},
+    {"key", cmd_key, "create | ls | rm ID", "access keys of the AWS door", NULL, false, false},
 #endif
 #ifdef HAVE_ADVISE
-    {"advise", cmd_advise, "[--json]", "say where each workload belongs, and what it costs there", NULL, false},
+    {"advise", cmd_advise, "[--json]", "say where each workload belongs, and what it costs there", NULL, false, false},
 #endif
-    {"version", cmd_version, "[--json]", "print the version", NULL, false},
+    {"version", cmd_version, "[--json]", "print the version", NULL, false, false},
 #ifdef HAVE_SERVER
-    {"server", cmd_server, "", "the API server with controllers and scheduler", NULL, true},
+    {"server", cmd_server, "", "the API server with controllers and scheduler", NULL, true, false},
 #endif
 #ifdef HAVE_NODE
-    {"node", cmd_node, "", "this machine's pods", NULL, true},
+    {"node", cmd_node, "", "this machine's pods", NULL, true, false},
 #endif
 #ifdef HAVE_GATEWAY
-    {"gateway", cmd_gateway, "", "the data plane: functions and the AWS door", NULL, true},
+    {"gateway", cmd_gateway, "", "the data plane: functions and the AWS door", NULL, true, false},
 #endif
-    {NULL, NULL, NULL, NULL, NULL, false},
+    {NULL, NULL, NULL, NULL, NULL, false, false},
 };
 
 static int overview(FILE *to)
@@ -84,10 +84,12 @@ int main(int argc, char **argv)
     for (const struct command *c = COMMANDS; c->name; c++) {
         if (!streq(word, c->name))
             continue;
-        rc = opts_parse(&o, argc - 1, argv + 1);
+        argc--;
+        argv++;
+        rc = c->own_words ? opts_parse_state(&o, &argc, argv) : opts_parse(&o, argc, argv);
         if (rc)
             return rc;
-        return o.help ? help(c) : c->run(&o, argc - 1, argv + 1);
+        return o.help ? help(c) : c->run(&o, argc, argv);
     }
     complain(EXIT_USAGE, "there is no command '%s'; 'tandem help' lists them", word);
     return EXIT_USAGE;

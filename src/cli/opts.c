@@ -165,7 +165,14 @@ static void take_saved(struct cli_opts *o, const struct val *saved)
         o->region = xstrdup(val_str_at(saved, "region", "us-east-1"));
 }
 
-int opts_parse(struct cli_opts *o, int argc, char **argv)
+static void opts_begin(struct cli_opts *o)
+{
+    *o = (struct cli_opts){.api_port = -1, .gateway_port = -1, .aws_port = -1, .keep_alive_ms = -1,
+                           .tail = -1, .service_cidr = "10.96.0.0/16"};
+}
+
+/* Fills what the command line left open from the instance's own file, then from defaults. */
+static int opts_complete(struct cli_opts *o)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct val *saved = NULL;
@@ -173,13 +180,7 @@ int opts_parse(struct cli_opts *o, int argc, char **argv)
     struct err err;
     char *text;
     size_t n;
-    int rc;
 
-    *o = (struct cli_opts){.api_port = -1, .gateway_port = -1, .aws_port = -1, .keep_alive_ms = -1,
-                           .tail = -1, .service_cidr = "10.96.0.0/16"};
-    rc = read_words(o, argc, argv);
-    if (rc)
-        return rc;
     if (!o->state)
         o->state = getenv("TANDEM_STATE");
     o->state = absolute(str_empty(o->state) ? "/var/lib/tandem" : o->state);
@@ -199,6 +200,33 @@ int opts_parse(struct cli_opts *o, int argc, char **argv)
         o->node_name = xstrdup(host);
     }
     return 0;
+}
+
+int opts_parse(struct cli_opts *o, int argc, char **argv)
+{
+    int rc;
+
+    opts_begin(o);
+    rc = read_words(o, argc, argv);
+    return rc ? rc : opts_complete(o);
+}
+
+int opts_parse_state(struct cli_opts *o, int *argc, char **argv)
+{
+    int kept = 1;
+
+    opts_begin(o);
+    for (int i = 1; i < *argc; i++) {
+        if (str_starts(argv[i], "--state="))
+            o->state = argv[i] + strlen("--state=");
+        else if (streq(argv[i], "--state") && i + 1 < *argc)
+            o->state = argv[++i];
+        else
+            argv[kept++] = argv[i];
+    }
+    argv[kept] = NULL;
+    *argc = kept;
+    return opts_complete(o);
 }
 
 int opts_save(const struct cli_opts *o, struct err *err)

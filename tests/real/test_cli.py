@@ -19,7 +19,7 @@ def test_help_lists_the_commands():
 
 def test_wrong_words_are_code_2_and_one_line(tmp_path):
     for words in (['nonsense'], ['up', '--nonsense'], ['up', '--api-port', 'x'], ['up', '--api-port', '70000'], ['key', 'nonsense'], ['deploy'],
-                  ['image', 'nonsense'], ['invoke']):
+                  ['invoke']):
         done = run(*words, '--state', str(tmp_path))
         assert done.returncode == 2, words
         assert done.stderr.startswith('tandem: ') and done.stderr.count('\n') == 1, done.stderr
@@ -73,12 +73,13 @@ def test_deploy_of_a_folder_without_handler(tandem, tmp_path):
 
 def test_image_ls_import_rm(tandem):
     tar = os.path.join(TOP, 'build', 'gallery', 'image.tar')
-    tandem.tandem('image', 'import', tar, 'other:3')
+    tandem.tandem('image', 'import', '--name', 'other:3', tar)
     assert 'other:3' in tandem.tandem('image', 'ls').stdout
     tandem.tandem('image', 'rm', 'other:3')
     assert 'other:3' not in tandem.tandem('image', 'ls').stdout
-    done = tandem.tandem('image', 'import', __file__, 'broken:1', check=False)
-    assert done.returncode != 0 and done.stderr.startswith('tandem: ')
+    done = tandem.tandem('image', 'import', '--name', 'broken:1', __file__, check=False)
+    assert done.returncode != 0 and done.stderr.startswith('tandem image: ')
+    assert tandem.tandem('image', 'nonsense', check=False).returncode == 2
 
 
 def test_keys(tandem):

@@ -3,7 +3,7 @@ import json, os, signal, subprocess, threading, time
 
 import pytest
 
-from conftest import eventually, running
+from conftest import TOP, eventually, running
 
 
 class Load:
@@ -106,7 +106,6 @@ def test_restart_of_everything_stops_nothing(gallery):
 
 def test_down_leaves_nothing(tmp_path):
     def traces(one):
-        import hashlib
         found = []
         mounts = open('/proc/self/mountinfo').read()
         if one.state in mounts:
@@ -129,7 +128,7 @@ def test_down_leaves_nothing(tmp_path):
             hash_ = ((hash_ ^ c) * 16777619) & 0xffffffff
         hash_ ^= hash_ >> 15
         one.id = f'{hash_:08x}'
-        one.tandem('image', 'import', os.path.join(os.path.dirname(__file__), '..', '..', 'build', 'gallery', 'image.tar'), 'gallery:1')
+        one.tandem('image', 'import', '--name', 'gallery:1', os.path.join(TOP, 'build', 'gallery', 'image.tar'))
         one.kubectl('run', 'sleeper', '--image=gallery:1', '--command', '--', '/usr/bin/sleep', '1000')
         one.kubectl('wait', '--for=condition=Ready', 'pod/sleeper', '--timeout=30s')
         assert traces(one)

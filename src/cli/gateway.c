@@ -1,0 +1,18 @@
+#include "cli/cli.h"
+#include "cli/part.h"
+
+#include "gateway/gateway.h"
+
+int cmd_gateway(struct cli_opts *o, int argc, char **argv)
+{
+    struct gateway_options options = {
+        .state = o->state,
+        .instance = o->id,
+        .gateway_port = o->gateway_port,
+        .aws_port = o->aws_port,
+        .keep_ms = o->keep_alive_ms,
+    };
+
+    part_begin("gateway");
+    return gateway_main(&options);
+}

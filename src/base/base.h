@@ -45,17 +45,15 @@
 
 #undef MIN
 #undef MAX
-#define MIN(a, b)                                                                                  \
+/* Each use has names of its own (the counter), so that they can be nested. */
+#define MIN(a, b) COMPARE_(a, b, <, __COUNTER__)
+#define MAX(a, b) COMPARE_(a, b, >, __COUNTER__)
+#define COMPARE_(a, b, op, n) COMPARE__(a, b, op, n)
+#define COMPARE__(a, b, op, n)                                                                     \
     ({                                                                                             \
-        typeof(a) _a = (a);                                                                        \
-        typeof(b) _b = (b);                                                                        \
-        _a < _b ? _a : _b;                                                                         \
-    })
-#define MAX(a, b)                                                                                  \
-    ({                                                                                             \
-        typeof(a) _a = (a);                                                                        \
-        typeof(b) _b = (b);                                                                        \
-        _a > _b ? _a : _b;                                                                         \
+        typeof(a) _a##n = (a);                                                                     \
+        typeof(b) _b##n = (b);                                                                     \
+        _a##n op _b##n ? _a##n : _b##n;                                                            \
     })
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))

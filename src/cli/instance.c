@@ -23,7 +23,6 @@ static void sleep_ms(int ms)
 
 int cmd_down(struct cli_opts *o, int argc, char **argv)
 {
-    struct err err;
     int pid = instance_pid(o);
 
     if (pid) {
@@ -37,6 +36,8 @@ int cmd_down(struct cli_opts *o, int argc, char **argv)
     }
     /* The parts are gone; what they left on purpose (containers, links, rules) goes now. */
 #ifdef HAVE_NODE
+    struct err err;
+
     if (geteuid() == 0 && node_teardown(o->state, o->id, &err) < 0)
         return complain_err(&err);
 #endif
@@ -88,7 +89,7 @@ static bool part_name(int pid, int parent, char *name, size_t n)
     fclose(f);
     text[got] = 0;
     at = strlen(text) + 1;
-    snprintf(name, n, "%s", at < got ? text + at : text);
+    snprintf(name, n, "%.60s", at < got ? text + at : text);
     return true;
 }
 

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-int fs_mkdirs(const char *path, mode_t mode, struct err *err)
+int fsat_mkdirs(const char *path, mode_t mode, struct err *err)
 {
     _auto_(freep) char *p = xstrdup(path);
 
@@ -41,7 +41,7 @@ static int write_all(int fd, const char *p, size_t n)
     return 0;
 }
 
-int fs_write(int dirfd, const char *name, const void *p, size_t n, struct err *err)
+int fsat_write(int dirfd, const char *name, const void *p, size_t n, struct err *err)
 {
     static _Atomic uint32_t serial;
     char tmp[96];
@@ -61,7 +61,7 @@ int fs_write(int dirfd, const char *name, const void *p, size_t n, struct err *e
     return 0;
 }
 
-int fs_read(int dirfd, const char *name, size_t max, struct buf *ret, struct err *err)
+int fsat_read(int dirfd, const char *name, size_t max, struct buf *ret, struct err *err)
 {
     _auto_(closep) int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC);
     ssize_t n;
@@ -86,7 +86,7 @@ int fs_read(int dirfd, const char *name, size_t max, struct buf *ret, struct err
     return 0;
 }
 
-int fs_remove_tree(int dirfd, const char *name, struct err *err)
+int fsat_remove_tree(int dirfd, const char *name, struct err *err)
 {
     struct dirent *de;
     int fd, rc = 0;
@@ -106,7 +106,7 @@ int fs_remove_tree(int dirfd, const char *name, struct err *err)
     }
     while (rc == 0 && (de = readdir(d)))
         if (!streq(de->d_name, ".") && !streq(de->d_name, ".."))
-            rc = fs_remove_tree(fd, de->d_name, err);
+            rc = fsat_remove_tree(fd, de->d_name, err);
     closedir(d);
     if (rc == 0 && unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
         return err_sys(err, "remove %s", name);

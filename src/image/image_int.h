@@ -45,12 +45,12 @@ void image_name_done(struct image_name *n);
 bool image_digest_ok(const char *digest); /* "sha256:" + 64 lower-case hex digits */
 
 /* fs.c */
-int fs_mkdirs(const char *path, mode_t mode, struct err *err);
+int fsat_mkdirs(const char *path, mode_t mode, struct err *err);
 /* Replaces dir/name by these bytes: fsynced, atomic. */
-int fs_write(int dirfd, const char *name, const void *p, size_t n, struct err *err);
-int fs_read(int dirfd, const char *name, size_t max, struct buf *ret, struct err *err);
+int fsat_write(int dirfd, const char *name, const void *p, size_t n, struct err *err);
+int fsat_read(int dirfd, const char *name, size_t max, struct buf *ret, struct err *err);
 /* Removes name and all below it; what is not there is fine. */
-int fs_remove_tree(int dirfd, const char *name, struct err *err);
+int fsat_remove_tree(int dirfd, const char *name, struct err *err);
 int64_t fs_tree_bytes(int dirfd, const char *name);
 struct sha {
     EVP_MD_CTX *ctx;

@@ -42,7 +42,7 @@ static int layout_read(struct import *im, const char *name, struct buf *b, struc
     if (fd < 0)
         return -1;
     snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
-    if (fs_read(AT_FDCWD, self, JSON_BLOB_MAX, b, err) < 0)
+    if (fsat_read(AT_FDCWD, self, JSON_BLOB_MAX, b, err) < 0)
         return err_wrap(err, "%s: %s", im->path, name);
     return 0;
 }
@@ -419,7 +419,7 @@ static struct image *import_tar(struct import *im, int fd, const struct stat *st
         img = import_layout(im, err);
     else
         err_wrap(err, "import %s", im->path);
-    fs_remove_tree(im->s->dirfd, tmp, &ignored);
+    fsat_remove_tree(im->s->dirfd, tmp, &ignored);
     return img;
 }
 
@@ -477,7 +477,7 @@ static int options_beside(struct arena *a, const char *dir, const char *name,
     struct err e = {0};
 
     ret->name = NULL;
-    if (fs_read(AT_FDCWD, path, JSON_BLOB_MAX, &b, &e) < 0) {
+    if (fsat_read(AT_FDCWD, path, JSON_BLOB_MAX, &b, &e) < 0) {
         buf_done(&b);
         return e.code == ERR_NOT_FOUND ? 0 : (*err = e, -1);
     }

@@ -84,7 +84,7 @@ static int endpoints(struct pull *p, struct err *err)
     struct err e = {0};
 
     if (p->s->registries_path) {
-        if (fs_read(AT_FDCWD, p->s->registries_path, JSON_BLOB_MAX, &b, &e) == 0) {
+        if (fsat_read(AT_FDCWD, p->s->registries_path, JSON_BLOB_MAX, &b, &e) == 0) {
             conf = json_parse(p->a, b.p, b.n, err);
             buf_done(&b);
             if (!conf)

@@ -55,7 +55,7 @@ static int index_refresh(struct image_store *s, struct err *err)
         return 0;
     a = arena_new();
     if (st.st_ino) {
-        if (fs_read(s->dirfd, "index.json", 64 << 20, &b, err) < 0 ||
+        if (fsat_read(s->dirfd, "index.json", 64 << 20, &b, err) < 0 ||
             !(v = json_parse(a, b.p, b.n, err))) {
             buf_done(&b);
             arena_free(a);
@@ -94,7 +94,7 @@ static int edit_end(struct image_store *s, int fd, struct err *err)
     int rc;
 
     json_write_pretty(&b, s->index);
-    rc = fs_write(s->dirfd, "index.json", b.p, b.n, err);
+    rc = fsat_write(s->dirfd, "index.json", b.p, b.n, err);
     buf_done(&b);
     s->index = NULL; /* read again: also undoes an edit that could not be written */
     close(fd);
@@ -119,7 +119,7 @@ int blob_put(struct image_store *s, const void *p, size_t n, const char *want,
         return err_set(err, INVALID, "content has digest %s, not %s", digest, want);
     snprintf(name, sizeof(name), "%s", digest + 7);
     if (fstatat(dir, name, &st, 0) < 0 || (size_t)st.st_size != n)
-        if (fs_write(dir, name, p, n, err) < 0)
+        if (fsat_write(dir, name, p, n, err) < 0)
             return -1;
     if (ret_digest)
         memcpy(ret_digest, digest, sizeof(digest));
@@ -132,7 +132,7 @@ int blob_read(struct image_store *s, const char *digest, struct buf *ret, struct
 
     ASSERT(image_digest_ok(digest));
     snprintf(name, sizeof(name), "blobs/sha256/%s", digest + 7);
-    return fs_read(s->dirfd, name, JSON_BLOB_MAX, ret, err);
+    return fsat_read(s->dirfd, name, JSON_BLOB_MAX, ret, err);
 }
 
 bool layer_have(struct image_store *s, const char *diff_id)
@@ -162,7 +162,7 @@ int layer_commit(struct image_store *s, const char *tmp, const char *diff_id, st
         return err_sys(err, "sync %s", s->dir);
     if (renameat(s->dirfd, tmp, s->dirfd, name) < 0) {
         if (errno == EEXIST || errno == ENOTEMPTY) /* another one was faster */
-            return fs_remove_tree(s->dirfd, tmp, err);
+            return fsat_remove_tree(s->dirfd, tmp, err);
         return err_sys(err, "rename a layer");
     }
     return fsync(dir) < 0 ? err_sys(err, "fsync %s/layers", s->dir) : 0;
@@ -519,7 +519,7 @@ int image_hold(struct image_store *s, const char *owner, const struct image *img
     if (faccessat(dir, name, F_OK, 0) == 0)
         return 0;
     buf_printf(&b, "%s\n%s\n", img->digest, img->id);
-    rc = fs_write(dir, name, b.p, b.n, err);
+    rc = fsat_write(dir, name, b.p, b.n, err);
     buf_done(&b);
     return rc;
 }
@@ -628,7 +628,7 @@ static int keep_held(struct sweep *w, struct err *err)
 
         if (!strchr(de->d_name, '@'))
             continue;
-        rc = fs_read(fd, de->d_name, 1024, &b, err);
+        rc = fsat_read(fd, de->d_name, 1024, &b, err);
         if (rc < 0 && err->code == ERR_NOT_FOUND)
             rc = 0; /* released this moment */
         else if (rc == 0 && (nl = strchr(b.p, '\n'))) {
@@ -664,7 +664,7 @@ static int sweep_dir(struct sweep *w, const char *path, const struct map *keep, 
             if (renameat(fd, name, fd, gone) == 0)
                 name = gone;
         }
-        rc = fs_remove_tree(fd, name, err);
+        rc = fsat_remove_tree(fd, name, err);
     }
     closedir(d);
     return rc;
@@ -713,7 +713,7 @@ struct image_store *image_store_open(const char *dir, const char *registries_pat
 
     for (size_t i = 0; i < ARRAY_LEN(sub); i++) {
         _auto_(freep) char *p = xasprintf("%s/%s", dir, sub[i]);
-        if (fs_mkdirs(p, 0755, err) < 0)
+        if (fsat_mkdirs(p, 0755, err) < 0)
             return NULL;
     }
     if (!realpath(dir, real)) {

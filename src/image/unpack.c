@@ -201,7 +201,7 @@ static int make_room(struct unpack *u, int dir, const char *base, struct err *er
     if (errno != EISDIR && errno != EPERM)
         return fail(err, base);
     forget_parent(u);
-    return fs_remove_tree(dir, base, err);
+    return fsat_remove_tree(dir, base, err);
 }
 
 static int put_dir(struct unpack *u, struct archive_entry *e, const char *path, int dir,
@@ -569,7 +569,7 @@ int image_unpack_layer(struct image_store *s, int fd, const struct unpack_option
     if (rc == 0)
         rc = layer_commit(s, tmp, ret_diff_id, err);
     if (rc < 0)
-        fs_remove_tree(s->dirfd, tmp, &ignored);
+        fsat_remove_tree(s->dirfd, tmp, &ignored);
     return rc;
 }
 

@@ -36,7 +36,7 @@ static void image_file(const struct image *img, const char *path, struct buf *re
             char self[40];
 
             snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
-            fs_read(AT_FDCWD, self, 4 << 20, ret, &ignored);
+            fsat_read(AT_FDCWD, self, 4 << 20, ret, &ignored);
         }
         close(fd);
         return;

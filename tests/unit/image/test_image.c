@@ -65,7 +65,7 @@ static int teardown(void **state)
     (void)state;
     kill(registry_pid, SIGKILL);
     waitpid(registry_pid, NULL, 0);
-    return fs_remove_tree(AT_FDCWD, dir, &err);
+    return fsat_remove_tree(AT_FDCWD, dir, &err);
 }
 
 static struct image_store *store(const char *name)

@@ -462,3 +462,19 @@ int code_zip_folder(const char *folder, char **ret_zip, size_t *ret_n, struct er
     *ret_zip = buf_take(&out);
     return 0;
 }
+
+void code_forget_folders(const char *state)
+{
+    _auto_(freep) char *path = xasprintf("%s/functions", state);
+    DIR *dir = opendir(path);
+    struct dirent *e;
+
+    while (dir && (e = readdir(dir)))
+        if (!streq(e->d_name, ".") && !streq(e->d_name, "..")) {
+            _auto_(freep) char *one = xasprintf("%s/%s", path, e->d_name);
+
+            remove_tree(one);
+        }
+    if (dir)
+        closedir(dir);
+}

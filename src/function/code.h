@@ -27,3 +27,5 @@ int code_zip_folder(const char *folder, char **ret_zip, size_t *ret_n, struct er
 /* The folder of unpacked code (caller frees), unpacking the blob when the folder is missing.
  * NOT_FOUND when the blob is missing too. */
 char *code_folder(const char *state, const char *sha256, struct err *err) _must_check_;
+/* Removes all unpacked folders (not the zips). Nothing may run from them. */
+void code_forget_folders(const char *state);

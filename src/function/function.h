@@ -54,6 +54,10 @@ struct functions_options {
     int zygote_keep_ms;      /* a zygote without instances goes after this; 0: 60,000 */
     int stems;               /* sandboxes forked ahead per active function; -1: none, 0: 1 */
     int retry_ms[2];         /* waits before the 2nd and 3rd try of an event; 0: 60,000, 120,000 */
+    const char *pod_cidr;    /* NULL: instances have no network, not even a loopback */
+    const char *service_cidr;
+    const char *access_key, *secret_key; /* AWS credentials that instances see; NULL: none */
+    int aws_port;            /* of the AWS door, for AWS_ENDPOINT_URL; 0: none */
 };
 
 /* Makes STATE's sub-directories, reads the meter and the queue of events that are still owed.
@@ -68,6 +72,8 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
  * takes effect with the next request; requests at work end on the old instance. */
 void functions_put(struct functions *fs, const struct obj *o);
 void functions_remove(struct functions *fs, const char *namespace_, const char *name);
+/* NOT_IMPLEMENTED with a text for the user when this machine cannot run it. */
+int function_runtime_check(const char *runtime, struct err *err) _must_check_;
 /* Names that are known, e.g. for a listing; false: unknown. */
 bool functions_known(const struct functions *fs, const char *namespace_, const char *name);
 /* The object that functions_put() brought last, borrowed until the next call; NULL: unknown. */

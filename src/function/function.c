@@ -1,0 +1,666 @@
+/* The registry: objects in, versions of code and configuration out; start and stop of it all. */
+#include "function/function_int.h"
+
+#include "codec/json.h"
+#include "function/code.h"
+#include "function/queue.h"
+#include "function/runtime_files.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { UID_FIRST = 0x30000000 };
+
+int64_t wall_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+const char *wall_text(int64_t ms, char out[32])
+{
+    static __thread time_t last_s;
+    static __thread char last[24];
+    time_t s = (time_t)(ms / 1000);
+
+    if (s != last_s) {
+        struct tm tm;
+
+        gmtime_r(&s, &tm);
+        strftime(last, sizeof last, "%Y-%m-%dT%H:%M:%S", &tm);
+        last_s = s;
+    }
+    snprintf(out, 32, "%s.%03dZ", last, (int)(ms % 1000));
+    return out;
+}
+
+void uuid_make(char out[FUNCTION_ID_MAX])
+{
+    static __thread unsigned char pool[512];
+    static __thread size_t left;
+    const unsigned char *b;
+
+    if (left < 16) {
+        ASSERT(getrandom(pool, sizeof pool, 0) == sizeof pool);
+        left = sizeof pool;
+    }
+    left -= 16;
+    b = pool + left;
+    snprintf(out, FUNCTION_ID_MAX, "%02x%02x%02x%02x-%02x%02x-4%x%02x-%x%x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+             b[1], b[2], b[3], b[4], b[5], b[6] & 15, b[7], 8 | (b[8] & 3), b[8] >> 4, b[9], b[10], b[11],
+             b[12], b[13], b[14], b[15]);
+}
+
+static char *key_of(const char *ns, const char *name, char out[512])
+{
+    snprintf(out, 512, "%s/%s", str_empty(ns) ? "default" : ns, name);
+    return out;
+}
+
+struct function *function_find(struct functions *fs, const char *ns, const char *name)
+{
+    char key[512];
+    struct function *f = name ? map_get(&fs->by_key, key_of(ns, name, key)) : NULL;
+
+    return f;
+}
+
+bool functions_known(const struct functions *fs, const char *ns, const char *name)
+{
+    return function_find((struct functions *)fs, ns, name) != NULL;
+}
+
+const struct obj *functions_get(const struct functions *fs, const char *ns, const char *name)
+{
+    struct function *f = function_find((struct functions *)fs, ns, name);
+
+    return f ? f->obj : NULL;
+}
+
+/* ---- versions ---- */
+
+static char *find_interpreter(const char *runtime, struct err *err)
+{
+    static const char *const places[] = {"/usr/bin", "/usr/local/bin"};
+    const char *version = str_starts(runtime, "python3.") ? runtime + 6 : NULL;
+
+    if (!version || strlen(version) > 5 || strspn(version + 2, "0123456789") != strlen(version + 2) ||
+        atoi(version + 2) < 10 || atoi(version + 2) > 13) {
+        err_set(err, NOT_IMPLEMENTED, "the runtime %.40s is not supported: use python3.10 to python3.13", runtime);
+        return NULL;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+        char *path = xasprintf("%s/python%s", places[i], version);
+
+        if (access(path, X_OK) == 0)
+            return path;
+        free(path);
+    }
+    err_set(err, NOT_IMPLEMENTED, "the runtime %.40s is not on this machine: install python%s", runtime, version);
+    return NULL;
+}
+
+int function_runtime_check(const char *runtime, struct err *err)
+{
+    _auto_(freep) char *path = find_interpreter(runtime ? runtime : "", err);
+
+    return path ? 0 : -1;
+}
+
+static void add_env(char ***env, size_t *n, const char *name, const char *value)
+{
+    *env = xrealloc(*env, (*n + 3) * sizeof **env);
+    (*env)[(*n)++] = xstrdup(name);
+    (*env)[(*n)++] = xstrdup(value);
+    (*env)[*n] = NULL;
+}
+
+/* What Lambda shows its functions, then the function's own. */
+static void make_env(struct version *v, const struct val *own)
+{
+    struct function *f = v->f;
+    struct functions *fs = f->fs;
+    char memory[16];
+    size_t n = 0;
+    _auto_(freep) char *group = xasprintf("/aws/lambda/%s", f->name);
+    _auto_(freep) char *runtime = xasprintf("AWS_Lambda_%s", v->runtime);
+
+    snprintf(memory, sizeof memory, "%d", v->memory_mb);
+    const char *const fixed[][2] = {
+        {"_HANDLER", v->handler},
+        {"LAMBDA_TASK_ROOT", "/var/task"},
+        {"LAMBDA_RUNTIME_DIR", "/var/runtime"},
+        {"AWS_REGION", fs->region},
+        {"AWS_DEFAULT_REGION", fs->region},
+        {"AWS_EXECUTION_ENV", runtime},
+        {"AWS_LAMBDA_FUNCTION_NAME", f->name},
+        {"AWS_LAMBDA_FUNCTION_VERSION", v->shown},
+        {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE", memory},
+        {"AWS_LAMBDA_LOG_GROUP_NAME", group},
+        {"AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"},
+        {"TZ", ":UTC"},
+        {"LANG", "en_US.UTF-8"},
+        {"PATH", "/usr/local/bin:/usr/bin:/bin:/opt/bin"},
+        {"LD_LIBRARY_PATH", "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib"},
+        {"PYTHONPATH", "/var/runtime"},
+        {"HOME", "/tmp"},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
+        if (!val_get(own, fixed[i][0]) || i < 3)
+            add_env(&v->env, &n, fixed[i][0], fixed[i][1]);
+    if (fs->access_key && fs->secret_key && !val_get(own, "AWS_ACCESS_KEY_ID")) {
+        add_env(&v->env, &n, "AWS_ACCESS_KEY_ID", fs->access_key);
+        add_env(&v->env, &n, "AWS_SECRET_ACCESS_KEY", fs->secret_key);
+    }
+    if (fs->aws_port && !val_get(own, "AWS_ENDPOINT_URL")) {
+        _auto_(freep) char *url = xasprintf("http://%s:%d", fs->node_ip, fs->aws_port);
+
+        add_env(&v->env, &n, "AWS_ENDPOINT_URL", url);
+    }
+    VAL_EACH_MEMBER(own, m)
+    if (val_is(&m->v, VAL_STR))
+        add_env(&v->env, &n, m->key, m->v.s);
+}
+
+static int read_mounts(struct version *v, const struct val *list, struct err *err)
+{
+    VAL_EACH(list, it)
+    {
+        const char *volume = val_str_at(it, "volume", NULL);
+        const char *target = val_str_at(it, "mountPath", NULL);
+
+        if (str_empty(volume) || strchr(volume, '/') || volume[0] == '.' || !target || !str_starts(target, "/mnt/") ||
+            strstr(target, "..") || strlen(target) > 200 || strlen(target) == 5)
+            return err_set(err, INVALID, "spec.fileSystems: want a volume's name and a mountPath below /mnt/");
+        v->mounts = xrealloc(v->mounts, (v->mounts_n + 1) * sizeof *v->mounts);
+        v->mounts[v->mounts_n++] = (struct volume_mount){
+            .volume = xstrdup(volume), .target = xstrdup(target), .read_only = val_bool_at(it, "readOnly", false)};
+    }
+    return 0;
+}
+
+static void set_limits(struct version *v)
+{
+    int64_t quota = (int64_t)v->memory_mb * 100000 / 1769;
+
+    v->limits = (struct cgroup_limits){
+        .memory_bytes = (int64_t)v->memory_mb << 20,
+        .cpu_shares = MAX((int64_t)v->memory_mb * 1024 / 1769, (int64_t)8),
+        .cpu_quota_us = MAX(quota, (int64_t)5000),
+        .cpu_period_us = 100000,
+        .pids = 1024,
+    };
+}
+
+static struct version *version_new(struct function *f, const struct val *spec)
+{
+    struct version *v = xcalloc(1, sizeof *v);
+    struct err *err = &v->broken;
+
+    v->f = f;
+    v->number = ++f->fs->version_next;
+    v->runtime = xstrdup(val_str_at(spec, "runtime", "python3.11"));
+    v->handler = xstrdup(val_str_at(spec, "handler", "lambda_function.lambda_handler"));
+    v->sha256 = xstrdup(val_str_at(spec, "code.sha256", ""));
+    v->shown = xstrdup(val_str_at(spec, "version", "$LATEST"));
+    v->memory_mb = (int)MIN(MAX(val_int_at(spec, "memoryMB", 128), (int64_t)32), (int64_t)10240);
+    v->timeout_ms = (int)(MIN(MAX(val_num_at(spec, "timeoutSeconds", 3), 0.05), 900.0) * 1000);
+    v->tmp_mb = (int)MIN(MAX(val_int_at(spec, "ephemeralStorageMB", 512), (int64_t)1), (int64_t)10240);
+    v->ctl_fd = -1;
+    list_init(&v->instances);
+    list_init(&v->idle);
+    list_init(&v->stems);
+    snprintf(v->cgroup, sizeof v->cgroup, "functions/%u-%llu", f->id, (unsigned long long)v->number);
+    set_limits(v);
+    make_env(v, val_get(spec, "environment"));
+    v->interpreter = find_interpreter(v->runtime, err);
+    if (v->interpreter)
+        (void)!read_mounts(v, val_get(spec, "fileSystems"), err);
+    v->used_us = now_us();
+    list_push(&f->versions, &v->link);
+    return v;
+}
+
+static void version_free(struct version *v)
+{
+    free(v->runtime);
+    free(v->handler);
+    free(v->sha256);
+    free(v->shown);
+    free(v->interpreter);
+    free(v->folder);
+    for (char **e = v->env; e && *e; e++)
+        free(*e);
+    free(v->env);
+    for (uint32_t i = 0; i < v->mounts_n; i++) {
+        free(v->mounts[i].volume);
+        free(v->mounts[i].target);
+    }
+    free(v->mounts);
+    list_remove(&v->link);
+    free(v);
+}
+
+/* The volume's folder on this machine. */
+static char *volume_folder(const struct functions *fs, const char *volume)
+{
+    return xasprintf("%s/volumes/%s", fs->state, volume);
+}
+
+static char *read_small(const char *path)
+{
+    _auto_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char *text = xcalloc(1, 16384);
+
+    if (fd < 0 || read(fd, text, 16383) < 0)
+        text[0] = 0;
+    return text;
+}
+
+char *version_config(struct version *v, struct arena *a)
+{
+    struct functions *fs = v->f->fs;
+    struct val *c = val_map(a), *env = val_map(a), *volumes = val_list(a);
+    _auto_(freep) char *compiled = xasprintf("%s.compiled", v->folder);
+
+    val_put_str(a, c, "root", fs->root);
+    val_put_str(a, c, "code", v->folder);
+    val_put_bool(a, c, "compile", access(compiled, F_OK) < 0);
+    val_put_int(a, c, "uid", UID_FIRST + v->f->id);
+    val_put_int(a, c, "tmp_mb", v->tmp_mb);
+    val_put_str(a, c, "handler", v->handler);
+    val_put_str(a, c, "version", v->shown);
+    val_put_int(a, c, "timeout_ms", v->timeout_ms);
+    for (char **e = v->env; e && *e; e += 2)
+        val_put_str(a, env, e[0], e[1]);
+    val_put(a, c, "env", env);
+    for (uint32_t i = 0; i < v->mounts_n; i++) {
+        struct val *m = val_map(a);
+        _auto_(freep) char *source = volume_folder(fs, v->mounts[i].volume);
+
+        val_put_str(a, m, "source", source);
+        val_put_str(a, m, "target", v->mounts[i].target);
+        val_put_bool(a, m, "readOnly", v->mounts[i].read_only);
+        val_push(a, volumes, m);
+    }
+    val_put(a, c, "volumes", volumes);
+    if (fs->net) {
+        _auto_(freep) char *resolv = fs->dns ? xasprintf("nameserver %s\n", fs->dns) : read_small("/etc/resolv.conf");
+
+        val_put_str(a, c, "resolv", resolv);
+    }
+    return json_text(a, c, NULL);
+}
+
+/* ---- functions ---- */
+
+static struct function *function_new(struct functions *fs, const struct obj *o, const char *key)
+{
+    struct function *f = xcalloc(1, sizeof *f);
+
+    f->fs = fs;
+    f->key = xstrdup(key);
+    f->namespace_ = xstrdup(str_empty(o->namespace_) ? "default" : o->namespace_);
+    f->name = xstrdup(o->name);
+    f->id = ++fs->id_next;
+    f->reserved = -1;
+    list_init(&f->versions);
+    list_init(&f->waiting);
+    f->m = meter_of(fs, key);
+    flog_open(&f->log, fs, f->namespace_, f->name);
+    list_push(&fs->all, &f->link);
+    map_put(&fs->by_key, key, f);
+    return f;
+}
+
+void function_let_go(struct function *f)
+{
+    struct functions *fs = f->fs;
+
+    if (!f->removed || !list_empty(&f->versions) || f->busy)
+        return;
+    flog_flush(&f->log);
+    flog_done(&f->log);
+    obj_unref(f->obj);
+    list_remove(&f->link);
+    free(f->key);
+    free(f->namespace_);
+    free(f->name);
+    free(f);
+    functions_let_go(fs);
+}
+
+void version_let_go(struct version *v)
+{
+    struct function *f = v->f;
+    struct err err;
+
+    if (!v->removed || v->instances_n || v->zygote == ZYGOTE_STARTING || v->zygote == ZYGOTE_READY ||
+        v->ctl_closing)
+        return;
+    if (f->fs->has_cgroups && cgroup_remove(&f->fs->cgroups, v->cgroup, &err) < 0)
+        LOG(DEBUG, "function", "did=cgroup-remove what=%s error=\"%s\"", v->cgroup, err.msg);
+    version_free(v);
+    function_let_go(f);
+}
+
+/* No request will go to it any more: the idle ones end now, the busy ones when they are done. */
+static void version_retire(struct version *v)
+{
+    v->removed = true;
+    LIST_EACH(&v->instances, l)
+    {
+        struct instance *i = list_entry(l, struct instance, link);
+
+        if (i->state != INSTANCE_BUSY)
+            instance_kill(i);
+    }
+    if (!v->instances_n)
+        zygote_stop(v);
+    version_let_go(v);
+}
+
+static bool same_part(const struct val *a, const struct val *b, const char *name)
+{
+    const struct val *x = val_get(a, name), *y = val_get(b, name);
+
+    return (val_is_null(x) && val_is_null(y)) || (x && y && val_equal(x, y));
+}
+
+/* Does a change of the object change what its instances are? */
+static bool same_version(const struct obj *a, const struct obj *b)
+{
+    static const char *const names[] = {"runtime", "handler", "code", "memoryMB", "timeoutSeconds",
+                                        "environment", "ephemeralStorageMB", "fileSystems", "version"};
+    const struct val *x = val_get(obj_val(a), "spec"), *y = val_get(obj_val(b), "spec");
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (!same_part(x, y, names[i]))
+            return false;
+    return true;
+}
+
+void functions_put(struct functions *fs, const struct obj *o)
+{
+    char key[512];
+    struct function *f = map_get(&fs->by_key, key_of(o->namespace_, o->name, key));
+    const struct val *spec = val_get(obj_val(o), "spec");
+    bool same;
+
+    if (fs->stopping)
+        return;
+    if (f && f->obj && streq0(f->obj->uid, o->uid) && o->revision < f->obj->revision)
+        return;
+    if (!f)
+        f = function_new(fs, o, key);
+    same = f->obj && f->now && same_version(f->obj, o);
+    obj_unref(f->obj);
+    f->obj = obj_ref(o);
+    f->reserved = val_int_at(spec, "reservedConcurrency", -1);
+    f->async_retries = (int)val_int_at(spec, "async.maximumRetryAttempts", 2);
+    f->async_age_s = (int)val_int_at(spec, "async.maximumEventAgeSeconds", 21600);
+    if (same)
+        return;
+    if (f->now)
+        version_retire(f->now);
+    f->now = version_new(f, spec);
+    f->m->memory_mb = (uint32_t)f->now->memory_mb;
+    LOG(INFO, "function", "function=%s did=version runtime=%s memory_mb=%d code=%.12s", f->key, f->now->runtime,
+        f->now->memory_mb, f->now->sha256);
+    /* ready before the first call; it leaves again when none comes */
+    if (f->now->broken.code == ERR_OK)
+        zygote_start(f->now);
+    pool_feed(f);
+}
+
+void functions_remove(struct functions *fs, const char *ns, const char *name)
+{
+    struct function *f = function_find(fs, ns, name);
+    struct err err;
+
+    if (!f)
+        return;
+    map_del(&fs->by_key, f->key);
+    f->removed = true;
+    LOG(INFO, "function", "function=%s did=remove", f->key);
+    err_set(&err, NOT_FOUND, "Function not found: %s", f->name);
+    pool_fail_waiting(f, &err);
+    if (f->now)
+        version_retire(STEAL(f->now));
+    else
+        function_let_go(f);
+}
+
+/* ---- all of it ---- */
+
+static int make_state_dirs(struct functions *fs, struct err *err)
+{
+    static const char *const names[] = {"", "/run", "/run/function", "/run/function/root", "/functions",
+                                        "/logs", "/logs/functions", "/meter", "/queue"};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        _auto_(freep) char *path = xasprintf("%s%s", fs->state, names[i]);
+
+        if (mkdir(path, 0755) < 0 && errno != EEXIST)
+            return err_sys(err, "make %s", path);
+    }
+    return 0;
+}
+
+static int write_file(const char *path, const void *p, size_t n, struct err *err)
+{
+    _auto_(freep) char *part = xasprintf("%s.new", path);
+    _auto_(closep) int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    if (fd < 0 || write(fd, p, n) != (ssize_t)n || rename(part, path) < 0)
+        return err_sys(err, "write %s", path);
+    return 0;
+}
+
+/* The zygote's program comes with ours and is put beside the sockets, where no package or user
+ * replaces it under us. */
+static int write_runtime(struct functions *fs, const char *dir, struct err *err)
+{
+    fs->driver = dir ? xasprintf("%s/driver.py", dir) : xasprintf("%s/run/function/driver.py", fs->state);
+    fs->library = dir ? xasprintf("%s/zygote.so", dir) : xasprintf("%s/run/function/zygote.so", fs->state);
+    fs->root = xasprintf("%s/run/function/root", fs->state);
+    if (dir)
+        return 0;
+    if (write_file(fs->driver, runtime_driver, runtime_driver_n, err) < 0)
+        return -1;
+    return write_file(fs->library, runtime_library, runtime_library_n, err);
+}
+
+/* Unpacked code was written without waiting for the disk; after a power loss it may have holes.
+ * So it is only believed within one boot of the machine, and made again from the blobs after. */
+static void forget_code_of_other_boots(struct functions *fs)
+{
+    _auto_(freep) char *now = read_small("/proc/sys/kernel/random/boot_id");
+    _auto_(freep) char *path = xasprintf("%s/functions/.boot", fs->state);
+    _auto_(freep) char *then = read_small(path);
+    struct err err;
+
+    if (streq(now, then))
+        return;
+    code_forget_folders(fs->state);
+    if (write_file(path, now, strlen(now), &err) < 0)
+        LOG(WARN, "function", "did=boot-mark error=\"%s\"", err.msg);
+}
+
+static void on_tick(uv_timer_t *t)
+{
+    pool_tick(t->data);
+}
+
+static const char *instance_of_path(const char *path, char out[16])
+{
+    snprintf(out, 16, "%08x", str_hash(path, strlen(path)));
+    return out;
+}
+
+static void clean_cgroups(struct functions *fs)
+{
+    struct err err;
+
+    if (!fs->has_cgroups)
+        return;
+    if (cgroup_kill(&fs->cgroups, "functions", &err) == 0)
+        cgroup_wait_empty(&fs->cgroups, "functions", 2000);
+    if (cgroup_remove(&fs->cgroups, "functions", &err) < 0)
+        LOG(WARN, "function", "did=clean-cgroups error=\"%s\"", err.msg);
+}
+
+static char *dup0(const char *s, const char *otherwise)
+{
+    s = s ? s : otherwise;
+    return s ? xstrdup(s) : NULL;
+}
+
+static void options_take(struct functions *fs, const struct functions_options *o)
+{
+    char id[16];
+
+    fs->loop = o->loop;
+    fs->state = xstrdup(o->state);
+    fs->instance = xstrdup(o->instance ? o->instance : instance_of_path(o->state, id));
+    fs->region = dup0(o->region, "us-east-1");
+    fs->account = dup0(o->account, "000000000000");
+    fs->node_ip = dup0(o->node_ip, "127.0.0.1");
+    fs->access_key = dup0(o->access_key, NULL);
+    fs->secret_key = dup0(o->secret_key, NULL);
+    fs->aws_port = o->aws_port;
+    fs->concurrency_max = o->concurrency_max ? o->concurrency_max : 1000;
+    fs->waiting_max = o->waiting_max ? o->waiting_max : 10000;
+    fs->keep_ms = o->keep_ms ? o->keep_ms : 10000;
+    fs->zygote_keep_ms = o->zygote_keep_ms ? o->zygote_keep_ms : 60000;
+    fs->stems = o->stems < 0 ? 0 : o->stems ? o->stems : 1;
+    fs->retry_ms[0] = o->retry_ms[0] ? o->retry_ms[0] : 60000;
+    fs->retry_ms[1] = o->retry_ms[1] ? o->retry_ms[1] : 120000;
+}
+
+static void functions_free(struct functions *fs)
+{
+    void (*stopped)(void *) = fs->stopped;
+    void *arg = fs->stopped_arg;
+
+    meters_free(fs);
+    map_done(&fs->by_key);
+    map_done(&fs->tickets);
+    free(fs->state);
+    free(fs->instance);
+    free(fs->region);
+    free(fs->account);
+    free(fs->node_ip);
+    free(fs->access_key);
+    free(fs->secret_key);
+    free(fs->dns);
+    free(fs->driver);
+    free(fs->library);
+    free(fs->root);
+    free(fs);
+    if (stopped)
+        stopped(arg);
+}
+
+struct functions *functions_new(const struct functions_options *o, struct err *err)
+{
+    struct functions *fs = xcalloc(1, sizeof *fs);
+    struct err e;
+
+    options_take(fs, o);
+    list_init(&fs->all);
+    list_init(&fs->to_limit);
+    for (size_t i = 0; i < ARRAY_LEN(fs->slots); i++)
+        list_init(&fs->slots[i]);
+    if (make_state_dirs(fs, err) < 0 || write_runtime(fs, o->runtime_dir, err) < 0) {
+        functions_free(fs);
+        return NULL;
+    }
+    forget_code_of_other_boots(fs);
+    fs->has_cgroups = cgroup_host_init(&fs->cgroups, fs->instance, &e) == 0;
+    if (!fs->has_cgroups)
+        LOG(WARN, "function", "did=run-without-limits error=\"%s\"", e.msg);
+    else
+        cgroup_favor_dynmods();
+    clean_cgroups(fs); /* an earlier life was killed */
+    meters_read(fs);
+    fs->meter_written_us = now_us();
+    fs->queue = queue_open(fs, err);
+    if (!fs->queue) {
+        functions_free(fs);
+        return NULL;
+    }
+    uv_timer_init(fs->loop, &fs->tick);
+    uv_timer_init(fs->loop, &fs->refill);
+    fs->tick.data = fs->refill.data = fs;
+    fs->handles = 2;
+    uv_timer_start(&fs->tick, on_tick, 250, 250);
+    uv_unref((uv_handle_t *)&fs->tick);
+    queue_start(fs->queue);
+    return fs;
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+    struct functions *fs = h->data;
+
+    fs->handles--;
+    functions_let_go(fs);
+}
+
+void functions_let_go(struct functions *fs)
+{
+    if (!fs->stopping || !list_empty(&fs->all) || fs->handles || fs->queue)
+        return;
+    zygotes_reap(fs);
+    meters_write(fs, true);
+    clean_cgroups(fs);
+    functions_free(fs);
+}
+
+static void on_queue_closed(void *arg)
+{
+    struct functions *fs = arg;
+
+    fs->queue = NULL;
+    functions_let_go(fs);
+}
+
+void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
+{
+    struct err err;
+
+    ASSERT(!fs->stopping);
+    fs->stopped = stopped;
+    fs->stopped_arg = arg;
+    fs->stopping = true;
+    err_set(&err, UNAVAILABLE, "tandem is stopping");
+    queue_close(fs->queue, on_queue_closed, fs);
+    fs->handles++; /* not before the loop below is through */
+    LIST_EACH(&fs->all, l)
+    {
+        struct function *f = list_entry(l, struct function, link);
+
+        pool_fail_waiting(f, &err);
+        LIST_EACH(&f->versions, k)
+        {
+            struct version *v = list_entry(k, struct version, link);
+
+            LIST_EACH(&v->instances, j)
+            instance_kill(list_entry(j, struct instance, link));
+        }
+        functions_remove(fs, f->namespace_, f->name);
+    }
+    fs->handles--;
+    uv_close((uv_handle_t *)&fs->tick, on_timer_closed);
+    uv_close((uv_handle_t *)&fs->refill, on_timer_closed);
+}

@@ -1,0 +1,241 @@
+/* function/function_int.h - what the files of this room share.
+ *
+ *   function.c  the registry: objects in, versions of code and configuration out
+ *   zygote.c    one version's zygote process
+ *   instance.c  one sandboxed process: its socket, its log pipe, its time limit, its end
+ *   pool.c      who answers a call: scaling, waiting, keep-alive
+ *   flog.c      log files and tails
+ *   meter.c     what was used
+ *   queue.c     events that are owed
+ *   code.c      zips
+ *
+ * Owners: functions -> function -> version -> instance. A version lives until its zygote and its
+ * instances are gone; a function until its versions are. A call belongs to the list it stands in
+ * (waiting) or to its instance. */
+#pragma once
+
+#include "base/list.h"
+#include "base/map.h"
+#include "codec/obj.h"
+#include "function/function.h"
+#include "function/runtime/zygote.h"
+#include "sandbox/cgroup.h"
+
+#include <uv.h>
+
+enum {
+    STARTING_MAX = 8,       /* forks asked of one zygote and not yet told done */
+    LINE_MAX_BYTES = 16384, /* of one log line; longer ones are cut in pieces */
+    GAP_BINS = 40,          /* idle gaps: bin i holds gaps below 2^(i/2) ms */
+    ZYGOTE_START_MS = 30000,
+    COMPILE_MS = 120000,
+    INIT_MS = 10000, /* to load the module; Lambda's own figure */
+};
+
+struct call {
+    struct list link; /* function.waiting, or none */
+    struct function *f;
+    uint64_t ticket;
+    char id[FUNCTION_ID_MAX];
+    char *arn, *client_context, *trace_id;
+    char *payload; /* a copy, only while it waits */
+    size_t n;
+    function_done_fn *done; /* NULL: forgotten */
+    void *arg;
+    int64_t since_us, sent_us, deadline_us;
+    bool want_tail, cold;
+    struct buf tail; /* want_tail: the end of the log, up to twice FUNCTION_LOG_TAIL_MAX */
+};
+
+struct meter {
+    char *key;
+    uint64_t requests, errors, throttles, cold_starts;
+    uint64_t busy_us, billed_ms, gb_us, cpu_us, init_us, queue_us;
+    uint64_t memory_peak_kb, concurrency_peak;
+    uint64_t gaps[GAP_BINS]; /* between the end of the last call and the next, nobody busy */
+    uint64_t async_events, async_retries, async_dropped;
+    int64_t first_ms, last_ms; /* since 1970 */
+    uint64_t duration_bins[GAP_BINS];
+    uint32_t memory_mb;
+};
+
+struct flog {
+    char *dir;
+    int fd;
+    size_t size;
+    struct buf pending;
+    bool broken; /* told once */
+};
+
+enum zygote_state { ZYGOTE_NONE, ZYGOTE_STARTING, ZYGOTE_READY, ZYGOTE_GONE };
+
+struct volume_mount {
+    char *volume, *target;
+    bool read_only;
+};
+
+struct version {
+    struct list link; /* function.versions */
+    struct function *f;
+    /* what it is */
+    uint64_t number;
+    char *runtime, *handler, *sha256, *shown; /* shown: "$LATEST" */
+    char *interpreter, *folder;
+    int memory_mb, timeout_ms, tmp_mb;
+    char **env; /* NAME, value, NAME, value, ..., NULL */
+    struct volume_mount *mounts;
+    uint32_t mounts_n;
+    struct err broken; /* not OK: this version cannot run, and why */
+    /* its processes */
+    enum zygote_state zygote;
+    pid_t zygote_pid;
+    uv_poll_t ctl; /* data: the version; closed in ZYGOTE_NONE and ZYGOTE_GONE */
+    int ctl_fd;
+    bool ctl_closing, compile_wanted, compiling, removed;
+    int64_t zygote_since_us, zygote_started_us, used_us;
+    struct list instances;
+    struct list idle;  /* LIFO: the front was used last */
+    struct list stems; /* sandboxed, nothing loaded yet */
+    uint32_t instances_n, starting_n, stems_n;
+    struct cgroup_limits limits;
+    char cgroup[64]; /* functions/<id> */
+};
+
+struct function {
+    struct list link; /* functions.all */
+    struct functions *fs;
+    char *key, *namespace_, *name;
+    const struct obj *obj;
+    bool removed;
+    int64_t reserved; /* -1: none */
+    int async_retries, async_age_s;
+    uint32_t id; /* counts functions: uid of its processes, cgroup names */
+    struct version *now;
+    struct list versions;
+    struct list waiting;
+    uint32_t waiting_n, busy; /* busy: calls that run or wait */
+    int64_t quiet_since_us;   /* the last call ended; 0: busy or never called */
+    struct meter *m;
+    struct flog log;
+};
+
+enum instance_state { INSTANCE_STEM, INSTANCE_BUSY, INSTANCE_IDLE, INSTANCE_DYING };
+
+struct instance {
+    struct list link; /* version.instances */
+    struct list free; /* version.idle or version.stems */
+    struct list slot_link;
+    struct version *v;
+    enum instance_state state;
+    uint32_t slot;
+    pid_t pid;
+    bool forked, exited, killed, warm, compiler;
+    bool inited; /* its module is loaded */
+    struct list limit_link; /* functions.to_limit: its cpu limit is still to be set */
+    int sock, log; /* -1: closed */
+    int handles;   /* uv handles not yet closed */
+    uv_poll_t sock_poll, log_poll;
+    uv_timer_t timer; /* the deadline of the call */
+    struct call *call;
+    struct buf in, out, line;
+    size_t out_at;
+    uint64_t frames, memory_kb;
+    int64_t idle_since_us, asked_us;
+    bool deadline_hit;
+    char stream[36];
+    char cgroup[96];
+    bool has_cgroup;
+    const char *net_owner; /* not NULL: has a pooled network namespace */
+    char net_name[24];
+};
+
+struct queue;
+struct net;
+
+struct functions {
+    uv_loop_t *loop;
+    char *state, *instance, *region, *account, *node_ip;
+    char *access_key, *secret_key, *dns;
+    int aws_port;
+    char *driver, *library, *root;
+    int concurrency_max, waiting_max, keep_ms, zygote_keep_ms, stems;
+    int retry_ms[2];
+    struct cgroup_host cgroups;
+    bool has_cgroups;
+    struct net *net;
+    struct map by_key;
+    struct list all;
+    struct map meters;
+    bool meters_dirty;
+    struct list slots[256]; /* instances by slot number */
+    uint32_t slot_next, id_next, busy, waiting;
+    uint64_t version_next, ticket_next;
+    struct map tickets;
+    struct list to_limit;
+    struct call *judged; /* set while its zygote starts; NULL after: it has been ended */
+    uv_timer_t tick, refill;
+    int64_t meter_written_us;
+    pid_t corpses[64]; /* zygotes that were told to leave and are not reaped yet */
+    uint32_t corpses_n;
+    struct queue *queue;
+    bool stopping;
+    int handles;
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+};
+
+static inline int64_t now_us(void)
+{
+    return (int64_t)(uv_hrtime() / 1000);
+}
+int64_t wall_ms(void);
+/* "2026-01-02T15:04:05.123Z" */
+const char *wall_text(int64_t ms, char out[32]);
+void uuid_make(char out[FUNCTION_ID_MAX]);
+
+/* function.c */
+struct function *function_find(struct functions *fs, const char *namespace_, const char *name);
+void function_let_go(struct function *f); /* frees it when nothing holds it any more */
+void functions_let_go(struct functions *fs); /* while stopping: frees when all is gone */
+void version_let_go(struct version *v);   /* the same; then its function */
+char *version_config(struct version *v, struct arena *a); /* JSON for the zygote */
+
+/* zygote.c */
+void zygote_start(struct version *v);
+void zygote_stop(struct version *v);
+/* Asks for a fork; the descriptors stay the caller's. */
+int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, int fds_n,
+               struct err *err);
+void zygotes_reap(struct functions *fs);
+
+/* instance.c */
+struct instance *instance_fork(struct version *v, bool compiler, struct err *err);
+/* Sends the call. -1: the instance is dead, the call still the caller's. */
+int instance_send(struct instance *i, struct call *c, const void *payload, size_t n);
+void instance_kill(struct instance *i);
+void instance_exited(struct instance *i, int status, uint64_t cpu_us);
+struct instance *instance_by_slot(struct functions *fs, uint32_t slot);
+
+/* pool.c */
+void pool_feed(struct function *f); /* something became free: serve who waits */
+void pool_fail_waiting(struct function *f, const struct err *err);
+void pool_finish(struct instance *i, struct call *c, struct function_result *r);
+void pool_tick(struct functions *fs);
+void pool_refill_soon(struct functions *fs);
+void pool_refill(struct functions *fs);
+
+/* flog.c */
+void flog_open(struct flog *l, const struct functions *fs, const char *ns, const char *name);
+void flog_done(struct flog *l);
+void flog_line(struct flog *l, const char *stream, const char *text, size_t n);
+void flog_flush(struct flog *l);
+void tail_add(struct call *c, const char *text, size_t n);
+
+/* meter.c */
+struct meter *meter_of(struct functions *fs, const char *key);
+void meters_read(struct functions *fs);
+void meters_write(struct functions *fs, bool durable);
+void meters_free(struct functions *fs);
+void meter_call(struct function *f, const struct function_result *r, int64_t handler_us,
+                uint64_t billed_ms, uint64_t memory_kb);
+int gap_bin(uint64_t ms);

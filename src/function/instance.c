@@ -1,0 +1,611 @@
+/* One sandboxed process: its socket, its log pipe, its time limit, its end.
+ *
+ *   STEM --send--> BUSY --answer--> IDLE --send--> BUSY ...
+ *   any --kill, end of socket, time limit--> DYING --zygote says EXIT, handles closed--> freed
+ *
+ * What comes over the socket was written by a process that runs the user's code: it is checked, and
+ * whoever does not keep the protocol is killed. */
+#include "function/function_int.h"
+
+#include "base/log.h"
+#include "network/network.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { READ_BYTES = 65536 };
+
+struct instance *instance_by_slot(struct functions *fs, uint32_t slot)
+{
+    LIST_EACH(&fs->slots[slot % ARRAY_LEN(fs->slots)], l)
+    {
+        struct instance *i = list_entry(l, struct instance, slot_link);
+
+        if (i->slot == slot)
+            return i;
+    }
+    return NULL;
+}
+
+/* ---- the end ---- */
+
+static void instance_free(struct instance *i)
+{
+    struct version *v = i->v;
+
+    buf_done(&i->in);
+    buf_done(&i->out);
+    buf_done(&i->line);
+    list_remove(&i->link);
+    list_remove(&i->slot_link);
+    list_remove(&i->limit_link);
+    free(i);
+    v->instances_n--;
+    if (v->removed && !v->instances_n)
+        zygote_stop(v);
+    version_let_go(v);
+}
+
+static void on_closed(uv_handle_t *h)
+{
+    struct instance *i = h->data;
+
+    if (h == (uv_handle_t *)&i->sock_poll) {
+        close(i->sock);
+        i->sock = -1;
+    } else if (h == (uv_handle_t *)&i->log_poll) {
+        close(i->log);
+        i->log = -1;
+    }
+    if (--i->handles == 0)
+        instance_free(i);
+}
+
+static void leave_lists(struct instance *i)
+{
+    if (list_linked(&i->free)) {
+        list_remove(&i->free);
+        if (i->state == INSTANCE_STEM)
+            i->v->stems_n--;
+    }
+}
+
+void instance_kill(struct instance *i)
+{
+    struct zygote_ask ask = {.what = ASK_KILL, .slot = i->slot};
+    struct err err;
+
+    leave_lists(i);
+    i->state = INSTANCE_DYING;
+    if (i->exited || i->killed)
+        return;
+    i->killed = zygote_ask(i->v, &ask, NULL, 0, &err) == 0; /* else pool_tick asks again */
+}
+
+/* ---- its output ---- */
+
+static void take_log(struct instance *i, const char *p, size_t n)
+{
+    struct flog *log = &i->v->f->log;
+
+    if (i->call)
+        tail_add(i->call, p, n);
+    while (n) {
+        const char *end = memchr(p, '\n', n);
+        size_t part = end ? (size_t)(end - p) : n;
+
+        if (end && !i->line.n && part <= LINE_MAX_BYTES) {
+            flog_line(log, i->stream, p, part);
+        } else {
+            size_t room = LINE_MAX_BYTES - i->line.n;
+
+            if (part > room) { /* a line without an end: cut */
+                part = room;
+                end = NULL;
+            }
+            buf_add(&i->line, p, part);
+            if (end || i->line.n == LINE_MAX_BYTES) {
+                flog_line(log, i->stream, i->line.p ? i->line.p : "", i->line.n);
+                buf_reset(&i->line);
+            }
+        }
+        p += part + (end != NULL);
+        n -= part + (end != NULL);
+    }
+}
+
+/* False: nothing there now. */
+static bool read_log(struct instance *i)
+{
+    char piece[READ_BYTES];
+    ssize_t n;
+
+    if (i->log < 0)
+        return false;
+    n = read(i->log, piece, sizeof piece);
+    if (n > 0)
+        take_log(i, piece, (size_t)n);
+    else if (n == 0 && !uv_is_closing((uv_handle_t *)&i->log_poll))
+        uv_poll_stop(&i->log_poll); /* all writers have closed it */
+    return n > 0;
+}
+
+/* What the request wrote lies in the pipe before its answer lies in the socket. A thread that goes
+ * on writing does not hold us here: a pipeful is 64 KiB. */
+static void drain_log(struct instance *i)
+{
+    for (int n = 0; n < 8 && read_log(i); n++)
+        ;
+    if (i->line.n) {
+        flog_line(&i->v->f->log, i->stream, i->line.p, i->line.n);
+        buf_reset(&i->line);
+        if (i->call)
+            tail_add(i->call, "\n", 1);
+    }
+}
+
+static void on_log(uv_poll_t *h, int status, int events)
+{
+    struct instance *i = h->data;
+
+    read_log(i);
+}
+
+/* ---- errors in the form of the platform ---- */
+
+static void fail_call(struct instance *i, const char *type, const char *message, uint64_t memory_kb)
+{
+    struct call *c = i->call;
+    struct function_result r = {.function_error = "Unhandled"};
+    struct buf body = {0};
+
+    drain_log(i);
+    buf_printf(&body, "{\"errorType\":\"%s\",\"errorMessage\":\"%s\"}", type, message);
+    r.payload = body.p;
+    r.n = body.n;
+    r.duration_us = now_us() - c->sent_us;
+    i->call = NULL;
+    uv_timer_stop(&i->timer);
+    pool_finish(i, c, &r);
+    buf_done(&body);
+}
+
+static void on_deadline(uv_timer_t *t)
+{
+    struct instance *i = t->data;
+    struct call *c = i->call;
+    char when[32], text[160];
+
+    if (!c)
+        return;
+    i->deadline_hit = true;
+    snprintf(text, sizeof text, "%s %s %s timed out after %.2f seconds", wall_text(wall_ms(), when), c->id,
+             i->inited ? "Task" : "Init", (i->inited ? i->v->timeout_ms : INIT_MS) / 1000.0);
+    drain_log(i);
+    flog_line(&i->v->f->log, i->stream, text, strlen(text));
+    tail_add(c, text, strlen(text));
+    tail_add(c, "\n\n", 2);
+    instance_kill(i);
+    fail_call(i, "Sandbox.Timedout", text, 0);
+}
+
+/* The process ended while it had a call. */
+static void fail_by_status(struct instance *i, int status, bool oom)
+{
+    struct functions *fs = i->v->f->fs;
+    char text[200], why[80];
+    struct call *c = i->call;
+    const char *type = "Runtime.ExitError";
+
+    if (fs->stopping || (WIFEXITED(status) && WEXITSTATUS(status) == 125)) {
+        struct function_result r = {0};
+
+        if (fs->stopping)
+            err_set(&r.err, UNAVAILABLE, "tandem is stopping");
+        else
+            err_set(&r.err, UNAVAILABLE, "a sandbox for the function could not be made; its log says why");
+        drain_log(i);
+        i->call = NULL;
+        uv_timer_stop(&i->timer);
+        pool_finish(i, c, &r);
+        return;
+    }
+    if (oom)
+        type = "Runtime.OutOfMemory";
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+        snprintf(why, sizeof why, "signal: killed");
+    else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV)
+        snprintf(why, sizeof why, "signal: segmentation fault");
+    else if (WIFSIGNALED(status))
+        snprintf(why, sizeof why, "signal: %s", sigdescr_np(WTERMSIG(status)) ? sigdescr_np(WTERMSIG(status)) : "?");
+    else if (WEXITSTATUS(status))
+        snprintf(why, sizeof why, "exit status %d", WEXITSTATUS(status));
+    else
+        why[0] = 0;
+    if (why[0])
+        snprintf(text, sizeof text, "RequestId: %s Error: Runtime exited with error: %s", c->id, why);
+    else
+        snprintf(text, sizeof text, "RequestId: %s Error: Runtime exited without providing a reason", c->id);
+    drain_log(i);
+    flog_line(&i->v->f->log, i->stream, text, strlen(text));
+    tail_add(c, text, strlen(text));
+    tail_add(c, "\n", 1);
+    fail_call(i, type, text, 0);
+}
+
+static bool settle_cgroup(struct instance *i, uint64_t cpu_us)
+{
+    struct functions *fs = i->v->f->fs;
+    struct meter *m = i->v->f->m;
+    struct cgroup_usage u = {0};
+    struct err err;
+
+    if (!i->has_cgroup) {
+        m->cpu_us += cpu_us;
+        return false;
+    }
+    if (cgroup_usage(&fs->cgroups, i->cgroup, &u, &err) == 0) {
+        m->cpu_us += (uint64_t)u.cpu_us;
+        m->memory_peak_kb = MAX(m->memory_peak_kb, (uint64_t)u.memory_peak_bytes / 1024);
+    } else {
+        m->cpu_us += cpu_us;
+    }
+    if (cgroup_remove(&fs->cgroups, i->cgroup, &err) < 0)
+        LOG(DEBUG, "function", "did=cgroup-remove what=%s error=\"%s\"", i->cgroup, err.msg);
+    i->has_cgroup = false;
+    return u.oom_kills > 0;
+}
+
+void instance_exited(struct instance *i, int status, uint64_t cpu_us)
+{
+    struct functions *fs = i->v->f->fs;
+    bool oom;
+
+    if (i->exited)
+        return;
+    i->exited = true;
+    leave_lists(i);
+    list_remove(&i->limit_link);
+    i->state = INSTANCE_DYING;
+    drain_log(i);
+    oom = settle_cgroup(i, cpu_us) && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !i->deadline_hit;
+    if (i->net_owner)
+        net_give_back(fs->net, i->net_owner, true);
+    if (i->call)
+        fail_by_status(i, status, oom);
+    uv_close((uv_handle_t *)&i->sock_poll, on_closed);
+    uv_close((uv_handle_t *)&i->log_poll, on_closed);
+    uv_close((uv_handle_t *)&i->timer, on_closed);
+}
+
+/* ---- its socket ---- */
+
+static void misbehaved(struct instance *i, const char *what)
+{
+    LOG(WARN, "function", "function=%s did=kill slot=%u why=\"%s\"", i->v->f->key, i->slot, what);
+    instance_kill(i);
+    uv_poll_stop(&i->sock_poll); /* the call, if any, fails when the exit is told */
+}
+
+static void on_result(struct instance *i, const struct instance_frame *f, const char *body)
+{
+    struct call *c = i->call;
+    struct function_result r = {.payload = body, .n = f->n, .cold = !i->warm};
+    int64_t now = now_us();
+
+    drain_log(i);
+    uv_timer_stop(&i->timer);
+    r.duration_us = now - c->sent_us;
+    r.init_us = MIN((int64_t)f->b, r.duration_us);
+    if (!i->warm && (int64_t)f->c > c->sent_us)
+        r.start_us = MIN((int64_t)f->c - c->sent_us, r.duration_us);
+    c->cold = !i->warm;
+    i->warm = true;
+    i->call = NULL;
+    if (f->result == RESULT_BAD_EVENT) {
+        err_set(&r.err, INVALID_ARGUMENT, "%.400s", body);
+        r.payload = NULL;
+        r.n = 0;
+    } else if (f->result != RESULT_OK) {
+        r.function_error = "Unhandled";
+    }
+    i->memory_kb = MIN(f->a, (uint64_t)i->v->memory_mb * 1024);
+    if (f->result == RESULT_INIT_ERROR)
+        instance_kill(i);
+    pool_finish(i, c, &r);
+}
+
+/* The module is loaded: from here on the time limit of the handler counts, and the cpu limit. */
+static void on_inited(struct instance *i)
+{
+    struct functions *fs = i->v->f->fs;
+
+    i->inited = true;
+    uv_timer_start(&i->timer, on_deadline, (uint64_t)i->v->timeout_ms, 0);
+    if (i->has_cgroup) {
+        list_push(&fs->to_limit, &i->limit_link);
+        pool_refill_soon(fs);
+    }
+}
+
+/* Takes whole frames from the front; gives back the bytes taken, -1 when the instance is done for. */
+static ssize_t take_frames(struct instance *i, const char *p, size_t n)
+{
+    struct instance_frame f;
+    size_t at = 0;
+
+    while (n - at >= sizeof f) {
+        memcpy(&f, p + at, sizeof f);
+        if (!i->call || f.id != i->frames || f.n > INSTANCE_FRAME_MAX) {
+            misbehaved(i, "it does not keep the protocol");
+            return -1;
+        }
+        if (n - at < sizeof f + f.n)
+            break;
+        at += sizeof f + f.n;
+        if (f.type == FRAME_INITED && !i->inited && !f.n) {
+            on_inited(i);
+        } else if (f.type == FRAME_RESULT && at == n) {
+            on_result(i, &f, p + at - f.n);
+        } else {
+            misbehaved(i, "it does not keep the protocol");
+            return -1;
+        }
+    }
+    return (ssize_t)at;
+}
+
+static void read_sock(struct instance *i)
+{
+    char piece[READ_BYTES + 1];
+    ssize_t n = read(i->sock, piece, READ_BYTES), taken;
+
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        /* closed: it left, or closed all it had. Either way it is of no use any more. */
+        uv_poll_stop(&i->sock_poll);
+        instance_kill(i);
+        return;
+    }
+    if (!i->in.n) { /* the usual case: one read, whole frames, no copy */
+        piece[n] = 0;
+        taken = take_frames(i, piece, (size_t)n);
+        if (taken >= 0 && taken < n)
+            buf_add(&i->in, piece + taken, (size_t)(n - taken));
+        return;
+    }
+    buf_add(&i->in, piece, (size_t)n);
+    if (i->in.over) {
+        misbehaved(i, "its answer is too long");
+        return;
+    }
+    taken = take_frames(i, i->in.p, i->in.n);
+    if (taken <= 0)
+        return;
+    buf_eat(&i->in, (size_t)taken);
+    if (!i->in.n) {
+        buf_done(&i->in);
+        buf_init(&i->in, INSTANCE_FRAME_MAX + sizeof(struct instance_frame));
+    }
+}
+
+static void on_sock(uv_poll_t *h, int status, int events);
+
+static int write_out(struct instance *i)
+{
+    while (i->out_at < i->out.n) {
+        ssize_t n = send(i->sock, i->out.p + i->out_at, i->out.n - i->out_at, MSG_NOSIGNAL);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN) {
+            uv_poll_start(&i->sock_poll, UV_READABLE | UV_WRITABLE, on_sock);
+            return 0;
+        }
+        if (n < 0)
+            return -1;
+        i->out_at += (size_t)n;
+    }
+    buf_done(&i->out);
+    i->out_at = 0;
+    uv_poll_start(&i->sock_poll, UV_READABLE, on_sock);
+    return 0;
+}
+
+static void on_sock(uv_poll_t *h, int status, int events)
+{
+    struct instance *i = h->data;
+
+    if (i->exited || i->state == INSTANCE_DYING)
+        return;
+    if ((events & UV_WRITABLE) && write_out(i) < 0) {
+        uv_poll_stop(&i->sock_poll);
+        instance_kill(i);
+        return;
+    }
+    if ((events & (UV_READABLE | UV_DISCONNECT)) || status < 0)
+        read_sock(i);
+}
+
+int instance_send(struct instance *i, struct call *c, const void *payload, size_t n)
+{
+    struct instance_frame f = {.type = FRAME_INVOKE, .id = ++i->frames};
+    const char *texts[] = {c->id, c->trace_id, c->arn, c->client_context};
+    struct iovec iov[6];
+    struct msghdr m = {.msg_iov = iov};
+    size_t total = 0;
+    ssize_t sent;
+
+    leave_lists(i);
+    f.request_id_n = (uint16_t)strlen(c->id);
+    f.trace_n = (uint16_t)(c->trace_id ? strlen(c->trace_id) : 0);
+    f.arn_n = (uint16_t)strlen(c->arn);
+    f.client_context_n = (uint32_t)(c->client_context ? strlen(c->client_context) : 0);
+    f.n = f.request_id_n + f.trace_n + f.arn_n + f.client_context_n + (uint32_t)n;
+    f.a = (uint64_t)(wall_ms() + i->v->timeout_ms);
+    iov[m.msg_iovlen++] = (struct iovec){&f, sizeof f};
+    for (size_t k = 0; k < ARRAY_LEN(texts); k++)
+        if (!str_empty(texts[k]))
+            iov[m.msg_iovlen++] = (struct iovec){(void *)texts[k], strlen(texts[k])};
+    if (n)
+        iov[m.msg_iovlen++] = (struct iovec){(void *)payload, n};
+    for (size_t k = 0; k < m.msg_iovlen; k++)
+        total += iov[k].iov_len;
+    sent = sendmsg(i->sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0 && errno != EAGAIN) {
+        instance_kill(i);
+        return -1;
+    }
+    i->state = INSTANCE_BUSY;
+    i->call = c;
+    c->sent_us = now_us();
+    if ((size_t)MAX(sent, (ssize_t)0) < total) { /* the rest follows as the instance reads */
+        size_t skip = (size_t)MAX(sent, (ssize_t)0);
+
+        for (size_t k = 0; k < m.msg_iovlen; k++) {
+            size_t part = MIN(skip, iov[k].iov_len);
+
+            buf_add(&i->out, (char *)iov[k].iov_base + part, iov[k].iov_len - part);
+            skip -= part;
+        }
+        i->out_at = 0;
+        uv_poll_start(&i->sock_poll, UV_READABLE | UV_WRITABLE, on_sock);
+    }
+    uv_timer_start(&i->timer, on_deadline, i->inited ? (uint64_t)i->v->timeout_ms : INIT_MS, 0);
+    return 0;
+}
+
+/* ---- the beginning ---- */
+
+static void random_hex(char out[36])
+{
+    unsigned char b[16];
+
+    ASSERT(getrandom(b, sizeof b, 0) == sizeof b);
+    for (int k = 0; k < 16; k++)
+        snprintf(out + 2 * k, 3, "%02x", b[k]);
+}
+
+static int open_ends(struct instance *i, int theirs[2], struct err *err)
+{
+    int pair[2], pipe_ends[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_sys(err, "make an instance's socket");
+    if (pipe2(pipe_ends, O_CLOEXEC) < 0) {
+        err_sys(err, "make an instance's log pipe");
+        close(pair[0]);
+        close(pair[1]);
+        return -1;
+    }
+    i->sock = pair[0];
+    theirs[0] = pair[1];
+    i->log = pipe_ends[0];
+    theirs[1] = pipe_ends[1];
+    fcntl(i->log, F_SETFL, O_NONBLOCK);
+    return 0;
+}
+
+/* The compiler may take longer and use more: it works once for all. */
+static int make_cgroup(struct instance *i, int fds[CGROUP_FDS], struct err *err)
+{
+    struct functions *fs = i->v->f->fs;
+    struct cgroup_limits l = i->v->limits;
+
+    snprintf(i->cgroup, sizeof i->cgroup, "%s/%u", i->v->cgroup, i->slot);
+    l.cpu_quota_us = 0; /* full speed until the module is loaded, as on Lambda */
+    if (i->compiler)
+        l.memory_bytes = MAX(l.memory_bytes, (int64_t)256 << 20);
+    if (cgroup_make(&fs->cgroups, i->cgroup, &l, err) < 0 ||
+        cgroup_open_attach(&fs->cgroups, i->cgroup, fds, err) < 0) {
+        struct err e;
+
+        (void)!cgroup_remove(&fs->cgroups, i->cgroup, &e);
+        return err_wrap(err, "limits for an instance");
+    }
+    i->has_cgroup = true;
+    return 0;
+}
+
+static void instance_add(struct instance *i)
+{
+    struct version *v = i->v;
+    struct functions *fs = v->f->fs;
+
+    list_push(&v->instances, &i->link);
+    list_push(&fs->slots[i->slot % ARRAY_LEN(fs->slots)], &i->slot_link);
+    v->instances_n++;
+    v->starting_n++;
+    uv_poll_init(fs->loop, &i->sock_poll, i->sock);
+    uv_poll_init(fs->loop, &i->log_poll, i->log);
+    uv_timer_init(fs->loop, &i->timer);
+    i->sock_poll.data = i->log_poll.data = i->timer.data = i;
+    i->handles = 3;
+    uv_poll_start(&i->sock_poll, UV_READABLE, on_sock);
+    uv_poll_start(&i->log_poll, UV_READABLE, on_log);
+    buf_init(&i->in, INSTANCE_FRAME_MAX + sizeof(struct instance_frame));
+}
+
+struct instance *instance_fork(struct version *v, bool compiler, struct err *err)
+{
+    struct functions *fs = v->f->fs;
+    struct instance *i = xcalloc(1, sizeof *i);
+    struct zygote_ask ask = {.what = compiler ? ASK_COMPILE : ASK_FORK, .cpu = -1};
+    int theirs[2] = {-1, -1}, groups[CGROUP_FDS], fds[ZYGOTE_FDS_MAX], fds_n = 0, ret = -1;
+    const struct net_ns *ns = NULL;
+
+    i->v = v;
+    i->sock = i->log = -1;
+    i->compiler = compiler;
+    i->slot = ask.slot = ++fs->slot_next;
+    i->asked_us = now_us();
+    random_hex(i->stream);
+    memcpy(ask.stream, i->stream, sizeof ask.stream);
+    for (int k = 0; k < CGROUP_FDS; k++)
+        groups[k] = -1;
+    if (open_ends(i, theirs, err) < 0 || (fs->has_cgroups && make_cgroup(i, groups, err) < 0))
+        goto out;
+    fds[fds_n++] = theirs[0];
+    fds[fds_n++] = theirs[1];
+    for (int k = 0; k < CGROUP_FDS; k++)
+        if (groups[k] >= 0)
+            fds[fds_n++] = groups[k];
+    ask.cgroup_n = (uint16_t)(fds_n - 2);
+    if (fs->net && !compiler) {
+        snprintf(i->net_name, sizeof i->net_name, "fn-%u", i->slot);
+        ns = net_take(fs->net, i->net_name, err);
+        if (!ns)
+            goto out;
+        i->net_owner = i->net_name;
+        fds[fds_n++] = ns->fd;
+        ask.net = 1;
+    }
+    if (zygote_ask(v, &ask, fds, fds_n, err) < 0)
+        goto out;
+    instance_add(i);
+    ret = 0;
+out:
+    closep(&theirs[0]);
+    closep(&theirs[1]);
+    cgroup_close_fds(groups);
+    if (ret < 0) {
+        struct err e;
+
+        closep(&i->sock);
+        closep(&i->log);
+        if (i->has_cgroup)
+            (void)!cgroup_remove(&fs->cgroups, i->cgroup, &e);
+        if (i->net_owner)
+            net_give_back(fs->net, i->net_owner, true);
+        free(i);
+        return NULL;
+    }
+    return i;
+}

@@ -1,0 +1,273 @@
+/* What every function used: counted at the end of each call, kept in STATE/meter/functions.json.
+ *
+ * Written every few seconds when something changed (a crash forgets at most those) and when the
+ * gateway stops. Counters only grow; a function that is removed keeps its row. */
+#include "function/function_int.h"
+
+#include "base/log.h"
+#include "codec/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Counters that are written and read back under their own names. */
+#define COUNTERS(X)                                                                                \
+    X(requests) X(errors) X(throttles) X(cold_starts) X(busy_us) X(billed_ms) X(gb_us) X(cpu_us)   \
+        X(init_us) X(queue_us) X(memory_peak_kb) X(concurrency_peak) X(async_events)               \
+            X(async_retries) X(async_dropped)
+
+struct meter *meter_of(struct functions *fs, const char *key)
+{
+    struct meter *m = map_get(&fs->meters, key);
+
+    if (!m) {
+        m = xcalloc(1, sizeof *m);
+        m->key = xstrdup(key);
+        map_put(&fs->meters, key, m);
+    }
+    return m;
+}
+
+/* Two bins a doubling: 0: below 1 ms, 1: below 1.41, 2: below 2, ... the last one all above. */
+int gap_bin(uint64_t ms)
+{
+    int bit;
+
+    if (!ms)
+        return 0;
+    bit = 63 - __builtin_clzll(ms);
+    /* the upper half of [2^bit, 2^(bit+1)) begins at 2^bit * sqrt(2) */
+    return MIN(1 + 2 * bit + ((ms * ms) >> (2 * MIN(bit, 31) + 1) ? 1 : 0), GAP_BINS - 1);
+}
+
+void meter_call(struct function *f, const struct function_result *r, int64_t handler_us, uint64_t billed_ms,
+                uint64_t memory_kb)
+{
+    struct meter *m = f->m;
+
+    m->requests++;
+    m->errors += r->function_error != NULL;
+    m->cold_starts += r->cold;
+    m->busy_us += (uint64_t)r->duration_us;
+    m->billed_ms += billed_ms;
+    m->gb_us += billed_ms * 1000 * m->memory_mb / 1024;
+    m->init_us += (uint64_t)r->init_us;
+    m->queue_us += (uint64_t)r->queue_us;
+    m->memory_peak_kb = MAX(m->memory_peak_kb, memory_kb);
+    m->duration_bins[gap_bin((uint64_t)handler_us / 1000)]++;
+    m->last_ms = wall_ms();
+    if (!m->first_ms)
+        m->first_ms = m->last_ms;
+    f->fs->meters_dirty = true;
+}
+
+static void put_bins(struct arena *a, struct val *o, const char *name, const uint64_t *bins)
+{
+    struct val *list = val_list(a);
+    int n = GAP_BINS;
+
+    while (n && !bins[n - 1])
+        n--;
+    for (int i = 0; i < n; i++)
+        val_push(a, list, val_int(a, (int64_t)bins[i]));
+    val_put(a, o, name, list);
+}
+
+static void get_bins(const struct val *o, const char *name, uint64_t *bins)
+{
+    int i = 0;
+
+    VAL_EACH(val_get(o, name), it)
+    if (i < GAP_BINS && it->type == VAL_INT)
+        bins[i++] = (uint64_t)it->i;
+}
+
+static void live_processes(struct functions *fs, struct arena *a, struct val *o, const char *key)
+{
+    struct function *f = map_get(&fs->by_key, key);
+    int64_t instances = 0, idle = 0, zygotes = 0, stems = 0;
+
+    if (!f) {
+        val_put_bool(a, o, "removed", true);
+        return;
+    }
+    LIST_EACH(&f->versions, k)
+    {
+        struct version *v = list_entry(k, struct version, link);
+
+        zygotes += v->zygote == ZYGOTE_STARTING || v->zygote == ZYGOTE_READY;
+        LIST_EACH(&v->instances, l)
+        {
+            struct instance *i = list_entry(l, struct instance, link);
+
+            stems += i->state == INSTANCE_STEM;
+            instances += i->state == INSTANCE_IDLE || i->state == INSTANCE_BUSY;
+            idle += i->state == INSTANCE_IDLE;
+        }
+    }
+    val_put_int(a, o, "instances", instances);
+    val_put_int(a, o, "instancesIdle", idle);
+    val_put_int(a, o, "forkedAhead", stems);
+    val_put_int(a, o, "zygotes", zygotes);
+    val_put_int(a, o, "processes", instances + stems + zygotes);
+    val_put_int(a, o, "concurrency", f->busy);
+    val_put_int(a, o, "waiting", f->waiting_n);
+}
+
+static struct val *meter_val(struct functions *fs, struct arena *a, const struct meter *m, bool live)
+{
+    struct val *o = val_map(a);
+    const char *slash = strchr(m->key, '/');
+
+    val_put(a, o, "namespace", val_strn(a, m->key, slash ? (size_t)(slash - m->key) : 0));
+    val_put_str(a, o, "name", slash ? slash + 1 : m->key);
+    val_put_int(a, o, "memory_mb", m->memory_mb);
+#define X(c) val_put_int(a, o, #c, (int64_t)m->c);
+    COUNTERS(X)
+#undef X
+    val_put_int(a, o, "first_ms", m->first_ms);
+    val_put_int(a, o, "last_ms", m->last_ms);
+    put_bins(a, o, "gaps", m->gaps);
+    put_bins(a, o, "durations", m->duration_bins);
+    if (live)
+        live_processes(fs, a, o, m->key);
+    return o;
+}
+
+static void all_json(struct functions *fs, struct buf *out, bool live)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *top = val_map(a), *list = val_list(a);
+    const char *key;
+    void *m;
+
+    val_put_int(a, top, "version", 1);
+    val_put_int(a, top, "now_ms", wall_ms());
+    for (uint32_t i = 0; map_next(&fs->meters, &i, &key, &m);)
+        val_push(a, list, meter_val(fs, a, m, live));
+    val_put(a, top, "functions", list);
+    json_write(out, top);
+}
+
+void functions_meter_json(struct functions *fs, struct buf *out)
+{
+    all_json(fs, out, true);
+}
+
+void functions_instances_json(struct functions *fs, struct buf *out)
+{
+    static const char *const states[] = {"ahead", "busy", "idle", "dying"};
+    static const char *const zygotes[] = {"none", "starting", "ready", "gone"};
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *top = val_map(a), *list = val_list(a);
+
+    LIST_EACH(&fs->all, l)
+    {
+        struct function *f = list_entry(l, struct function, link);
+
+        LIST_EACH(&f->versions, k)
+        {
+            struct version *v = list_entry(k, struct version, link);
+            struct val *o = val_map(a), *il = val_list(a);
+
+            val_put_str(a, o, "namespace", f->namespace_);
+            val_put_str(a, o, "name", f->name);
+            val_put_int(a, o, "version", (int64_t)v->number);
+            val_put_bool(a, o, "retired", v->removed);
+            val_put_str(a, o, "zygote", zygotes[v->zygote]);
+            if (v->zygote == ZYGOTE_STARTING || v->zygote == ZYGOTE_READY)
+                val_put_int(a, o, "zygotePid", v->zygote_pid);
+            LIST_EACH(&v->instances, j)
+            {
+                struct instance *i = list_entry(j, struct instance, link);
+                struct val *io = val_map(a);
+
+                val_put_int(a, io, "pid", i->pid);
+                val_put_str(a, io, "state", states[i->state]);
+                val_put_str(a, io, "stream", i->stream);
+                val_put_bool(a, io, "warm", i->warm);
+                val_push(a, il, io);
+            }
+            val_put(a, o, "instances", il);
+            val_push(a, list, o);
+        }
+    }
+    val_put(a, top, "functions", list);
+    json_write(out, top);
+}
+
+/* ---- on disk ---- */
+
+void meters_write(struct functions *fs, bool durable)
+{
+    _auto_(freep) char *path = xasprintf("%s/meter/functions.json", fs->state);
+    _auto_(freep) char *part = xasprintf("%s.new", path);
+    struct buf text = {0};
+    int fd;
+
+    fs->meter_written_us = now_us();
+    fs->meters_dirty = false;
+    all_json(fs, &text, false);
+    fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    /* without the fsync a power loss may forget it, a crash of ours never */
+    if (fd < 0 || write(fd, text.p, text.n) != (ssize_t)text.n || (durable && fdatasync(fd) < 0) ||
+        rename(part, path) < 0)
+        LOG(WARN, "function", "did=write-meter error=\"%s\"", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    buf_done(&text);
+}
+
+void meters_read(struct functions *fs)
+{
+    _auto_(freep) char *path = xasprintf("%s/meter/functions.json", fs->state);
+    _auto_(arena_freep) struct arena *a = arena_new();
+    _auto_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    struct val *top;
+    struct err err;
+    char *text;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size > 256 << 20)
+        return;
+    text = arena_raw(a, (size_t)st.st_size + 1);
+    if (pread(fd, text, (size_t)st.st_size, 0) != st.st_size ||
+        !(top = json_parse(a, text, (size_t)st.st_size, &err))) {
+        LOG(WARN, "function", "did=read-meter path=%s error=\"not what we wrote; starting at zero\"", path);
+        return;
+    }
+    VAL_EACH(val_get(top, "functions"), o)
+    {
+        const char *name = val_str_at(o, "name", NULL);
+        char key[512];
+        struct meter *m;
+
+        if (!name)
+            continue;
+        snprintf(key, sizeof key, "%s/%s", val_str_at(o, "namespace", "default"), name);
+        m = meter_of(fs, key);
+#define X(c) m->c = (uint64_t)val_int_at(o, #c, 0);
+        COUNTERS(X)
+#undef X
+        m->memory_mb = (uint32_t)val_int_at(o, "memory_mb", 0);
+        m->first_ms = val_int_at(o, "first_ms", 0);
+        m->last_ms = val_int_at(o, "last_ms", 0);
+        get_bins(o, "gaps", m->gaps);
+        get_bins(o, "durations", m->duration_bins);
+    }
+}
+
+void meters_free(struct functions *fs)
+{
+    const char *key;
+    void *m;
+
+    for (uint32_t i = 0; map_next(&fs->meters, &i, &key, &m);) {
+        free(((struct meter *)m)->key);
+        free(m);
+    }
+    map_done(&fs->meters);
+}

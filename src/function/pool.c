@@ -1,0 +1,451 @@
+/* Who answers a call: an idle instance, a fresh fork, or the waiting room.
+ *
+ * All of it is decided here, in memory, when the call comes and when something becomes free. Limits
+ * are on calls at work or waiting: reservedConcurrency of the function, the account's for all. A
+ * burst does not fork more than STARTING_MAX at once from one zygote; the others wait and go to
+ * whoever is free first, a fork or an instance that has finished. */
+#include "function/function_int.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static void call_free(struct call *c)
+{
+    free(c->arn);
+    free(c->client_context);
+    free(c->trace_id);
+    free(c->payload);
+    buf_done(&c->tail);
+    free(c);
+}
+
+static void call_leave(struct call *c)
+{
+    struct function *f = c->f;
+
+    if (list_linked(&c->link)) {
+        list_remove(&c->link);
+        f->waiting_n--;
+        f->fs->waiting--;
+    }
+    f->busy--;
+    f->fs->busy--;
+    if (!f->busy)
+        f->quiet_since_us = now_us();
+}
+
+/* The last step of every call: nothing of the pool is touched after done(). */
+static void call_end(struct call *c, struct function_result *r)
+{
+    struct function *f = c->f;
+
+    r->request_id = c->id;
+    r->version = r->version ? r->version : "$LATEST";
+    if (c->want_tail) {
+        r->log_tail_n = MIN(c->tail.n, (size_t)FUNCTION_LOG_TAIL_MAX);
+        r->log_tail = c->tail.n ? c->tail.p + c->tail.n - r->log_tail_n : "";
+    }
+    call_leave(c);
+    if (f->fs->judged == c)
+        f->fs->judged = NULL;
+    if (c->done)
+        c->done(c->arg, r);
+    call_free(c);
+    function_let_go(f);
+}
+
+static void call_refuse(struct call *c, const struct err *err)
+{
+    struct function_result r = {.err = *err, .queue_us = now_us() - c->since_us};
+
+    call_end(c, &r);
+}
+
+void pool_fail_waiting(struct function *f, const struct err *err)
+{
+    struct list *l;
+
+    f->busy++; /* f stays while its calls are ended */
+    f->fs->busy++;
+    while ((l = list_first(&f->waiting)))
+        call_refuse(list_entry(l, struct call, link), err);
+    f->busy--;
+    f->fs->busy--;
+    function_let_go(f);
+}
+
+/* ---- the log of a call ---- */
+
+static void log_start(struct instance *i, struct call *c)
+{
+    char text[160];
+    int n = snprintf(text, sizeof text, "START RequestId: %s Version: %s", c->id, i->v->shown);
+
+    flog_line(&c->f->log, i->stream, text, (size_t)n);
+    if (c->want_tail) {
+        tail_add(c, text, (size_t)n);
+        tail_add(c, "\n", 1);
+    }
+}
+
+static void log_report(struct instance *i, struct call *c, int64_t handler_us, int64_t init_us, uint64_t billed_ms,
+                       uint64_t memory_kb)
+{
+    char text[320];
+    int n = snprintf(text, sizeof text, "END RequestId: %s", c->id);
+
+    flog_line(&c->f->log, i->stream, text, (size_t)n);
+    if (c->want_tail) {
+        tail_add(c, text, (size_t)n);
+        tail_add(c, "\n", 1);
+    }
+    n = snprintf(text, sizeof text,
+                 "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %llu ms\tMemory Size: %d MB\tMax Memory "
+                 "Used: %llu MB\t",
+                 c->id, (double)handler_us / 1000, (unsigned long long)billed_ms, i->v->memory_mb,
+                 (unsigned long long)((memory_kb + 1023) / 1024));
+    if (init_us)
+        n += snprintf(text + n, sizeof text - (size_t)n, "Init Duration: %.2f ms\t", (double)init_us / 1000);
+    flog_line(&c->f->log, i->stream, text, (size_t)n);
+    if (c->want_tail) {
+        tail_add(c, text, (size_t)n);
+        tail_add(c, "\n", 1);
+    }
+}
+
+/* ---- dispatch ---- */
+
+/* The instance that was used last, else one that is sandboxed and has loaded nothing yet. */
+static struct instance *take_free(struct version *v)
+{
+    struct list *l = list_first(&v->idle);
+
+    if (!l)
+        l = list_first(&v->stems);
+    return l ? list_entry(l, struct instance, free) : NULL;
+}
+
+static int give(struct instance *i, struct call *c, const void *payload, size_t n)
+{
+    i->v->used_us = now_us();
+    if (instance_send(i, c, payload, n) < 0)
+        return -1;
+    if (list_linked(&c->link)) {
+        list_remove(&c->link);
+        c->f->waiting_n--;
+        c->f->fs->waiting--;
+    }
+    log_start(i, c);
+    if (!i->warm)
+        pool_refill_soon(c->f->fs);
+    return 0;
+}
+
+/* 1: somebody has it; 0: it must wait; -1: it cannot be served, err says why. */
+static int try_serve(struct version *v, struct call *c, const void *payload, size_t n, struct err *err)
+{
+    struct instance *i;
+
+    while ((i = take_free(v)))
+        if (give(i, c, payload, n) == 0)
+            return 1;
+    if (v->zygote != ZYGOTE_READY || v->starting_n >= STARTING_MAX)
+        return 0;
+    i = instance_fork(v, false, err);
+    if (!i)
+        return v->instances_n ? 0 : -1; /* out of something: who is at work will be free again */
+    return give(i, c, payload, n) == 0 ? 1 : 0;
+}
+
+void pool_feed(struct function *f)
+{
+    struct version *v = f->now;
+    struct list *l;
+
+    if (!v || f->fs->stopping)
+        return;
+    if (f->waiting_n && v->zygote == ZYGOTE_NONE) {
+        zygote_start(v);
+        return;
+    }
+    while ((l = list_first(&f->waiting))) {
+        struct call *c = list_entry(l, struct call, link);
+        struct err err;
+        int r = try_serve(v, c, c->payload, c->n, &err);
+
+        if (r == 0)
+            return;
+        if (r < 0) {
+            err.code = ERR_UNAVAILABLE;
+            pool_fail_waiting(f, &err);
+            return;
+        }
+    }
+}
+
+void pool_finish(struct instance *i, struct call *c, struct function_result *r)
+{
+    struct version *v = i->v;
+    struct function *f = c->f;
+    int64_t handler_us = MAX(r->duration_us - r->start_us - r->init_us, (int64_t)0);
+    int64_t billed_us = handler_us + r->init_us;
+    uint64_t billed_ms = (uint64_t)(billed_us + 999) / 1000;
+
+    r->queue_us = c->sent_us - c->since_us;
+    r->version = v->shown;
+    if (r->err.code == ERR_OK) {
+        log_report(i, c, handler_us, r->init_us, billed_ms, i->memory_kb);
+        meter_call(f, r, handler_us, billed_ms, i->memory_kb);
+    }
+    v->used_us = now_us();
+    if (i->state == INSTANCE_BUSY) {
+        if (v->removed) {
+            instance_kill(i);
+        } else {
+            i->state = INSTANCE_IDLE;
+            i->idle_since_us = v->used_us;
+            list_push_front(&v->idle, &i->free);
+            if (f->waiting_n)
+                pool_feed(f);
+        }
+    }
+    call_end(c, r);
+}
+
+/* ---- calls ---- */
+
+static char *dup_or_null(const char *s)
+{
+    return s ? xstrdup(s) : NULL;
+}
+
+static struct call *call_new(struct function *f, const struct function_call *q, function_done_fn *done, void *arg)
+{
+    struct call *c = xcalloc(1, sizeof *c);
+    struct functions *fs = f->fs;
+    struct meter *m = f->m;
+
+    c->f = f;
+    if (q->request_id)
+        snprintf(c->id, sizeof c->id, "%s", q->request_id);
+    else
+        uuid_make(c->id);
+    c->arn = q->arn ? xstrdup(q->arn)
+                    : xasprintf("arn:aws:lambda:%s:%s:function:%s", fs->region, fs->account, f->name);
+    c->client_context = dup_or_null(q->client_context);
+    c->trace_id = dup_or_null(q->trace_id);
+    c->done = done;
+    c->arg = arg;
+    c->want_tail = q->log_tail;
+    c->since_us = now_us();
+    if (!f->busy && f->quiet_since_us)
+        m->gaps[gap_bin((uint64_t)(c->since_us - f->quiet_since_us) / 1000)]++;
+    f->busy++;
+    fs->busy++;
+    m->concurrency_peak = MAX(m->concurrency_peak, (uint64_t)f->busy);
+    return c;
+}
+
+static void refuse(struct functions *fs, const struct function_call *q, function_done_fn *done, void *arg,
+                   struct function_result *r)
+{
+    char id[FUNCTION_ID_MAX];
+
+    if (q->request_id)
+        snprintf(id, sizeof id, "%s", q->request_id);
+    else
+        uuid_make(id);
+    r->request_id = id;
+    r->version = "$LATEST";
+    done(arg, r);
+}
+
+static bool throttled(struct function *f, struct function_result *r)
+{
+    struct functions *fs = f->fs;
+
+    if (f->reserved >= 0 && f->busy >= f->reserved) {
+        err_set(&r->err, TOO_MANY, "Rate Exceeded.");
+        r->throttle_reason = "ReservedFunctionConcurrentInvocationLimitExceeded";
+    } else if (fs->busy >= (uint32_t)fs->concurrency_max || fs->waiting >= (uint32_t)fs->waiting_max) {
+        err_set(&r->err, TOO_MANY, "Rate Exceeded.");
+        r->throttle_reason = "ConcurrentInvocationLimitExceeded";
+    } else {
+        return false;
+    }
+    f->m->throttles++;
+    fs->meters_dirty = true;
+    return true;
+}
+
+uint64_t function_invoke(struct functions *fs, const struct function_call *q, function_done_fn *done, void *arg)
+{
+    struct function *f = function_find(fs, q->namespace_, q->name);
+    struct function_result r = {0};
+    struct version *v;
+    struct call *c;
+    int served;
+
+    if (fs->stopping)
+        err_set(&r.err, UNAVAILABLE, "tandem is stopping");
+    else if (!f || !f->now)
+        err_set(&r.err, NOT_FOUND, "Function not found: %s", q->name ? q->name : "");
+    else if (f->now->broken.code != ERR_OK)
+        r.err = f->now->broken;
+    else if (q->n > FUNCTION_PAYLOAD_MAX)
+        err_set(&r.err, TOO_LARGE, "Request must be smaller than %d bytes for the InvokeFunction operation",
+                FUNCTION_PAYLOAD_MAX);
+    else if (q->client_context && strlen(q->client_context) > 3583)
+        err_set(&r.err, INVALID_ARGUMENT, "Client context must be no more than 3583 bytes when base64-encoded.");
+    else
+        throttled(f, &r);
+    if (r.err.code != ERR_OK) {
+        refuse(fs, q, done, arg, &r);
+        return 0;
+    }
+    c = call_new(f, q, done, arg);
+    v = f->now;
+    served = f->waiting_n ? 0 : try_serve(v, c, q->payload, q->n, &r.err);
+    if (served > 0)
+        return (uint64_t)(uintptr_t)c;
+    if (served < 0) {
+        r.err.code = ERR_UNAVAILABLE;
+        call_refuse(c, &r.err);
+        return 0;
+    }
+    c->payload = xmalloc(q->n + 1);
+    if (q->n)
+        memcpy(c->payload, q->payload, q->n);
+    c->n = q->n;
+    list_push(&f->waiting, &c->link);
+    f->waiting_n++;
+    fs->waiting++;
+    if (v->zygote == ZYGOTE_NONE) {
+        /* a zygote that cannot start fails all who wait, this call too: then done was called */
+        fs->judged = c;
+        zygote_start(v);
+        if (!fs->judged)
+            return 0;
+        fs->judged = NULL;
+    }
+    return (uint64_t)(uintptr_t)c;
+}
+
+void function_forget(struct functions *fs, uint64_t ticket)
+{
+    struct call *c = (struct call *)(uintptr_t)ticket;
+
+    if (!c)
+        return;
+    c->done = NULL;
+    if (list_linked(&c->link)) {
+        struct function_result r = {0};
+
+        call_end(c, &r);
+    }
+}
+
+/* ---- time ---- */
+
+static void tick_version(struct version *v, int64_t now)
+{
+    struct functions *fs = v->f->fs;
+
+    if (v->zygote == ZYGOTE_STARTING && now - v->zygote_since_us > ZYGOTE_START_MS * 1000LL) {
+        struct err err;
+
+        err_set(&err, UNAVAILABLE, "the function's runtime did not start in %d s", ZYGOTE_START_MS / 1000);
+        LOG(WARN, "function", "function=%s did=zygote error=\"%s\"", v->f->key, err.msg);
+        zygote_stop(v);
+        pool_fail_waiting(v->f, &err);
+        return;
+    }
+    LIST_EACH(&v->instances, l)
+    {
+        struct instance *i = list_entry(l, struct instance, link);
+
+        if (i->state == INSTANCE_IDLE && now - i->idle_since_us > fs->keep_ms * 1000LL)
+            instance_kill(i);
+        else if (i->state == INSTANCE_DYING && !i->exited && !i->killed)
+            instance_kill(i);
+        else if (i->compiler && now - i->asked_us > COMPILE_MS * 1000LL)
+            instance_kill(i);
+    }
+    /* stems are part of the zygote: they go with it */
+    if (v->zygote == ZYGOTE_READY && v->instances_n == v->stems_n &&
+        now - MAX(v->used_us, v->zygote_started_us) > fs->zygote_keep_ms * 1000LL)
+        zygote_stop(v);
+}
+
+void pool_tick(struct functions *fs)
+{
+    int64_t now = now_us();
+
+    zygotes_reap(fs);
+    LIST_EACH(&fs->all, l)
+    {
+        struct function *f = list_entry(l, struct function, link);
+
+        f->busy++; /* stays while we look at it */
+        LIST_EACH(&f->versions, k)
+        tick_version(list_entry(k, struct version, link), now);
+        flog_flush(&f->log);
+        f->busy--;
+        function_let_go(f);
+    }
+    if (fs->meters_dirty && now - fs->meter_written_us > 3000000)
+        meters_write(fs, false);
+}
+
+static void on_refill(uv_timer_t *t)
+{
+    pool_refill(t->data);
+}
+
+void pool_refill_soon(struct functions *fs)
+{
+    if (!fs->stopping && !uv_is_active((uv_handle_t *)&fs->refill))
+        uv_timer_start(&fs->refill, on_refill, 3, 0);
+}
+
+/* What may be done when nobody waits for it: cpu limits of the newly loaded, forks ahead. */
+void pool_refill(struct functions *fs)
+{
+    struct list *l;
+    struct err err;
+    bool again = false;
+
+    while ((l = list_first(&fs->to_limit))) {
+        struct instance *i = list_entry(l, struct instance, limit_link);
+
+        list_remove(l);
+        if (cgroup_limit(&fs->cgroups, i->cgroup, &i->v->limits, &err) < 0)
+            LOG(WARN, "function", "function=%s did=limit error=\"%s\"", i->v->f->key, err.msg);
+    }
+    LIST_EACH(&fs->all, k)
+    {
+        struct function *f = list_entry(k, struct function, link);
+        struct version *v = f->now;
+        struct instance *i;
+
+        if (!v || v->zygote != ZYGOTE_READY || f->waiting_n)
+            continue;
+        if (v->compile_wanted && !v->compiling) {
+            v->compile_wanted = false;
+            v->compiling = instance_fork(v, true, &err) != NULL;
+        } else if ((int)v->stems_n < fs->stems && !v->starting_n) {
+            i = instance_fork(v, false, &err);
+            if (!i)
+                continue;
+            i->state = INSTANCE_STEM;
+            list_push(&v->stems, &i->free);
+            v->stems_n++;
+        }
+        again |= (int)v->stems_n < fs->stems;
+    }
+    if (again)
+        pool_refill_soon(fs);
+}

@@ -1,0 +1,551 @@
+# driver.py - the zygote of one Python function, and what each of its instances does.
+#
+# Started by the gateway as `python3 -I -S -B driver.py zygote.so`, with the control socket as
+# descriptor 3. It builds the function's root (mounts of zygote.so), loads the parts of the standard
+# library that the handler will ask for, and forks an instance per request from the gateway. The
+# zygote never runs a line of the function's own code; an instance does nothing else, after it has
+# entered its sandbox. zygote.h tells what goes over the sockets.
+#
+# Behaviour towards handlers (names of errors, log lines, context) is that of Lambda's own runtime.
+import sys
+
+import ctypes
+import gc
+import json
+import os
+import struct
+import time
+
+import importlib
+import importlib.util
+import linecache
+import logging
+import re
+import traceback
+
+FORK, COMPILE = 1, 3
+INVOKE, RESULT, INITED = 1, 2, 3
+OK, ERROR, INIT_ERROR, BAD_EVENT = 0, 1, 2, 3
+FRAME = struct.Struct("=IBBHHHIQQQQ")  # struct instance_frame
+RESPONSE_MAX = 6 * 1024 * 1024 + 100
+MODE_PRIVATE, MODE_RDONLY, MODE_NOSUID, MODE_NODEV, MODE_NOEXEC = 1 << 18, 1, 2, 4, 8
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
+TASK = "/var/task"
+
+lib = None
+config = None
+
+
+def load_lib(path):
+    global lib
+    lib = ctypes.PyDLL(path)
+    for name, res, args in (
+        ("z_start", ctypes.c_int, [ctypes.c_int]),
+        ("z_mount", ctypes.c_int, [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]),
+        ("z_bind", ctypes.c_int, [ctypes.c_char_p] * 2 + [ctypes.c_ulong, ctypes.c_uint]),
+        ("z_pivot", ctypes.c_int, [ctypes.c_char_p]),
+        ("z_config", ctypes.c_int, [ctypes.c_uint, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p]),
+        ("z_ready", ctypes.c_int, []),
+        ("z_failed", None, [ctypes.c_char_p, ctypes.c_int]),
+        ("z_next", ctypes.c_int, []),
+        ("z_before", ctypes.c_int, []),
+        ("z_after", None, [ctypes.c_int]),
+        ("z_enter", ctypes.c_uint64, []),
+        ("z_stream", ctypes.c_char_p, []),
+        ("z_max_rss_kb", ctypes.c_uint64, []),
+    ):
+        f = getattr(lib, name)
+        f.restype = res
+        f.argtypes = args
+
+
+# ---- the root of the function --------------------------------------------------------------------
+
+
+def check(result, what):
+    if result < 0:
+        raise OSError(-result, what + ": " + os.strerror(-result))
+
+
+def bind(source, target, attr, uid=0, make=True):
+    if make:
+        os.makedirs(target, exist_ok=True)
+    check(lib.z_bind(source.encode(), target.encode(), attr, uid), "bind " + target)
+
+
+def copy_file(source, target):
+    try:
+        with open(source, "rb") as f:
+            data = f.read(1 << 20)
+    except OSError:
+        return
+    with open(target, "wb") as f:
+        f.write(data)
+
+
+def build_dev(root):
+    dev = root + "/dev"
+    os.mkdir(dev)
+    old = os.umask(0)
+    for name, major, minor in (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)):
+        os.mknod(f"{dev}/{name}", 0o20666, os.makedev(major, minor))
+    os.umask(old)
+    os.symlink("/proc/self/fd", dev + "/fd")
+    for n, name in enumerate(("stdin", "stdout", "stderr")):
+        os.symlink(f"/proc/self/fd/{n}", f"{dev}/{name}")
+    os.symlink("/tmp", dev + "/shm")  # counts against the instance's /tmp
+
+
+def build_etc(root, uid):
+    etc = root + "/etc"
+    os.mkdir(etc)
+    for name, text in (
+        ("passwd", f"root:x:0:0:root:/root:/usr/sbin/nologin\nsbx_user1051:x:{uid}:{uid}::/tmp:/usr/sbin/nologin\n"),
+        ("group", f"root:x:0:\nsbx_user1051:x:{uid}:\n"),
+        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+        ("hosts", config.get("hosts") or "127.0.0.1 localhost\n::1 localhost\n"),
+        ("resolv.conf", config.get("resolv") or ""),
+    ):
+        with open(f"{etc}/{name}", "w") as f:
+            f.write(text)
+    for name in ("ld.so.cache", "mime.types", "services", "protocols"):
+        copy_file("/etc/" + name, f"{etc}/{name}")
+    for name in ("/etc/ssl/certs", "/usr/share/ca-certificates", "/etc/alternatives"):
+        if os.path.isdir(name):
+            bind(name, root + name, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
+
+
+def build_root():
+    """The function's file tree: the interpreter's part of /usr, the code, the volumes; nothing else."""
+    root = config["root"]
+    uid = config["uid"]
+    read_only = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV
+    os.makedirs(root, exist_ok=True)
+    check(lib.z_mount(b"tandem", root.encode(), b"tmpfs", MODE_NOSUID, b"mode=755,size=8m"), "root")
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        path = "/" + name
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), root + path)
+        elif os.path.isdir(path):
+            bind(path, root + path, read_only)
+    for name in ("bin", "lib", "lib32", "lib64", "libx32", "share/zoneinfo"):
+        path = "/usr/" + name
+        if os.path.isdir(path) and not os.path.islink(path):
+            bind(path, root + path, read_only)
+    if sys.base_prefix != "/usr":  # an interpreter that was built into a place of its own
+        for name in ("bin", "lib"):
+            if not os.path.isdir(root + sys.base_prefix + "/" + name):
+                bind(sys.base_prefix + "/" + name, root + sys.base_prefix + "/" + name, read_only)
+    build_dev(root)
+    build_etc(root, uid)
+    bind(config["code"], root + TASK, read_only)
+    for volume in config["volumes"]:
+        attr = ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if volume.get("readOnly") else 0)
+        bind(volume["source"], root + volume["target"], attr, uid)
+    for name in ("proc", "tmp", "opt", "var/runtime", "sys", "run"):
+        os.makedirs(f"{root}/{name}", exist_ok=True)
+    os.mkdir(root + "/code", 0o700)  # only for the compiler's child; nobody else may pass
+    if config["compile"]:
+        bind(config["code"], root + "/code/rw", ATTR_NOSUID | ATTR_NODEV, uid)
+    check(lib.z_pivot(root.encode()), "pivot_root")
+    check(lib.z_mount(None, b"/", None, 4096 | 32 | MODE_RDONLY | MODE_NOSUID, None), "read-only root")
+
+
+# ---- what is loaded ahead --------------------------------------------------------------------------
+
+IMPORT = re.compile(r"^[ \t]*(?:import[ \t]+([\w.,\t ]+)|from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]+([\w,\t (*]+))", re.M)
+# loading these does something, or what they need is absent here
+NOT_AHEAD = {"antigravity", "this", "idlelib", "turtle", "turtledemo", "tkinter", "test", "lib2to3", "ensurepip",
+             "venv", "pydoc_data", "__main__", "__future__", "site", "sitecustomize", "usercustomize", "curses", "pty"}
+
+
+def module_files(base, name):
+    path = base + "/" + name.replace(".", "/")
+    return [p for p in (path + ".py", path + "/__init__.py") if os.path.isfile(p)]
+
+
+def find_imports(handler):
+    """Names of standard modules that the handler's module and what it imports of the code ask for.
+    Reads text only: nothing of it is run."""
+    wanted, seen, budget = set(), set(), 4 << 20
+    todo = [handler.rsplit(".", 1)[0].replace("/", ".")]
+    while todo and budget > 0 and len(seen) < 400:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for path in module_files(TASK, name):
+            try:
+                with open(path, "rb") as f:
+                    text = f.read(1 << 18).decode("utf-8", "replace")
+            except OSError:
+                continue
+            budget -= len(text)
+            package = name if path.endswith("__init__.py") else name.rpartition(".")[0]
+            for m in IMPORT.finditer(text):
+                if m.group(1):
+                    names = [n.split(" as ")[0].strip() for n in m.group(1).split(",")]
+                else:
+                    origin = m.group(2)
+                    dots = len(origin) - len(origin.lstrip("."))
+                    if dots:
+                        parts = package.split(".")
+                        parts = parts[: len(parts) - dots + 1]
+                        origin = ".".join(parts + ([origin[dots:]] if origin[dots:] else []))
+                    tail = [n.split(" as ")[0].strip(" (*\t") for n in m.group(3).split(",")]
+                    names = [origin] + [origin + "." + n for n in tail if n]
+                for n in names:
+                    if not n or n in seen:
+                        continue
+                    if n.split(".")[0] in sys.stdlib_module_names:
+                        wanted.add(n)
+                    elif n.replace(".", "").isidentifier():
+                        todo.append(n)
+    return wanted
+
+
+def load_ahead():
+    for name in sorted(find_imports(config["handler"])):
+        if name.split(".")[0] in NOT_AHEAD or os.path.exists(f"{TASK}/{name.split('.')[0]}.py"):
+            continue
+        try:
+            importlib.import_module(name)
+        except BaseException:  # a name in a module and no module, or one that this machine lacks
+            pass
+
+
+# ---- logging as Lambda sets it up --------------------------------------------------------------------
+
+request_id = None
+
+
+class LogFilter(logging.Filter):
+    def filter(self, record):
+        record.aws_request_id = request_id or ""
+        return True
+
+
+def set_up_logging():
+    handler = logging.StreamHandler(sys.stdout)
+    formatter = logging.Formatter("[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    handler.addFilter(LogFilter())
+    logging.root.addHandler(handler)
+
+
+# ---- an instance -------------------------------------------------------------------------------------
+
+
+class ClientContext:
+    """client_context.client.installation_id, .custom, .env; from the caller's JSON."""
+
+    class Client:
+        __slots__ = ("installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name")
+
+    __slots__ = ("custom", "env", "client")
+
+    def __init__(self, d):
+        self.custom = d.get("custom")
+        self.env = d.get("env")
+        self.client = ClientContext.Client()
+        client = d.get("client") or {}
+        for name in ClientContext.Client.__slots__:
+            setattr(self.client, name, client.get(name))
+
+
+class CognitoIdentity:
+    __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
+
+    def __init__(self):
+        self.cognito_identity_id = None
+        self.cognito_identity_pool_id = None
+
+    def __repr__(self):
+        return "CognitoIdentity([cognito_identity_id=None,cognito_identity_pool_id=None])"
+
+
+class LambdaContext:
+    def __init__(self, invoke_id, arn, client_context, deadline_ms):
+        env = os.environ
+        self.aws_request_id = invoke_id
+        self.log_group_name = env.get("AWS_LAMBDA_LOG_GROUP_NAME")
+        self.log_stream_name = env.get("AWS_LAMBDA_LOG_STREAM_NAME")
+        self.function_name = env.get("AWS_LAMBDA_FUNCTION_NAME")
+        self.memory_limit_in_mb = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+        self.function_version = env.get("AWS_LAMBDA_FUNCTION_VERSION")
+        self.invoked_function_arn = arn
+        self.tenant_id = None
+        self.client_context = client_context
+        self.identity = CognitoIdentity()
+        self._epoch_deadline_time_in_ms = deadline_ms
+
+    def get_remaining_time_in_millis(self):
+        return max(int(self._epoch_deadline_time_in_ms - time.time() * 1000), 0)
+
+    def log(self, message):
+        sys.stdout.write(str(message))
+
+    def __repr__(self):
+        return (f"LambdaContext([aws_request_id={self.aws_request_id},log_group_name={self.log_group_name},"
+                f"log_stream_name={self.log_stream_name},function_name={self.function_name},"
+                f"memory_limit_in_mb={self.memory_limit_in_mb},function_version={self.function_version},"
+                f"invoked_function_arn={self.invoked_function_arn},client_context={self.client_context},"
+                f"identity={self.identity}])")
+
+
+class InitError(Exception):
+    def __init__(self, kind, message, trace=()):
+        super().__init__(message)
+        self.kind = kind
+        self.trace = list(trace)
+
+
+def error_json(message, kind, invoke_id, trace):
+    return json.dumps({"errorMessage": message, "errorType": kind, "requestId": invoke_id, "stackTrace": trace}).encode()
+
+
+def user_trace(tb):
+    frames = [f for f in traceback.extract_tb(tb) if f.filename != __file__ and not f.filename.startswith("<frozen importlib")]
+    return traceback.format_list(frames)
+
+
+def log_error(kind, message, trace):
+    text = f"[ERROR] {kind}: {message}" if message else f"[ERROR] {kind}"
+    if trace:
+        text += "\nTraceback (most recent call last):\n" + "".join(trace).rstrip("\n")
+    print(text)
+
+
+def load_handler(name):
+    try:
+        module_name, function_name = name.rsplit(".", 1)
+    except ValueError as e:
+        raise InitError("Runtime.MalformedHandlerName", f"Bad handler '{name}': {e}")
+    module_name = module_name.replace("/", ".")
+    if module_name.split(".")[0] in sys.builtin_module_names:
+        raise InitError("Runtime.BuiltInModuleConflict", f"Cannot use built-in module {module_name} as a handler module")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as e:
+        raise InitError("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {e}")
+    except SyntaxError as e:
+        raise InitError("Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {e}",
+                        [f'  File "{e.filename}" Line {e.lineno}\n    {e.text}'])
+    try:
+        return getattr(module, function_name)
+    except AttributeError:
+        raise InitError("Runtime.HandlerNotFound", f"Handler '{function_name}' missing on module '{module_name}'")
+
+
+def send(frame_result, number, body, init_us, ready_us, write=os.write, pack=FRAME.pack):
+    data = pack(len(body), RESULT, frame_result, 0, 0, 0, 0, number, lib.z_max_rss_kb(), init_us, ready_us) + body
+    n = write(3, data)
+    while n < len(data):  # a big one: the socket takes it in pieces
+        data = memoryview(data)[n:]
+        n = write(3, data)
+
+
+def receive(read=os.read, unpack=FRAME.unpack_from):
+    """One INVOKE; None when the gateway has gone."""
+    data = read(3, 65536)
+    while len(data) < FRAME.size:
+        more = read(3, 65536)
+        if not more:
+            return None
+        data += more
+    n, _, _, id_n, trace_n, arn_n, context_n, number, deadline, _, _ = unpack(data)
+    want = n + FRAME.size - len(data)
+    if want > 0:
+        parts = [data]
+        while want > 0:
+            more = read(3, min(want, 1 << 20))
+            if not more:
+                return None
+            parts.append(more)
+            want -= len(more)
+        data = b"".join(parts)
+    at = FRAME.size
+    texts = []
+    for length in (id_n, trace_n, arn_n, context_n):
+        texts.append(data[at:at + length].decode("utf-8", "replace"))
+        at += length
+    return number, deadline, texts, data[at:]
+
+
+def flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # the function closed or replaced it; its affair
+            pass
+
+
+def leave(code):
+    flush()
+    os._exit(code)
+
+
+def exit_code(e):
+    if e.code is None:
+        return 0
+    return e.code & 0xFF if isinstance(e.code, int) else 1
+
+
+def init_failed(number, kind, message, trace, ready_us, since_us):
+    log_error(kind, message, trace)
+    flush()
+    send(INIT_ERROR, number, error_json(message, kind, "", trace), max(int(time.monotonic() * 1e6) - since_us, 1), ready_us)
+    leave(1)
+
+
+def init(number, ready_us):
+    """Imports the function's module: the first of its code that runs."""
+    since_us = int(time.monotonic() * 1e6)
+    try:
+        handler = load_handler(config["handler"])
+    except InitError as e:
+        init_failed(number, e.kind, str(e), e.trace, ready_us, since_us)
+    except SystemExit as e:
+        leave(exit_code(e))
+    except BaseException as e:
+        init_failed(number, type(e).__name__, str(e), user_trace(e.__traceback__), ready_us, since_us)
+    return handler, max(int(time.monotonic() * 1e6) - since_us, 1)
+
+
+def run(handler, invoke_id, arn, client_context, deadline, body):
+    """(result, bytes) of one request."""
+    try:
+        event = json.loads(body) if body else {}
+    except ValueError as e:
+        return BAD_EVENT, f"Could not parse request body into json: {e}".encode()
+    try:
+        client = ClientContext(json.loads(client_context)) if client_context else None
+    except (ValueError, AttributeError) as e:
+        return BAD_EVENT, f"Could not parse client context into json: {e}".encode()
+    try:
+        answer = handler(event, LambdaContext(invoke_id, arn, client, deadline))
+    except SystemExit as e:
+        leave(exit_code(e))
+    except BaseException as e:
+        trace = user_trace(e.__traceback__)
+        kind = type(e).__name__
+        log_error(kind, str(e), trace)
+        return ERROR, error_json(str(e), kind, invoke_id, trace)
+    try:
+        data = json.dumps(answer).encode()
+    except BaseException as e:
+        message = f"Unable to marshal response: {e}"
+        log_error("Runtime.MarshalError", message, [])
+        return ERROR, error_json(message, "Runtime.MarshalError", invoke_id, [])
+    if len(data) > RESPONSE_MAX:
+        message = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_MAX} bytes)."
+        return ERROR, json.dumps({"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"}).encode()
+    return OK, data
+
+
+def serve(ready_us):
+    global request_id
+    gc.enable()
+    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = time.strftime("%Y/%m/%d/", time.gmtime()) + f"[{config['version']}]" + lib.z_stream().decode()
+    os.chdir(TASK)
+    handler = None
+    while True:
+        got = receive()
+        if got is None:
+            leave(0)
+        number, deadline, (request_id, trace_id, arn, client_context), body = got
+        init_us = 0
+        if handler is None:
+            handler, init_us = init(number, ready_us)
+            os.write(3, FRAME.pack(0, INITED, 0, 0, 0, 0, 0, number, 0, 0, 0))
+            deadline = int(time.time() * 1000) + config["timeout_ms"]  # the handler's time starts here
+        if trace_id:
+            os.environ["_X_AMZN_TRACE_ID"] = trace_id
+        result, data = run(handler, request_id, arn, client_context, deadline, body)
+        flush()
+        send(result, number, data, init_us, ready_us)
+        if result == OK and len(data) > 65536:
+            del data, body, got
+
+
+def compile_all():
+    """The compiler's child: byte code beside the sources, so that instances find it made."""
+    import compileall
+    import py_compile
+
+    lib.z_enter()
+    compileall.compile_dir(TASK, quiet=2, maxlevels=20, force=True,
+                           invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    os._exit(0)
+
+
+def child(what):
+    try:
+        if what == COMPILE:
+            compile_all()
+        serve(lib.z_enter())
+    except BaseException as e:
+        try:
+            os.write(2, f"driver: {type(e).__name__}: {e}\n".encode())
+        except OSError:
+            pass
+    os._exit(126)
+
+
+# ---- the zygote --------------------------------------------------------------------------------------
+
+
+def main():
+    global config
+    load_lib(sys.argv[1])
+    step = "start"
+    try:
+        check(lib.z_start(3), "start")
+        config = json.loads(os.read(3, 1 << 20))
+        step = "build the root"
+        build_root()
+        step = "load"
+        os.environ.clear()
+        os.environ.update(config["env"])
+        time.tzset()
+        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        standard = [p for p in sys.path if p]
+        sys.path[:] = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python", "/var/runtime"] + standard + ["/usr/lib/python3/dist-packages"]
+        sys.argv[:] = ["/var/runtime/bootstrap.py"]
+        import site
+
+        site.setquit()
+        site.sethelper()
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
+        sys.stderr.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
+        set_up_logging()
+        load_ahead()
+        sys.path_importer_cache.clear()
+        importlib.invalidate_caches()
+        lib.z_config(config["uid"], config["tmp_mb"], b"169.254.0.1", b"/code/rw")
+    except BaseException as e:
+        lib.z_failed(f"{step}: {e}".encode()[:63], getattr(e, "errno", 0) or 22)
+        os.write(2, f"zygote: {step}: {type(e).__name__}: {e}\n".encode())
+        os._exit(1)
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    lib.z_ready()
+    while True:
+        what = lib.z_next()
+        if what == 0:
+            os._exit(0)
+        if lib.z_before() < 0:
+            continue
+        try:
+            pid = os.fork()
+        except OSError as e:
+            pid = -e.errno
+        if pid == 0:
+            child(what)
+        lib.z_after(pid)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,454 @@
+/* zygote.so - what Python cannot do itself: namespaces, mounts, the way into the sandbox.
+ *
+ * Loaded by driver.py through ctypes. Single-threaded all the way. Two kinds of callers:
+ *   the zygote, as root, in a mount namespace of its own that holds the function's root and little else
+ *     (the fewer mounts, the cheaper each instance's copy);
+ *   the instance, a fork of the zygote, which goes through z_enter() once and is inside for good.
+ *
+ * The order of z_enter() matters: groups first (everything after is charged to the instance), then
+ * namespaces and mounts (need root), then ids, capabilities, and the filter last. */
+#include "function/runtime/zygote.h"
+#include "sandbox/seccomp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/mount.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+enum { CHILDREN_MAX = 4096 };
+
+static struct {
+    int ctl, sig, pid_ns;
+    pid_t parent;
+    struct zygote_ask ask; /* the one z_next() gave back */
+    int fds[ZYGOTE_FDS_MAX];
+    int fds_n;
+    struct child {
+        pid_t pid;
+        uint32_t slot;
+    } children[CHILDREN_MAX];
+    uint32_t children_n;
+    /* what every instance gets */
+    uint32_t uid;
+    char tmp_options[64];
+    char code[1024]; /* writable path of the code, for the compiler */
+    char host[64];
+    struct seccomp_filter filter;
+    bool filter_made;
+} z = {.ctl = -1, .sig = -1, .pid_ns = -1};
+
+static uint64_t mono_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* ---- the zygote's own start ---- */
+
+/* ctl: the socket to the gateway. From here on the zygote dies with the gateway. */
+EXPORT int z_start(int ctl);
+EXPORT int z_start(int ctl)
+{
+    sigset_t set;
+
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return -errno;
+    z.parent = getppid();
+    if (z.parent == 1)
+        return -ESRCH;
+    z.ctl = ctl;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return -errno;
+    z.sig = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    z.pid_ns = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    if (z.sig < 0 || z.pid_ns < 0)
+        return -errno;
+    /* own network: empty, shared by instances that get none of their own */
+    if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) < 0)
+        return -errno;
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return -errno;
+    return 0;
+}
+
+EXPORT int z_mount(const char *what, const char *where, const char *type, unsigned long flags,
+                   const char *data);
+EXPORT int z_mount(const char *what, const char *where, const char *type, unsigned long flags,
+                   const char *data)
+{
+    return mount(what, where, type, flags, data) < 0 ? -errno : 0;
+}
+
+/* A user namespace in which only root is mapped, to `uid` outside: as the map of a mount it shows
+ * root's files as uid's and makes uid's new files root's. The descriptor, or -errno. */
+static int user_ns_of(uint32_t uid)
+{
+    char path[64], map[64];
+    int ready[2], fd = -EIO, e = 0;
+    pid_t pid;
+
+    if (pipe2(ready, O_CLOEXEC) < 0)
+        return -errno;
+    pid = fork();
+    if (pid < 0) {
+        e = errno;
+        close(ready[0]);
+        close(ready[1]);
+        return -e;
+    }
+    if (pid == 0) {
+        char ok = unshare(CLONE_NEWUSER) == 0;
+
+        (void)!write(ready[1], &ok, 1);
+        for (;;)
+            pause();
+    }
+    if (read(ready[0], map, 1) == 1 && map[0]) {
+        static const char *const names[] = {"uid_map", "gid_map"};
+
+        for (int i = 0; i < 2 && !e; i++) {
+            snprintf(path, sizeof path, "/proc/%d/%s", pid, names[i]);
+            int n = snprintf(map, sizeof map, "0 %u 1\n", uid);
+            int f = open(path, O_WRONLY | O_CLOEXEC);
+
+            if (f < 0 || write(f, map, (size_t)n) != n)
+                e = errno;
+            if (f >= 0)
+                close(f);
+        }
+        snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
+        fd = e ? -e : open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 && !e)
+            fd = -errno;
+    }
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    close(ready[0]);
+    close(ready[1]);
+    return fd;
+}
+
+/* Binds a host directory. flags: MOUNT_ATTR_*. uid != 0: root's files appear as uid's (when the
+ * file system can do that; otherwise they stay root's and the bits decide). */
+EXPORT int z_bind(const char *from, const char *to, unsigned long attr, unsigned uid);
+EXPORT int z_bind(const char *from, const char *to, unsigned long attr, unsigned uid)
+{
+    struct mount_attr m = {.attr_set = attr};
+    int e = 0, fd = (int)syscall(SYS_open_tree, AT_FDCWD, from,
+                                 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+
+    if (fd < 0)
+        return -errno;
+    if (uid) {
+        int ns = user_ns_of(uid);
+
+        if (ns >= 0) {
+            struct mount_attr map = {.attr_set = attr | MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)ns};
+
+            if (syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &map, sizeof map) == 0)
+                m.attr_set = 0;
+            close(ns);
+        }
+    }
+    if (m.attr_set && syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &m, sizeof m) < 0)
+        e = errno;
+    if (!e && syscall(SYS_move_mount, fd, "", AT_FDCWD, to, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        e = errno;
+    close(fd);
+    return -e;
+}
+
+/* root (a mount point) becomes "/"; the host's tree is gone from here. */
+EXPORT int z_pivot(const char *root);
+EXPORT int z_pivot(const char *root)
+{
+    if (chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
+        chdir("/") < 0)
+        return -errno;
+    return 0;
+}
+
+EXPORT int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char *code);
+EXPORT int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char *code)
+{
+    z.uid = uid;
+    snprintf(z.tmp_options, sizeof z.tmp_options, "size=%um,mode=1777", tmp_mb);
+    snprintf(z.host, sizeof z.host, "%s", host);
+    snprintf(z.code, sizeof z.code, "%s", code);
+    seccomp_default(&z.filter, 0); /* made once, copied by fork */
+    z.filter_made = true;
+    return 0;
+}
+
+/* ---- the zygote's loop ---- */
+
+static int tell(const struct zygote_tell *t)
+{
+    while (send(z.ctl, t, sizeof *t, MSG_NOSIGNAL) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return 0;
+}
+
+EXPORT int z_ready(void);
+EXPORT int z_ready(void)
+{
+    return tell(&(struct zygote_tell){.what = TELL_READY, .pid = getpid()});
+}
+
+EXPORT void z_failed(const char *text, int e);
+EXPORT void z_failed(const char *text, int e)
+{
+    struct zygote_tell t = {.what = TELL_FAILED, .slot = z.ask.slot, .status = e};
+
+    snprintf(t.text, sizeof t.text, "%s", text);
+    tell(&t);
+}
+
+static void close_fds(void)
+{
+    for (int i = 0; i < z.fds_n; i++)
+        close(z.fds[i]);
+    z.fds_n = 0;
+}
+
+static void reap(void)
+{
+    struct signalfd_siginfo info;
+    struct rusage u;
+    int status;
+    pid_t pid;
+
+    while (read(z.sig, &info, sizeof info) > 0)
+        ;
+    while ((pid = wait4(-1, &status, WNOHANG, &u)) > 0)
+        for (uint32_t i = 0; i < z.children_n; i++) {
+            if (z.children[i].pid != pid)
+                continue;
+            tell(&(struct zygote_tell){
+                .what = TELL_EXIT,
+                .slot = z.children[i].slot,
+                .pid = pid,
+                .status = status,
+                .cpu_us = (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+                          (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec),
+                .max_rss_kb = (uint64_t)u.ru_maxrss});
+            z.children[i] = z.children[--z.children_n];
+            break;
+        }
+}
+
+/* One message and its descriptors. 1: it is in z.ask; 0: the gateway has gone. */
+static int take_ask(void)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int) * ZYGOTE_FDS_MAX)];
+    } c;
+    struct iovec iov = {&z.ask, sizeof z.ask};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c};
+    ssize_t n;
+
+    do
+        n = recvmsg(z.ctl, &m, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    if (n != (ssize_t)sizeof z.ask)
+        return 0;
+    z.fds_n = 0;
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h))
+        if (h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS) {
+            z.fds_n = (int)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+            memcpy(z.fds, CMSG_DATA(h), (size_t)z.fds_n * sizeof(int));
+        }
+    return 1;
+}
+
+/* Waits for work. ASK_FORK or ASK_COMPILE: call z_before(), fork, z_enter() in the child and
+ * z_after() in the parent. 0: leave. */
+EXPORT int z_next(void);
+EXPORT int z_next(void)
+{
+    for (;;) {
+        struct pollfd p[2] = {{z.ctl, POLLIN, 0}, {z.sig, POLLIN, 0}};
+
+        if (poll(p, 2, -1) < 0 && errno != EINTR)
+            return 0;
+        if (p[1].revents)
+            reap();
+        if (!p[0].revents)
+            continue;
+        if (!take_ask())
+            return 0;
+        if (z.ask.what == ASK_KILL) {
+            for (uint32_t i = 0; i < z.children_n; i++)
+                if (z.children[i].slot == z.ask.slot)
+                    kill(z.children[i].pid, SIGKILL);
+            close_fds();
+            continue;
+        }
+        if ((z.ask.what == ASK_FORK || z.ask.what == ASK_COMPILE) &&
+            z.fds_n == 2 + z.ask.cgroup_n + !!z.ask.net)
+            return (int)z.ask.what;
+        z_failed("message", EINVAL);
+        close_fds();
+    }
+}
+
+/* The next child is the first process of a pid namespace. */
+EXPORT int z_before(void);
+EXPORT int z_before(void)
+{
+    int e = 0;
+
+    if (z.children_n == CHILDREN_MAX)
+        e = EAGAIN;
+    else if (unshare(CLONE_NEWPID) < 0)
+        e = errno;
+    if (e) {
+        z_failed("pid namespace", e);
+        close_fds();
+    }
+    return -e;
+}
+
+/* In the parent. pid < 0: the fork failed with errno -pid. */
+EXPORT void z_after(int pid);
+EXPORT void z_after(int pid)
+{
+    setns(z.pid_ns, CLONE_NEWPID); /* else further children would join the first one's */
+    close_fds();
+    if (pid < 0) {
+        z_failed("fork", -pid);
+        return;
+    }
+    z.children[z.children_n++] = (struct child){pid, z.ask.slot};
+    tell(&(struct zygote_tell){.what = TELL_FORKED, .slot = z.ask.slot, .pid = pid});
+}
+
+/* ---- the instance ---- */
+
+_Noreturn static void give_up(const char *step)
+{
+    dprintf(z.fds[1], "sandbox: %s: %s\n", step, strerror(errno));
+    _exit(125);
+}
+
+static void drop_all(void)
+{
+    struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct d[2] = {{0}};
+
+    for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++)
+        ;
+    if (setgroups(0, NULL) < 0 || setresgid(z.uid, z.uid, z.uid) < 0 || setresuid(z.uid, z.uid, z.uid) < 0)
+        give_up("ids");
+    if (syscall(SYS_capset, &h, d) < 0)
+        give_up("capabilities");
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        give_up("no_new_privs");
+}
+
+static void limit(int what, rlim_t n)
+{
+    struct rlimit l = {n, n};
+
+    if (setrlimit(what, &l) < 0)
+        give_up("limits");
+}
+
+/* Moves the descriptors to where the driver wants them (0 null, 1 and 2 log, 3 socket) and closes
+ * all others. Their numbers are 4 and up already: 0-3 are taken in the zygote (3 is ctl). */
+static void arrange_fds(void)
+{
+    if (dup2(z.fds[1], 1) < 0 || dup2(z.fds[1], 2) < 0 || dup2(z.fds[0], 3) < 0)
+        give_up("descriptors");
+    if (syscall(SYS_close_range, 4, ~0u, 0) < 0)
+        give_up("descriptors");
+    z.fds[1] = 2;
+}
+
+/* In the child of the fork. After it this process is a function instance for good. Gives back
+ * CLOCK_MONOTONIC in us. */
+EXPORT uint64_t z_enter(void);
+EXPORT uint64_t z_enter(void)
+{
+    sigset_t none;
+    struct err err;
+
+    for (int i = 0; i < z.ask.cgroup_n; i++)
+        if (write(z.fds[2 + i], "0", 1) != 1)
+            give_up("cgroup");
+    if (z.ask.net && setns(z.fds[2 + z.ask.cgroup_n], CLONE_NEWNET) < 0)
+        give_up("network namespace");
+    if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0)
+        give_up("namespaces");
+    if (mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, z.tmp_options) < 0)
+        give_up("/tmp");
+    if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+        give_up("/proc");
+    if (z.ask.what == ASK_COMPILE && mount(z.code, "/var/task", NULL, MS_BIND, NULL) < 0)
+        give_up("/var/task");
+    if (sethostname(z.host, strlen(z.host)) < 0)
+        give_up("host name");
+    if (z.ask.cpu >= 0) {
+        cpu_set_t set;
+
+        CPU_ZERO(&set);
+        CPU_SET((size_t)z.ask.cpu, &set);
+        sched_setaffinity(0, sizeof set, &set); /* only a matter of speed */
+    }
+    limit(RLIMIT_CORE, 0);
+    limit(RLIMIT_NOFILE, 1024);
+    arrange_fds();
+    umask(022);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    drop_all();
+    /* after the change of ids, which clears it; the zygote may have died meanwhile */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        give_up("death signal");
+    prctl(PR_SET_DUMPABLE, 1); /* own /proc files; there is nobody else in here */
+    if (seccomp_load(&z.filter, &err) < 0)
+        give_up("seccomp");
+    return mono_us();
+}
+
+EXPORT const char *z_stream(void);
+EXPORT const char *z_stream(void)
+{
+    z.ask.stream[sizeof z.ask.stream - 1] = 0;
+    return z.ask.stream;
+}
+
+EXPORT uint64_t z_max_rss_kb(void);
+EXPORT uint64_t z_max_rss_kb(void)
+{
+    struct rusage self, children;
+
+    if (getrusage(RUSAGE_SELF, &self) < 0 || getrusage(RUSAGE_CHILDREN, &children) < 0)
+        return 0;
+    return (uint64_t)MAX(self.ru_maxrss, children.ru_maxrss);
+}

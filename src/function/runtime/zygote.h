@@ -1,0 +1,61 @@
+/* function/runtime/zygote.h - what the gateway and a zygote say to each other.
+ *
+ * A zygote is a small Python process of ours (driver.py with zygote.so), one per function version.
+ * It builds the function's root once, in a mount namespace of its own, then waits on a
+ * SOCK_SEQPACKET socket and forks instances. It never runs a line of the user's code.
+ *
+ * gateway -> zygote
+ *   the first message: the configuration as JSON (see zygote.c of the room)
+ *   then struct zygote_ask; ASK_FORK comes with descriptors: instance socket, log pipe, then
+ *   ASK.cgroup_n descriptors to attach to cgroups with, then (ASK.net) a network namespace.
+ * zygote -> gateway: struct zygote_tell.
+ *
+ * An instance and the gateway speak over a SOCK_STREAM socket in frames: struct instance_frame and
+ * its bytes behind. One invocation at a time. Both sides are of one machine and one build: plain
+ * structs in native order. What an instance says is not trusted: user code shares its process. */
+#pragma once
+
+#include <stdint.h>
+
+enum { ZYGOTE_FDS_MAX = 10 };
+
+enum zygote_ask_what { ASK_FORK = 1, ASK_KILL, ASK_COMPILE };
+struct zygote_ask {
+    uint32_t what;
+    uint32_t slot;     /* the instance's number, chosen by the gateway, never used twice */
+    int32_t cpu;       /* -1: any; else the core to stay on */
+    uint16_t cgroup_n; /* descriptors */
+    uint16_t net;      /* 1: a network namespace follows */
+    char stream[36];   /* 32 hex: the instance's name in logs */
+};
+
+enum zygote_tell_what { TELL_READY = 1, TELL_FORKED, TELL_EXIT, TELL_FAILED };
+struct zygote_tell {
+    uint32_t what;
+    uint32_t slot;
+    int32_t pid;
+    int32_t status; /* EXIT: as wait() gives it; FAILED: errno */
+    uint64_t cpu_us;
+    uint64_t max_rss_kb;
+    char text[64]; /* FAILED: which step */
+};
+
+enum { INSTANCE_FRAME_MAX = 6 * 1024 * 1024 + 65536 };
+enum instance_frame_type { FRAME_INVOKE = 1, FRAME_RESULT, FRAME_INITED /* no bytes: the module is loaded */ };
+enum instance_result {
+    RESULT_OK = 0,
+    RESULT_ERROR = 1,      /* the handler raised; body = error JSON */
+    RESULT_INIT_ERROR = 2, /* the module could not be loaded; the instance leaves */
+    RESULT_BAD_EVENT = 3,  /* the payload was no JSON; body = why */
+};
+struct instance_frame {
+    uint32_t n; /* bytes that follow this struct */
+    uint8_t type, result;
+    uint16_t request_id_n, trace_n; /* INVOKE: lengths of the texts in front of the body */
+    uint16_t arn_n;
+    uint32_t client_context_n;
+    uint64_t id;           /* counts up; RESULT carries the INVOKE's */
+    uint64_t a;            /* INVOKE: deadline in ms since 1970. RESULT: peak memory in KiB */
+    uint64_t b;            /* INVOKE: 0. RESULT: us that init took, 0 when it was done before */
+    uint64_t c;            /* INVOKE: 0. RESULT: CLOCK_MONOTONIC us when the sandbox stood */
+};

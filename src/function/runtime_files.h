@@ -1,0 +1,7 @@
+/* function/runtime_files.h - the zygote's program, compiled in (meson.build makes the bytes). */
+#pragma once
+
+#include <stddef.h>
+
+extern const unsigned char runtime_driver[], runtime_library[];
+extern const size_t runtime_driver_n, runtime_library_n;

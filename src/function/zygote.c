@@ -1,0 +1,274 @@
+/* The gateway's side of a zygote: start, messages, end. runtime/zygote.h has the protocol. */
+#include "function/function_int.h"
+
+#include "base/log.h"
+#include "function/code.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void on_ctl_closed(uv_handle_t *h)
+{
+    struct version *v = h->data;
+
+    v->ctl_closing = false;
+    close(v->ctl_fd);
+    v->ctl_fd = -1;
+    v->zygote = ZYGOTE_NONE;
+    if (!v->removed && v->f->waiting_n)
+        pool_feed(v->f); /* somebody came while it was leaving */
+    version_let_go(v);
+}
+
+void zygotes_reap(struct functions *fs)
+{
+    for (uint32_t i = 0; i < fs->corpses_n;)
+        if (waitpid(fs->corpses[i], NULL, WNOHANG) != 0)
+            fs->corpses[i] = fs->corpses[--fs->corpses_n];
+        else
+            i++;
+}
+
+/* The process is told to go (its socket closes) and made to. */
+static void zygote_end(struct version *v)
+{
+    struct functions *fs = v->f->fs;
+
+    if (v->zygote != ZYGOTE_STARTING && v->zygote != ZYGOTE_READY)
+        return;
+    v->zygote = ZYGOTE_GONE;
+    v->compiling = false;
+    v->ctl_closing = true;
+    uv_poll_stop(&v->ctl);
+    uv_close((uv_handle_t *)&v->ctl, on_ctl_closed);
+    kill(v->zygote_pid, SIGKILL);
+    if (fs->corpses_n == ARRAY_LEN(fs->corpses))
+        waitpid(fs->corpses[--fs->corpses_n], NULL, 0);
+    fs->corpses[fs->corpses_n++] = v->zygote_pid;
+    /* instances die with it (their parent-death signal) */
+    LIST_EACH(&v->instances, l)
+    instance_exited(list_entry(l, struct instance, link), SIGKILL, 0);
+    v->starting_n = 0;
+}
+
+void zygote_stop(struct version *v)
+{
+    zygote_end(v);
+}
+
+static void zygote_broke(struct version *v, const char *why)
+{
+    bool early = v->zygote == ZYGOTE_STARTING;
+    struct err err;
+
+    LOG(WARN, "function", "function=%s did=zygote-end pid=%d early=%d why=\"%s\"", v->f->key, v->zygote_pid, early, why);
+    zygote_end(v);
+    if (early && !v->removed) {
+        err_set(&err, UNAVAILABLE, "the function's runtime could not be started: %s", why);
+        pool_fail_waiting(v->f, &err);
+    }
+}
+
+static void on_compiled(struct version *v, const struct zygote_tell *t)
+{
+    _auto_(freep) char *mark = xasprintf("%s.compiled", v->folder);
+
+    v->compiling = false;
+    if (WIFEXITED(t->status) && WEXITSTATUS(t->status) == 0) {
+        int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+
+        if (fd >= 0)
+            close(fd);
+    }
+}
+
+static void on_tell(struct version *v, const struct zygote_tell *t)
+{
+    struct functions *fs = v->f->fs;
+    struct instance *i = instance_by_slot(fs, t->slot);
+
+    switch (t->what) {
+    case TELL_READY:
+        v->zygote = ZYGOTE_READY;
+        v->zygote_started_us = now_us();
+        v->used_us = now_us();
+        LOG(INFO, "function", "function=%s did=zygote pid=%d us=%lld", v->f->key, v->zygote_pid,
+            (long long)(now_us() - v->zygote_since_us));
+        pool_feed(v->f);
+        pool_refill_soon(fs);
+        break;
+    case TELL_FORKED:
+        if (i && i->v == v && !i->forked) {
+            i->forked = true;
+            i->pid = t->pid;
+            v->starting_n -= v->starting_n > 0;
+        }
+        pool_feed(v->f);
+        break;
+    case TELL_EXIT:
+        if (!i || i->v != v)
+            break;
+        if (i->compiler)
+            on_compiled(v, t);
+        instance_exited(i, t->status, t->cpu_us);
+        pool_feed(v->f);
+        break;
+    case TELL_FAILED:
+        if (v->zygote == ZYGOTE_STARTING) {
+            zygote_broke(v, t->text);
+            break;
+        }
+        LOG(WARN, "function", "function=%s did=fork error=\"%.60s: %s\"", v->f->key, t->text, strerror(t->status));
+        if (i && i->v == v && !i->forked) {
+            v->starting_n -= v->starting_n > 0;
+            instance_exited(i, 125 << 8, 0);
+        }
+        pool_feed(v->f);
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_ctl(uv_poll_t *h, int status, int events)
+{
+    struct version *v = h->data;
+
+    for (int n = 0; n < 64; n++) {
+        struct zygote_tell t;
+        ssize_t got = recv(v->ctl_fd, &t, sizeof t, MSG_DONTWAIT);
+
+        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (got != (ssize_t)sizeof t) {
+            zygote_broke(v, "it ended");
+            return;
+        }
+        t.text[sizeof t.text - 1] = 0;
+        on_tell(v, &t);
+        if (v->zygote != ZYGOTE_STARTING && v->zygote != ZYGOTE_READY)
+            return; /* on_tell may end it; the version itself lives until the handle is closed */
+    }
+}
+
+/* posix_spawn: the gateway is big and threaded, its memory is not to be copied for this. */
+static int spawn(struct version *v, int child_end, struct err *err)
+{
+    struct functions *fs = v->f->fs;
+    char *argv[] = {v->interpreter, "-I", "-S", "-B", fs->driver, fs->library, NULL};
+    char *envp[] = {"LANG=C.UTF-8", "PATH=/usr/bin:/bin",
+                    "LD_LIBRARY_PATH=/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
+                    NULL};
+    posix_spawn_file_actions_t fa;
+    posix_spawnattr_t at;
+    sigset_t none, all;
+    int e;
+
+    posix_spawn_file_actions_init(&fa);
+    posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&fa, 2, 1);
+    posix_spawn_file_actions_adddup2(&fa, child_end, 3);
+    posix_spawnattr_init(&at);
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(&at, &none);
+    posix_spawnattr_setsigdefault(&at, &all);
+    posix_spawnattr_setpgroup(&at, 0);
+    posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    e = posix_spawn(&v->zygote_pid, v->interpreter, &fa, &at, argv, envp);
+    posix_spawn_file_actions_destroy(&fa);
+    posix_spawnattr_destroy(&at);
+    if (e) {
+        errno = e;
+        return err_sys(err, "start %s", v->interpreter);
+    }
+    return 0;
+}
+
+static int start(struct version *v, struct err *err)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct functions *fs = v->f->fs;
+    const char *config;
+    char group[96];
+    struct err e;
+    int pair[2];
+
+    free(v->folder);
+    v->folder = code_folder(fs->state, v->sha256, err);
+    if (!v->folder)
+        return -1;
+    config = version_config(v, a);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return err_sys(err, "start a zygote");
+    if (send(pair[0], config, strlen(config), MSG_NOSIGNAL) < 0 || spawn(v, pair[1], err) < 0) {
+        if (err->code == ERR_OK)
+            err_sys(err, "start a zygote");
+        close(pair[0]);
+        close(pair[1]);
+        return -1;
+    }
+    close(pair[1]);
+    v->ctl_fd = pair[0];
+    v->zygote = ZYGOTE_STARTING;
+    v->zygote_since_us = now_us();
+    v->starting_n = 0;
+    uv_poll_init(fs->loop, &v->ctl, v->ctl_fd);
+    v->ctl.data = v;
+    uv_poll_start(&v->ctl, UV_READABLE, on_ctl);
+    snprintf(group, sizeof group, "%s/zygote", v->cgroup);
+    if (fs->has_cgroups && (cgroup_make(&fs->cgroups, group, &(struct cgroup_limits){0}, &e) < 0 ||
+                            cgroup_attach(&fs->cgroups, group, v->zygote_pid, &e) < 0))
+        LOG(WARN, "function", "function=%s did=zygote-cgroup error=\"%s\"", v->f->key, e.msg);
+    return 0;
+}
+
+void zygote_start(struct version *v)
+{
+    struct err err = {0};
+
+    if (v->zygote != ZYGOTE_NONE || v->removed || v->f->fs->stopping)
+        return; /* GONE: on_ctl_closed comes back here when somebody waits */
+    if (start(v, &err) == 0)
+        return;
+    LOG(WARN, "function", "function=%s did=zygote error=\"%s\"", v->f->key, err.msg);
+    if (err.code != ERR_NOT_FOUND && err.code != ERR_INVALID_ARGUMENT)
+        err.code = ERR_UNAVAILABLE;
+    else
+        err.code = ERR_UNAVAILABLE; /* the function is there, its code is not */
+    pool_fail_waiting(v->f, &err);
+}
+
+int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, int fds_n, struct err *err)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int) * ZYGOTE_FDS_MAX)];
+    } c = {0};
+    struct iovec iov = {(void *)ask, sizeof *ask};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    ASSERT(fds_n <= ZYGOTE_FDS_MAX);
+    if (v->zygote != ZYGOTE_READY)
+        return err_set(err, UNAVAILABLE, "the zygote has gone");
+    if (fds_n) {
+        struct cmsghdr *h;
+
+        m.msg_control = &c;
+        m.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)fds_n);
+        h = CMSG_FIRSTHDR(&m);
+        h->cmsg_level = SOL_SOCKET;
+        h->cmsg_type = SCM_RIGHTS;
+        h->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)fds_n);
+        memcpy(CMSG_DATA(h), fds, sizeof(int) * (size_t)fds_n);
+    }
+    if (sendmsg(v->ctl_fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        return err_sys(err, "ask the zygote");
+    return 0;
+}

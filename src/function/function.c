@@ -440,6 +440,16 @@ void functions_remove(struct functions *fs, const char *ns, const char *name)
         function_let_go(f);
 }
 
+/* Network namespaces come with the network room's pool; until there is one, instances have none. */
+int functions_net_take(struct functions *fs, const char *owner, struct err *err)
+{
+    return err_set(err, NOT_IMPLEMENTED, "no network for functions");
+}
+
+void functions_net_give(struct functions *fs, const char *owner)
+{
+}
+
 /* ---- all of it ---- */
 
 static int make_state_dirs(struct functions *fs, struct err *err)

@@ -200,6 +200,9 @@ void functions_let_go(struct functions *fs); /* while stopping: frees when all i
 void version_let_go(struct version *v);   /* the same; then its function */
 char *version_config(struct version *v, struct arena *a); /* JSON for the zygote */
 
+int functions_net_take(struct functions *fs, const char *owner, struct err *err); /* a borrowed descriptor */
+void functions_net_give(struct functions *fs, const char *owner);
+
 /* zygote.c */
 void zygote_start(struct version *v);
 void zygote_stop(struct version *v);

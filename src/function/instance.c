@@ -8,7 +8,6 @@
 #include "function/function_int.h"
 
 #include "base/log.h"
-#include "network/network.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -276,7 +275,7 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
     drain_log(i);
     oom = settle_cgroup(i, cpu_us) && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !i->deadline_hit;
     if (i->net_owner)
-        net_give_back(fs->net, i->net_owner, true);
+        functions_net_give(fs, i->net_owner);
     if (i->call)
         fail_by_status(i, status, oom);
     uv_close((uv_handle_t *)&i->sock_poll, on_closed);
@@ -559,7 +558,6 @@ struct instance *instance_fork(struct version *v, bool compiler, struct err *err
     struct instance *i = xcalloc(1, sizeof *i);
     struct zygote_ask ask = {.what = compiler ? ASK_COMPILE : ASK_FORK, .cpu = -1};
     int theirs[2] = {-1, -1}, groups[CGROUP_FDS], fds[ZYGOTE_FDS_MAX], fds_n = 0, ret = -1;
-    const struct net_ns *ns = NULL;
 
     i->v = v;
     i->sock = i->log = -1;
@@ -580,11 +578,12 @@ struct instance *instance_fork(struct version *v, bool compiler, struct err *err
     ask.cgroup_n = (uint16_t)(fds_n - 2);
     if (fs->net && !compiler) {
         snprintf(i->net_name, sizeof i->net_name, "fn-%u", i->slot);
-        ns = net_take(fs->net, i->net_name, err);
-        if (!ns)
+        int ns = functions_net_take(fs, i->net_name, err);
+
+        if (ns < 0)
             goto out;
         i->net_owner = i->net_name;
-        fds[fds_n++] = ns->fd;
+        fds[fds_n++] = ns;
         ask.net = 1;
     }
     if (zygote_ask(v, &ask, fds, fds_n, err) < 0)
@@ -603,7 +602,7 @@ out:
         if (i->has_cgroup)
             (void)!cgroup_remove(&fs->cgroups, i->cgroup, &e);
         if (i->net_owner)
-            net_give_back(fs->net, i->net_owner, true);
+            functions_net_give(fs, i->net_owner);
         free(i);
         return NULL;
     }

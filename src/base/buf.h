@@ -32,6 +32,6 @@ void buf_add(struct buf *b, const void *p, size_t n);
 void buf_addc(struct buf *b, char c);
 void buf_adds(struct buf *b, const char *s);
 void buf_printf(struct buf *b, const char *fmt, ...) _printf_(2, 3);
-void buf_vprintf(struct buf *b, const char *fmt, va_list ap);
+void buf_vprintf(struct buf *b, const char *fmt, va_list ap) _printf_(2, 0);
 void buf_eat(struct buf *b, size_t n); /* drops n bytes from the front */
 char *buf_take(struct buf *b);         /* hands the bytes over (free() them), never NULL; b is empty after */

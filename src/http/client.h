@@ -67,7 +67,10 @@ struct http_call_opts {
     void *arg;
 };
 /* All of opts is copied. An idempotent call without stream_body is sent once more when a pooled
- * connection turns out dead before any byte of an answer. */
+ * connection turns out dead before any byte of an answer.
+ * With an Upgrade header (and Connection: Upgrade) among headers, an answer of 101 makes the call
+ * a tunnel: after on_head, on_data brings raw bytes, http_call_write() sends them, http_call_end()
+ * shuts our side, on_done comes when the peer closes. */
 struct http_call *http_call(struct http_origin *o, const struct http_call_opts *opts);
 void http_call_write(struct http_call *call, const void *p, size_t n); /* copied */
 void http_call_end(struct http_call *call);

@@ -168,3 +168,5 @@ void h2_done(struct conn *c);
 
 /* raw.c */
 void raw_closed(struct http_raw *raw);
+/* Input not wanted now: comes again by on_data after http_raw_resume(). */
+void raw_hold(struct http_raw *raw, const char *p, size_t n);

@@ -240,7 +240,10 @@ void io_tls(struct io *io, SSL_CTX *ctx, bool server, const char *server_name)
         SSL_set_accept_state(io->ssl);
     } else {
         SSL_set_connect_state(io->ssl);
-        if (server_name) {
+        /* an address is checked against the certificate's addresses, and is no SNI */
+        if (server_name &&
+            X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(io->ssl), server_name) != 1) {
+            ERR_clear_error();
             SSL_set_tlsext_host_name(io->ssl, server_name);
             SSL_set1_host(io->ssl, server_name);
         }

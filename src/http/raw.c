@@ -106,6 +106,11 @@ void http_raw_close(struct http_raw *raw)
     conn_close_soon(raw->req->conn);
 }
 
+void raw_hold(struct http_raw *raw, const char *p, size_t n)
+{
+    buf_add(&raw->req->conn->stash, p, n);
+}
+
 void raw_closed(struct http_raw *raw)
 {
     struct req *r = raw->req;

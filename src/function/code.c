@@ -331,7 +331,7 @@ char *code_folder(const char *state, const char *sha256, struct err *err)
     char hex[CODE_HEX];
 
     if (!is_sha256_hex(sha256)) {
-        err_set(err, INVALID_ARGUMENT, "spec.code.sha256 is not the sha256 of a zip in hex");
+        err_set(err, INVALID_ARGUMENT, "spec.codeSha256 is not the sha256 of a zip in hex");
         return NULL;
     }
     folder = xasprintf("%s/functions/%s", state, sha256);

@@ -18,7 +18,7 @@ enum {
 
 /* Checks, keeps and unpacks a zip; it is durable when this returns 0. Again with the same bytes:
  * cheap. INVALID_ARGUMENT with a text for the user when the zip is bad, TOO_LARGE when it is too
- * big. ret_sha256 is the name to write into spec.code.sha256. */
+ * big. ret_sha256 is the name to write into spec.codeSha256. */
 int code_put(const char *state, const void *zip, size_t n, char ret_sha256[CODE_HEX],
              struct err *err) _must_check_;
 /* The same from a directory (for `tandem deploy`): makes the zip. *ret_zip is the caller's. */

@@ -1,4 +1,4 @@
-/* Log files of functions: STATE/logs/functions/NAME/current.log, and previous.log before it.
+/* Log files of functions: STATE/logs/functions/NAMESPACE/NAME/current.log, and previous.log before it.
  *
  * A line: time TAB instance TAB text. Lines are gathered and written a few times a second; a file
  * holds FILE_BYTES_MAX and there are two, so a function that prints without end fills nothing but
@@ -17,8 +17,7 @@ enum { FILE_BYTES_MAX = 10 << 20, PENDING_MAX = 64 << 10 };
 
 static char *dir_of(const struct functions *fs, const char *ns, const char *name)
 {
-    return streq(ns, "default") ? xasprintf("%s/logs/functions/%s", fs->state, name)
-                                : xasprintf("%s/logs/functions/%s.%s", fs->state, ns, name);
+    return xasprintf("%s/logs/functions/%s/%s", fs->state, ns, name);
 }
 
 void flog_open(struct flog *l, const struct functions *fs, const char *ns, const char *name)
@@ -39,8 +38,14 @@ static int open_file(struct flog *l)
     _auto_(freep) char *path = xasprintf("%s/current.log", l->dir);
     struct stat st;
 
-    if (mkdir(l->dir, 0755) < 0 && errno != EEXIST)
-        return -1;
+    if (mkdir(l->dir, 0755) < 0 && errno == ENOENT) { /* the first of its namespace */
+        char *slash = strrchr(l->dir, '/');
+
+        *slash = 0;
+        mkdir(l->dir, 0755);
+        *slash = '/';
+        mkdir(l->dir, 0755);
+    }
     l->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (l->fd < 0)
         return -1;

@@ -59,6 +59,11 @@ void uuid_make(char out[FUNCTION_ID_MAX])
              b[12], b[13], b[14], b[15]);
 }
 
+void function_request_id(char out[FUNCTION_ID_MAX])
+{
+    uuid_make(out);
+}
+
 static char *key_of(const char *ns, const char *name, char out[512])
 {
     snprintf(out, 512, "%s/%s", str_empty(ns) ? "default" : ns, name);
@@ -176,11 +181,11 @@ static int read_mounts(struct version *v, const struct val *list, struct err *er
     VAL_EACH(list, it)
     {
         const char *volume = val_str_at(it, "volume", NULL);
-        const char *target = val_str_at(it, "mountPath", NULL);
+        const char *target = val_str_at(it, "localMountPath", NULL);
 
         if (str_empty(volume) || strchr(volume, '/') || volume[0] == '.' || !target || !str_starts(target, "/mnt/") ||
             strstr(target, "..") || strlen(target) > 200 || strlen(target) == 5)
-            return err_set(err, INVALID, "spec.fileSystems: want a volume's name and a mountPath below /mnt/");
+            return err_set(err, INVALID, "spec.fileSystems: want a volume's name and a localMountPath below /mnt/");
         v->mounts = xrealloc(v->mounts, (v->mounts_n + 1) * sizeof *v->mounts);
         v->mounts[v->mounts_n++] = (struct volume_mount){
             .volume = xstrdup(volume), .target = xstrdup(target), .read_only = val_bool_at(it, "readOnly", false)};
@@ -210,8 +215,8 @@ static struct version *version_new(struct function *f, const struct val *spec)
     v->number = ++f->fs->version_next;
     v->runtime = xstrdup(val_str_at(spec, "runtime", "python3.11"));
     v->handler = xstrdup(val_str_at(spec, "handler", "lambda_function.lambda_handler"));
-    v->sha256 = xstrdup(val_str_at(spec, "code.sha256", ""));
-    v->shown = xstrdup(val_str_at(spec, "version", "$LATEST"));
+    v->sha256 = xstrdup(val_str_at(spec, "codeSha256", ""));
+    v->shown = xstrdup("$LATEST");
     v->memory_mb = (int)MIN(MAX(val_int_at(spec, "memoryMB", 128), (int64_t)32), (int64_t)10240);
     v->timeout_ms = (int)(MIN(MAX(val_num_at(spec, "timeoutSeconds", 3), 0.05), 900.0) * 1000);
     v->tmp_mb = (int)MIN(MAX(val_int_at(spec, "ephemeralStorageMB", 512), (int64_t)1), (int64_t)10240);
@@ -379,8 +384,8 @@ static bool same_part(const struct val *a, const struct val *b, const char *name
 /* Does a change of the object change what its instances are? */
 static bool same_version(const struct obj *a, const struct obj *b)
 {
-    static const char *const names[] = {"runtime", "handler", "code", "memoryMB", "timeoutSeconds",
-                                        "environment", "ephemeralStorageMB", "fileSystems", "version"};
+    static const char *const names[] = {"runtime", "handler", "codeSha256", "memoryMB", "timeoutSeconds",
+                                        "environment", "ephemeralStorageMB", "fileSystems"};
     const struct val *x = val_get(obj_val(a), "spec"), *y = val_get(obj_val(b), "spec");
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -406,8 +411,8 @@ void functions_put(struct functions *fs, const struct obj *o)
     obj_unref(f->obj);
     f->obj = obj_ref(o);
     f->reserved = val_int_at(spec, "reservedConcurrency", -1);
-    f->async_retries = (int)val_int_at(spec, "async.maximumRetryAttempts", 2);
-    f->async_age_s = (int)val_int_at(spec, "async.maximumEventAgeSeconds", 21600);
+    f->async_retries = (int)val_int_at(spec, "retries", 2);
+    f->async_age_s = (int)val_int_at(spec, "maximumEventAgeSeconds", 21600);
     if (same)
         return;
     if (f->now)

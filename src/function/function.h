@@ -11,18 +11,15 @@
  * What is read of a Function object (kind tandem.dev/v1 Function, namespaced):
  *   spec.runtime              "python3.11" (python3.10 .. python3.13 where the host has it)
  *   spec.handler              "module.function"
- *   spec.code.sha256          hex; the zip lies in STATE/blobs/sha256/HEX (code.h puts it there)
- *   spec.memoryMB             128 .. 10240, default 128; 1,769 = one CPU
+ *   spec.codeSha256           hex; the zip lies in STATE/blobs/sha256/HEX (code.h puts it there)
+ *   spec.memoryMB             default 128; 1,769 = one CPU
  *   spec.timeoutSeconds       1 .. 900, default 3
  *   spec.environment          map of strings
  *   spec.ephemeralStorageMB   size of /tmp, default 512
- *   spec.fileSystems[]        {volume: NAME, mountPath: /mnt/..., readOnly: bool}
+ *   spec.fileSystems[]        {volume: NAME, localMountPath: /mnt/..., readOnly: bool}
  *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled
- *   spec.url                  {authType: NONE|AWS_IAM, cors: {allowOrigins[], allowMethods[],
- *                              allowHeaders[], exposeHeaders[], maxAgeSeconds, allowCredentials}}
- *                             absent: no function URL
- *   spec.async                {maximumRetryAttempts: 0..2, maximumEventAgeSeconds: 60..21600}
- *   spec.version              shown as AWS_LAMBDA_FUNCTION_VERSION, default "$LATEST" */
+ *   spec.retries              of events: 0..2, default 2
+ *   spec.maximumEventAgeSeconds  default 21,600 */
 #pragma once
 
 #include "base/buf.h"
@@ -122,9 +119,11 @@ struct function_result {
 typedef void function_done_fn(void *arg, const struct function_result *r);
 
 /* Calls done exactly once, perhaps before it returns (what is known to fail at once). The ticket
- * is for function_forget() and is 0 when done was already called. */
+ * is for function_forget(), good until done is called; 0: it was called already. */
 uint64_t function_invoke(struct functions *fs, const struct function_call *call,
                          function_done_fn *done, void *arg);
+/* A fresh request id, for a caller that wants to know it before the call. */
+void function_request_id(char out[FUNCTION_ID_MAX]);
 /* The caller has gone: done will not be called. The function runs to its end, as on Lambda; a
  * request that still waits is dropped. */
 void function_forget(struct functions *fs, uint64_t ticket);

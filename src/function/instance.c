@@ -449,6 +449,7 @@ int instance_send(struct instance *i, struct call *c, const void *payload, size_
     f.client_context_n = (uint32_t)(c->client_context ? strlen(c->client_context) : 0);
     f.n = f.request_id_n + f.trace_n + f.arn_n + f.client_context_n + (uint32_t)n;
     f.a = (uint64_t)(wall_ms() + i->v->timeout_ms);
+    f.b = (uint64_t)c->since_us;
     iov[m.msg_iovlen++] = (struct iovec){&f, sizeof f};
     for (size_t k = 0; k < ARRAY_LEN(texts); k++)
         if (!str_empty(texts[k]))

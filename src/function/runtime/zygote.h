@@ -56,6 +56,6 @@ struct instance_frame {
     uint32_t client_context_n;
     uint64_t id;           /* counts up; RESULT carries the INVOKE's */
     uint64_t a;            /* INVOKE: deadline in ms since 1970. RESULT: peak memory in KiB */
-    uint64_t b;            /* INVOKE: 0. RESULT: us that init took, 0 when it was done before */
+    uint64_t b;            /* INVOKE: CLOCK_MONOTONIC us when the request came. RESULT: us that init took, 0 when it was done before */
     uint64_t c;            /* INVOKE: 0. RESULT: CLOCK_MONOTONIC us when the sandbox stood */
 };

@@ -116,7 +116,7 @@ static inline void host_put(struct host *h, const char *name, const char *sha256
     struct err err;
     char *text = arena_printf(a,
                               "{\"apiVersion\":\"tandem.dev/v1\",\"kind\":\"Function\",\"metadata\":{\"name\":\"%s\","
-                              "\"namespace\":\"default\",\"uid\":\"u-%s\"},\"spec\":{\"code\":{\"sha256\":\"%s\"}%s%s}}",
+                              "\"namespace\":\"default\",\"uid\":\"u-%s\"},\"spec\":{\"codeSha256\":\"%s\"%s%s}}",
                               name, name, sha256, spec[0] ? "," : "", spec);
     struct val *v = json_parse(a, text, strlen(text), &err);
     struct obj *o;

@@ -266,7 +266,8 @@ class CognitoIdentity:
 
 
 class LambdaContext:
-    def __init__(self, invoke_id, arn, client_context, deadline_ms):
+    # tandem_start_us: from the request's arrival to the handler's first line, as measured here
+    def __init__(self, invoke_id, arn, client_context, deadline_ms, came_us):
         env = os.environ
         self.aws_request_id = invoke_id
         self.log_group_name = env.get("AWS_LAMBDA_LOG_GROUP_NAME")
@@ -279,6 +280,7 @@ class LambdaContext:
         self.client_context = client_context
         self.identity = CognitoIdentity()
         self._epoch_deadline_time_in_ms = deadline_ms
+        self.tandem_start_us = int(time.monotonic() * 1e6) - came_us
 
     def get_remaining_time_in_millis(self):
         return max(int(self._epoch_deadline_time_in_ms - time.time() * 1000), 0)
@@ -354,7 +356,7 @@ def receive(read=os.read, unpack=FRAME.unpack_from):
         if not more:
             return None
         data += more
-    n, _, _, id_n, trace_n, arn_n, context_n, number, deadline, _, _ = unpack(data)
+    n, _, _, id_n, trace_n, arn_n, context_n, number, deadline, came_us, _ = unpack(data)
     want = n + FRAME.size - len(data)
     if want > 0:
         parts = [data]
@@ -370,7 +372,7 @@ def receive(read=os.read, unpack=FRAME.unpack_from):
     for length in (id_n, trace_n, arn_n, context_n):
         texts.append(data[at:at + length].decode("utf-8", "replace"))
         at += length
-    return number, deadline, texts, data[at:]
+    return number, deadline, came_us, texts, data[at:]
 
 
 def flush():
@@ -413,7 +415,7 @@ def init(number, ready_us):
     return handler, max(int(time.monotonic() * 1e6) - since_us, 1)
 
 
-def run(handler, invoke_id, arn, client_context, deadline, body):
+def run(handler, invoke_id, arn, client_context, deadline, body, came_us):
     """(result, bytes) of one request."""
     try:
         event = json.loads(body) if body else {}
@@ -424,7 +426,7 @@ def run(handler, invoke_id, arn, client_context, deadline, body):
     except (ValueError, AttributeError) as e:
         return BAD_EVENT, f"Could not parse client context into json: {e}".encode()
     try:
-        answer = handler(event, LambdaContext(invoke_id, arn, client, deadline))
+        answer = handler(event, LambdaContext(invoke_id, arn, client, deadline, came_us))
     except SystemExit as e:
         leave(exit_code(e))
     except BaseException as e:
@@ -454,7 +456,7 @@ def serve(ready_us):
         got = receive()
         if got is None:
             leave(0)
-        number, deadline, (request_id, trace_id, arn, client_context), body = got
+        number, deadline, came_us, (request_id, trace_id, arn, client_context), body = got
         init_us = 0
         if handler is None:
             handler, init_us = init(number, ready_us)
@@ -462,7 +464,7 @@ def serve(ready_us):
             deadline = int(time.time() * 1000) + config["timeout_ms"]  # the handler's time starts here
         if trace_id:
             os.environ["_X_AMZN_TRACE_ID"] = trace_id
-        result, data = run(handler, request_id, arn, client_context, deadline, body)
+        result, data = run(handler, request_id, arn, client_context, deadline, body, came_us)
         flush()
         send(result, number, data, init_us, ready_us)
         if result == OK and len(data) > 65536:

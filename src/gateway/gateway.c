@@ -1,0 +1,280 @@
+/* The gateway process: loop, signals, servers, and the mirror of the Function objects.
+ *
+ * It starts at the same time as the API server and serves what it knows; the mirror catches up.
+ * Of each Function it also tells the status: Active once its code lies here and its runtime is on
+ * this machine, Failed with the reason otherwise. */
+#include "gateway/gateway_int.h"
+
+#include "base/log.h"
+#include "client/client.h"
+#include "env/env.h"
+#include "http/client.h"
+#include "gateway/aws.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { CONNECT_MS = 50, RETELL_MS = 2000 };
+
+struct process {
+    struct gateway g;
+    struct env *env;
+    struct http_client *http;
+    struct client *client;
+    struct mirror *mirror;
+    struct env_timer *connect, *retell;
+    uv_signal_t term, intr;
+    char *kubeconfig;
+    bool stopping;
+    int left; /* parts that are still closing */
+    int tries;
+};
+
+/* ---- what a Function's status says ---- */
+
+struct tell {
+    struct process *p;
+    char *key;
+};
+
+static void on_told(void *arg, const struct client_result *r)
+{
+    struct tell *t = arg;
+
+    if (r->err && r->err->code != ERR_NOT_FOUND && r->err->code != ERR_CANCELLED && !t->p->stopping) {
+        LOG(WARN, "gateway", "function=%s did=status error=\"%s\"", t->key, r->err->msg);
+        env_timer_start(t->p->retell, RETELL_MS, 0);
+    }
+    free(t->key);
+    free(t);
+}
+
+static bool code_is_here(struct process *p, const char *sha256)
+{
+    _auto_(freep) char *blob = xasprintf("%s/blobs/sha256/%s", p->g.o->state, sha256);
+
+    return *sha256 && !strchr(sha256, '/') && access(blob, R_OK) == 0;
+}
+
+static bool is_told(const struct val *now, const struct val *want)
+{
+    VAL_EACH_MEMBER(want, m)
+    if (!val_get(now, m->key) || !val_equal(val_get(now, m->key), &m->v))
+        return false;
+    return true;
+}
+
+static void tell_status(struct process *p, const struct obj *o)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    const struct val *v = obj_val(o);
+    struct val *patch = val_map(a), *status = val_need_map(a, patch, "status");
+    const char *sha256 = val_str_at(v, "spec.codeSha256", "");
+    struct client_call call = {.verb = CLIENT_PATCH, .resource = "tandem.dev/v1/functions", .ns = o->namespace_,
+                               .name = o->name, .sub = "status", .body = patch, .patch_type = CLIENT_PATCH_MERGE};
+    struct tell *t;
+    struct err err;
+    const char *failed = NULL, *code = NULL;
+
+    if (function_runtime_check(val_str_at(v, "spec.runtime", ""), &err) < 0) {
+        failed = err.msg;
+        code = "InvalidRuntime";
+    } else if (!code_is_here(p, sha256)) {
+        failed = "the code is not on this machine";
+        code = "InvalidZipFileException";
+    }
+    val_put_str(a, status, "state", failed ? "Failed" : "Active");
+    val_put_str(a, status, "lastUpdateStatus", failed ? "Failed" : "Successful");
+    val_put_int(a, status, "observedGeneration", val_int_at(v, "metadata.generation", 0));
+    if (failed) {
+        val_put_str(a, status, "stateReason", failed);
+        val_put_str(a, status, "stateReasonCode", code);
+    }
+    if (val_get(val_get(v, "spec"), "url") && val_bool_at(v, "spec.url.enabled", true))
+        val_put(a, status, "url",
+                val_printf(a, "http://%s:%d/function/%s/", p->g.o->node_ip ? p->g.o->node_ip : "127.0.0.1", p->g.port,
+                           o->name));
+    if (is_told(val_get(v, "status"), status))
+        return;
+    if (!failed && val_at(v, "status.stateReason")) {
+        val_put(a, status, "stateReason", val_null(a));
+        val_put(a, status, "stateReasonCode", val_null(a));
+    }
+    t = xcalloc(1, sizeof *t);
+    *t = (struct tell){p, xasprintf("%s/%s", o->namespace_, o->name)};
+    client_call(p->client, &call, on_told, t);
+}
+
+static void on_retell(void *arg)
+{
+    struct process *p = arg;
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct objs all = mirror_list(p->mirror, a, NULL);
+
+    for (uint32_t i = 0; i < all.n; i++)
+        tell_status(p, all.v[i]);
+}
+
+/* ---- the mirror ---- */
+
+static void on_added(void *arg, const struct obj *o)
+{
+    struct process *p = arg;
+
+    functions_put(p->g.functions, o);
+    tell_status(p, o);
+}
+
+static void on_changed(void *arg, const struct obj *was, const struct obj *o)
+{
+    on_added(arg, o);
+}
+
+static void on_removed(void *arg, const struct obj *o)
+{
+    struct process *p = arg;
+
+    functions_remove(p->g.functions, o->namespace_, o->name);
+}
+
+/* The kubeconfig appears when the server has made its keys; until then nothing is wrong. */
+static void on_connect(void *arg)
+{
+    struct process *p = arg;
+    struct mirror_args m = {.resource = "tandem.dev/v1/functions", .added = on_added, .changed = on_changed,
+                            .removed = on_removed, .arg = p};
+    struct err err;
+
+    if (access(p->kubeconfig, R_OK) == 0)
+        p->client = client_remote_new(p->env, p->http, p->kubeconfig, "tandem-gateway", &err);
+    else
+        err_sys(&err, "read %s", p->kubeconfig);
+    if (!p->client) {
+        if (++p->tries % 100 == 0)
+            LOG(WARN, "gateway", "did=wait-for-server error=\"%s\"", err.msg);
+        env_timer_start(p->connect, CONNECT_MS, 0);
+        return;
+    }
+    p->mirror = client_mirror(p->client, &m);
+    LOG(INFO, "gateway", "did=mirror kubeconfig=%s", p->kubeconfig);
+    aws_start(&p->g, p->env, p->client, p->mirror);
+}
+
+/* ---- start and stop ---- */
+
+static void on_http(struct http_req *req, void *arg)
+{
+    url_request(arg, req);
+}
+
+static void on_admin(struct http_req *req, void *arg)
+{
+    admin_request(arg, req);
+}
+
+static void on_part_gone(void *arg)
+{
+    struct process *p = arg;
+
+    p->left--;
+}
+
+static void stop(struct process *p)
+{
+    if (p->stopping)
+        return;
+    p->stopping = true;
+    LOG(INFO, "gateway", "did=stop");
+    aws_stop();
+    if (p->mirror)
+        mirror_free(p->mirror);
+    if (p->client)
+        client_free(p->client);
+    env_timer_free(p->connect);
+    env_timer_free(p->retell);
+    if (p->g.http)
+        p->left++, http_server_stop(p->g.http, 500, on_part_gone, p);
+    if (p->g.admin)
+        p->left++, http_server_stop(p->g.admin, 500, on_part_gone, p);
+    if (p->g.functions)
+        p->left++, functions_stop(p->g.functions, on_part_gone, p);
+    http_client_free(p->http);
+    uv_close((uv_handle_t *)&p->term, NULL);
+    uv_close((uv_handle_t *)&p->intr, NULL);
+}
+
+static void on_signal(uv_signal_t *s, int number)
+{
+    stop(s->data);
+}
+
+static int open_servers(struct process *p, struct err *err)
+{
+    const struct gateway_options *o = p->g.o;
+    _auto_(freep) char *path = xasprintf("%s/run/gateway.sock", o->state);
+    struct http_server_opts http = {.addr = o->address ? o->address : "0.0.0.0", .port = o->gateway_port,
+                                    .body_bytes_max = FUNCTION_PAYLOAD_MAX, .on_request = on_http, .arg = &p->g};
+    struct http_server_opts admin = {.unix_path = path, .body_bytes_max = FUNCTION_PAYLOAD_MAX,
+                                     .on_request = on_admin, .arg = &p->g};
+
+    if (o->gateway_port) {
+        p->g.http = http_server_new(&p->g.loop, &http, err);
+        if (!p->g.http)
+            return err_wrap(err, "gateway port %d", o->gateway_port);
+        p->g.port = http_server_port(p->g.http);
+    }
+    p->g.admin = http_server_new(&p->g.loop, &admin, err);
+    return p->g.admin ? 0 : err_wrap(err, "admin socket");
+}
+
+static int start(struct process *p, struct err *err)
+{
+    const struct gateway_options *o = p->g.o;
+    struct functions_options f = {.loop = &p->g.loop, .state = o->state, .instance = o->instance, .node_ip = o->node_ip,
+                                  .keep_ms = o->keep_ms, .zygote_keep_ms = o->zygote_keep_ms, .aws_port = o->aws_port};
+
+    p->g.functions = functions_new(&f, err);
+    if (!p->g.functions || open_servers(p, err) < 0)
+        return -1;
+    p->kubeconfig = o->kubeconfig ? xstrdup(o->kubeconfig) : xasprintf("%s/kubeconfig", o->state);
+    on_connect(p);
+    return 0;
+}
+
+int gateway_main(const struct gateway_options *o)
+{
+    struct process p = {.g.o = o};
+    struct err err;
+    int ret = 0;
+
+    signal(SIGPIPE, SIG_IGN);
+    uv_loop_init(&p.g.loop);
+    p.env = env_real_new(&p.g.loop);
+    p.http = http_client_new(&p.g.loop, &(struct http_client_opts){0});
+    p.connect = env_timer_new(p.env, on_connect, &p);
+    p.retell = env_timer_new(p.env, on_retell, &p);
+    uv_signal_init(&p.g.loop, &p.term);
+    uv_signal_init(&p.g.loop, &p.intr);
+    p.term.data = p.intr.data = &p;
+    uv_signal_start(&p.term, on_signal, SIGTERM);
+    uv_signal_start(&p.intr, on_signal, SIGINT);
+    if (start(&p, &err) < 0) {
+        LOG(ERROR, "gateway", "did=start error=\"%s\"", err.msg);
+        ret = 1;
+        stop(&p);
+    } else {
+        LOG(INFO, "gateway", "did=start port=%d aws_port=%d", p.g.port, o->aws_port);
+    }
+    while (!p.stopping || p.left)
+        uv_run(&p.g.loop, UV_RUN_ONCE);
+    env_free(p.env);
+    for (int i = 0; i < 1000 && uv_loop_alive(&p.g.loop); i++)
+        uv_run(&p.g.loop, UV_RUN_NOWAIT);
+    uv_loop_close(&p.g.loop);
+    free(p.kubeconfig);
+    LOG(INFO, "gateway", "did=stopped");
+    return ret;
+}

@@ -464,6 +464,7 @@ static int engine_load(void *engine, struct store_meta *ret, store_load_fn *each
     }
     sqlite3_finalize(q);
     forget_tables(e);
+    sqlite3_exec(e->db, "PRAGMA mmap_size=1073741824", NULL, NULL, NULL); /* one copy less; only now */
     keys = xcalloc((size_t)e->tables_n + 1, sizeof *keys);
     for (uint32_t i = 0; i < e->tables.cap; i++)
         if (e->tables.slots[i].value)
@@ -485,6 +486,7 @@ static int engine_load(void *engine, struct store_meta *ret, store_load_fn *each
     if (rc != SQLITE_DONE)
         err_set(err, IO, "read %s: %s", e->path, sqlite3_errstr(rc));
     sqlite3_finalize(q);
+    sqlite3_exec(e->db, "PRAGMA mmap_size=0", NULL, NULL, NULL);
     free(keys);
     return rc == SQLITE_DONE ? 0 : -1;
 }

@@ -1,0 +1,200 @@
+/* schema/prepare.c - what a create or an update may not say, by kind.
+ *
+ * Kinds with a status sub-resource: a create empties the status (but of nodes, whose kubelets
+ * bring it), an update keeps the old one, an update of the status keeps everything else. */
+#include "schema/schema_int.h"
+
+static const struct val *empty_status(const struct resource *r, struct arena *a)
+{
+    const struct field *f = type_field(r->type, "status", 6);
+    struct val *v = val_map(a);
+    struct err err = {0};
+
+    if (!f || f->type->kind != TYPE_STRUCT)
+        return NULL;
+    if (schema_decode_type(r->schema, f->type, r->kind, r->version, a, v, NULL, &err) < 0)
+        return NULL;
+    /* of a pointer or omitzero field nothing stays when nothing is in it */
+    return v->n || (f->flags & FIELD_KEEP) ? v : NULL;
+}
+
+static bool is(const struct resource *r, const char *group, const char *plural)
+{
+    return streq(r->group, group) && streq(r->plural, plural);
+}
+
+/* The class that the eviction order goes by. */
+static const char *qos_class(const struct val *spec)
+{
+    static const char *const lists[] = {"containers", "initContainers"};
+    static const char *const computed[] = {"cpu", "memory"};
+    bool any = false, guaranteed = true;
+
+    for (uint32_t l = 0; l < ARRAY_LEN(lists); l++)
+        VAL_EACH(val_get(spec, lists[l]), c) {
+            const struct val *req = val_at(c, "resources.requests");
+            const struct val *lim = val_at(c, "resources.limits");
+            for (uint32_t i = 0; i < ARRAY_LEN(computed); i++) {
+                const struct val *x = val_get(req, computed[i]), *y = val_get(lim, computed[i]);
+                any |= (quantity_num(x, 0) > 0) || (quantity_num(y, 0) > 0);
+                guaranteed &= quantity_num(y, 0) > 0 &&
+                              (!x || quantity_num(x, 0) == quantity_num(y, 0));
+            }
+        }
+    return !any ? "BestEffort" : guaranteed ? "Guaranteed" : "Burstable";
+}
+
+static void create_special(const struct resource *r, struct arena *a, struct val *v)
+{
+    if (is(r, "", "pods"))
+        val_set_at(a, v, "status.qosClass", val_lit(a, qos_class(val_get(v, "spec"))));
+    if (is(r, "", "namespaces")) {
+        struct val *fin = val_list(a);
+        val_push_str(a, fin, "kubernetes");
+        if (!val_len(val_at(v, "spec.finalizers")))
+            val_set_at(a, v, "spec.finalizers", fin);
+    }
+    if (is(r, "certificates.k8s.io", "certificatesigningrequests"))
+        val_put(a, v, "status", val_map(a));
+}
+
+void schema_prepare_create(const struct resource *r, struct arena *a, struct val *v)
+{
+    struct val *meta = val_need_map(a, v, "metadata");
+
+    val_del(meta, "deletionTimestamp");
+    val_del(meta, "deletionGracePeriodSeconds");
+    if (r->generation || r->custom)
+        val_put_int(a, meta, "generation", 1);
+    if (r->custom) {
+        if (r->has_status)
+            val_del(v, "status");
+        return;
+    }
+    if (r->has_status && !is(r, "", "nodes") && !is(r, "apiregistration.k8s.io", "apiservices")) {
+        const struct val *st = empty_status(r, a);
+        if (st)
+            val_put(a, v, "status", st);
+        else
+            val_del(v, "status");
+    }
+    if (!r->virtual_)
+        schema_default(r, a, v); /* of what the status holds now */
+    create_special(r, a, v);
+}
+
+/* Did anything change that the generation counts? All but metadata and status. */
+static bool spec_changed(const struct val *v, const struct val *old)
+{
+    VAL_EACH_MEMBER(v, m) {
+        if (streq(m->key, "metadata") || streq(m->key, "status") || streq(m->key, "apiVersion"))
+            continue;
+        const struct val *o = val_getn(old, m->key, m->n);
+        if (!o || !val_equal(&m->v, o))
+            return true;
+    }
+    VAL_EACH_MEMBER(old, m)
+        if (!streq(m->key, "metadata") && !streq(m->key, "status") &&
+            !streq(m->key, "apiVersion") && !val_getn(v, m->key, m->n))
+            return true;
+    return false;
+}
+
+static void keep(struct arena *a, struct val *v, const struct val *old, const char *key)
+{
+    const struct val *o = val_get(old, key);
+
+    if (o)
+        val_put(a, v, key, o);
+    else
+        val_del(v, key);
+}
+
+/* Addresses and ports that were allocated stay when an update does not name others. */
+static void service_keep(struct arena *a, struct val *spec, const struct val *old)
+{
+    const char *type = val_str_at(spec, "type", ""), *was = val_str_at(old, "type", "");
+    static const char *const kept[] = {"clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"};
+
+    if (streq(type, "ExternalName") || streq(was, "ExternalName"))
+        return;
+    bool named = *val_str_at(spec, "clusterIP", "") || val_len(val_get(spec, "clusterIPs"));
+    for (uint32_t i = named ? 2 : 0; i < ARRAY_LEN(kept); i++)
+        if (!val_get(spec, kept[i]) && val_get(old, kept[i]))
+            val_put(a, spec, kept[i], val_get(old, kept[i]));
+    if (*val_str_at(spec, "clusterIP", "") && !val_len(val_get(spec, "clusterIPs")) &&
+        streq(val_str_at(spec, "clusterIP", ""), val_str_at(old, "clusterIP", "")))
+        keep(a, spec, old, "clusterIPs");
+    if (!streq(type, "NodePort") && !streq(type, "LoadBalancer"))
+        return;
+    VAL_EACH(val_get(spec, "ports"), p) {
+        if (val_int_at(p, "nodePort", 0))
+            continue;
+        VAL_EACH(val_get(old, "ports"), o)
+            if (val_int_at(o, "port", 0) == val_int_at(p, "port", 0) &&
+                streq(val_str_at(o, "protocol", ""), val_str_at(p, "protocol", "")) &&
+                val_int_at(o, "nodePort", 0))
+                val_put_int(a, p, "nodePort", val_int_at(o, "nodePort", 0));
+    }
+    if (!val_int_at(spec, "healthCheckNodePort", 0) && val_int_at(old, "healthCheckNodePort", 0))
+        keep(a, spec, old, "healthCheckNodePort");
+}
+
+/* A write to a sub-resource: the object is the old one but for what the sub-resource holds. */
+static void only_part(const struct resource *r, const char *sub, struct arena *a, struct val *v,
+                      const struct val *old)
+{
+    struct val part = {0}, meta = {0};
+    const struct val *p = val_get(v, streq(sub, "status") ? "status" : "spec");
+    bool status = streq(sub, "status");
+
+    if (p)
+        part = *p;
+    if (val_get(v, "metadata"))
+        meta = *val_get(v, "metadata");
+    *v = (struct val){.type = VAL_MAP};
+    VAL_EACH_MEMBER(old, m)
+        val_putn(a, v, m->key, m->n, &m->v);
+    if (p)
+        val_put(a, v, status ? "status" : "spec", &part);
+    else
+        val_del(v, "status");
+    if (meta.type != VAL_MAP)
+        return;
+    const struct val *om = val_get(old, "metadata");
+    if (r->custom) { /* metadata stays, but who manages what is told anew */
+        struct val *kept = val_copy(a, om);
+        keep(a, kept, &meta, "managedFields");
+        keep(a, kept, &meta, "resourceVersion");
+        val_put(a, v, "metadata", kept);
+        return;
+    }
+    if (is(r, "apps", "deployments"))
+        keep(a, &meta, om, "labels");
+    if (is(r, "", "pods")) {
+        keep(a, &meta, om, "ownerReferences");
+        keep(a, &meta, om, "deletionTimestamp");
+    }
+    val_put(a, v, "metadata", &meta);
+}
+
+void schema_prepare_update(const struct resource *r, const char *sub, struct arena *a,
+                           struct val *v, const struct val *old)
+{
+    const struct val *om = val_get(old, "metadata");
+
+    if (*sub && !streq(sub, "approval") && !streq(sub, "finalize"))
+        only_part(r, sub, a, v, old);
+    else if (!*sub && r->has_status)
+        keep(a, v, old, "status");
+    struct val *meta = val_need_map(a, v, "metadata");
+    keep(a, meta, om, "generation");
+    if (!*sub && is(r, "", "services"))
+        service_keep(a, val_need_map(a, v, "spec"), val_get(old, "spec"));
+    if (!*sub && is(r, "", "pods")) /* set when the pod is placed, never taken back */
+        val_set_at(a, v, "status.qosClass", val_lit(a, val_str_at(old, "status.qosClass", "")));
+    if (streq(sub, "status") || !(r->generation || r->custom))
+        return;
+    if (spec_changed(v, old))
+        val_put_int(a, meta, "generation", val_int_at(om, "generation", 0) + 1);
+}

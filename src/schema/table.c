@@ -1,0 +1,282 @@
+/* schema/table.c - Tables and partial objects.
+ *
+ * A column's cell is an expression: a path (".spec.x"), or KIND:PATH with KIND one of
+ *   age     how long ago the time there was (alone: of metadata.creationTimestamp)
+ *   int bool   0 and false when absent          text   numbers as text
+ *   any     whatever lies there                  count  members or items
+ *   join    items with ',' between               labels a map as "k=v,k=v", "<none>" when empty
+ *   selector   a LabelSelector as text           json   a JSONPath of a custom resource
+ *   fn      a function of cells.c
+ * and "?text" behind it: what stands there when nothing (or "") is found. */
+#include "schema/table.h"
+#include "schema/schema_int.h"
+#include "schema/select.h"
+
+#include "codec/json.h"
+
+#include <stdio.h>
+
+int table_include(const char *text)
+{
+    if (!text || !*text || streq(text, "Metadata"))
+        return INCLUDE_METADATA;
+    if (streq(text, "None"))
+        return INCLUDE_NONE;
+    return streq(text, "Object") ? INCLUDE_OBJECT : -1;
+}
+
+static struct val *column_val(struct arena *a, const struct column *c)
+{
+    struct val *v = val_map(a);
+
+    val_put(a, v, "name", val_lit(a, c->name));
+    val_put(a, v, "type", val_lit(a, c->type));
+    val_put(a, v, "format", val_lit(a, c->format));
+    val_put(a, v, "description", val_lit(a, c->description ? c->description : c->name));
+    val_put_int(a, v, "priority", c->priority);
+    return v;
+}
+
+/* Kinds without columns of their own (custom resources mostly). */
+static const struct column created = {.name = "Created At", .type = "date", .format = "",
+                                      .expr = ".metadata.creationTimestamp"};
+static const struct column plain_name = {.next = &created, .name = "Name", .type = "string",
+                                         .format = "name", .expr = ".metadata.name"};
+
+static const struct column *columns_of(const struct resource *r)
+{
+    return r->priv->columns ? r->priv->columns : &plain_name;
+}
+
+struct val *table_new(const struct resource *r, struct arena *a, const char *version,
+                      const struct val *list_meta, bool columns)
+{
+    struct val *t = val_map(a), *defs = val_list(a);
+
+    if (columns)
+        for (const struct column *c = columns_of(r); c; c = c->next)
+            val_push(a, defs, column_val(a, c));
+    val_put_str(a, t, "kind", "Table");
+    val_put(a, t, "apiVersion", val_printf(a, "meta.k8s.io/%s", version));
+    val_put(a, t, "metadata", list_meta ? list_meta : val_map(a));
+    if (columns)
+        val_put(a, t, "columnDefinitions", defs);
+    else
+        val_put(a, t, "columnDefinitions", val_null(a));
+    val_put(a, t, "rows", val_list(a));
+    return t;
+}
+
+/* As kubectl shows durations: two or three figures. */
+char *age_text(struct arena *a, int64_t us)
+{
+    int64_t s = us / 1000000, m = s / 60, h = m / 60;
+
+    if (s < -1)
+        return arena_strdup(a, "<invalid>");
+    if (s <= 0)
+        return arena_strdup(a, "0s");
+    if (s < 120)
+        return arena_printf(a, "%ds", (int)s);
+    if (m < 10)
+        return s % 60 ? arena_printf(a, "%dm%ds", (int)m, (int)(s % 60)) : arena_printf(a, "%dm", (int)m);
+    if (m < 180)
+        return arena_printf(a, "%dm", (int)m);
+    if (h < 8)
+        return m % 60 ? arena_printf(a, "%dh%dm", (int)h, (int)(m % 60)) : arena_printf(a, "%dh", (int)h);
+    if (h < 48)
+        return arena_printf(a, "%dh", (int)h);
+    if (h < 24 * 8)
+        return h % 24 ? arena_printf(a, "%dd%dh", (int)(h / 24), (int)(h % 24))
+                      : arena_printf(a, "%dd", (int)(h / 24));
+    if (h < 24 * 365 * 2)
+        return arena_printf(a, "%dd", (int)(h / 24));
+    int days = (int)(h / 24 % 365), years = (int)(h / 24 / 365);
+    if (h < 24 * 365 * 8 && days)
+        return arena_printf(a, "%dy%dd", years, days);
+    return arena_printf(a, "%dy", years);
+}
+
+static const struct val *age_cell(struct arena *a, const struct val *time, int64_t now_us)
+{
+    int64_t us;
+
+    if (!val_is(time, VAL_STR) || !time_parse(time->s, &us))
+        return val_lit(a, "<unknown>");
+    return val_lit(a, age_text(a, now_us - us));
+}
+
+static int label_cmp(const void *x, const void *y)
+{
+    return strcmp((*(const struct val_member *const *)x)->key,
+                  (*(const struct val_member *const *)y)->key);
+}
+
+char *labels_text(struct arena *a, const struct val *map);
+char *labels_text(struct arena *a, const struct val *map)
+{
+    _auto_(buf_done) struct buf b = {0};
+    uint32_t n = val_members_n_(map), i = 0;
+    const struct val_member **sorted = arena_array(a, const struct val_member *, n + 1);
+
+    if (!n)
+        return arena_strdup(a, "<none>");
+    VAL_EACH_MEMBER(map, m)
+        sorted[i++] = m;
+    qsort(sorted, n, sizeof(*sorted), label_cmp);
+    for (i = 0; i < n; i++)
+        buf_printf(&b, "%s%s=%s", i ? "," : "", sorted[i]->key, val_text(&sorted[i]->v, ""));
+    return arena_strndup(a, b.p, b.n);
+}
+
+char *label_selector_text(struct arena *a, const struct val *v);
+char *label_selector_text(struct arena *a, const struct val *v)
+{
+    struct err err = {0};
+    struct selector *s = val_is_null(v) ? NULL : selector_of(a, v, &err);
+
+    if (!s)
+        return arena_strdup(a, val_is_null(v) ? "<none>" : "<error>");
+    char *text = selector_text(a, s);
+    return *text ? text : arena_strdup(a, "<none>");
+}
+
+static const struct val *join_cell(struct arena *a, const struct val *list)
+{
+    _auto_(buf_done) struct buf b = {0};
+
+    VAL_EACH(list, it)
+        buf_printf(&b, "%s%s", b.n ? "," : "", val_text(it, ""));
+    return val_strn(a, b.p ? b.p : "", b.n);
+}
+
+static const struct val *text_cell(struct arena *a, const struct val *v)
+{
+    if (val_is(v, VAL_INT))
+        return val_printf(a, "%lld", (long long)v->i);
+    return v;
+}
+
+static bool nothing(const struct val *v)
+{
+    return val_is_null(v) || (v->type == VAL_STR && !v->n);
+}
+
+/* An item of a custom resource's column by its type: integers, numbers, booleans, dates, text. */
+static const struct val *json_cell(struct arena *a, const struct column *c, const struct val *v,
+                                   int64_t now_us)
+{
+    _auto_(buf_done) struct buf b = {0};
+
+    if (nothing(v))
+        return val_is(v, VAL_STR) && !streq(c->type, "date") ? v : val_null(a);
+    if (streq(c->type, "date"))
+        return age_cell(a, v, now_us);
+    if (streq(c->type, "string") && v->type != VAL_STR) {
+        json_write(&b, v);
+        return val_strn(a, b.p, b.n);
+    }
+    if (streq(c->type, "integer"))
+        return val_is(v, VAL_DOUBLE) ? val_int(a, (int64_t)v->d) : val_is(v, VAL_INT) ? v : val_null(a);
+    if (streq(c->type, "number"))
+        return val_is_number(v) ? v : val_null(a);
+    if (streq(c->type, "boolean"))
+        return val_is(v, VAL_BOOL) ? v : val_null(a);
+    return v;
+}
+
+const struct val *json_path(struct arena *a, const struct val *obj, const char *path);
+
+static const struct val *cell(struct arena *a, const struct column *c, const struct val *obj,
+                              int64_t now_us)
+{
+    char kind[16] = "", path[256];
+    const char *e = c->expr, *otherwise = strchr(e, '?'), *colon = strchr(e, ':');
+    const struct val *v;
+
+    if (str_starts(e, "fn:"))
+        return ((cell_fn *)(uintptr_t)c->fn)(a, obj, now_us);
+    if (str_starts(e, "json:"))
+        return json_cell(a, c, json_path(a, obj, e + 5), now_us);
+    if (streq(e, "age"))
+        return age_cell(a, val_at(obj, "metadata.creationTimestamp"), now_us);
+    if (*e != '.' && colon && (size_t)(colon - e) < sizeof(kind)) {
+        memcpy(kind, e, (size_t)(colon - e));
+        kind[colon - e] = 0;
+        e = colon + 1;
+    }
+    size_t n = otherwise ? (size_t)(otherwise - e) : strlen(e);
+    while (n && e[n - 1] == ' ')
+        n--;
+    snprintf(path, sizeof(path), "%.*s", (int)(n ? n - 1 : 0), n ? e + 1 : "");
+    v = val_at(obj, path);
+    if (streq(kind, "age"))
+        return age_cell(a, v, now_us);
+    if (streq(kind, "int"))
+        return val_is(v, VAL_INT) ? v : val_int(a, 0);
+    if (streq(kind, "bool"))
+        return val_is(v, VAL_BOOL) ? v : val_bool(a, false);
+    if (streq(kind, "count"))
+        return val_int(a, (int64_t)val_len(v));
+    if (streq(kind, "labels"))
+        return val_lit(a, labels_text(a, v));
+    if (streq(kind, "selector"))
+        return val_lit(a, label_selector_text(a, v));
+    if (streq(kind, "join"))
+        v = join_cell(a, v);
+    else if (streq(kind, "text"))
+        v = text_cell(a, v);
+    if (nothing(v))
+        return otherwise ? val_lit(a, otherwise + 1) : val_lit(a, "");
+    return v;
+}
+
+struct val *partial_of(struct arena *a, const struct val *obj, const char *version)
+{
+    struct val *p = val_map(a);
+    const struct val *meta = val_get(obj, "metadata");
+
+    val_put_str(a, p, "kind", "PartialObjectMetadata");
+    val_put(a, p, "apiVersion", val_printf(a, "meta.k8s.io/%s", version));
+    val_put(a, p, "metadata", meta ? meta : val_map(a));
+    return p;
+}
+
+/* Pods that are over say so in the row: kubectl hides such rows on demand. */
+static const struct val *conditions(const struct resource *r, struct arena *a,
+                                    const struct val *obj)
+{
+    const char *phase = val_str_at(obj, "status.phase", "");
+    bool ok = streq(phase, "Succeeded");
+
+    if (*r->group || !streq(r->plural, "pods") || (!ok && !streq(phase, "Failed")))
+        return NULL;
+    struct val *list = val_list(a), *one = val_map(a);
+    val_put_str(a, one, "type", "Completed");
+    val_put_str(a, one, "status", "True");
+    val_put_str(a, one, "reason", phase);
+    val_put_str(a, one, "message", ok ? "The pod has completed successfully."
+                                      : "The pod failed.");
+    val_push(a, list, one);
+    return list;
+}
+
+struct val *table_row(const struct resource *r, struct arena *a, const struct val *obj,
+                      enum include_object include, int64_t now_us)
+{
+    struct val *row = val_map(a), *cells = val_list(a);
+    const struct val *cond = conditions(r, a, obj);
+
+    for (const struct column *c = columns_of(r); c; c = c->next)
+        val_push(a, cells, cell(a, c, obj, now_us));
+    val_put(a, row, "cells", cells);
+    if (cond)
+        val_put(a, row, "conditions", cond);
+    if (include == INCLUDE_OBJECT)
+        val_put(a, row, "object", obj);
+    else if (include == INCLUDE_METADATA)
+        val_put(a, row, "object", partial_of(a, obj, "v1"));
+    else
+        val_put(a, row, "object", val_null(a));
+    return row;
+}

@@ -1,6 +1,7 @@
 /* schema/schema_int.h - inside of the registry. */
 #pragma once
 
+#include "base/buf.h"
 #include "base/map.h"
 #include "schema/publish.h"
 #include "schema/schema.h"

@@ -45,14 +45,14 @@ void check_fail(struct check *c, enum cause_type t, const char *rel, const struc
                 const char *fmt, ...)
 {
     bool dot = c->path_n && *rel && *rel != '[';
-    char msg[700];
+    _auto_(buf_done) struct buf msg = {0};
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(msg, sizeof(msg), fmt, ap);
+    buf_vprintf(&msg, fmt, ap);
     va_end(ap);
     causes_add(c->causes, t, arena_printf(c->a, "%s%s%s", c->path, dot ? "." : "", rel), bad,
-               "%s", msg);
+               "%s", msg.p ? msg.p : "");
 }
 
 static bool is_empty(const struct val *v)

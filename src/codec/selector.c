@@ -58,3 +58,30 @@ bool selector_matches(const struct val *selector, const struct val *labels)
             return false;
     return true;
 }
+
+bool node_term_matches(const struct val *term, const struct val *labels, const char *name)
+{
+    const struct val *expressions = val_get(term, "matchExpressions");
+    const struct val *fields = val_get(term, "matchFields");
+
+    if (!val_len(expressions) && !val_len(fields))
+        return false;
+    VAL_EACH(expressions, r)
+        if (!requirement_matches(r,
+                                 val_text(val_get(labels, val_text(val_get(r, "key"), "")), NULL)))
+            return false;
+    VAL_EACH(fields, r)
+        if (!streq(val_text(val_get(r, "key"), ""), "metadata.name") || !requirement_matches(r, name))
+            return false;
+    return true;
+}
+
+bool node_selector_matches(const struct val *node_selector, const struct val *labels, const char *name)
+{
+    if (!node_selector)
+        return true;
+    VAL_EACH(val_get(node_selector, "nodeSelectorTerms"), term)
+        if (node_term_matches(term, labels, name))
+            return true;
+    return false;
+}

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "codec/quantity.h"
+#include "codec/selector.h"
 #include "controller/claims.h"
 #include "controller/ctl.h"
 #include "controller/pods.h"
@@ -264,10 +265,24 @@ static int provision(struct ctl *ctl, const struct obj *pvc, const struct obj *c
 
 /* ---- claims ---- */
 
+/* The scheduler chose a node for the first consumer: only what can be reached from there. */
+static struct objs reachable(struct ctl *ctl, const struct obj *pvc)
+{
+    const char *chosen = obj_annotation(pvc, SELECTED_NODE);
+    const struct obj *node = chosen ? ctl_get(ctl, K_NODE, "", chosen) : NULL;
+    struct objs pvs = ctl_list(ctl, K_PV, NULL), near = {0};
+
+    for (uint32_t i = 0; node && i < pvs.n; i++)
+        if (node_selector_matches(val_at(obj_val(pvs.v[i]), "spec.nodeAffinity.required"),
+                                  val_get(obj_meta(node), "labels"), node->name))
+            objs_add(ctl->arena, &near, pvs.v[i]);
+    return node ? near : pvs;
+}
+
 static int find_volume(struct ctl *ctl, const struct obj *pvc, struct err *err)
 {
     const char *class_name = obj_str(pvc, "spec.storageClassName", "");
-    struct objs pvs = ctl_list(ctl, K_PV, NULL);
+    struct objs pvs = reachable(ctl, pvc);
     const struct obj *pv = volume_choose(pvs.v, pvs.n, pvc), *class;
     const char *provisioner;
     bool waits;

@@ -1,0 +1,435 @@
+/* The loop of the scheduler: pods come from a mirror into the queue, each turn places a bounded
+ * number of them, and news that may help stirs those that fit nowhere.
+ *
+ * A binding is a write to the store's head; the mirror shows it before the call comes back, so the
+ * next pod is placed over what is true, without a list of assumed pods. */
+#include "scheduler/scheduler.h"
+
+#include "base/log.h"
+#include "client/client.h"
+#include "codec/kubetime.h"
+#include "scheduler/place.h"
+#include "scheduler/queue.h"
+
+enum { PLACES_A_TURN = 128, TURN_US = 5000 };
+
+#define COMPONENT "default-scheduler"
+#define SELECTED_NODE "volume.kubernetes.io/selected-node"
+
+struct scheduler {
+    struct client *client;
+    struct env *env;
+    char *name;
+    struct arena *arena;
+    struct mirror *pods, *nodes, *claims, *volumes, *classes, *namespaces;
+    struct cache cache;
+    struct queue queue;
+    struct env_timer *turn, *wake;
+    struct scheduler_stats stats;
+};
+
+/* ---- news ---- */
+
+static void go_on(struct scheduler *s)
+{
+    if (!env_timer_active(s->turn))
+        env_timer_start(s->turn, 0, 0);
+}
+
+static void stir(struct scheduler *s)
+{
+    if (!s->queue.unfit_n)
+        return;
+    queue_stir(&s->queue, env_now_ms(s->env));
+    go_on(s);
+}
+
+static bool is_ours(struct scheduler *s, const struct obj *pod)
+{
+    const struct val *spec = val_get(obj_val(pod), "spec");
+    const char *phase = val_str_at(obj_val(pod), "status.phase", "");
+
+    return !*val_str_at(spec, "nodeName", "") && !obj_deleting(pod) &&
+           !val_len(val_get(spec, "schedulingGates")) && !streq(phase, "Succeeded") &&
+           !streq(phase, "Failed") &&
+           streq(val_str_at(spec, "schedulerName", COMPONENT), s->name);
+}
+
+/* Only what bears on placing makes an unfit pod worth another try; our own condition does not. */
+static bool pod_differs(const struct obj *was, const struct obj *now)
+{
+    return !was || !val_equal(val_get(obj_val(was), "spec"), val_get(obj_val(now), "spec")) ||
+           !val_equal(val_get(obj_meta(was), "labels"), val_get(obj_meta(now), "labels"));
+}
+
+static void pod_news(struct scheduler *s, const struct obj *was, const struct obj *pod)
+{
+    if (cache_pod(&s->cache, pod))
+        stir(s);
+    if (is_ours(s, pod)) {
+        queue_put(&s->queue, pod, env_now_ms(s->env), pod_differs(was, pod));
+        go_on(s);
+    } else {
+        queue_drop(&s->queue, pod->uid);
+    }
+}
+
+static void pod_added(void *arg, const struct obj *pod)
+{
+    pod_news(arg, NULL, pod);
+}
+
+static void pod_changed(void *arg, const struct obj *was, const struct obj *pod)
+{
+    pod_news(arg, was, pod);
+}
+
+static void pod_removed(void *arg, const struct obj *pod)
+{
+    struct scheduler *s = arg;
+
+    queue_drop(&s->queue, pod->uid);
+    if (cache_pod_gone(&s->cache, pod))
+        stir(s);
+}
+
+static void node_added(void *arg, const struct obj *node)
+{
+    struct scheduler *s = arg;
+
+    if (cache_node(&s->cache, node->name, node))
+        stir(s);
+}
+
+static void node_changed(void *arg, const struct obj *was, const struct obj *node)
+{
+    (void)was;
+    node_added(arg, node);
+}
+
+static void node_removed(void *arg, const struct obj *node)
+{
+    struct scheduler *s = arg;
+
+    cache_node(&s->cache, node->name, NULL);
+}
+
+static void other_added(void *arg, const struct obj *o)
+{
+    (void)o;
+    stir(arg);
+}
+
+static void other_changed(void *arg, const struct obj *was, const struct obj *o)
+{
+    (void)was, (void)o;
+    stir(arg);
+}
+
+/* ---- what a placing needs to know ---- */
+
+static void look_up_claim(struct scheduler *s, const struct obj *pod, struct claims *c, const char *name)
+{
+    struct claim *k = &c->v[c->n++];
+    const char *volume, *class_name;
+
+    k->name = name;
+    k->pvc = mirror_get(s->claims, pod->namespace_, name);
+    if (!k->pvc) {
+        c->wait = arena_printf(s->arena, "persistentvolumeclaim \"%s\" not found", name);
+        return;
+    }
+    if (obj_deleting(k->pvc)) {
+        c->wait = arena_printf(s->arena, "persistentvolumeclaim \"%s\" is being deleted", name);
+        return;
+    }
+    if (streq(val_str_at(obj_val(k->pvc), "status.phase", ""), "Lost")) {
+        c->wait = arena_printf(s->arena, "persistentvolumeclaim \"%s\" bound to non-existent "
+                               "persistentvolume \"%s\"", name,
+                               val_str_at(obj_val(k->pvc), "spec.volumeName", ""));
+        return;
+    }
+    volume = val_str_at(obj_val(k->pvc), "spec.volumeName", "");
+    if (*volume && streq(val_str_at(obj_val(k->pvc), "status.phase", ""), "Bound")) {
+        k->pv = mirror_get(s->volumes, "", volume);
+        return;
+    }
+    class_name = val_str_at(obj_val(k->pvc), "spec.storageClassName", "");
+    k->class_ = *class_name ? mirror_get(s->classes, "", class_name) : NULL;
+    if (!k->class_ ||
+        !streq(val_str_at(obj_val(k->class_), "volumeBindingMode", ""), "WaitForFirstConsumer"))
+        c->wait = "pod has unbound immediate PersistentVolumeClaims";
+}
+
+static struct claims *look_up_claims(struct scheduler *s, const struct obj *pod)
+{
+    const struct val *volumes = val_at(obj_val(pod), "spec.volumes");
+    struct claims *c = arena_new_of(s->arena, struct claims);
+    struct objs all, *free_ones;
+
+    c->v = arena_array(s->arena, struct claim, val_len(volumes) + 1);
+    VAL_EACH(volumes, v) {
+        const char *name = val_str_at(v, "persistentVolumeClaim.claimName", NULL);
+
+        if (!name && val_get(v, "ephemeral"))
+            name = arena_printf(s->arena, "%s-%s", pod->name, val_str_at(v, "name", ""));
+        if (name && !c->wait)
+            look_up_claim(s, pod, c, name);
+    }
+    for (uint32_t i = 0; i < c->n; i++)
+        if (c->v[i].class_ && !c->free_volumes) {
+            all = mirror_list(s->volumes, s->arena, NULL);
+            free_ones = arena_new_of(s->arena, struct objs);
+            free_ones->v = arena_array(s->arena, const struct obj *, all.n + 1);
+            for (uint32_t k = 0; k < all.n; k++)
+                if (!val_at(obj_val(all.v[k]), "spec.claimRef") && !obj_deleting(all.v[k]))
+                    free_ones->v[free_ones->n++] = all.v[k];
+            c->free_volumes = free_ones->v;
+            c->free_n = free_ones->n;
+        }
+    return c;
+}
+
+static const struct val *namespace_labels(void *arg, const char *ns)
+{
+    struct scheduler *s = arg;
+    const struct obj *o = mirror_get(s->namespaces, "", ns);
+
+    return o ? val_get(obj_meta(o), "labels") : NULL;
+}
+
+/* ---- acts ---- */
+
+static int bind(struct scheduler *s, const struct obj *pod, const char *node, struct err *err)
+{
+    struct arena *a = s->arena;
+    struct val *v = val_map(a), *target;
+    const struct val *answer;
+
+    val_put_str(a, v, "apiVersion", "v1");
+    val_put_str(a, v, "kind", "Binding");
+    val_put_str(a, val_need_map(a, v, "metadata"), "name", pod->name);
+    val_put_str(a, val_get(v, "metadata"), "namespace", pod->namespace_);
+    val_put_str(a, val_get(v, "metadata"), "uid", pod->uid);
+    target = val_need_map(a, v, "target");
+    val_put_str(a, target, "apiVersion", "v1");
+    val_put_str(a, target, "kind", "Node");
+    val_put_str(a, target, "name", node);
+    return client_post_sub(s->client, a, "v1/pods", pod->namespace_, pod->name, "binding", v, &answer,
+                           err);
+}
+
+/* Claims that wait for their first consumer learn where it will be; true: one had to be told, the
+ * pod is bound when they are. */
+static int choose_for_claims(struct scheduler *s, const struct claims *c, const char *node,
+                             bool *ret_told, struct err *err)
+{
+    *ret_told = false;
+    for (uint32_t i = 0; i < c->n; i++) {
+        const struct obj *pvc = c->v[i].pvc;
+        struct val *v;
+
+        if (c->v[i].pv)
+            continue;
+        *ret_told = true;
+        if (streq0(obj_annotation(pvc, SELECTED_NODE), node))
+            continue;
+        v = obj_edit(pvc, s->arena);
+        val_put_str(s->arena, val_need_map(s->arena, val_get(v, "metadata"), "annotations"),
+                    SELECTED_NODE, node);
+        if (client_update(s->client, "v1/persistentvolumeclaims", v, NULL, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The condition PodScheduled: false, and why. Written when it says something new. */
+static void tell_unfit(struct scheduler *s, const struct obj *pod, const char *why)
+{
+    struct arena *a = s->arena;
+    struct val *v = obj_edit(pod, a), *list, *c = NULL;
+    char now[KUBETIME_MAX];
+    struct err err;
+
+    client_event(s->client, COMPONENT, pod, "Warning", "FailedScheduling", "%s", why);
+    list = val_need_list(a, val_need_map(a, v, "status"), "conditions");
+    VAL_EACH(list, it)
+        if (streq(val_str_at(it, "type", ""), "PodScheduled"))
+            c = it;
+    if (c && streq(val_str_at(c, "status", ""), "False") && streq(val_str_at(c, "message", ""), why))
+        return;
+    if (!c) {
+        c = val_push(a, list, val_map(a));
+        val_put_str(a, c, "type", "PodScheduled");
+    }
+    if (!streq(val_str_at(c, "status", ""), "False"))
+        val_put_str(a, c, "lastTransitionTime", kubetime_text(now, env_now_ms(s->env)));
+    val_put_str(a, c, "status", "False");
+    val_put_str(a, c, "reason", "Unschedulable");
+    val_put_str(a, c, "message", why);
+    if (client_update_status(s->client, "v1/pods", v, NULL, &err) < 0 && err.code != ERR_NOT_FOUND &&
+        err.code != ERR_CONFLICT)
+        LOG(WARN, "scheduler", "pod=%s/%s did=tell failed=\"%s\"", pod->namespace_, pod->name, err.msg);
+}
+
+static void unfit(struct scheduler *s, const char *uid, const struct obj *pod, const char *why)
+{
+    struct waiting *w;
+
+    s->stats.failed++;
+    tell_unfit(s, pod, why);
+    w = map_get(&s->queue.by_uid, uid); /* the write may have taken it out */
+    if (w && w->state == WAIT_READY)
+        queue_unfit(&s->queue, w, env_now_ms(s->env));
+}
+
+static void postpone(struct scheduler *s, const char *uid, const struct obj *pod, const struct err *err)
+{
+    struct waiting *w = map_get(&s->queue.by_uid, uid);
+
+    if (err && err->code != ERR_CONFLICT && err->code != ERR_NOT_FOUND)
+        LOG(WARN, "scheduler", "pod=%s/%s did=bind failed=\"%s\"", pod->namespace_, pod->name, err->msg);
+    if (w && w->state == WAIT_READY)
+        queue_pause(&s->queue, w, env_now_ms(s->env));
+}
+
+static void place_one(struct scheduler *s, const struct obj *pod)
+{
+    struct placing p = {.cache = &s->cache, .arena = s->arena, .pod = pod,
+                        .claims = look_up_claims(s, pod), .names = {namespace_labels, s},
+                        .dice = (uint32_t)env_random(s->env)};
+    struct err err = {0};
+    const char *node;
+    bool told;
+
+    if (p.claims->wait) {
+        unfit(s, pod->uid, pod, s->cache.nodes_n
+              ? arena_printf(s->arena, "0/%u nodes are available: %s.", s->cache.nodes_n, p.claims->wait)
+              : "no nodes available to schedule pods");
+        return;
+    }
+    place(&p);
+    if (!p.node) {
+        unfit(s, pod->uid, pod, why_nowhere(&p));
+        return;
+    }
+    node = arena_strdup(s->arena, p.node->name);
+    if (choose_for_claims(s, p.claims, node, &told, &err) < 0) {
+        postpone(s, pod->uid, pod, &err);
+        return;
+    }
+    if (told) { /* the binder needs a moment */
+        postpone(s, pod->uid, pod, NULL);
+        return;
+    }
+    if (bind(s, pod, node, &err) < 0) {
+        postpone(s, pod->uid, pod, &err);
+        return;
+    }
+    s->stats.placed++;
+    queue_drop(&s->queue, pod->uid);
+    client_event(s->client, COMPONENT, pod, "Normal", "Scheduled", "Successfully assigned %s/%s to %s",
+                 pod->namespace_, pod->name, node);
+}
+
+static void set_wake(struct scheduler *s)
+{
+    int64_t now = env_now_ms(s->env), next = queue_wake(&s->queue, now);
+
+    if (next < 0)
+        env_timer_stop(s->wake);
+    else
+        env_timer_start(s->wake, MAX(next - now, (int64_t)1), 0);
+    if (s->queue.heap_n)
+        go_on(s);
+}
+
+static void turn(void *arg)
+{
+    struct scheduler *s = arg;
+    int64_t until = env_mono_us(s->env) + TURN_US;
+    struct waiting *w;
+
+    for (int i = 0; i < PLACES_A_TURN && (w = queue_first(&s->queue)); i++) {
+        const struct obj *pod = obj_ref(w->pod);
+
+        place_one(s, pod);
+        obj_unref(pod);
+        arena_reset(s->arena);
+        if (env_mono_us(s->env) > until)
+            break;
+    }
+    set_wake(s);
+}
+
+static void wake(void *arg)
+{
+    set_wake(arg);
+}
+
+/* ---- life ---- */
+
+struct scheduler *scheduler_start(struct client *client, struct env *env,
+                                  const struct scheduler_opts *opts, struct err *err)
+{
+    struct scheduler *s;
+    struct mirror_args args = {.added = other_added, .changed = other_changed};
+
+    if (!client_is_local(client)) {
+        err_set(err, NOT_IMPLEMENTED, "the scheduler needs a local client");
+        return NULL;
+    }
+    s = xcalloc(1, sizeof *s);
+    s->client = client;
+    s->env = env;
+    s->name = xstrdup(opts && opts->name ? opts->name : COMPONENT);
+    s->arena = arena_new();
+    cache_init(&s->cache);
+    queue_init(&s->queue);
+    s->turn = env_timer_new(env, turn, s);
+    s->wake = env_timer_new(env, wake, s);
+    args.arg = s;
+    args.resource = "v1/persistentvolumeclaims";
+    s->claims = client_mirror(client, &args);
+    args.resource = "v1/persistentvolumes";
+    s->volumes = client_mirror(client, &args);
+    args.resource = "storage.k8s.io/v1/storageclasses";
+    s->classes = client_mirror(client, &args);
+    s->namespaces = client_mirror(client, &(struct mirror_args){.resource = "v1/namespaces"});
+    s->nodes = client_mirror(client, &(struct mirror_args){.resource = "v1/nodes", .added = node_added,
+                                                           .changed = node_changed,
+                                                           .removed = node_removed, .arg = s});
+    s->pods = client_mirror(client, &(struct mirror_args){.resource = "v1/pods", .added = pod_added,
+                                                          .changed = pod_changed,
+                                                          .removed = pod_removed, .arg = s});
+    return s;
+}
+
+void *scheduler_stop(struct scheduler *s)
+{
+    if (!s)
+        return NULL;
+    mirror_free(s->pods);
+    mirror_free(s->nodes);
+    mirror_free(s->claims);
+    mirror_free(s->volumes);
+    mirror_free(s->classes);
+    mirror_free(s->namespaces);
+    env_timer_free(s->turn);
+    env_timer_free(s->wake);
+    queue_done(&s->queue);
+    cache_done(&s->cache);
+    arena_free(s->arena);
+    free(s->name);
+    free(s);
+    return NULL;
+}
+
+struct scheduler_stats scheduler_stats(const struct scheduler *s)
+{
+    struct scheduler_stats stats = s->stats;
+
+    stats.unfit = s->queue.unfit_n;
+    stats.waiting = s->queue.by_uid.n - s->queue.unfit_n;
+    return stats;
+}

@@ -244,7 +244,11 @@ static void reap(void)
 
     while (read(z.sig, &info, sizeof info) > 0)
         ;
-    while ((pid = wait4(-1, &status, WNOHANG, &u)) > 0)
+    while ((pid = wait4(-1, &status, WNOHANG, &u)) > 0) {
+        if (!WIFEXITED(status) && !WIFSIGNALED(status)) {
+            kill(pid, SIGKILL); /* it asked to be traced by us, and stopped */
+            continue;
+        }
         for (uint32_t i = 0; i < z.children_n; i++) {
             if (z.children[i].pid != pid)
                 continue;
@@ -259,6 +263,7 @@ static void reap(void)
             z.children[i] = z.children[--z.children_n];
             break;
         }
+    }
 }
 
 /* One message and its descriptors. 1: it is in z.ask; 0: the gateway has gone. */

@@ -1,30 +1,577 @@
-/* Real zygotes, real instances: what a handler may do, and what happens to one that does more. */
+/* Real zygotes, real instances: what a handler may do, and what happens to one that does more.
+ * Needs root (namespaces, cgroups); says so and passes without. */
 #include "tt.h"
 
 #include "function/host.h"
 
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+
 static struct host H;
 
-static void hello(void **state)
+static void want(const struct answer *a, const char *payload)
+{
+    if (a->err.code != ERR_OK || a->error || !a->payload || !streq(a->payload, payload))
+        fprintf(stderr, "err=%d %s error=%s payload=%s\n%s\n", a->err.code, a->err.msg, a->error ? a->error : "-",
+                a->payload ? a->payload : "-", a->tail ? a->tail : "");
+    assert_int_equal(a->err.code, ERR_OK);
+    assert_null(a->error);
+    assert_string_equal(a->payload, payload);
+}
+
+static void want_error(const struct answer *a, const char *part, const char *part2)
+{
+    if (a->err.code != ERR_OK || !a->error || !strstr(a->payload, part) || !strstr(a->payload, part2))
+        fprintf(stderr, "want %s and %s, got err=%d %s error=%s payload=%s\n%s\n", part, part2, a->err.code, a->err.msg,
+                a->error ? a->error : "-", a->payload ? a->payload : "-", a->tail ? a->tail : "");
+    assert_int_equal(a->err.code, ERR_OK);
+    assert_string_equal(a->error, "Unhandled");
+    assert_non_null(strstr(a->payload, part));
+    assert_non_null(strstr(a->payload, part2));
+}
+
+/* Calls a fresh function once. */
+static void once(const char *name, const char *python, const char *spec, const char *event, struct answer *a)
+{
+    host_function(&H, name, python, spec);
+    host_call(&H, name, event, a);
+    functions_remove(H.fs, "default", name);
+}
+
+static void answers_cold_and_warm(void **state)
 {
     struct answer a;
 
-    host_function(&H, "hello", "def lambda_handler(event, context):\n    print('hi', event)\n    return {'a': event['x'] + 1}\n", "");
+    host_function(&H, "hello", "n = 0\ndef lambda_handler(event, context):\n    global n\n    n += 1\n"
+                  "    print('hi', event)\n    return {'a': event['x'] + 1, 'n': n}\n", "");
     host_call(&H, "hello", "{\"x\":41}", &a);
-    fprintf(stderr, "%d %s %s\n%s\n", a.err.code, a.err.msg, a.payload, a.tail);
-    assert_int_equal(a.err.code, ERR_OK);
-    assert_string_equal(a.payload, "{\"a\": 42}");
+    want(&a, "{\"a\": 42, \"n\": 1}");
+    assert_true(a.cold);
+    assert_true(a.init_us > 0);
+    assert_non_null(strstr(a.tail, "START RequestId: "));
+    assert_non_null(strstr(a.tail, "\nhi {'x': 41}\nEND RequestId: "));
+    assert_non_null(strstr(a.tail, " ms\tMemory Size: 128 MB\tMax Memory Used: "));
+    assert_non_null(strstr(a.tail, " MB\tInit Duration: "));
     answer_done(&a);
-    for (int i = 0; i < 3; i++) {
-        host_call(&H, "hello", "{\"x\":41}", &a);
-        fprintf(stderr, "wall %lld start %lld init %lld cold %d\n", (long long)a.wall_us, (long long)a.start_us, (long long)a.init_us, a.cold);
+    host_call(&H, "hello", "{\"x\":1}", &a);
+    want(&a, "{\"a\": 2, \"n\": 2}");
+    assert_false(a.cold);
+    assert_null(strstr(a.tail, "Init Duration"));
+    answer_done(&a);
+    functions_remove(H.fs, "default", "hello");
+}
+
+static void context_is_whole(void **state)
+{
+    struct answer a;
+    struct function_call c = {.name = "ctx", .payload = "{}", .n = 2, .client_context = "{\"custom\":{\"k\":\"v\"},\"client\":{\"app_title\":\"t\"}}",
+                              .request_id = "11111111-2222-4333-8444-555555555555"};
+
+    host_function(&H, "ctx",
+                  "import os\ndef lambda_handler(event, c):\n"
+                  "    assert 2000 < c.get_remaining_time_in_millis() <= 3000\n"
+                  "    assert c.log_stream_name == os.environ['AWS_LAMBDA_LOG_STREAM_NAME'] and '[$LATEST]' in c.log_stream_name\n"
+                  "    assert c.client_context.custom['k'] == 'v' and c.client_context.client.app_title == 't'\n"
+                  "    assert c.identity.cognito_identity_id is None\n"
+                  "    assert c.tandem_start_us > 0\n"
+                  "    assert os.environ['TZ'] == ':UTC' and os.environ['_HANDLER'] == 'lambda_function.lambda_handler'\n"
+                  "    assert os.getcwd() == '/var/task'\n"
+                  "    return [c.aws_request_id, c.function_name, c.function_version, c.memory_limit_in_mb, c.invoked_function_arn, c.log_group_name, os.environ['MINE']]\n",
+                  "\"environment\":{\"MINE\":\"yes\"}");
+    a = (struct answer){0};
+    function_invoke(H.fs, &c, host_on_done, &a);
+    host_wait(&H, &a);
+    want(&a, "[\"11111111-2222-4333-8444-555555555555\", \"ctx\", \"$LATEST\", \"128\", "
+             "\"arn:aws:lambda:us-east-1:000000000000:function:ctx\", \"/aws/lambda/ctx\", \"yes\"]");
+    answer_done(&a);
+    functions_remove(H.fs, "default", "ctx");
+}
+
+static void errors_are_the_platforms(void **state)
+{
+    static const struct {
+        const char *code, *spec, *part, *part2;
+    } rows[] = {
+        {"def lambda_handler(e, c):\n    raise ValueError('bad thing')\n", "", "\"errorMessage\": \"bad thing\", \"errorType\": \"ValueError\", \"requestId\": \"",
+         "\"stackTrace\": [\"  File \\\"/var/task/lambda_function.py\\\", line 2, in lambda_handler\\n    raise ValueError('bad thing')\\n\"]"},
+        {"def lambda_handler(e, c):\n    return {1,2}\n", "", "Runtime.MarshalError", "Unable to marshal response: Object of type set is not JSON serializable"},
+        {"import nothing_like_this\n", "", "Runtime.ImportModuleError", "Unable to import module 'lambda_function': No module named 'nothing_like_this'"},
+        {"x = 1\n", "", "Runtime.HandlerNotFound", "Handler 'lambda_handler' missing on module 'lambda_function'"},
+        {"def x(:\n", "", "Runtime.UserCodeSyntaxError", "Syntax error in module 'lambda_function'"},
+        {"x = 1\n", "\"handler\":\"nodot\"", "Runtime.MalformedHandlerName", "Bad handler 'nodot'"},
+        {"1/0\n", "", "ZeroDivisionError", "division by zero"},
+        {"import sys\ndef lambda_handler(e, c):\n    sys.exit(3)\n", "", "Runtime.ExitError", "Error: Runtime exited with error: exit status 3"},
+        {"import sys\ndef lambda_handler(e, c):\n    sys.exit()\n", "", "Runtime.ExitError", "Error: Runtime exited without providing a reason"},
+        {"import os\ndef lambda_handler(e, c):\n    os._exit(9)\n", "", "Runtime.ExitError", "exit status 9"},
+        {"exit(4)\n", "", "Runtime.ExitError", "exit status 4"},
+        {"import ctypes\ndef lambda_handler(e, c):\n    ctypes.string_at(0)\n", "", "Runtime.ExitError", "signal: segmentation fault"},
+        {"def lambda_handler(e, c):\n    return 'x' * 7000000\n", "\"memoryMB\":256", "Function.ResponseSizeTooLarge", "exceeded maximum allowed payload size"},
+        {"def lambda_handler(e, c):\n    return lambda_handler(e, c)\n", "", "RecursionError", "maximum recursion depth"},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct answer a;
+        char name[16];
+
+        snprintf(name, sizeof name, "err%zu", i);
+        once(name, rows[i].code, rows[i].spec, "{}", &a);
+        want_error(&a, rows[i].part, rows[i].part2);
         answer_done(&a);
     }
 }
 
+static void bad_events_are_refused(void **state)
+{
+    struct answer a;
+
+    host_function(&H, "echo", "def lambda_handler(e, c):\n    return e\n", "\"memoryMB\":256");
+    host_call(&H, "echo", "{not json", &a);
+    assert_int_equal(a.err.code, ERR_INVALID_ARGUMENT);
+    assert_non_null(strstr(a.err.msg, "Could not parse request body into json"));
+    answer_done(&a);
+    host_call(&H, "echo", "", &a);
+    want(&a, "{}");
+    answer_done(&a);
+    host_call(&H, "nobody", "{}", &a);
+    assert_int_equal(a.err.code, ERR_NOT_FOUND);
+    answer_done(&a);
+    char *big = xmalloc(6000003);
+    memset(big, 'x', 6000002);
+    big[0] = big[6000001] = '"';
+    big[6000002] = 0;
+    host_call(&H, "echo", big, &a);
+    want(&a, big);
+    answer_done(&a);
+    big = xrealloc(big, FUNCTION_PAYLOAD_MAX + 2);
+    memset(big, '1', FUNCTION_PAYLOAD_MAX + 1);
+    big[FUNCTION_PAYLOAD_MAX + 1] = 0;
+    host_call(&H, "echo", big, &a);
+    assert_int_equal(a.err.code, ERR_TOO_LARGE);
+    answer_done(&a);
+    free(big);
+    functions_remove(H.fs, "default", "echo");
+}
+
+static void limits_stop_only_their_own(void **state)
+{
+    struct answer a, b;
+
+    host_function(&H, "good", "def lambda_handler(e, c):\n    return 1\n", "");
+    host_function(&H, "loop", "def lambda_handler(e, c):\n    while True: pass\n", "\"timeoutSeconds\":0.3");
+    host_send(&H, "loop", "{}", &a);
+    host_call(&H, "good", "{}", &b);
+    want(&b, "1");
+    answer_done(&b);
+    host_wait(&H, &a);
+    want_error(&a, "Task timed out after 0.30 seconds", "Sandbox.Timedout");
+    answer_done(&a);
+    once("eater", "def lambda_handler(e, c):\n    x = bytearray(400 << 20)\n    return len(x)\n", "\"memoryMB\":64,\"timeoutSeconds\":20", "{}", &a);
+    want_error(&a, "Runtime.OutOfMemory", "signal: killed");
+    answer_done(&a);
+    once("bomb", "import os, time\ndef lambda_handler(e, c):\n    n = 0\n    try:\n        while True:\n            if os.fork() == 0:\n                time.sleep(30)\n"
+         "                os._exit(0)\n            n += 1\n    except OSError as x:\n        return n < 1100\n", "\"memoryMB\":1769,\"timeoutSeconds\":20", "{}", &a);
+    want(&a, "true");
+    answer_done(&a);
+    host_call(&H, "good", "{}", &b);
+    want(&b, "1");
+    answer_done(&b);
+    functions_remove(H.fs, "default", "good");
+    functions_remove(H.fs, "default", "loop");
+}
+
+static void sandbox_is_closed(void **state)
+{
+    struct answer a;
+
+    once("probe",
+         "import os, socket, ctypes, signal\n"
+         "def refused(f, *args):\n    try:\n        f(*args)\n    except OSError:\n        return True\n    return False\n"
+         "def lambda_handler(e, c):\n"
+         "    bad = []\n"
+         "    pids = [p for p in os.listdir('/proc') if p.isdigit()]\n"
+         "    if pids != ['1']: bad.append(['pids', pids])\n"
+         "    for p in ('/var/task/x', '/usr/lib/x', '/x', '/etc/x', '/dev/x', '/code/rw/x', '/mnt/x', '/proc/sys/kernel/hostname'):\n"
+         "        if not refused(open, p, 'w'): bad.append(['write', p])\n"
+         "    for p in ('/root', '/home', '/boot', '/usr/local', '/usr/src', '/sys/kernel', '/work', '/var/lib', '/dev/sda', '/dev/mem', '/code/rw'):\n"
+         "        if os.path.exists(p): bad.append(['sees', p])\n"
+         "    s = socket.socket()\n    s.settimeout(1)\n"
+         "    if not refused(s.connect, ('127.0.0.1', 22)): bad.append('net')\n"
+         "    if not refused(s.connect, ('1.1.1.1', 53)): bad.append('net2')\n"
+         "    if os.getuid() == 0 or os.getgid() == 0 or os.getgroups(): bad.append('ids')\n"
+         "    status = dict(l.split(':\\t') for l in open('/proc/self/status').read().splitlines() if ':\\t' in l)\n"
+         "    for k in ('CapEff', 'CapPrm', 'CapBnd', 'CapInh', 'CapAmb'):\n"
+         "        if int(status[k], 16): bad.append(k)\n"
+         "    if status['NoNewPrivs'] != '1' or status['Seccomp'] != '2': bad.append('filter')\n"
+         "    libc = ctypes.CDLL(None, use_errno=True)\n"
+         "    for name, n in (('mount', 165), ('unshare', 272), ('bpf', 321), ('keyctl', 250), ('kexec_load', 246), ('init_module', 175)):\n"
+         "        r = libc.syscall(n, 0x10000000 if name == 'unshare' else 0, 0, 0, 0, 0)\n"
+         "        if r != -1: bad.append(name)\n"
+         "    if sorted(int(f) for f in os.listdir('/proc/self/fd'))[:4] != [0, 1, 2, 3] or len(os.listdir('/proc/self/fd')) > 6: bad.append(os.listdir('/proc/self/fd'))\n"
+         "    open('/tmp/x', 'w').write('y')\n"
+         "    if any('SECRET' in k for k in os.environ): bad.append('env')\n"
+         "    if len(os.sched_getaffinity(0)) < 1: bad.append('cpu')\n"
+         "    return bad\n",
+         "", "{}", &a);
+    want(&a, "[]");
+    answer_done(&a);
+    once("tmpfull", "def lambda_handler(e, c):\n    try:\n        with open('/tmp/f', 'wb') as f:\n            for i in range(40): f.write(b'x' * (1 << 20))\n"
+         "    except OSError as x:\n        return x.errno\n", "\"ephemeralStorageMB\":16,\"memoryMB\":256", "{}", &a);
+    want(&a, "28");
+    answer_done(&a);
+}
+
+static void odd_handlers_are_survived(void **state)
+{
+    struct answer a, b;
+
+    once("closer", "import os\ndef lambda_handler(e, c):\n    os.closerange(0, 1000)\n    return 1\n", "", "{}", &a);
+    want_error(&a, "Runtime.ExitError", "RequestId");
+    answer_done(&a);
+    once("printer", "def lambda_handler(e, c):\n    for i in range(30):\n        print('x' * 100000)\n    print('the end')\n    return 5\n", "\"memoryMB\":512", "{}", &a);
+    want(&a, "5");
+    assert_true(strlen(a.tail) <= FUNCTION_LOG_TAIL_MAX);
+    assert_non_null(strstr(a.tail, "the end\nEND"));
+    answer_done(&a);
+    once("child", "import subprocess\ndef lambda_handler(e, c):\n    return subprocess.run(['echo', 'from a child'], stdout=subprocess.PIPE).stdout.decode()\n", "", "{}", &a);
+    want(&a, "\"from a child\\n\"");
+    answer_done(&a);
+    /* makes the zygote its tracer and stops: it must not count as ended, nor stay */
+    once("traced", "import ctypes, os, signal\ndef lambda_handler(e, c):\n    ctypes.CDLL(None).ptrace(0, 0, 0, 0)\n    if os.fork() == 0: os._exit(0)\n    ctypes.CDLL(None).raise_(5) if False else os.kill(1, 19)\n    import time; time.sleep(1)\n    return 1\n", "\"timeoutSeconds\":3", "{}", &a);
+    assert_int_equal(a.err.code, ERR_OK);
+    answer_done(&a);
+    once("forger", "import os\ndef lambda_handler(e, c):\n    os.write(3, b'\\xff' * 4096)\n    return 1\n", "", "{}", &a);
+    assert_int_equal(a.err.code, ERR_OK);
+    assert_non_null(a.error);
+    answer_done(&a);
+    once("logger", "import logging\ndef lambda_handler(e, c):\n    logging.warning('watch out')\n    logging.info('quiet')\n", "", "{}", &a);
+    want(&a, "null");
+    assert_non_null(strstr(a.tail, "[WARNING]\t"));
+    assert_non_null(strstr(a.tail, "\twatch out\n"));
+    assert_null(strstr(a.tail, "quiet"));
+    answer_done(&a);
+    /* what differs from instance to instance although all are forks of one process */
+    host_function(&H, "dice", "import random, os, uuid, time\ndef lambda_handler(e, c):\n    time.sleep(0.2)\n    return [random.random(), str(uuid.uuid4())]\n", "");
+    host_send(&H, "dice", "{}", &a);
+    host_send(&H, "dice", "{}", &b);
+    host_wait(&H, &a);
+    host_wait(&H, &b);
+    assert_true(a.cold && b.cold);
+    assert_string_not_equal(a.payload, b.payload);
+    answer_done(&a);
+    answer_done(&b);
+    functions_remove(H.fs, "default", "dice");
+}
+
+static void packages_and_folders_work(void **state)
+{
+    static const char *const files[] = {"app/main.py", "import json\nfrom . import helper\ndef go(e, c):\n    return helper.who()\n", "app/__init__.py", "",
+                                        "app/helper.py", "import lib.deep as d\ndef who():\n    return d.NAME\n", "lib/deep.py", "NAME = 'deep'\n", NULL};
+    struct buf zip = {0};
+    char sha[CODE_HEX];
+    struct answer a;
+    struct err err;
+
+    host_zip(&zip, files);
+    assert_int_equal(code_put(H.state, zip.p, zip.n, sha, &err), 0);
+    buf_done(&zip);
+    host_put(&H, "pkg", sha, "\"handler\":\"app/main.go\"");
+    host_call(&H, "pkg", "{}", &a);
+    want(&a, "\"deep\"");
+    answer_done(&a);
+    functions_remove(H.fs, "default", "pkg");
+}
+
+static void volumes_are_shared(void **state)
+{
+    char path[128], text[16] = "";
+    struct answer a;
+    struct stat st;
+
+    snprintf(path, sizeof path, "%s/volumes", H.state);
+    mkdir(path, 0755);
+    snprintf(path, sizeof path, "%s/volumes/pics", H.state);
+    mkdir(path, 0755);
+    snprintf(path, sizeof path, "%s/volumes/pics/in", H.state);
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    assert_int_equal(write(fd, "abc", 3), 3);
+    close(fd);
+    once("vol", "import os\ndef lambda_handler(e, c):\n    t = open('/mnt/pics/in').read()\n    os.makedirs('/mnt/pics/d')\n    open('/mnt/pics/d/out', 'w').write(t * 2)\n    return t\n",
+         "\"fileSystems\":[{\"volume\":\"pics\",\"localMountPath\":\"/mnt/pics\"}]", "{}", &a);
+    want(&a, "\"abc\"");
+    answer_done(&a);
+    snprintf(path, sizeof path, "%s/volumes/pics/d/out", H.state);
+    fd = open(path, O_RDONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(read(fd, text, 15), 6);
+    assert_string_equal(text, "abcabc");
+    fstat(fd, &st);
+    assert_int_equal(st.st_uid, 0); /* as the pods and the S3 door write it */
+    close(fd);
+    once("volro", "def lambda_handler(e, c):\n    open('/mnt/pics/no', 'w')\n", "\"fileSystems\":[{\"volume\":\"pics\",\"localMountPath\":\"/mnt/pics\",\"readOnly\":true}]", "{}", &a);
+    want_error(&a, "OSError", "Read-only file system");
+    answer_done(&a);
+}
+
+static void concurrency_has_its_limits(void **state)
+{
+    struct answer a[12];
+    int ok = 0, throttled = 0;
+
+    host_function(&H, "slow", "import time\ndef lambda_handler(e, c):\n    time.sleep(0.3)\n    return 1\n", "\"reservedConcurrency\":8");
+    host_call(&H, "slow", "{}", &a[0]);
+    answer_done(&a[0]);
+    for (int i = 0; i < 12; i++)
+        host_send(&H, "slow", "{}", &a[i]);
+    for (int i = 0; i < 12; i++) {
+        host_wait(&H, &a[i]);
+        ok += a[i].err.code == ERR_OK && !a[i].error;
+        throttled += a[i].err.code == ERR_TOO_MANY;
+        if (a[i].err.code == ERR_TOO_MANY)
+            assert_string_equal(a[i].throttle, "ReservedFunctionConcurrentInvocationLimitExceeded");
+        answer_done(&a[i]);
+    }
+    assert_int_equal(ok, 8);
+    assert_int_equal(throttled, 4);
+    host_function(&H, "never", "def lambda_handler(e, c):\n    return 1\n", "\"reservedConcurrency\":0");
+    host_call(&H, "never", "{}", &a[0]);
+    assert_int_equal(a[0].err.code, ERR_TOO_MANY);
+    answer_done(&a[0]);
+    functions_remove(H.fs, "default", "slow");
+    functions_remove(H.fs, "default", "never");
+}
+
+static void new_code_takes_over(void **state)
+{
+    struct answer a, b;
+
+    host_function(&H, "up", "import time\ndef lambda_handler(e, c):\n    time.sleep(0.3)\n    return 'old'\n", "");
+    host_send(&H, "up", "{}", &a);
+    host_sleep(&H, 100);
+    host_function(&H, "up", "def lambda_handler(e, c):\n    return 'new'\n", "");
+    host_call(&H, "up", "{}", &b);
+    host_wait(&H, &a);
+    want(&a, "\"old\"");
+    want(&b, "\"new\"");
+    answer_done(&a);
+    answer_done(&b);
+    functions_remove(H.fs, "default", "up");
+}
+
+static int64_t meter_int(const char *name, const char *field)
+{
+    struct arena *a = arena_new();
+    struct buf b = {0};
+    struct err err;
+    int64_t n = -1;
+
+    functions_meter_json(H.fs, &b);
+    struct val *v = json_parse(a, b.p, b.n, &err);
+    VAL_EACH(val_get(v, "functions"), it)
+    if (streq(val_str_at(it, "name", ""), name))
+        n = val_int_at(it, field, -2);
+    buf_done(&b);
+    arena_free(a);
+    return n;
+}
+
+static void nobody_calls_nothing_runs(void **state)
+{
+    struct answer a;
+
+    host_function(&H, "rare", "def lambda_handler(e, c):\n    return 1\n", "");
+    host_call(&H, "rare", "{}", &a);
+    answer_done(&a);
+    assert_int_equal(meter_int("rare", "instances"), 1);
+    for (int i = 0; i < 60 && meter_int("rare", "processes") > 0; i++)
+        host_sleep(&H, 100);
+    assert_int_equal(meter_int("rare", "processes"), 0);
+    host_call(&H, "rare", "{}", &a);
+    want(&a, "1");
+    assert_true(a.cold);
+    answer_done(&a);
+    assert_int_equal(meter_int("rare", "requests"), 2);
+    assert_int_equal(meter_int("rare", "cold_starts"), 2);
+    functions_remove(H.fs, "default", "rare");
+}
+
+static void on_queued(void *arg, const struct err *err, const char *id)
+{
+    *(int *)arg = err->code == ERR_OK ? 1 : -1;
+}
+
+static void send_event(struct host *h, const char *name, const char *event)
+{
+    struct function_call c = {.name = name, .payload = event, .n = strlen(event)};
+    int queued = 0;
+
+    function_invoke_async(h->fs, &c, on_queued, &queued);
+    while (!queued)
+        uv_run(&h->loop, UV_RUN_ONCE);
+    assert_int_equal(queued, 1);
+}
+
+static int count_lines(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    int n = 0, c;
+
+    while (f && (c = fgetc(f)) != EOF)
+        n += c == '\n';
+    if (f)
+        fclose(f);
+    return n;
+}
+
+/* The handler appends a line to a volume, and fails as often as the event says. */
+static const char APPENDER[] = "def lambda_handler(e, c):\n    with open('/mnt/v/lines', 'a') as f: f.write(str(e['n']) + '\\n')\n"
+                               "    if sum(1 for l in open('/mnt/v/lines')) <= e.get('fail', 0): raise RuntimeError('again')\n";
+static const char APPENDER_SPEC[] = "\"fileSystems\":[{\"volume\":\"v\",\"localMountPath\":\"/mnt/v\"}]";
+
+static void make_volume(struct host *h, char lines[160])
+{
+    char path[128];
+
+    snprintf(path, sizeof path, "%s/volumes", h->state);
+    mkdir(path, 0755);
+    snprintf(path, sizeof path, "%s/volumes/v", h->state);
+    mkdir(path, 0755);
+    snprintf(lines, 160, "%s/lines", path);
+    unlink(lines);
+}
+
+static void events_are_tried_again(void **state)
+{
+    char lines[160];
+
+    make_volume(&H, lines);
+    host_function(&H, "ev", APPENDER, APPENDER_SPEC);
+    send_event(&H, "ev", "{\"n\":1,\"fail\":2}");
+    for (int i = 0; i < 80 && count_lines(lines) < 3; i++)
+        host_sleep(&H, 50);
+    host_sleep(&H, 400);
+    assert_int_equal(count_lines(lines), 3);
+    assert_int_equal(meter_int("ev", "async_retries"), 2);
+    functions_remove(H.fs, "default", "ev");
+}
+
+/* kill -9 right after the acknowledgement; the next life runs the event. */
+static void events_survive_kill(void **state)
+{
+    struct functions_options o = {.retry_ms = {100, 200}};
+    struct host h = {0};
+    char lines[160];
+    struct err err;
+    int status;
+    pid_t pid;
+
+    snprintf(h.state, sizeof h.state, "/tmp/tandem-fn-XXXXXX");
+    assert_non_null(mkdtemp(h.state));
+    chmod(h.state, 0755);
+    make_volume(&h, lines);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (host_start(&h, &o, &err) < 0)
+            _exit(9);
+        host_function(&h, "ev", "import time\ntime.sleep(3)\n", APPENDER_SPEC);
+        send_event(&h, "ev", "{\"n\":1}");
+        send_event(&h, "ev", "{\"n\":2}");
+        kill(getpid(), SIGKILL);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_function(&h, "ev", APPENDER, APPENDER_SPEC);
+    for (int i = 0; i < 80 && count_lines(lines) < 2; i++)
+        host_sleep(&h, 50);
+    assert_int_equal(count_lines(lines), 2);
+    host_stop(&h);
+    host_remove(&h);
+}
+
+static void hostile_zips_are_refused(void **state)
+{
+    static const struct {
+        const char *name;
+        int type; /* of the entry */
+        const char *link;
+    } rows[] = {{"/etc/x", AE_IFREG, NULL}, {"../x", AE_IFREG, NULL}, {"a/../../x", AE_IFREG, NULL},
+                {"l", AE_IFLNK, "/etc/passwd"}, {"l", AE_IFLNK, "../../x"}};
+    struct err err;
+    char sha[CODE_HEX];
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct archive *ar = archive_write_new();
+        struct archive_entry *e = archive_entry_new();
+        struct buf zip = {0};
+
+        archive_write_set_format_zip(ar);
+        archive_write_open(ar, &zip, NULL, host_zip_write, NULL);
+        archive_entry_set_pathname(e, rows[i].name);
+        archive_entry_set_filetype(e, (unsigned)rows[i].type);
+        archive_entry_set_perm(e, 0644);
+        archive_entry_set_size(e, 0);
+        if (rows[i].link)
+            archive_entry_set_symlink(e, rows[i].link);
+        archive_write_header(ar, e);
+        archive_entry_free(e);
+        archive_write_close(ar);
+        archive_write_free(ar);
+        assert_int_equal(code_put(H.state, zip.p, zip.n, sha, &err), -1);
+        assert_int_equal(err.code, ERR_INVALID_ARGUMENT);
+        buf_done(&zip);
+    }
+    assert_int_equal(code_put(H.state, "no zip at all, but long enough to look at", 41, sha, &err), -1);
+    assert_int_equal(err.code, ERR_INVALID_ARGUMENT);
+    assert_int_equal(code_put(H.state, "", 0, sha, &err), -1);
+    /* a bomb: 300 MB of zeros */
+    {
+        struct archive *ar = archive_write_new();
+        struct archive_entry *e = archive_entry_new();
+        struct buf zip = {0};
+        char *zeros = calloc(1, 1 << 20);
+
+        archive_write_set_format_zip(ar);
+        archive_write_open(ar, &zip, NULL, host_zip_write, NULL);
+        archive_entry_set_pathname(e, "zeros");
+        archive_entry_set_filetype(e, AE_IFREG);
+        archive_entry_set_perm(e, 0644);
+        archive_entry_set_size(e, 300 << 20);
+        archive_write_header(ar, e);
+        for (int i = 0; i < 300; i++)
+            archive_write_data(ar, zeros, 1 << 20);
+        archive_entry_free(e);
+        archive_write_close(ar);
+        archive_write_free(ar);
+        free(zeros);
+        assert_int_equal(code_put(H.state, zip.p, zip.n, sha, &err), -1);
+        assert_int_equal(err.code, ERR_TOO_LARGE);
+        buf_done(&zip);
+    }
+}
+
+static void runtimes_that_are_not_here(void **state)
+{
+    struct answer a;
+    struct err err;
+
+    assert_int_equal(function_runtime_check("python3.11", &err), 0);
+    assert_int_equal(function_runtime_check("cobol", &err), -1);
+    assert_int_equal(err.code, ERR_NOT_IMPLEMENTED);
+    once("cobol", "x = 1\n", "\"runtime\":\"cobol\"", "{}", &a);
+    assert_int_equal(a.err.code, ERR_NOT_IMPLEMENTED);
+    answer_done(&a);
+    host_put(&H, "nocode", "0000000000000000000000000000000000000000000000000000000000000000", "");
+    host_call(&H, "nocode", "{}", &a);
+    assert_int_equal(a.err.code, ERR_UNAVAILABLE);
+    answer_done(&a);
+    functions_remove(H.fs, "default", "nocode");
+}
+
 static int set_up(void **state)
 {
-    struct functions_options o = {0};
+    struct functions_options o = {.keep_ms = 500, .zygote_keep_ms = 800, .retry_ms = {100, 200}};
     struct err err;
 
     if (host_start(&H, &o, &err) < 0) {
@@ -36,6 +583,16 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
+    struct functions_options o = {0};
+    struct err err;
+    int64_t before = meter_int("rare", "requests");
+
+    host_stop(&H);
+    /* the meter is there again in the next life */
+    if (host_start(&H, &o, &err) < 0)
+        return -1;
+    if (meter_int("rare", "requests") != before)
+        return -1;
     host_stop(&H);
     host_remove(&H);
     return 0;
@@ -44,7 +601,22 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hello),
+        cmocka_unit_test(hostile_zips_are_refused),
+        cmocka_unit_test(answers_cold_and_warm),
+        cmocka_unit_test(context_is_whole),
+        cmocka_unit_test(errors_are_the_platforms),
+        cmocka_unit_test(bad_events_are_refused),
+        cmocka_unit_test(sandbox_is_closed),
+        cmocka_unit_test(limits_stop_only_their_own),
+        cmocka_unit_test(odd_handlers_are_survived),
+        cmocka_unit_test(packages_and_folders_work),
+        cmocka_unit_test(volumes_are_shared),
+        cmocka_unit_test(concurrency_has_its_limits),
+        cmocka_unit_test(new_code_takes_over),
+        cmocka_unit_test(nobody_calls_nothing_runs),
+        cmocka_unit_test(events_are_tried_again),
+        cmocka_unit_test(events_survive_kill),
+        cmocka_unit_test(runtimes_that_are_not_here),
     };
 
     if (geteuid() != 0) {

@@ -14,6 +14,7 @@ enum { EXIT_USAGE = 2 };
 /* One instance = one state folder. Options given on the command line win over what the running
  * (or last) instance of that folder wrote into STATE/instance.json, which wins over defaults. */
 struct cli_opts {
+    struct arena *arena; /* holds every text that is no literal and not of argv */
     const char *state;   /* absolute */
     char id[9];          /* 8 hex digits derived from state: in names of cgroups, links, tables */
     int api_port, gateway_port, aws_port;

@@ -87,9 +87,10 @@ int main(int argc, char **argv)
         argc--;
         argv++;
         rc = c->own_words ? opts_parse_state(&o, &argc, argv) : opts_parse(&o, argc, argv);
-        if (rc)
-            return rc;
-        return o.help ? help(c) : c->run(&o, argc, argv);
+        if (!rc)
+            rc = o.help ? help(c) : c->run(&o, argc, argv);
+        arena_free(o.arena);
+        return rc;
     }
     complain(EXIT_USAGE, "there is no command '%s'; 'tandem help' lists them", word);
     return EXIT_USAGE;

@@ -134,21 +134,20 @@ static int read_words(struct cli_opts *o, int argc, char **argv)
 }
 
 /* The state folder as one absolute path, whether it exists or not. */
-static const char *absolute(const char *path)
+static const char *absolute(struct arena *a, const char *path)
 {
     char resolved[PATH_MAX], *cwd;
 
     if (realpath(path, resolved))
-        return xstrdup(resolved);
+        return arena_strdup(a, resolved);
     if (path[0] == '/')
         return path;
     cwd = getcwd(resolved, sizeof resolved);
-    return cwd ? xasprintf("%s/%s", cwd, path) : path;
+    return cwd ? arena_printf(a, "%s/%s", cwd, path) : path;
 }
 
 static void take_saved(struct cli_opts *o, const struct val *saved)
 {
-    /* a few bytes that live as long as the process */
     if (o->api_port < 0)
         o->api_port = (int)val_int_at(saved, "apiPort", 6443);
     if (o->gateway_port < 0)
@@ -158,23 +157,22 @@ static void take_saved(struct cli_opts *o, const struct val *saved)
     if (o->keep_alive_ms < 0)
         o->keep_alive_ms = (int)val_int_at(saved, "keepAliveMs", 10000);
     if (!o->pod_cidr)
-        o->pod_cidr = xstrdup(val_str_at(saved, "podCidr", "10.42.0.0/16"));
+        o->pod_cidr = arena_strdup(o->arena, val_str_at(saved, "podCidr", "10.42.0.0/16"));
     if (!o->node_name)
-        o->node_name = xstrdup(val_str_at(saved, "nodeName", ""));
+        o->node_name = arena_strdup(o->arena, val_str_at(saved, "nodeName", ""));
     if (!o->region)
-        o->region = xstrdup(val_str_at(saved, "region", "us-east-1"));
+        o->region = arena_strdup(o->arena, val_str_at(saved, "region", "us-east-1"));
 }
 
 static void opts_begin(struct cli_opts *o)
 {
-    *o = (struct cli_opts){.api_port = -1, .gateway_port = -1, .aws_port = -1, .keep_alive_ms = -1,
+    *o = (struct cli_opts){.arena = arena_new(), .api_port = -1, .gateway_port = -1, .aws_port = -1, .keep_alive_ms = -1,
                            .tail = -1, .service_cidr = "10.96.0.0/16"};
 }
 
 /* Fills what the command line left open from the instance's own file, then from defaults. */
 static int opts_complete(struct cli_opts *o)
 {
-    _auto_(arena_freep) struct arena *a = arena_new();
     struct val *saved = NULL;
     char host[65] = "localhost", path[PATH_MAX];
     struct err err;
@@ -183,21 +181,21 @@ static int opts_complete(struct cli_opts *o)
 
     if (!o->state)
         o->state = getenv("TANDEM_STATE");
-    o->state = absolute(str_empty(o->state) ? "/var/lib/tandem" : o->state);
+    o->state = absolute(o->arena, str_empty(o->state) ? "/var/lib/tandem" : o->state);
     if (strlen(o->state) > 80) /* a unix socket's path below it must fit into 107 bytes */
         return complain(EXIT_USAGE, "--state: the path is longer than 80 bytes: %s", o->state);
     snprintf(o->id, sizeof o->id, "%08x", str_hash(o->state, strlen(o->state)));
     snprintf(path, sizeof path, "%s/instance.json", o->state);
     text = fs_read(path, 1 << 20, &n, &err);
     if (text)
-        saved = json_parse(a, text, n, &err);
+        saved = json_parse(o->arena, text, n, &err);
     free(text);
     take_saved(o, saved);
     if (str_empty(o->node_name)) {
         gethostname(host, sizeof host - 1);
         for (char *p = host; *p; p++)
             *p = *p >= 'A' && *p <= 'Z' ? (char)(*p - 'A' + 'a') : *p;
-        o->node_name = xstrdup(host);
+        o->node_name = arena_strdup(o->arena, host);
     }
     return 0;
 }

@@ -335,9 +335,9 @@ static int field_attr(struct loader *l, struct field *f, struct span w)
     if (w.p[0] == '#') {
         char *end;
         f->proto = (uint16_t)strtoul(w.p + 1, &end, 10);
-        if (*end == '.') {
-            f->proto_outer = f->proto;
-            f->proto = (uint16_t)strtoul(end + 1, NULL, 10);
+        for (int shift = 0; *end == '.'; shift += 8) {
+            f->proto_outer |= (uint16_t)(f->proto << shift);
+            f->proto = (uint16_t)strtoul(end + 1, &end, 10);
         }
         return 0;
     }

@@ -52,7 +52,8 @@ struct field {
     uint16_t name_n;
     uint16_t flags;
     uint16_t proto;       /* protobuf number, 0: none */
-    uint16_t proto_outer; /* number of the inlined message it lies in, 0: none */
+    uint16_t proto_outer; /* the inlined messages it lies in: outermost number in the low byte, the
+                           * next one in the high byte; 0: none */
     const char *merge_key; /* strategic merge, NULL: none */
     const struct rule *rules;
     const struct val *def; /* default, NULL: none */

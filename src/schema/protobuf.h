@@ -1,0 +1,21 @@
+/* schema/protobuf.h - application/vnd.kubernetes.protobuf by the description of the kinds.
+ *
+ * A body is the four bytes "k8s\0" and a runtime.Unknown {typeMeta 1 {apiVersion 1, kind 2}, raw 2,
+ * contentEncoding 3, contentType 4} whose raw is the message. Numbers come from the kinds' text.
+ * Decoding gives a tree as JSON would have given it (schema_decode brings it into normal form);
+ * encoding writes fields in ascending order, absent ones not at all. */
+#pragma once
+
+#include "base/buf.h"
+#include "schema/schema.h"
+
+/* Does the body begin as one? */
+bool protobuf_is(const char *p, size_t n);
+/* The tree, with apiVersion and kind; the kind is one of the registry or a type that requests use
+ * (DeleteOptions, Scale, Eviction, TokenRequest, ...). INVALID_ARGUMENT when it cannot be read. */
+struct val *protobuf_read(const struct schema *s, struct arena *a, const char *p, size_t n,
+                          struct err *err) _must_check_;
+/* An object (or list: "PodList" of a described item kind; or Status) with its envelope. NOT_FOUND
+ * when its kind is not described (custom resources have no protobuf form). */
+int protobuf_write(const struct schema *s, struct buf *b, const struct val *v, struct err *err)
+    _must_check_;

@@ -73,6 +73,8 @@ struct val *stats_summary(struct node *n, struct arena *a);
 
 /* proxy.c: services and DNS from the API's objects into src/network */
 int proxy_start(struct node *n, struct err *err);
+struct net *network_open(struct node *n, struct err *err);
+int network_teardown(const char *state, const char *instance, const char *pod_cidr, const char *service_cidr, struct err *err);
 void proxy_pod_ports(struct node *n, struct pod *p, bool there); /* hostPort */
 
 /* ---- talking to a shim (link.c) ----------------------------------------------------------------- */

@@ -67,7 +67,7 @@ static void try_over(struct probe_try *t, bool ok, const char *why)
     struct pod *pod;
     struct ctr *c = NULL;
     void (*done)(struct ctr *, bool) = t->hook_done;
-    char text[256];
+    char text[600];
 
     snprintf(text, sizeof text, "%s", why);
     if (done) {
@@ -167,7 +167,7 @@ static void try_exec(struct probe_try *t, struct ctr *c, const struct val *spec)
 static void fetched(const struct http_answer *a, char *body, size_t n, const struct err *err, void *arg)
 {
     struct probe_try *t = arg;
-    char why[200];
+    char why[600];
 
     (void)n;
     t->call = NULL;

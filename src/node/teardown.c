@@ -1,5 +1,6 @@
 /* After the node process: everything that its pods have on this machine. Works from what lies in
  * STATE/pods and in the groups, so it does not matter how that process ended. */
+#include "codec/json.h"
 #include "env/fs.h"
 #include "node/node_int.h"
 #include "sandbox/shim.h"
@@ -35,7 +36,7 @@ static void stop_shim(const char *dir)
 
 static void unmount_below(const char *dir)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX + 300];
     struct dirent *e;
     DIR *d = opendir(dir);
 
@@ -51,9 +52,13 @@ static void unmount_below(const char *dir)
 
 int node_teardown(const char *state, const char *instance, struct err *err)
 {
+
+    _auto_(arena_freep) struct arena *a = arena_new();
     struct cgroup_host h;
-    char path[PATH_MAX];
+    char path[PATH_MAX], *text;
+    const struct val *saved = NULL;
     struct dirent *e;
+    size_t n;
     DIR *d;
 
     snprintf(path, sizeof path, "%s/pods", state);
@@ -81,5 +86,11 @@ int node_teardown(const char *state, const char *instance, struct err *err)
     snprintf(path, sizeof path, "%s/pods", state);
     if (fs_remove_tree(path, err) < 0)
         return err_wrap(err, "remove %s", path);
-    return network_teardown(state, instance, err);
+    snprintf(path, sizeof path, "%s/instance.json", state);
+    text = fs_read(path, 1 << 20, &n, err);
+    if (text)
+        saved = json_parse(a, text, n, err);
+    free(text);
+    return network_teardown(state, instance, val_str_at(saved, "podCidr", "10.42.0.0/16"),
+                            val_str_at(saved, "serviceCidr", "10.96.0.0/16"), err);
 }

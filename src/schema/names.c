@@ -285,7 +285,7 @@ static const char *quantity_positive(const char *s)
 {
     double v;
 
-    return !quantity_parse(s, &v) || v < 0 ? "must be greater than or equal to 0" : NULL;
+    return !schema_quantity_parse(s, &v) || v < 0 ? "must be greater than or equal to 0" : NULL;
 }
 
 /* "25%" only: for int-or-strings the engine checks numbers by min and max. */

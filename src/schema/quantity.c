@@ -149,7 +149,7 @@ static char *write_nano(struct arena *a, i128 v, enum family f)
     return arena_strdup(a, out);
 }
 
-bool quantity_parse(const char *s, double *ret_value)
+bool schema_quantity_parse(const char *s, double *ret_value)
 {
     i128 v;
     enum family f;
@@ -192,7 +192,7 @@ double quantity_num(const struct val *v, double otherwise)
     return val_nano(v, &n) ? (double)n / 1e9 : otherwise;
 }
 
-int64_t quantity_milli(const struct val *v, int64_t otherwise)
+int64_t schema_quantity_milli(const struct val *v, int64_t otherwise)
 {
     i128 n;
 

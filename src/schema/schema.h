@@ -207,9 +207,9 @@ const char *name_path_segment(const char *s);   /* RBAC names: no "/", no "%", n
 
 /* Quantities ("500m", "1Gi"). parse: value in 1e-9 units would overflow, so the value comes as a
  * double and, when whole, as an integer. */
-bool quantity_parse(const char *s, double *ret_value);
+bool schema_quantity_parse(const char *s, double *ret_value);
 double quantity_num(const struct val *v, double otherwise); /* string or number */
-int64_t quantity_milli(const struct val *v, int64_t otherwise); /* rounded up */
+int64_t schema_quantity_milli(const struct val *v, int64_t otherwise); /* rounded up */
 char *quantity_canonical(struct arena *a, const char *s); /* "1000m" -> "1"; NULL: no quantity */
 /* Sum in canonical form, format of the first: for quotas and usage. */
 char *quantity_add(struct arena *a, const char *x, const char *y);

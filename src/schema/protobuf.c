@@ -63,8 +63,7 @@ static int take_item(struct reader *r, struct in *in, struct item *it)
         return 0;
     if (!take_varint(in, &tag) || !(tag >> 3) || (tag >> 3) > FIELD_NUMBER_MAX)
         return bad(r, "a tag is broken");
-    it->number = (uint32_t)(tag >> 3);
-    it->wire = (enum wire)(tag & 7);
+    *it = (struct item){.number = (uint32_t)(tag >> 3), .wire = (enum wire)(tag & 7)};
     switch (it->wire) {
     case WIRE_VARINT:
         return take_varint(in, &it->v) ? 1 : bad(r, "a number is broken");
@@ -177,6 +176,7 @@ static int read_raw(struct reader *r, struct in in, struct val *to)
 static int read_time(struct reader *r, const struct item *it, bool micro, struct val *to)
 {
     struct item small[4];
+    int64_t seconds;
 
     if (take_small(r, it->bytes, small) < 0)
         return -1;
@@ -184,7 +184,10 @@ static int read_time(struct reader *r, const struct item *it, bool micro, struct
         to->type = VAL_NULL;
         return 0;
     }
-    *to = *val_lit(r->a, time_text(r->a, (int64_t)small[1].v * 1000000 + (int64_t)small[2].v / 1000, micro));
+    seconds = (int64_t)small[1].v;
+    if (seconds < -62135596800 || seconds > 253402300799 || small[2].v > 999999999)
+        return bad(r, "a time outside the years 1 to 9999");
+    *to = *val_lit(r->a, time_text(r->a, seconds * 1000000 + (int64_t)small[2].v / 1000, micro));
     return 0;
 }
 

@@ -279,7 +279,8 @@ char *version_config(struct version *v, struct arena *a)
 
     val_put_str(a, c, "root", fs->root);
     val_put_str(a, c, "code", v->folder);
-    val_put_bool(a, c, "compile", access(compiled, F_OK) < 0);
+    v->compile_wanted = access(compiled, F_OK) < 0;
+    val_put_bool(a, c, "compile", v->compile_wanted);
     val_put_int(a, c, "uid", UID_FIRST + v->f->id);
     val_put_int(a, c, "tmp_mb", v->tmp_mb);
     val_put_str(a, c, "handler", v->handler);
@@ -532,6 +533,13 @@ static void clean_cgroups(struct functions *fs)
         cgroup_wait_empty(&fs->cgroups, "functions", 2000);
     if (cgroup_remove(&fs->cgroups, "functions", &err) < 0)
         LOG(WARN, "function", "did=clean-cgroups error=\"%s\"", err.msg);
+    /* ours is the last one when no pod is left; else this does nothing */
+    for (int i = 0; i < CGROUP_HIERARCHIES; i++)
+        if (fs->cgroups.mount[i][0]) {
+            _auto_(freep) char *top = xasprintf("%s/%s", fs->cgroups.mount[i], fs->cgroups.top);
+
+            rmdir(top);
+        }
 }
 
 static char *dup0(const char *s, const char *otherwise)

@@ -133,6 +133,7 @@ struct instance {
     bool inited; /* its module is loaded */
     struct list limit_link; /* functions.to_limit: its cpu limit is still to be set */
     int sock, log; /* -1: closed */
+    int theirs[ZYGOTE_FDS_MAX], theirs_n, groups_n; /* descriptors for the zygote, until it is asked */
     int handles;   /* uv handles not yet closed */
     uv_poll_t sock_poll, log_poll;
     uv_timer_t timer; /* the deadline of the call */
@@ -212,6 +213,10 @@ int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, 
 void zygotes_reap(struct functions *fs);
 
 /* instance.c */
+/* In two steps, so that the first call lies in the socket before anything wakes up: made (it may
+ * be sent to), then launched. -1: it ends by itself, a call sent to it is the caller's again. */
+struct instance *instance_make(struct version *v, bool compiler, struct err *err);
+int instance_launch(struct instance *i, struct err *err);
 struct instance *instance_fork(struct version *v, bool compiler, struct err *err);
 /* Sends the call. -1: the instance is dead, the call still the caller's. */
 int instance_send(struct instance *i, struct call *c, const void *payload, size_t n);

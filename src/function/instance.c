@@ -458,6 +458,7 @@ int instance_send(struct instance *i, struct call *c, const void *payload, size_
         iov[m.msg_iovlen++] = (struct iovec){(void *)payload, n};
     for (size_t k = 0; k < m.msg_iovlen; k++)
         total += iov[k].iov_len;
+    c->sent_us = now_us(); /* before: the one who is woken may take our core at once */
     sent = sendmsg(i->sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && errno != EAGAIN) {
         instance_kill(i);
@@ -465,7 +466,6 @@ int instance_send(struct instance *i, struct call *c, const void *payload, size_
     }
     i->state = INSTANCE_BUSY;
     i->call = c;
-    c->sent_us = now_us();
     if ((size_t)MAX(sent, (ssize_t)0) < total) { /* the rest follows as the instance reads */
         size_t skip = (size_t)MAX(sent, (ssize_t)0);
 
@@ -491,6 +491,17 @@ static void random_hex(char out[36])
     ASSERT(getrandom(b, sizeof b, 0) == sizeof b);
     for (int k = 0; k < 16; k++)
         snprintf(out + 2 * k, 3, "%02x", b[k]);
+}
+
+/* As CloudWatch names the log stream of an execution environment. */
+static void stream_name(char *out, size_t n, const struct version *v, const char *hex)
+{
+    char day[32];
+
+    wall_text(wall_ms(), day);
+    day[4] = day[7] = '/';
+    day[10] = 0;
+    snprintf(out, n, "%.10s/[%.24s]%.32s", day, v->shown, hex);
 }
 
 static int open_ends(struct instance *i, int theirs[2], struct err *err)
@@ -553,59 +564,83 @@ static void instance_add(struct instance *i)
     buf_init(&i->in, INSTANCE_FRAME_MAX + sizeof(struct instance_frame));
 }
 
-struct instance *instance_fork(struct version *v, bool compiler, struct err *err)
+/* What the zygote needs for the fork, held until it is asked. */
+static void close_theirs(struct instance *i)
+{
+    for (int k = 0; k < i->theirs_n; k++)
+        if (k < 2 + i->groups_n)
+            close(i->theirs[k]); /* the network namespace's stays the pool's */
+    i->theirs_n = 0;
+}
+
+struct instance *instance_make(struct version *v, bool compiler, struct err *err)
 {
     struct functions *fs = v->f->fs;
     struct instance *i = xcalloc(1, sizeof *i);
-    struct zygote_ask ask = {.what = compiler ? ASK_COMPILE : ASK_FORK, .cpu = -1};
-    int theirs[2] = {-1, -1}, groups[CGROUP_FDS], fds[ZYGOTE_FDS_MAX], fds_n = 0, ret = -1;
+    int groups[CGROUP_FDS], ns;
+    struct err e;
 
     i->v = v;
     i->sock = i->log = -1;
     i->compiler = compiler;
-    i->slot = ask.slot = ++fs->slot_next;
+    i->slot = ++fs->slot_next;
     i->asked_us = now_us();
     random_hex(i->stream);
-    memcpy(ask.stream, i->stream, sizeof ask.stream);
-    for (int k = 0; k < CGROUP_FDS; k++)
-        groups[k] = -1;
-    if (open_ends(i, theirs, err) < 0 || (fs->has_cgroups && make_cgroup(i, groups, err) < 0))
-        goto out;
-    fds[fds_n++] = theirs[0];
-    fds[fds_n++] = theirs[1];
-    for (int k = 0; k < CGROUP_FDS; k++)
-        if (groups[k] >= 0)
-            fds[fds_n++] = groups[k];
-    ask.cgroup_n = (uint16_t)(fds_n - 2);
+    if (open_ends(i, i->theirs, err) < 0)
+        goto failed;
+    i->theirs_n = 2;
+    if (fs->has_cgroups) {
+        if (make_cgroup(i, groups, err) < 0)
+            goto failed;
+        for (int k = 0; k < CGROUP_FDS; k++)
+            if (groups[k] >= 0) {
+                i->theirs[i->theirs_n++] = groups[k];
+                i->groups_n++;
+            }
+    }
     if (fs->net && !compiler) {
         snprintf(i->net_name, sizeof i->net_name, "fn-%u", i->slot);
-        int ns = functions_net_take(fs, i->net_name, err);
-
+        ns = functions_net_take(fs, i->net_name, err);
         if (ns < 0)
-            goto out;
+            goto failed;
         i->net_owner = i->net_name;
-        fds[fds_n++] = ns;
-        ask.net = 1;
+        i->theirs[i->theirs_n++] = ns;
     }
-    if (zygote_ask(v, &ask, fds, fds_n, err) < 0)
-        goto out;
     instance_add(i);
-    ret = 0;
-out:
-    closep(&theirs[0]);
-    closep(&theirs[1]);
-    cgroup_close_fds(groups);
-    if (ret < 0) {
-        struct err e;
-
-        closep(&i->sock);
-        closep(&i->log);
-        if (i->has_cgroup)
-            (void)!cgroup_remove(&fs->cgroups, i->cgroup, &e);
-        if (i->net_owner)
-            functions_net_give(fs, i->net_owner);
-        free(i);
-        return NULL;
-    }
     return i;
+failed:
+    close_theirs(i);
+    closep(&i->sock);
+    closep(&i->log);
+    if (i->has_cgroup)
+        (void)!cgroup_remove(&fs->cgroups, i->cgroup, &e);
+    if (i->net_owner)
+        functions_net_give(fs, i->net_owner);
+    free(i);
+    return NULL;
+}
+
+int instance_launch(struct instance *i, struct err *err)
+{
+    struct zygote_ask ask = {.what = i->compiler ? ASK_COMPILE : ASK_FORK, .slot = i->slot, .cpu = -1,
+                             .cgroup_n = (uint16_t)i->groups_n, .net = i->net_owner != NULL};
+    int ret;
+
+    stream_name(ask.stream, sizeof ask.stream, i->v, i->stream);
+    ret = zygote_ask(i->v, &ask, i->theirs, i->theirs_n, err);
+    close_theirs(i);
+    if (ret < 0) {
+        i->v->starting_n -= i->v->starting_n > 0;
+        i->call = NULL; /* still the caller's */
+        uv_timer_stop(&i->timer);
+        instance_exited(i, SIGKILL, 0);
+    }
+    return ret;
+}
+
+struct instance *instance_fork(struct version *v, bool compiler, struct err *err)
+{
+    struct instance *i = instance_make(v, compiler, err);
+
+    return i && instance_launch(i, err) == 0 ? i : NULL;
 }

@@ -144,6 +144,16 @@ static int give(struct instance *i, struct call *c, const void *payload, size_t 
     return 0;
 }
 
+/* It had left the waiting room for an instance that never came to be. */
+static void wait_again(struct call *c, const void *payload, size_t n)
+{
+    if (c->payload == payload && payload) {
+        list_push_front(&c->f->waiting, &c->link);
+        c->f->waiting_n++;
+        c->f->fs->waiting++;
+    }
+}
+
 /* 1: somebody has it; 0: it must wait; -1: it cannot be served, err says why. */
 static int try_serve(struct version *v, struct call *c, const void *payload, size_t n, struct err *err)
 {
@@ -154,10 +164,16 @@ static int try_serve(struct version *v, struct call *c, const void *payload, siz
             return 1;
     if (v->zygote != ZYGOTE_READY || v->starting_n >= STARTING_MAX)
         return 0;
-    i = instance_fork(v, false, err);
+    i = instance_make(v, false, err);
     if (!i)
         return v->instances_n ? 0 : -1; /* out of something: who is at work will be free again */
-    return give(i, c, payload, n) == 0 ? 1 : 0;
+    if (give(i, c, payload, n) < 0)
+        return 0;
+    if (instance_launch(i, err) < 0) {
+        wait_again(c, payload, n);
+        return v->instances_n > 1 ? 0 : -1;
+    }
+    return 1;
 }
 
 void pool_feed(struct function *f)

@@ -26,7 +26,7 @@ struct zygote_ask {
     int32_t cpu;       /* -1: any; else the core to stay on */
     uint16_t cgroup_n; /* descriptors */
     uint16_t net;      /* 1: a network namespace follows */
-    char stream[36];   /* 32 hex: the instance's name in logs */
+    char stream[80];   /* the instance's log stream: 2026/01/02/[$LATEST]32hex */
 };
 
 enum zygote_tell_what { TELL_READY = 1, TELL_FORKED, TELL_EXIT, TELL_FAILED };

@@ -20,13 +20,15 @@ import importlib
 import importlib.util
 import linecache
 import logging
+import marshal
 import re
 import traceback
 
-FORK, COMPILE = 1, 3
+FORK, COMPILE, COMPILED, AHEAD = 1, 3, 100, 101
 INVOKE, RESULT, INITED = 1, 2, 3
 OK, ERROR, INIT_ERROR, BAD_EVENT = 0, 1, 2, 3
 FRAME = struct.Struct("=IBBHHHIQQQQ")  # struct instance_frame
+INFO = struct.Struct("=Q80s")  # z_info of zygote.c
 RESPONSE_MAX = 6 * 1024 * 1024 + 100
 MODE_PRIVATE, MODE_RDONLY, MODE_NOSUID, MODE_NODEV, MODE_NOEXEC = 1 << 18, 1, 2, 4, 8
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
@@ -34,6 +36,8 @@ TASK = "/var/task"
 
 lib = None
 config = None
+prepared = None
+info = None
 
 
 def load_lib(path):
@@ -48,15 +52,14 @@ def load_lib(path):
         ("z_ready", ctypes.c_int, []),
         ("z_failed", None, [ctypes.c_char_p, ctypes.c_int]),
         ("z_next", ctypes.c_int, []),
-        ("z_before", ctypes.c_int, []),
-        ("z_after", None, [ctypes.c_int]),
-        ("z_enter", ctypes.c_uint64, []),
-        ("z_stream", ctypes.c_char_p, []),
+        ("z_own_mappings", None, []),
         ("z_max_rss_kb", ctypes.c_uint64, []),
     ):
         f = getattr(lib, name)
         f.restype = res
         f.argtypes = args
+    global info
+    info = (ctypes.c_char * INFO.size).in_dll(lib, "z_info")
 
 
 # ---- the root of the function --------------------------------------------------------------------
@@ -319,6 +322,48 @@ def log_error(kind, message, trace):
     print(text)
 
 
+class Prepared:
+    """The handler's module as far as it goes without running it: found, its bytes read."""
+
+    def __init__(self, name, path, bytecode, source):
+        self.name, self.path, self.bytecode, self.source = name, path, bytecode, source
+        self.spec = importlib.util.spec_from_file_location(name, path)
+        self.module = importlib.util.module_from_spec(self.spec)
+
+    def load(self):
+        if self.bytecode:
+            code = marshal.loads(memoryview(self.bytecode)[16:])
+        else:
+            code = compile(self.source, self.path, "exec", dont_inherit=True)
+        sys.modules[self.name] = self.module
+        exec(code, self.module.__dict__)
+        return self.module
+
+
+def read_module():
+    """The usual case, a module that is a file of the code's top folder: what the import system
+    would do for it each time is done here once for all instances."""
+    global prepared
+    name = config["handler"].rpartition(".")[0]
+    path = f"{TASK}/{name}.py"
+    if not name.isidentifier() or name in sys.modules or name in sys.builtin_module_names or os.path.isdir(f"{TASK}/{name}"):
+        return
+    try:
+        with open(path, "rb") as f:
+            source = f.read(1 << 22)
+    except OSError:
+        return
+    bytecode = None
+    try:
+        with open(importlib.util.cache_from_source(path), "rb") as f:
+            bytecode = f.read(1 << 22)
+        if bytecode[:4] != importlib.util.MAGIC_NUMBER or bytecode[4:8] != b"\1\0\0\0":  # ours are unchecked
+            bytecode = None
+    except OSError:
+        pass
+    prepared = Prepared(name, path, bytecode, source)
+
+
 def load_handler(name):
     try:
         module_name, function_name = name.rsplit(".", 1)
@@ -328,7 +373,7 @@ def load_handler(name):
     if module_name.split(".")[0] in sys.builtin_module_names:
         raise InitError("Runtime.BuiltInModuleConflict", f"Cannot use built-in module {module_name} as a handler module")
     try:
-        module = importlib.import_module(module_name)
+        module = prepared.load() if prepared else importlib.import_module(module_name)
     except ImportError as e:
         raise InitError("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {e}")
     except SyntaxError as e:
@@ -446,11 +491,15 @@ def run(handler, invoke_id, arn, client_context, deadline, body, came_us):
     return OK, data
 
 
-def serve(ready_us):
+def serve(ahead):
     global request_id
+    ready_us, stream = INFO.unpack(info)
+    if "random" in sys.modules:
+        sys.modules["random"].seed()  # all instances are forks of one process
+    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
+    if ahead:
+        warm_up(1)  # takes its copies of the pages that a request will touch while nobody waits
     gc.enable()
-    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = time.strftime("%Y/%m/%d/", time.gmtime()) + f"[{config['version']}]" + lib.z_stream().decode()
-    os.chdir(TASK)
     handler = None
     while True:
         got = receive()
@@ -467,8 +516,21 @@ def serve(ready_us):
         result, data = run(handler, request_id, arn, client_context, deadline, body, came_us)
         flush()
         send(result, number, data, init_us, ready_us)
-        if result == OK and len(data) > 65536:
-            del data, body, got
+
+
+def warm_up(rounds):
+    """What a request goes through, without one: in the zygote so often that the interpreter has
+    made up its mind about this code (it writes into it until then)."""
+    text = b"1234567812345678arn"
+    frame = FRAME.pack(len(text) + 8, INVOKE, 0, 8, 8, 3, 0, 1, 0, 0, 0) + text + b'{"a": 1}'
+    code = marshal.dumps(compile("import json\nx = 1\ndef f(e, c):\n    return e\n", "<warm>", "exec"))
+    for _ in range(rounds):
+        number, deadline, came_us, (invoke_id, _, arn, client_context), body = receive(lambda fd, n: frame)
+        space = {}
+        exec(marshal.loads(code), space)
+        result, data = run(space["f"], invoke_id, arn, client_context, deadline, body, came_us)
+        flush()
+        send(result, number, data, 0, 0, lambda fd, data: len(data))
 
 
 def compile_all():
@@ -476,23 +538,9 @@ def compile_all():
     import compileall
     import py_compile
 
-    lib.z_enter()
     compileall.compile_dir(TASK, quiet=2, maxlevels=20, force=True,
                            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     os._exit(0)
-
-
-def child(what):
-    try:
-        if what == COMPILE:
-            compile_all()
-        serve(lib.z_enter())
-    except BaseException as e:
-        try:
-            os.write(2, f"driver: {type(e).__name__}: {e}\n".encode())
-        except OSError:
-            pass
-    os._exit(126)
 
 
 # ---- the zygote --------------------------------------------------------------------------------------
@@ -525,6 +573,8 @@ def main():
         load_ahead()
         sys.path_importer_cache.clear()
         importlib.invalidate_caches()
+        importlib.util.find_spec("nothing_of_this_name")  # fills the finders' caches of the folders
+        read_module()
         lib.z_config(config["uid"], config["tmp_mb"], b"169.254.0.1", b"/code/rw")
     except BaseException as e:
         lib.z_failed(f"{step}: {e}".encode()[:63], getattr(e, "errno", 0) or 22)
@@ -533,20 +583,26 @@ def main():
     gc.collect()
     gc.disable()
     gc.freeze()
+    warm_up(40)
+    lib.z_own_mappings()
     lib.z_ready()
     while True:
         what = lib.z_next()
         if what == 0:
             os._exit(0)
-        if lib.z_before() < 0:
+        if what == COMPILED:
+            read_module()
             continue
         try:
-            pid = os.fork()
-        except OSError as e:
-            pid = -e.errno
-        if pid == 0:
-            child(what)
-        lib.z_after(pid)
+            if what == COMPILE:
+                compile_all()
+            serve(what == AHEAD)
+        except BaseException as e:
+            try:
+                os.write(2, f"driver: {type(e).__name__}: {e}\n".encode())
+            except OSError:
+                pass
+        os._exit(126)
 
 
 if __name__ == "__main__":

@@ -243,7 +243,7 @@ void execs_dropped(struct pod *p); /* its shim is gone: all of them have ended *
 
 /* status.c */
 void pod_status_write(struct pod *p);
-const char *pod_phase(const struct pod *p);
+const char *node_pod_phase(const struct pod *p);
 
 /* volume.c */
 int volumes_init(struct pod *p);

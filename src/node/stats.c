@@ -54,7 +54,7 @@ static struct val *meter_row(struct pod *p, struct arena *a)
     val_put_int(a, v, "memory_request_bytes", total(p, "resources.requests.memory", false));
     val_put_int(a, v, "cpu_limit_milli", total(p, "resources.limits.cpu", true));
     val_put_int(a, v, "memory_limit_bytes", total(p, "resources.limits.memory", false));
-    val_put_str(a, v, "phase", pod_phase(p));
+    val_put_str(a, v, "phase", node_pod_phase(p));
     return v;
 }
 

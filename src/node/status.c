@@ -19,7 +19,7 @@ static bool init_done(const struct pod *p)
     return true;
 }
 
-const char *pod_phase(const struct pod *p)
+const char *node_pod_phase(const struct pod *p)
 {
     const char *told = val_str_at(obj_val(p->o), "status.phase", "Pending");
     uint32_t waiting = 0, over = 0, good = 0, mains = 0;
@@ -210,7 +210,7 @@ static struct val *conditions(struct pod *p, struct arena *a, const char *phase)
 static struct val *status_of(struct pod *p, struct arena *a)
 {
     struct val *s = val_map(a), *list, *one;
-    const char *phase = pod_phase(p);
+    const char *phase = node_pod_phase(p);
     bool any_init = false;
 
     int64_t generation = val_int_at(obj_meta(p->o), "generation", 0);

@@ -77,7 +77,7 @@ static void leave(struct queue *q, struct waiting *w)
 
 /* ---- the queue ---- */
 
-void queue_put(struct queue *q, const struct obj *pod, int64_t now_ms, bool changed)
+void waitq_put(struct queue *q, const struct obj *pod, int64_t now_ms, bool changed)
 {
     struct waiting *w = map_get(&q->by_uid, pod->uid);
     const struct obj *was;
@@ -160,7 +160,7 @@ void queue_stir(struct queue *q, int64_t now_ms)
     LIST_EACH(&q->unfit, l) {
         struct waiting *w = list_entry(l, struct waiting, link);
 
-        queue_put(q, w->pod, now_ms, true);
+        waitq_put(q, w->pod, now_ms, true);
     }
 }
 

@@ -33,7 +33,7 @@ struct queue {
 void queue_init(struct queue *q);
 void queue_done(struct queue *q);
 /* New, or changed (then an unfit one is tried again). */
-void queue_put(struct queue *q, const struct obj *pod, int64_t now_ms, bool changed);
+void waitq_put(struct queue *q, const struct obj *pod, int64_t now_ms, bool changed);
 void queue_drop(struct queue *q, const char *uid);
 struct waiting *queue_first(struct queue *q); /* stays in the queue: queue_drop or queue_unfit it */
 void queue_unfit(struct queue *q, struct waiting *w, int64_t now_ms);

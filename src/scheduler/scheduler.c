@@ -67,7 +67,7 @@ static void pod_news(struct scheduler *s, const struct obj *was, const struct ob
     if (cache_pod(&s->cache, pod))
         stir(s);
     if (is_ours(s, pod)) {
-        queue_put(&s->queue, pod, env_now_ms(s->env), pod_differs(was, pod));
+        waitq_put(&s->queue, pod, env_now_ms(s->env), pod_differs(was, pod));
         go_on(s);
     } else {
         queue_drop(&s->queue, pod->uid);

@@ -83,6 +83,7 @@ struct api_response {
     int64_t revision;             /* tell nobody outside before this one is durable */
     const char *const *warnings;  /* texts for Warning headers, NULL-terminated; may be NULL */
     const char *retry_after;      /* seconds for Retry-After, or NULL */
+    const char *etag;             /* or NULL */
 };
 typedef void api_done_fn(void *arg, const struct api_response *resp);
 
@@ -95,15 +96,16 @@ void api_response_text(struct buf *b, const struct api_response *resp);
 /* For a status >= 300: code and message as an err. Gives back 0 for others. */
 int api_response_err(const struct api_response *resp, struct err *err);
 
-/* A watch. fn gets each event once, in order of revisions, from the loop, never from inside
- * api_watch_start(). `old` is the object before, or NULL. A false return stops and frees the watch.
- * For API_ERROR status is the Status document and the watch is over. The watch does not wait for
- * durability; event->revision says what a front must wait for. */
-enum api_event_type { API_ADDED, API_MODIFIED, API_DELETED, API_BOOKMARK, API_ERROR };
+/* A watch. fn gets each event once, in the order of revisions, from the loop, never from inside
+ * api_watch_start(). Events are durable when they come. A false return stops and frees the watch.
+ * After API_ERROR and API_END the watch is over; free it (or return false). The watch owns all it
+ * needs: the request may go. */
+enum api_event_type { API_ADDED, API_MODIFIED, API_DELETED, API_BOOKMARK, API_ERROR, API_END };
 struct api_event {
     enum api_event_type type;
-    const struct obj *obj;    /* ADDED, MODIFIED, DELETED; sealed */
-    const struct val *status; /* BOOKMARK (the document) and ERROR */
+    const struct obj *obj; /* ADDED, MODIFIED, DELETED: as stored; borrowed for the call */
+    const struct val *val; /* the document to show, when it is not obj as stored: another version,
+                              a Table, a bookmark, the Status of an ERROR */
     int64_t revision;
 };
 typedef bool api_event_fn(void *arg, const struct api_event *event);
@@ -111,4 +113,4 @@ void api_watch_start(struct api_watch *w, api_event_fn *fn, void *arg);
 /* Stop reading (a slow reader); events wait in the store's history, not in memory of the watch.
  * A reader that stays behind what the history keeps gets API_ERROR 410. */
 void api_watch_pause(struct api_watch *w, bool paused);
-void *api_watch_free(struct api_watch *w); /* at any time, also inside fn (then return true) */
+void *api_watch_free(struct api_watch *w); /* at any time but inside fn */

@@ -186,6 +186,14 @@ static void walk_rules(struct walk *w)
         w->s->each(w->s->arg, "rolebindings", w->ns, walk_binding, w);
 }
 
+bool rbac_rules_allow(const struct val *rules, const struct rbac_ask *ask)
+{
+    VAL_EACH(rules, rule)
+        if (rule_allows(rule, ask))
+            return true;
+    return false;
+}
+
 struct decide {
     const struct rbac_ask *ask;
     bool yes;
@@ -195,12 +203,8 @@ static bool decide_rules(void *arg, const struct val *rules)
 {
     struct decide *d = arg;
 
-    VAL_EACH(rules, rule)
-        if (rule_allows(rule, d->ask)) {
-            d->yes = true;
-            return false;
-        }
-    return true;
+    d->yes = rbac_rules_allow(rules, d->ask);
+    return !d->yes;
 }
 
 bool rbac_allows(const struct rbac_source *s, const struct auth_user *u, const struct rbac_ask *ask)
@@ -232,14 +236,6 @@ static bool add_rules(void *arg, const struct val *rules)
     return true;
 }
 
-static bool one_covered(const struct val *own, const struct rbac_ask *q)
-{
-    VAL_EACH(own, rule)
-        if (rule_allows(rule, q))
-            return true;
-    return false;
-}
-
 /* As rule_allows, for what is itself a pattern: "*" is only covered by "*". rule_allows compares
  * texts, so a "*" that is asked is met by a "*" that is had, and by nothing else. */
 static bool rule_covered(const struct val *own, const struct val *want)
@@ -249,7 +245,7 @@ static bool rule_covered(const struct val *own, const struct val *want)
 
         VAL_EACH(val_get(want, "nonResourceURLs"), url) {
             q.path = val_text(url, "");
-            if (!one_covered(own, &q))
+            if (!rbac_rules_allow(own, &q))
                 return false;
         }
         q.path = NULL;
@@ -264,11 +260,11 @@ static bool rule_covered(const struct val *own, const struct val *want)
                 q.resource = first;
                 q.subresource = slash ? slash + 1 : "";
                 q.name = "";
-                if (!val_len(names) && !one_covered(own, &q))
+                if (!val_len(names) && !rbac_rules_allow(own, &q))
                     return false;
                 VAL_EACH(names, name) {
                     q.name = val_text(name, "");
-                    if (!one_covered(own, &q))
+                    if (!rbac_rules_allow(own, &q))
                         return false;
                 }
             }

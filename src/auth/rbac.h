@@ -28,6 +28,9 @@ struct rbac_ask {
 
 bool rbac_allows(const struct rbac_source *s, const struct auth_user *u, const struct rbac_ask *ask);
 
+/* Is it allowed by one of these rules? */
+bool rbac_rules_allow(const struct val *rules, const struct rbac_ask *ask);
+
 /* Does the user hold all of these rules (a list of PolicyRules) in the namespace ("" = everywhere)?
  * FORBIDDEN otherwise. For the rule that nobody gives away what he has not got. */
 int rbac_holds(const struct rbac_source *s, const struct auth_user *u, const char *ns,

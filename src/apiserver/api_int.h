@@ -1,0 +1,251 @@
+/* apiserver/api_int.h - inside of the room: one call on its way through the API.
+ *
+ * api_do() makes a struct call and hands it down: path.c says what is asked, access.c who may,
+ * options.c reads the query, body.c the body, read.c / write.c / delete.c / watch.c do the verb,
+ * hooks (hooks.h) add what one kind alone needs, answer.c gives the answer the wanted form.
+ *
+ * Every step gives back 0, or -1 after it has put a Status document into call->resp: so callers
+ * just pass -1 on. */
+#pragma once
+
+#include "apiserver/apiserver.h"
+#include "auth/pki.h"
+#include "auth/rbac.h"
+#include "auth/token.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "env/env.h"
+#include "schema/schema.h"
+#include "schema/select.h"
+#include "store/store.h"
+
+struct kind_hooks;
+
+/* How the storage of a kind behaves, where it is not the usual way (hooks.c has the table). */
+enum kind_flag {
+    KF_CREATE_ON_UPDATE = 1, /* a PUT may make the object */
+    KF_NEEDS_VERSION = 2,    /* a PUT must say the resourceVersion */
+    KF_RETURNS_DELETED = 4,  /* a DELETE answers with the object that was */
+    KF_ORPHANS = 8,          /* without a propagationPolicy dependents are orphaned */
+    KF_NO_GC = 16,           /* no foreground or orphan deletion (events) */
+};
+
+enum {
+    BODY_BYTES_MAX = 3 << 20,
+    OBJECT_BYTES_MAX = 1536 << 10, /* as etcd's default limit on requests */
+    LIST_DEFAULT_TIMEOUT_S = 1800,
+    PATCH_OPS_MAX = 10000,
+};
+
+struct api {
+    struct env *env;
+    struct store *store;
+    struct schema *schema;
+    struct pki *pki;
+    char *host, *server_url, *node_socket, *state_dir;
+    int port;
+    int64_t start_ms;
+    struct rbac_source rbac;
+
+    uint32_t service_net;  /* host order: 10.96.0.0 */
+    uint32_t service_bits; /* 16 */
+    int node_port_first, node_port_last;
+    struct env_timer *sweep; /* events that are over */
+    struct store_watch *crds;
+    uint64_t requests, watches; /* for /metrics */
+};
+
+#define PROTOBUF_TYPE "application/vnd.kubernetes.protobuf"
+
+enum form { FORM_OBJECT, FORM_TABLE, FORM_PARTIAL, FORM_PARTIAL_LIST, FORM_DISCOVERY };
+enum encoding { ENC_JSON, ENC_YAML, ENC_PROTOBUF };
+
+/* What the query says, read once by options.c. */
+struct options {
+    bool dry_run, watch, bookmarks, send_initial, send_initial_set, pretty, force, force_set;
+    const char *field_manager;    /* NULL */
+    const char *field_validation; /* "Strict", "Warn" (the default), "Ignore" */
+    const char *label_selector, *field_selector; /* "" */
+    const char *resource_version, *resource_version_match, *continue_; /* "" */
+    int64_t limit, timeout_s;
+    bool timeout_set;
+};
+
+struct path {
+    bool resource;  /* /api/V/..., /apis/G/V/...; else look at the text */
+    bool old_watch; /* /api/v1/watch/... */
+    const char *text;
+    const char *group, *version;      /* "" when the path is shorter */
+    const char *ns, *plural, *name, *sub, *rest; /* "" each; rest: behind a sub-resource */
+};
+
+struct param {
+    const char *name, *value;
+};
+
+struct call {
+    struct api *api;
+    const struct api_request *req;
+    struct arena *a;
+    api_done_fn *done;
+    void *arg;
+    const struct auth_user *user; /* NULL: this process itself */
+
+    struct path path;
+    struct param *params;
+    uint32_t params_n;
+    struct options o;
+    const char *verb; /* as RBAC names it: get list watch create update patch delete deletecollection */
+    bool is_get, is_head;
+
+    const struct resource *r; /* what was asked for */
+    const struct resource *stored;
+    const struct subresource *sub; /* NULL: the object itself */
+    const struct kind_hooks *hooks; /* NULL: none */
+    unsigned flags;                 /* enum kind_flag */
+    struct store_table *table;
+    int64_t now_ms;
+
+    enum form form;
+    enum encoding encoding;
+    const char *form_version; /* "v1", "v1beta1" of the table or partial object */
+    const char *include_object;
+
+    const struct obj *deleted; /* delete.c: as it went */
+    struct texts warnings;
+    struct api_response resp;
+};
+
+/* ---- status.c: all of them fill call->resp and give back -1 ---- */
+struct val *status_doc(struct arena *a, int code, const char *reason, const char *message);
+int fail_status(struct call *c, const struct val *status); /* a Status document with its code */
+int fail(struct call *c, int code, const char *reason, const char *fmt, ...) _printf_(4, 5);
+int fail_err(struct call *c, const struct err *err); /* no details */
+int fail_not_found(struct call *c, const char *name);
+int fail_not_found_in(struct call *c, const char *group, const char *plural, const char *name);
+int fail_exists(struct call *c, const char *name);
+int fail_conflict(struct call *c, const char *name, const char *fmt, ...) _printf_(3, 4);
+int fail_forbidden(struct call *c, const char *name, const char *fmt, ...) _printf_(3, 4);
+int fail_causes(struct call *c, const struct causes *causes, const char *name);
+int fail_causes_of(struct call *c, const struct causes *causes, const char *group, const char *kind,
+                   const char *name);
+int fail_no_method(struct call *c);
+int fail_no_page(struct call *c); /* 404 for what we do not serve */
+/* The Status of an answer put into words for the outside. */
+struct val *status_success(struct arena *a, const char *group, const char *plural,
+                           const char *name, const char *uid);
+
+/* ---- path.c ---- */
+/* false: the text is not of the form of a resource's path (then only text is set). */
+bool path_parse(struct arena *a, const char *text, struct path *ret);
+char *path_unescape(struct arena *a, const char *s, size_t n, bool plus); /* NULL: malformed */
+
+/* ---- options.c ---- */
+int options_params(struct call *c); /* splits the query */
+const char *param(const struct call *c, const char *name);
+bool param_bool(const struct call *c, const char *name);
+int options_read(struct call *c); /* what every verb knows */
+int options_list(struct call *c); /* and the checks of a list or watch */
+int options_write(struct call *c, const char *kind); /* CreateOptions, UpdateOptions, PatchOptions */
+
+/* ---- answer.c ---- */
+int answer_negotiate(struct call *c, bool list, bool forms);
+void answer_val(struct call *c, int status, const struct val *v);
+void answer_obj(struct call *c, int status, const struct obj *o); /* as stored; takes form and version */
+void answer_tree(struct call *c, int status, struct val *v); /* a tree in the version c->r */
+void answer_text(struct call *c, int status, const char *type, const char *text, size_t n);
+/* The object in the version that was asked for. */
+const struct val *answer_version(struct call *c, const struct obj *o);
+/* A page of a list as one document of the wanted form. */
+void answer_list(struct call *c, const struct obj **v, uint32_t n, int64_t revision,
+                 const char *continue_, int64_t remaining);
+const struct val *answer_item(struct call *c, const struct val *v, bool first); /* for watches */
+/* With ENC_PROTOBUF: the answer, whatever it is by now, as bytes. */
+void answer_protobuf(struct call *c);
+/* What is written in place of the tree of an object in lists: its text without apiVersion, kind. */
+void write_item(struct buf *b, const struct obj *o);
+
+/* ---- access.c ---- */
+void access_start(struct api *api);
+int access_check(struct call *c);
+bool access_allows(struct api *api, const struct auth_user *u, const struct rbac_ask *ask);
+/* May the user of this call do `verb` on that? */
+bool access_also(struct call *c, const char *verb, const char *group, const char *resource,
+                 const char *sub, const char *ns, const char *name);
+const struct obj *api_lookup(void *api, struct arena *a, const char *kind, const char *ns,
+                             const char *name);
+
+/* ---- body.c ---- */
+/* The body as a tree; strict (may be NULL) gets names of keys that come twice. NULL: failed. */
+struct val *body_tree(struct call *c, struct texts *strict);
+/* The body as an object of the type that is written (c->r, or the sub-resource's kind). */
+struct val *body_object(struct call *c);
+/* Decodes a tree as resource r (normal form, unknown fields by fieldValidation). patched: the
+ * object comes out of a patch, so what is wrong is 422 and not 400. */
+int body_decode(struct call *c, const struct resource *r, struct val *v, struct texts *strict,
+                bool patched);
+int body_field_validation(struct call *c, const struct texts *strict, bool patched);
+
+/* ---- read.c ---- */
+int read_get(struct call *c);
+int read_list(struct call *c);
+struct listed {
+    const struct obj **v; /* pinned in the call's arena */
+    uint32_t n;
+    int64_t revision, remaining;
+    char *next;
+};
+int list_find(struct call *c, struct listed *ret); /* by the options of the query */
+bool parse_revision(const char *s, int64_t *ret);
+const struct obj *find(struct call *c); /* the object of the path, or NULL */
+
+/* ---- watch.c ---- */
+int watch_begin(struct call *c);
+
+/* ---- write.c ---- */
+int write_create(struct call *c);
+int write_update(struct call *c);
+int write_patch(struct call *c);
+/* Stores v (in version c->stored) as a new object. On success *ret is borrowed until the arena goes. */
+int put_new(struct call *c, struct val *v, const struct obj **ret);
+/* Stores v in place of old (which may then go, when it was only held by finalizers). */
+int put_over(struct call *c, const struct obj *old, struct val *v, const struct obj **ret);
+/* The whole way of an update from a tree in version c->r: admission, validation, storing. */
+int update_with(struct call *c, const struct obj *old, struct val *v, const struct obj **ret);
+int create_with(struct call *c, struct val *v, const struct obj **ret);
+
+/* ---- delete.c ---- */
+int delete_one(struct call *c);
+int delete_collection(struct call *c);
+struct delete_options {
+    int64_t grace_s; /* < 0: not said */
+    const char *propagation; /* NULL: not said */
+    const char *uid, *revision; /* preconditions or NULL */
+    bool orphan_set, orphan;
+};
+/* Deletes one object. *ret: what it is now, when it stays (finalizers, grace); NULL: gone. */
+int delete_object(struct call *c, const struct obj *o, const struct delete_options *how,
+                  const struct obj **ret);
+
+/* ---- meta.c: everything that is no resource ---- */
+int meta_serve(struct call *c);
+
+/* ---- reviews.c, subs.c: create on kinds and sub-resources that are never stored ---- */
+int review_create(struct call *c, struct val *v);
+int bind_pod(struct call *c, const char *name, const struct val *binding);
+int sub_serve(struct call *c); /* scale, binding, eviction, token, finalize, ... */
+
+/* ---- stock.c ---- */
+int stock_write(struct api *api, struct err *err);
+
+/* ---- crd.c ---- */
+int crd_start(struct api *api, struct err *err);
+
+/* ---- small ---- */
+void pin_obj(struct arena *a, const struct obj *o); /* the arena takes the reference over */
+struct store_table *table_named(struct store *s, const char *group, const char *plural);
+struct val *meta_of(struct arena *a, struct val *v); /* metadata, made when missing */
+const char *now_text(struct call *c);
+/* Runs a call inside the API itself (stock objects, cascades): as this process. */
+int call_inner(struct api *api, struct arena *a, const char *method, const char *path,
+               const struct val *body, struct api_response *ret);

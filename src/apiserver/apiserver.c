@@ -1,0 +1,309 @@
+/* apiserver/apiserver.c - the life of the API, and the way of a call: what is asked (path.c), is
+ * it allowed (access.c), who answers. */
+#include "apiserver/hooks.h"
+
+#include "base/log.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+
+struct store *api_store(struct api *api)
+{
+    return api->store;
+}
+
+struct schema *api_schema(struct api *api)
+{
+    return api->schema;
+}
+
+struct store_table *api_table(struct api *api, const struct resource *r)
+{
+    return store_table(api->store, r->table);
+}
+
+/* By the convention that schema keeps for resource.table. */
+struct store_table *table_named(struct store *s, const char *group, const char *plural)
+{
+    char key[512];
+
+    snprintf(key, sizeof(key), "%s%s%s", group, *group ? "/" : "", plural);
+    return store_table(s, key);
+}
+
+static void unref_obj(void *o)
+{
+    obj_unref(o);
+}
+
+void pin_obj(struct arena *a, const struct obj *o)
+{
+    arena_pin(a, unref_obj, (void *)o);
+}
+
+/* ---------------------------------------------------------------- dispatch */
+
+static const struct {
+    const char *method, *one, *many;
+} VERBS[] = {
+    {"GET", "get", "list"},       {"HEAD", "get", "list"},    {"POST", "create", "create"},
+    {"PUT", "update", "update"},  {"PATCH", "patch", "patch"}, {"DELETE", "delete", "deletecollection"},
+};
+
+/* The word that RBAC knows for it. */
+static const char *verb_of(struct call *c)
+{
+    const char *m = c->req->method;
+    const struct path *p = &c->path;
+
+    if (!p->resource) {
+        char *low = arena_strdup(c->a, m);
+
+        for (char *s = low; *s; s++)
+            *s |= 0x20;
+        return low;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(VERBS); i++) {
+        if (!streq(VERBS[i].method, m))
+            continue;
+        if (c->is_get && c->path.old_watch)
+            return "watch";
+        if (c->is_get && !*p->name && param_bool(c, "watch"))
+            return "watch";
+        return *p->name ? VERBS[i].one : VERBS[i].many;
+    }
+    return "";
+}
+
+static unsigned verb_bit(const char *verb)
+{
+    static const struct {
+        const char *name;
+        unsigned bit;
+    } bits[] = {{"get", VERB_GET}, {"list", VERB_LIST}, {"watch", VERB_WATCH},
+                {"create", VERB_CREATE}, {"update", VERB_UPDATE}, {"patch", VERB_PATCH},
+                {"delete", VERB_DELETE}, {"deletecollection", VERB_DELETECOLLECTION}};
+
+    for (size_t i = 0; i < ARRAY_LEN(bits); i++)
+        if (streq(bits[i].name, verb))
+            return bits[i].bit;
+    return 0;
+}
+
+static int no_page_text(struct call *c)
+{
+    static const char text[] = "404 page not found\n";
+
+    answer_text(c, 404, "text/plain; charset=utf-8", text, sizeof(text) - 1);
+    return 0;
+}
+
+/* What is served there; 404 and 405 as Kubernetes has them. */
+static int resolve(struct call *c)
+{
+    struct path *p = &c->path;
+    struct schema *s = c->api->schema;
+    unsigned bit = verb_bit(c->verb);
+
+    c->r = schema_resource(s, p->group, p->version, p->plural);
+    if (!c->r)
+        return schema_has_group(s, p->group) ? fail_no_page(c) : (no_page_text(c), -1);
+    c->stored = schema_stored(c->r);
+    c->table = api_table(c->api, c->r);
+    c->hooks = hooks_of(c->stored);
+    c->flags = flags_of(c->stored);
+    if (!c->r->namespaced && *p->ns)
+        return fail_no_page(c);
+    if (c->r->namespaced && !*p->ns && *p->name && !p->old_watch)
+        return fail_no_page(c);
+    if (*p->sub) {
+        if (!(c->sub = schema_sub(c->r, p->sub)))
+            return fail_no_page(c);
+        return c->sub->verbs & bit ? 0 : fail_no_method(c);
+    }
+    if (!(c->r->verbs & bit) || (bit == VERB_CREATE && *p->name) ||
+        ((bit == VERB_UPDATE || bit == VERB_PATCH) && !*p->name) ||
+        (c->r->namespaced && !*p->ns && (bit == VERB_CREATE || bit == VERB_DELETECOLLECTION) &&
+         !c->r->virtual_))
+        return fail_no_method(c);
+    return 0;
+}
+
+static int serve_resource(struct call *c)
+{
+    if (resolve(c) < 0)
+        return -1;
+    if (c->sub)
+        return sub_serve(c);
+    switch (verb_bit(c->verb)) {
+    case VERB_GET:
+        return read_get(c);
+    case VERB_LIST:
+        return read_list(c);
+    case VERB_WATCH:
+        return watch_begin(c);
+    case VERB_CREATE:
+        return write_create(c);
+    case VERB_UPDATE:
+        return write_update(c);
+    case VERB_PATCH:
+        return write_patch(c);
+    case VERB_DELETE:
+        return delete_one(c);
+    case VERB_DELETECOLLECTION:
+        return delete_collection(c);
+    default:
+        return fail_no_method(c);
+    }
+}
+
+static int serve(struct call *c)
+{
+    const char *m = c->req->method;
+
+    c->is_head = streq(m, "HEAD");
+    c->is_get = c->is_head || streq(m, "GET");
+    if (options_params(c) < 0)
+        return -1;
+    path_parse(c->a, c->req->path, &c->path);
+    c->verb = verb_of(c);
+    if (!*c->verb)
+        return fail_no_method(c);
+    if (access_check(c) < 0 || options_read(c) < 0)
+        return -1;
+    return c->path.resource ? serve_resource(c) : meta_serve(c);
+}
+
+void api_do(struct api *api, const struct api_request *req, api_done_fn *done, void *arg)
+{
+    struct call c = {.api = api, .req = req, .a = req->arena, .user = req->user, .done = done,
+                     .arg = arg, .now_ms = env_now_ms(api->env)};
+
+    api->requests++;
+    c.warnings.a = req->arena;
+    c.resp.remaining = -1;
+    serve(&c);
+    answer_protobuf(&c);
+    if (c.warnings.n) {
+        texts_add(&c.warnings, "%s", "");
+        c.warnings.v[c.warnings.n - 1] = NULL;
+        c.resp.warnings = c.warnings.v;
+    }
+    done(arg, &c.resp);
+}
+
+static void take_response(void *arg, const struct api_response *resp)
+{
+    *(struct api_response *)arg = *resp;
+}
+
+int call_inner(struct api *api, struct arena *a, const char *method, const char *path,
+               const struct val *body, struct api_response *ret)
+{
+    struct api_request req = {.arena = a, .method = method, .path = path, .body_val = body,
+                              .user_agent = "tandem"};
+
+    if (streq(method, "PATCH"))
+        req.content_type = "application/merge-patch+json";
+    api_do(api, &req, take_response, ret);
+    return ret->status < 300 ? 0 : -1;
+}
+
+/* ---------------------------------------------------------------- life */
+
+/* Events do not stay: an hour, as upstream keeps them. */
+enum { EVENT_TTL_MS = 3600 * 1000, SWEEP_EVERY_MS = 60 * 1000 };
+
+static void sweep_events(void *arg)
+{
+    struct api *api = arg;
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct store_table *t = table_named(api->store, "", "events");
+    int64_t before_us = (env_now_ms(api->env) - EVENT_TTL_MS) * 1000, us;
+    struct store_iter it;
+    struct err err = {0};
+    const struct obj *o, **old = NULL;
+    uint32_t n = 0;
+
+    if (store_iter_init(&it, api->store, t, NULL, 0, NULL, NULL, &err) < 0)
+        return;
+    while ((o = store_iter_next(&it))) {
+        const struct val *v = obj_val(o);
+        const char *when = val_str_at(v, "lastTimestamp",
+                                      val_str_at(v, "metadata.creationTimestamp", ""));
+
+        if (!time_parse(when, &us) || us >= before_us)
+            continue;
+        old = xrealloc(old, (n + 1) * sizeof(*old));
+        old[n++] = obj_ref(o);
+    }
+    store_iter_done(&it);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct obj *last = obj_seal(obj_val(old[i]), store_next_revision(api->store));
+
+        if (store_delete(api->store, t, old[i]->namespace_, old[i]->name, old[i]->revision, last,
+                         &err) < 0)
+            LOG(WARN, "api", "did=event-sweep err=\"%s\"", err.msg);
+        obj_unref(last);
+        obj_unref(old[i]);
+    }
+    free(old);
+}
+
+static int read_cidr(struct api *api, const char *cidr, struct err *err)
+{
+    char ip[64];
+    const char *slash = strchr(cidr, '/');
+    struct in_addr addr;
+
+    if (!slash || (size_t)(slash - cidr) >= sizeof(ip))
+        return err_set(err, INVALID_ARGUMENT, "service network \"%s\" is not ADDRESS/BITS", cidr);
+    memcpy(ip, cidr, (size_t)(slash - cidr));
+    ip[slash - cidr] = 0;
+    api->service_bits = (uint32_t)atoi(slash + 1);
+    if (inet_pton(AF_INET, ip, &addr) != 1 || api->service_bits < 8 || api->service_bits > 28)
+        return err_set(err, INVALID_ARGUMENT, "service network \"%s\" is not usable", cidr);
+    api->service_net = ntohl(addr.s_addr) & (0xffffffffu << (32 - api->service_bits));
+    return 0;
+}
+
+struct api *api_new(const struct api_config *config, struct err *err)
+{
+    struct api *api = xcalloc(1, sizeof(*api));
+
+    *api = (struct api){
+        .env = config->env, .store = config->store, .schema = config->schema, .pki = config->pki,
+        .host = xstrdup(config->host ? config->host : "127.0.0.1"),
+        .port = config->port,
+        .state_dir = xstrdup(config->state_dir ? config->state_dir : ""),
+        .node_socket = config->node_socket ? xstrdup(config->node_socket)
+                                           : xasprintf("%s/run/node.sock", config->state_dir),
+        .node_port_first = config->node_port_first ? config->node_port_first : 30000,
+        .node_port_last = config->node_port_last ? config->node_port_last : 32767,
+        .start_ms = env_now_ms(config->env),
+    };
+    api->server_url = xasprintf("https://%s:%d", api->host, api->port);
+    access_start(api);
+    if (read_cidr(api, config->service_cidr ? config->service_cidr : "10.96.0.0/16", err) < 0 ||
+        crd_start(api, err) < 0)
+        return api_free(api);
+    if (stock_write(api, err) < 0)
+        return api_free(api);
+    api->sweep = env_timer_new(api->env, sweep_events, api);
+    env_timer_start(api->sweep, SWEEP_EVERY_MS, SWEEP_EVERY_MS);
+    return api;
+}
+
+void *api_free(struct api *api)
+{
+    if (!api)
+        return NULL;
+    env_timer_free(api->sweep);
+    store_watch_free(api->crds);
+    free(api->host);
+    free(api->server_url);
+    free(api->node_socket);
+    free(api->state_dir);
+    free(api);
+    return NULL;
+}

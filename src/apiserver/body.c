@@ -1,0 +1,169 @@
+/* apiserver/body.c - what arrives: media types, text to trees, the object that was meant. */
+#include "apiserver/api_int.h"
+
+#include "codec/json.h"
+#include "codec/yaml.h"
+#include "schema/protobuf.h"
+
+#include <ctype.h>
+#include <strings.h>
+
+/* "application/json; charset=utf-8" -> "application/json"; NULL when it is no media type. */
+static const char *media_type(struct call *c)
+{
+    const char *t = c->req->content_type, *semi;
+    size_t n;
+
+    if (str_empty(t))
+        return "application/json";
+    semi = strchr(t, ';');
+    n = semi ? (size_t)(semi - t) : strlen(t);
+    while (n && isspace((unsigned char)t[n - 1]))
+        n--;
+    if (semi && !strchr(semi, '='))
+        return NULL;
+    return arena_strndup(c->a, t, n);
+}
+
+static int fail_media(struct call *c)
+{
+    return fail(c, 415, "UnsupportedMediaType",
+                "the body of the request was in an unknown format - accepted media types include: "
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf");
+}
+
+struct val *body_tree(struct call *c, struct texts *strict)
+{
+    const char *type = media_type(c);
+    struct err err = {0};
+    struct val *v;
+
+    if (c->req->body_val)
+        return val_copy(c->a, c->req->body_val);
+    if (type && streq(type, "application/json")) {
+        v = strict ? json_parse_strict(c->a, c->req->body ? c->req->body : "", c->req->body_n,
+                                       schema_note_duplicate, strict, &err)
+                   : json_parse(c->a, c->req->body ? c->req->body : "", c->req->body_n, &err);
+    } else if (type && streq(type, "application/yaml")) {
+        v = yaml_parse(c->a, c->req->body ? c->req->body : "", c->req->body_n,
+                       strict ? schema_note_duplicate : NULL, strict, &err);
+    } else if (type && streq(type, PROTOBUF_TYPE) && !(c->r && c->r->custom)) {
+        v = protobuf_read(c->api->schema, c->a, c->req->body ? c->req->body : "", c->req->body_n, &err);
+    } else {
+        fail_media(c);
+        return NULL;
+    }
+    if (!v)
+        fail(c, 400, "BadRequest", "%s", err.msg);
+    return v;
+}
+
+int body_field_validation(struct call *c, const struct texts *strict, bool patched)
+{
+    const char *mode = str_empty(c->o.field_validation) ? "Warn" : c->o.field_validation;
+    struct buf b = {.max = 1 << 16};
+
+    if (!strict->n || streq(mode, "Ignore"))
+        return 0;
+    if (streq(mode, "Warn")) {
+        for (uint32_t i = 0; i < strict->n; i++)
+            texts_add(&c->warnings, "%s", strict->v[i]);
+        return 0;
+    }
+    for (uint32_t i = 0; i < strict->n; i++)
+        buf_printf(&b, "%s%s", i ? ", " : "", strict->v[i]);
+    if (patched) {
+        struct causes bad = {.a = c->a};
+
+        causes_add(&bad, CAUSE_INVALID, "patch", NULL, "strict decoding error: %s", b.p);
+        fail_causes_of(c, &bad, "", "", "");
+    } else {
+        fail(c, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: strict decoding error: %s",
+             c->r->kind, c->r->version, c->r->kind, b.p);
+    }
+    buf_done(&b);
+    return -1;
+}
+
+int body_decode(struct call *c, const struct resource *r, struct val *v, struct texts *strict,
+                bool patched)
+{
+    struct err err = {0};
+
+    if (schema_decode(r, c->a, v, strict, &err) < 0) {
+        if (patched) {
+            struct causes bad = {.a = c->a};
+
+            causes_add(&bad, CAUSE_INVALID, "patch", NULL, "%s", err.msg);
+            return fail_causes_of(c, &bad, "", "", "");
+        }
+        return fail(c, 400, "BadRequest", "%s", err.msg);
+    }
+    return strict ? body_field_validation(c, strict, patched) : 0;
+}
+
+/* apiVersion and kind of a body: absent means what the path says; anything else must be that. */
+static int check_kind(struct call *c, struct val *v, const char *api_version, const char *kind)
+{
+    const struct val *av = val_get(v, "apiVersion"), *k = val_get(v, "kind");
+    const char *has_version = val_text(av, ""), *has_kind = val_text(k, "");
+    struct val *fresh;
+
+    if ((av && !val_is(av, VAL_STR) && !val_is_null(av)) || (k && !val_is(k, VAL_STR) && !val_is_null(k)))
+        return fail(c, 400, "BadRequest",
+                    "couldn't get version/kind; json parse error: json: cannot unmarshal into Go "
+                    "struct field .apiVersion of type string");
+    if (*has_kind && *has_version && !streq(has_version, api_version))
+        return fail(c, 400, "BadRequest",
+                    streq(has_kind, kind)
+                        ? "the API version in the data (%s) does not match the expected API version (%s)"
+                        : "no kind \"%s\" is registered for version \"%s\"",
+                    streq(has_kind, kind) ? has_version : has_kind,
+                    streq(has_kind, kind) ? api_version : has_version);
+    if (*has_version && !streq(has_version, api_version))
+        return fail(c, 400, "BadRequest",
+                    "the API version in the data (%s) does not match the expected API version (%s)",
+                    has_version, api_version);
+    if (*has_kind && !streq(has_kind, kind))
+        return fail(c, 400, "BadRequest", "%s in version \"%s\" cannot be handled as a %s: no kind "
+                    "\"%s\" is registered for version \"%s\"",
+                    has_kind, c->r->version, kind, has_kind, api_version);
+    /* first of all members, so that lists can leave them out without parsing */
+    fresh = val_map(c->a);
+    val_put_str(c->a, fresh, "apiVersion", api_version);
+    val_put_str(c->a, fresh, "kind", kind);
+    VAL_EACH_MEMBER(v, m)
+        if (!streq(m->key, "apiVersion") && !streq(m->key, "kind"))
+            val_putn(c->a, fresh, m->key, m->n, &m->v);
+    *v = *fresh;
+    return 0;
+}
+
+struct val *body_object(struct call *c)
+{
+    const struct subresource *sub = c->sub;
+    const char *group = sub ? sub->group : c->r->group, *kind = sub ? sub->kind : c->r->kind;
+    const char *version = sub ? sub->version : c->r->version;
+    const char *api_version = *group ? arena_printf(c->a, "%s/%s", group, version) : version;
+    struct texts strict = {.a = c->a};
+    struct val *v = body_tree(c, &strict);
+    struct err err = {0};
+
+    if (!v)
+        return NULL;
+    if (!val_is(v, VAL_MAP)) {
+        fail(c, 400, "BadRequest", "couldn't get version/kind; json parse error: json: cannot "
+             "unmarshal into Go value of type struct { APIVersion string; Kind string }");
+        return NULL;
+    }
+    if (check_kind(c, v, api_version, kind) < 0)
+        return NULL;
+    if (!sub || streq(kind, c->r->kind))
+        return body_decode(c, c->r, v, &strict, false) < 0 ? NULL : v;
+    if (sub->type && schema_decode_type(c->api->schema, sub->type, kind, version, c->a, v, &strict,
+                                        &err) < 0) {
+        fail(c, 400, "BadRequest", "%s", err.msg);
+        return NULL;
+    }
+    return body_field_validation(c, &strict, false) < 0 ? NULL : v;
+}

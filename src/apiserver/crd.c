@@ -1,0 +1,217 @@
+/* apiserver/crd.c - custom resource definitions become served kinds: at the start from the store,
+ * later by their events. Accepted names and the Established condition are written here, as the
+ * stock API server does itself. */
+#include "apiserver/api_int.h"
+
+#include "base/log.h"
+
+#define CRD_FINALIZER "customresourcecleanup.apiextensions.k8s.io"
+
+static void cond_put(struct arena *a, struct val *status, const char *type, const char *value,
+                     const char *reason, const char *message, const char *now)
+{
+    struct val *list = val_need_list(a, status, "conditions"), *cond = NULL;
+
+    VAL_EACH(list, it)
+        if (streq(val_str_at(it, "type", ""), type))
+            cond = it;
+    if (cond && streq(val_str_at(cond, "status", ""), value))
+        return;
+    if (!cond)
+        cond = val_push(a, list, val_map(a));
+    val_put_str(a, cond, "type", type);
+    val_put_str(a, cond, "status", value);
+    val_put_str(a, cond, "lastTransitionTime", now);
+    val_put_str(a, cond, "reason", reason);
+    val_put_str(a, cond, "message", message);
+}
+
+static void store_write(struct api *api, const struct obj *old, const struct val *v)
+{
+    struct store_table *t = table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions");
+    struct err err = {0};
+    const struct obj *o;
+
+    if (val_equal(v, obj_val(old)))
+        return;
+    o = obj_seal(v, store_next_revision(api->store));
+    if (store_put(api->store, t, o, old->revision, 0, &err) < 0)
+        LOG(WARN, "api", "crd=%s did=status err=\"%s\"", old->name, err.msg);
+    obj_unref(o);
+}
+
+static void accept_names(struct api *api, const struct obj *o)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *v = obj_edit(o, a), *status = val_need_map(a, v, "status"), *versions, *names;
+    const char *now = time_text(a, env_now_ms(api->env) * 1000, false);
+
+    names = val_copy(a, val_at(v, "spec.names"));
+    val_put(a, status, "acceptedNames", names);
+    versions = val_need_list(a, status, "storedVersions");
+    VAL_EACH(val_at(v, "spec.versions"), ver) {
+        bool known = false;
+
+        if (!val_bool_at(ver, "storage", false))
+            continue;
+        VAL_EACH(versions, s)
+            known |= streq(val_text(s, ""), val_str_at(ver, "name", ""));
+        if (!known)
+            val_push_str(a, versions, val_str_at(ver, "name", ""));
+    }
+    cond_put(a, status, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now);
+    cond_put(a, status, "Established", "True", "InitialNamesAccepted",
+             "the initial names have been accepted", now);
+    store_write(api, o, v);
+}
+
+static void serve(struct api *api, const struct obj *o)
+{
+    struct err err = {0};
+
+    if (schema_add_crd(api->schema, obj_val(o), &err) < 0)
+        LOG(WARN, "api", "crd=%s did=refuse err=\"%s\"", o->name, err.msg);
+}
+
+static bool established(const struct val *v)
+{
+    VAL_EACH(val_at(v, "status.conditions"), cond)
+        if (streq(val_str_at(cond, "type", ""), "Established"))
+            return streq(val_str_at(cond, "status", ""), "True");
+    return false;
+}
+
+/* Deletes the objects of a definition that goes; true when none is left. */
+static bool clean(struct api *api, const struct obj *crd)
+{
+    const struct val *v = obj_val(crd);
+    struct store_table *t = table_named(api->store, val_str_at(v, "spec.group", ""),
+                                           val_str_at(v, "spec.names.plural", ""));
+    _auto_(arena_freep) struct arena *a = arena_new();
+    const char *version = val_str_at(v, "spec.versions[0].name", "");
+    struct store_iter it;
+    struct err err = {0};
+    const struct obj *o;
+    struct {
+        const char *path;
+    } *paths = NULL;
+    uint32_t n = 0;
+
+    VAL_EACH(val_at(v, "spec.versions"), ver)
+        if (val_bool_at(ver, "served", false))
+            version = val_str_at(ver, "name", "");
+    if (store_iter_init(&it, api->store, t, NULL, 0, NULL, NULL, &err) < 0)
+        return true;
+    while ((o = store_iter_next(&it))) {
+        paths = xrealloc(paths, (n + 1) * sizeof(*paths));
+        paths[n++].path = arena_printf(a, "/apis/%s/%s/%s%s%s%s/%s", val_str_at(v, "spec.group", ""),
+                                       version, *o->namespace_ ? "namespaces/" : "", o->namespace_,
+                                       *o->namespace_ ? "/" : "",
+                                       val_str_at(v, "spec.names.plural", ""), o->name);
+    }
+    store_iter_done(&it);
+    for (uint32_t i = 0; i < n; i++) {
+        struct api_response resp = {0};
+
+        call_inner(api, a, "DELETE", paths[i].path, NULL, &resp);
+    }
+    free(paths);
+    return store_count(api->store, t, NULL) == 0;
+}
+
+static void take_finalizer(struct api *api, const struct obj *o)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *v = obj_edit(o, a), *list = val_at(v, "metadata.finalizers"), *body = val_map(a);
+    struct api_response resp = {0};
+
+    for (uint32_t i = 0; i < val_len(list); i++)
+        if (streq(val_text(&list->items[i], ""), CRD_FINALIZER)) {
+            val_remove(list, i);
+            break;
+        }
+    val_put(a, val_need_map(a, body, "metadata"), "finalizers", val_len(list) ? list : val_null(a));
+    call_inner(api, a, "PATCH",
+               arena_printf(a, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/%s", o->name),
+               body, &resp);
+}
+
+static bool has_finalizer(const struct obj *o)
+{
+    VAL_EACH(val_get(obj_meta(o), "finalizers"), f)
+        if (streq(val_text(f, ""), CRD_FINALIZER))
+            return true;
+    return false;
+}
+
+struct job {
+    struct api *api;
+    char *name;
+};
+
+/* Later, outside of the write that told us. */
+static void settle(void *arg)
+{
+    struct job *job = arg;
+    struct api *api = job->api;
+    const struct obj *o = store_get(
+        api->store, table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions"), "",
+        job->name);
+
+    if (o) {
+        obj_ref(o);
+        if (obj_deleting(o)) {
+            if (has_finalizer(o) && clean(api, o))
+                take_finalizer(api, o);
+        } else if (!established(obj_val(o))) {
+            accept_names(api, o);
+        }
+        obj_unref(o);
+    }
+    free(job->name);
+    free(job);
+}
+
+static void settle_later(struct api *api, const char *name)
+{
+    struct job *job = xcalloc(1, sizeof(*job));
+
+    job->api = api;
+    job->name = xstrdup(name);
+    env_post(api->env, settle, job);
+}
+
+static void crd_event(void *arg, const struct store_event *ev)
+{
+    struct api *api = arg;
+    const struct val *v = obj_val(ev->obj);
+
+    if (ev->type == STORE_DELETED) {
+        schema_remove_crd(api->schema, val_str_at(v, "spec.group", ""),
+                          val_str_at(v, "spec.names.plural", ""));
+        return;
+    }
+    if (ev->type == STORE_EXPIRED)
+        return;
+    serve(api, ev->obj);
+    if (!established(v) || obj_deleting(ev->obj))
+        settle_later(api, ev->obj->name);
+}
+
+int crd_start(struct api *api, struct err *err)
+{
+    struct store_table *t = table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions");
+    struct store_iter it;
+    const struct obj *o;
+
+    if (store_iter_init(&it, api->store, t, NULL, 0, NULL, NULL, err) < 0)
+        return -1;
+    while ((o = store_iter_next(&it))) {
+        serve(api, o);
+        if (!established(obj_val(o)) || obj_deleting(o))
+            settle_later(api, o->name);
+    }
+    store_iter_done(&it);
+    api->crds = store_watch(api->store, t, 0, STORE_WATCH_HEAD, crd_event, api, err);
+    return api->crds ? 0 : -1;
+}

@@ -1,0 +1,367 @@
+/* apiserver/front.c - see front.h. */
+#include "apiserver/front.h"
+
+#include "apiserver/front_int.h"
+#include "base/log.h"
+#include "codec/json.h"
+#include "codec/yaml.h"
+#include "schema/protobuf.h"
+
+#include <zlib.h>
+
+enum {
+    GZIP_FROM_BYTES = 128 << 10, /* as upstream: smaller answers are not worth it */
+    WATCH_QUEUE_MAX = 1 << 20,   /* a reader behind by more waits for the history to be told */
+};
+
+/* ---------------------------------------------------------------- answers */
+
+/* The compressed text, or false. */
+static bool gzip(const struct buf *in, struct buf *out)
+{
+    z_stream z = {0};
+    bool ok;
+
+    if (deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+        return false;
+    buf_reserve(out, deflateBound(&z, in->n));
+    z.next_in = (unsigned char *)in->p;
+    z.avail_in = (unsigned)in->n;
+    z.next_out = (unsigned char *)out->p;
+    z.avail_out = (unsigned)deflateBound(&z, in->n);
+    ok = deflate(&z, Z_FINISH) == Z_STREAM_END;
+    out->n = z.total_out;
+    deflateEnd(&z);
+    return ok;
+}
+
+static void put_headers(struct exchange *x, const struct api_response *r)
+{
+    http_header(x->http, "cache-control", "no-cache, private");
+    for (const char *const *w = r->warnings; w && *w; w++) {
+        struct buf b = {.max = 4096};
+
+        buf_adds(&b, "299 - \"");
+        for (const char *s = *w; *s; s++) {
+            if (*s == '"' || *s == '\\')
+                buf_addc(&b, '\\');
+            buf_addc(&b, *s == '\n' || *s == '\r' ? ' ' : *s);
+        }
+        buf_addc(&b, '"');
+        http_header(x->http, "warning", b.p);
+        buf_done(&b);
+    }
+    if (r->retry_after)
+        http_header(x->http, "retry-after", r->retry_after);
+    if (r->etag) {
+        http_header(x->http, "etag", r->etag);
+        http_header(x->http, "vary", "Accept");
+    }
+}
+
+static void release_obj(void *o)
+{
+    obj_unref(o);
+}
+
+static bool wants_pretty(const struct exchange *x)
+{
+    const char *q = x->http->query, *at = q ? strstr(q, "pretty=") : NULL;
+
+    return at && (at == q || at[-1] == '&') && strncmp(at + 7, "0", 1) != 0 &&
+           strncmp(at + 7, "false", 5) != 0;
+}
+
+void exchange_reply(struct exchange *x, const struct api_response *r)
+{
+    struct http_req *http = x->http;
+    struct buf b = {0}, z = {0};
+    bool pretty = wants_pretty(x);
+
+    put_headers(x, r);
+    if (r->etag && http_get(http, "if-none-match") && streq(http_get(http, "if-none-match"), r->etag)) {
+        http_reply(http, 304, NULL, "", 0);
+        return;
+    }
+    if (r->obj && !pretty) {
+        http_reply_obj(http, r->status, r->content_type, r->obj->text, r->obj->text_n, release_obj,
+                       (void *)obj_ref(r->obj));
+        return;
+    }
+    if (pretty && (r->obj || r->val || r->list_kind) && streq0(r->content_type, "application/json"))
+        json_write_pretty(&b, api_response_val(http->arena, r));
+    else
+        api_response_text(&b, r);
+    if (b.n >= GZIP_FROM_BYTES && http_has_token(http, "accept-encoding", "gzip") && gzip(&b, &z)) {
+        http_header(http, "content-encoding", "gzip");
+        http_header(http, "vary", "Accept-Encoding");
+        http_reply(http, r->status, r->content_type, z.p, z.n);
+    } else {
+        http_reply(http, r->status, str_empty(r->content_type) ? NULL : r->content_type, b.p ? b.p : "",
+                   b.n);
+    }
+    buf_done(&b);
+    buf_done(&z);
+}
+
+static void reply_durable(void *arg, const struct err *err)
+{
+    struct exchange *x = arg;
+
+    if (err) { /* the disk took it back: the client must not believe in it */
+        struct api_response bad = {.status = 500, .content_type = "application/json", .remaining = -1};
+
+        bad.val = status_doc(x->http->arena, 500, "InternalError",
+                             arena_printf(x->http->arena, "the write was not kept: %s", err->msg));
+        exchange_reply(x, &bad);
+        return;
+    }
+    exchange_reply(x, &x->resp);
+}
+
+/* ---------------------------------------------------------------- watches */
+
+static void watch_stop(struct exchange *x)
+{
+    x->watch = api_watch_free(x->watch);
+    list_remove(&x->link);
+    x->events = arena_free(x->events);
+}
+
+static void on_gone(struct http_req *http, void *arg)
+{
+    (void)http;
+    watch_stop(arg);
+    http_end(((struct exchange *)arg)->http);
+}
+
+static void on_drain(struct http_req *http, void *arg)
+{
+    struct exchange *x = arg;
+
+    (void)http;
+    if (x->paused && x->watch) {
+        x->paused = false;
+        api_watch_pause(x->watch, false);
+    }
+}
+
+static void put_part(struct buf *b, uint8_t number, const void *p, size_t n)
+{
+    size_t left = n;
+
+    buf_addc(b, (char)(number << 3 | 2));
+    do {
+        buf_addc(b, (char)((left & 127) | (left > 127 ? 128 : 0)));
+    } while (left >>= 7);
+    buf_add(b, p, n);
+}
+
+/* As the stream holds it: a length in four bytes, then WatchEvent {type = 1, object = 2 {raw = 1}}. */
+static void event_protobuf(struct exchange *x, struct buf *out, const char *type, const struct val *v)
+{
+    struct buf object = {0}, raw = {0}, event = {0};
+    struct err err = {0};
+    char length[4];
+
+    if (protobuf_write(x->f->api->schema, &object, v, &err) < 0) {
+        LOG(WARN, "api", "did=watch err=\"%s\"", err.msg);
+    } else {
+        put_part(&raw, 1, object.p, object.n);
+        put_part(&event, 1, type, strlen(type));
+        put_part(&event, 2, raw.p, raw.n);
+        for (int i = 0; i < 4; i++)
+            length[i] = (char)(event.n >> (24 - 8 * i));
+        buf_add(out, length, 4);
+        buf_add(out, event.p, event.n);
+    }
+    buf_done(&object);
+    buf_done(&raw);
+    buf_done(&event);
+}
+
+static void event_text(struct exchange *x, struct buf *b, const struct api_event *ev)
+{
+    static const char *const names[] = {"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"};
+    bool yaml = streq0(x->resp.content_type, "application/yaml");
+
+    if (str_starts(x->resp.content_type, PROTOBUF_TYPE)) {
+        event_protobuf(x, b, names[ev->type], ev->val ? ev->val : obj_val(ev->obj));
+        return;
+    }
+    if (yaml) {
+        struct val *doc = val_map(x->events);
+
+        val_put_str(x->events, doc, "type", names[ev->type]);
+        val_put(x->events, doc, "object", ev->val ? ev->val : obj_val(ev->obj));
+        buf_adds(b, "---\n");
+        yaml_write(b, doc);
+        arena_reset(x->events);
+        return;
+    }
+    buf_printf(b, "{\"type\":\"%s\",\"object\":", names[ev->type]);
+    if (ev->val)
+        json_write(b, ev->val);
+    else
+        buf_add(b, ev->obj->text, ev->obj->text_n);
+    buf_adds(b, "}\n");
+}
+
+static bool on_event(void *arg, const struct api_event *ev)
+{
+    struct exchange *x = arg;
+    struct buf b = {0};
+
+    if (ev->type != API_END) {
+        event_text(x, &b, ev);
+        http_write(x->http, b.p, b.n);
+        buf_done(&b);
+    }
+    if (ev->type == API_END || ev->type == API_ERROR) {
+        x->watch = NULL; /* freed by our answer */
+        list_remove(&x->link);
+        x->events = arena_free(x->events);
+        http_end(x->http);
+        return false;
+    }
+    if (!x->paused && http_queued_bytes(x->http) > WATCH_QUEUE_MAX) {
+        x->paused = true;
+        api_watch_pause(x->watch, true);
+    }
+    return true;
+}
+
+static void watch_serve(struct exchange *x)
+{
+    put_headers(x, &x->resp);
+    http_header(x->http, "content-type", x->resp.content_type);
+    http_on_close(x->http, on_gone, x);
+    http_on_drain(x->http, on_drain, x);
+    x->watch = x->resp.watch;
+    x->events = arena_new();
+    list_push(&x->f->watches, &x->link);
+    http_start(x->http, 200, -1);
+    api_watch_start(x->watch, on_event, x);
+}
+
+/* ---------------------------------------------------------------- requests */
+
+static void on_answer(void *arg, const struct api_response *resp)
+{
+    struct exchange *x = arg;
+
+    x->resp = *resp;
+    if (resp->watch)
+        watch_serve(x);
+    else
+        store_when_durable(x->f->api->store, resp->revision, reply_durable, x);
+}
+
+static void run(struct exchange *x)
+{
+    struct call c = {.api = x->f->api, .a = x->http->arena, .req = &x->req,
+                     .now_ms = env_now_ms(x->f->api->env)};
+
+    if (who(x, &c) < 0) {
+        exchange_reply(x, &c.resp);
+        return;
+    }
+    if (tunnel_serve(x))
+        return;
+    api_do(x->f->api, &x->req, on_answer, x);
+}
+
+static void on_body(struct http_req *http, char *data, size_t n, const struct err *err, void *arg)
+{
+    struct exchange *x = arg;
+    struct api_response bad = {.content_type = "application/json", .remaining = -1};
+
+    if (!err) {
+        x->req.body = data;
+        x->req.body_n = n;
+        run(x);
+        return;
+    }
+    bad.status = err_http(err->code);
+    bad.val = status_doc(http->arena, bad.status, err_reason(err->code),
+                         err->code == ERR_TOO_LARGE
+                             ? arena_printf(http->arena, "Request entity too large: limit is %d",
+                                            BODY_BYTES_MAX)
+                             : err->msg);
+    exchange_reply(x, &bad);
+}
+
+static void on_request(struct http_req *http, void *arg)
+{
+    struct exchange *x = arena_new_of(http->arena, struct exchange);
+
+    *x = (struct exchange){
+        .f = arg, .http = http,
+        .req = {.arena = http->arena, .user = &x->user, .method = http->method,
+                .path = http->raw_path, .query = http->query, .accept = http_get(http, "accept"),
+                .content_type = http_get(http, "content-type"),
+                .user_agent = http_get(http, "user-agent")}};
+    http->user = x;
+    if (http_upgrade_wanted(http) || http->body_bytes == 0)
+        run(x);
+    else
+        http_body(http, BODY_BYTES_MAX, on_body, x);
+}
+
+/* ---------------------------------------------------------------- life */
+
+struct front *front_new(struct api *api, const char *addr, int port, struct err *err)
+{
+    struct front *f = xcalloc(1, sizeof(*f));
+    struct http_tls tls = {.cert_pem = pki_server_cert_pem(api->pki),
+                           .key_pem = pki_server_key_pem(api->pki),
+                           .client_ca_pem = pki_ca_pem(api->pki)};
+    struct http_server_opts opts = {.addr = addr, .port = port, .tls = &tls,
+                                    .body_bytes_max = BODY_BYTES_MAX, .on_request = on_request,
+                                    .arg = f};
+    _auto_(freep) char *node_url = NULL;
+
+    f->api = api;
+    list_init(&f->watches);
+    f->client = http_client_new(env_loop(api->env), NULL);
+    node_url = xasprintf("unix:%s", api->node_socket);
+    f->node = http_origin_new(f->client, node_url, NULL, err);
+    f->server = f->node ? http_server_new(env_loop(api->env), &opts, err) : NULL;
+    if (!f->server) {
+        http_client_free(f->client);
+        free(f);
+        return NULL;
+    }
+    api->port = http_server_port(f->server);
+    return f;
+}
+
+int front_port(const struct front *f)
+{
+    return http_server_port(f->server);
+}
+
+static void stopped(void *arg)
+{
+    struct front *f = arg;
+    void (*done)(void *) = f->stopped;
+    void *done_arg = f->stopped_arg;
+
+    free(f);
+    if (done)
+        done(done_arg);
+}
+
+void front_stop(struct front *f, uint32_t deadline_ms, void (*done)(void *), void *arg)
+{
+    f->stopped = done;
+    f->stopped_arg = arg;
+    LIST_EACH(&f->watches, l) {
+        struct exchange *x = list_entry(l, struct exchange, link);
+
+        watch_stop(x);
+        http_end(x->http);
+    }
+    f->client = http_client_free(f->client);
+    http_server_stop(f->server, deadline_ms, stopped, f);
+}

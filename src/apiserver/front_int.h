@@ -1,0 +1,37 @@
+/* apiserver/front_int.h - between front.c, who.c and tunnel.c. */
+#pragma once
+
+#include "apiserver/api_int.h"
+#include "http/client.h"
+#include "http/server.h"
+
+struct front {
+    struct api *api;
+    struct http_server *server;
+    struct http_client *client;
+    struct http_origin *node;
+    struct list watches; /* struct exchange.link */
+    void (*stopped)(void *);
+    void *stopped_arg;
+};
+
+/* One request on its way. Lives in the request's arena. */
+struct exchange {
+    struct front *f;
+    struct http_req *http;
+    struct api_request req;
+    struct api_response resp;
+    struct auth_user user;
+    struct api_watch *watch;
+    struct list link;
+    struct arena *events; /* texts of watch events */
+    bool paused;
+};
+
+void exchange_reply(struct exchange *x, const struct api_response *resp);
+
+/* who.c: fills x->user. -1: *ret is the Status to answer (401, 403, 400). */
+int who(struct exchange *x, struct call *c);
+
+/* tunnel.c: true: the path is one that goes through to a node, a pod or a service; answered. */
+bool tunnel_serve(struct exchange *x);

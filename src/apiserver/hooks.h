@@ -1,0 +1,40 @@
+/* apiserver/hooks.h - what one kind needs beyond its description in schema/: admission (defaults
+ * from other objects, allocations) and rules that need the store.
+ *
+ * One row a kind in hooks.c; each function may be NULL. Trees are in the stored version. */
+#pragma once
+
+#include "apiserver/api_int.h"
+
+struct kind_hooks {
+    const char *group, *plural;
+    /* On create, before the defaults' second pass and validation: changes v or fails. */
+    int (*admit_create)(struct call *c, struct val *v);
+    /* The same on updates; sub is "" or "status", ... */
+    int (*admit_update)(struct call *c, const char *sub, struct val *v, const struct obj *old);
+    /* Rules that need other objects, after validation; old is NULL on create. */
+    int (*check)(struct call *c, const char *sub, const struct val *v, const struct val *old);
+    /* Takes addresses and the like, last of all; old is NULL on create. */
+    int (*allocate)(struct call *c, struct val *v, const struct obj *old);
+    int (*check_delete)(struct call *c, const struct obj *o);
+    /* How long it takes to go: sets grace_s. Without it: at once. */
+    void (*deleting)(struct call *c, const struct obj *o, struct delete_options *how);
+};
+const struct kind_hooks *hooks_of(const struct resource *stored);
+unsigned flags_of(const struct resource *stored);
+
+/* For every namespaced kind: its namespace is there and stays. */
+int admit_namespace(struct call *c, const char *name);
+
+/* hooks_pod.c */
+int pod_admit_create(struct call *c, struct val *v);
+int pod_admit_update(struct call *c, const char *sub, struct val *v, const struct obj *old);
+int pod_allocate(struct call *c, struct val *v, const struct obj *old);
+void pod_deleting(struct call *c, const struct obj *o, struct delete_options *how);
+/* hooks_service.c */
+int service_allocate(struct call *c, struct val *v, const struct obj *old);
+/* hooks_quota.c */
+int limits_admit(struct call *c, struct val *pod);
+
+void put_label(struct call *c, struct val *v, const char *key, const char *value);
+void add_finalizer(struct call *c, struct val *v, const char *name);

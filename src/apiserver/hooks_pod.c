@@ -1,0 +1,287 @@
+/* apiserver/hooks_pod.c - what stock admission adds to a pod: its service account and token,
+ * priority, tolerations; and how long its end takes. */
+#include "apiserver/hooks.h"
+
+#define TOKEN_PATH "/var/run/secrets/kubernetes.io/serviceaccount"
+
+static const struct obj *get(struct call *c, const char *group, const char *plural, const char *ns,
+                             const char *name)
+{
+    const struct obj *o = store_get(c->api->store, table_named(c->api->store, group, plural), ns, name);
+
+    if (o)
+        pin_obj(c->a, obj_ref(o));
+    return o;
+}
+
+/* ---------------------------------------------------------------- service account */
+
+static struct val *token_volume(struct call *c, const char *name)
+{
+    static const char text[] =
+        "{\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"expirationSeconds\":3607,\"path\":"
+        "\"token\"}},{\"configMap\":{\"name\":\"kube-root-ca.crt\",\"items\":[{\"key\":\"ca.crt\","
+        "\"path\":\"ca.crt\"}]}},{\"downwardAPI\":{\"items\":[{\"path\":\"namespace\",\"fieldRef\":"
+        "{\"apiVersion\":\"v1\",\"fieldPath\":\"metadata.namespace\"}}]}}],\"defaultMode\":420}}";
+    struct api_response doc = {.body = text, .body_n = sizeof(text) - 1};
+    struct val *v = val_map(c->a);
+
+    val_put_str(c->a, v, "name", name);
+    VAL_EACH_MEMBER(api_response_val(c->a, &doc), m)
+        val_put(c->a, v, m->key, &m->v);
+    return v;
+}
+
+static bool mounted(const struct val *container)
+{
+    VAL_EACH(val_get(container, "volumeMounts"), m)
+        if (streq(val_str_at(m, "mountPath", ""), TOKEN_PATH))
+            return true;
+    return false;
+}
+
+static void mount_token(struct call *c, struct val *spec)
+{
+    static const char *const lists[] = {"initContainers", "containers"};
+    char suffix[ENV_SUFFIX_BYTES];
+    const char *name = NULL;
+    bool any = false;
+
+    VAL_EACH(val_get(spec, "volumes"), v)
+        if (str_starts(val_str_at(v, "name", ""), "kube-api-access-"))
+            name = val_str_at(v, "name", "");
+    if (!name)
+        name = arena_printf(c->a, "kube-api-access-%s", env_suffix(c->api->env, suffix));
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+        VAL_EACH(val_get(spec, lists[i]), ct) {
+            struct val *m;
+
+            if (!val_is(ct, VAL_MAP) || mounted(ct))
+                continue;
+            m = val_map(c->a);
+            val_put_str(c->a, m, "name", name);
+            val_put_bool(c->a, m, "readOnly", true);
+            val_put_str(c->a, m, "mountPath", TOKEN_PATH);
+            val_push(c->a, val_need_list(c->a, ct, "volumeMounts"), m);
+            any = true;
+        }
+    }
+    if (!any)
+        return;
+    VAL_EACH(val_get(spec, "volumes"), v)
+        if (streq(val_str_at(v, "name", ""), name))
+            return;
+    val_push(c->a, val_need_list(c->a, spec, "volumes"), token_volume(c, name));
+}
+
+static int admit_account(struct call *c, struct val *v, struct val *spec)
+{
+    const char *name = val_str_at(spec, "serviceAccountName", "");
+    const struct obj *account;
+    const struct val *automount;
+
+    if (val_get(val_at(v, "metadata.annotations"), "kubernetes.io/config.mirror")) {
+        if (*name)
+            return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                                  "a mirror pod may not reference service accounts");
+        return 0;
+    }
+    if (!*name) {
+        name = "default";
+        val_put_str(c->a, spec, "serviceAccountName", name);
+        val_put_str(c->a, spec, "serviceAccount", name);
+    }
+    if (!(account = get(c, "", "serviceaccounts", c->path.ns, name)))
+        return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                              "error looking up service account %s/%s: serviceaccount \"%s\" not found",
+                              c->path.ns, name, name);
+    automount = val_get(spec, "automountServiceAccountToken");
+    if (val_is_null(automount))
+        automount = val_get(obj_val(account), "automountServiceAccountToken");
+    if (val_is_null(automount) || (val_is(automount, VAL_BOOL) && automount->b))
+        mount_token(c, spec);
+    if (!val_len(val_get(spec, "imagePullSecrets")) &&
+        val_len(val_get(obj_val(account), "imagePullSecrets")))
+        val_put(c->a, spec, "imagePullSecrets", val_get(obj_val(account), "imagePullSecrets"));
+    return 0;
+}
+
+/* ---------------------------------------------------------------- priority */
+
+static int admit_priority(struct call *c, struct val *v, struct val *spec)
+{
+    const char *name = val_str_at(spec, "priorityClassName", "");
+    const struct val *given = val_get(spec, "priority");
+    const char *policy = "PreemptLowerPriority";
+    int64_t value = 0;
+    const struct obj *class_ = NULL;
+
+    if (*name) {
+        if (!(class_ = get(c, "scheduling.k8s.io", "priorityclasses", "", name)))
+            return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                                  "no PriorityClass with name %s was found", name);
+    } else {
+        struct store_iter it;
+        struct err err = {0};
+        const struct obj *o;
+
+        if (store_iter_init(&it, c->api->store,
+                            table_named(c->api->store, "scheduling.k8s.io", "priorityclasses"),
+                            NULL, 0, NULL, NULL, &err) < 0)
+            return fail_err(c, &err);
+        while ((o = store_iter_next(&it)))
+            if (val_bool_at(obj_val(o), "globalDefault", false) &&
+                (!class_ || val_int_at(obj_val(o), "value", 0) < value)) {
+                class_ = o;
+                pin_obj(c->a, obj_ref(o));
+                value = val_int_at(obj_val(o), "value", 0);
+            }
+        store_iter_done(&it);
+        if (class_)
+            val_put_str(c->a, spec, "priorityClassName", class_->name);
+    }
+    if (class_) {
+        value = val_int_at(obj_val(class_), "value", 0);
+        policy = val_str_at(obj_val(class_), "preemptionPolicy", policy);
+    }
+    if (val_is(given, VAL_INT) && given->i != value)
+        return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                              "the integer value of priority (%lld) must not be provided in pod "
+                              "spec; priority admission controller computed %lld from the given "
+                              "PriorityClass name", (long long)given->i, (long long)value);
+    val_put_int(c->a, spec, "priority", value);
+    if (val_is(val_get(spec, "preemptionPolicy"), VAL_STR) &&
+        !streq(val_str_at(spec, "preemptionPolicy", ""), policy))
+        return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                              "the string value of PreemptionPolicy (%s) must not be provided in pod "
+                              "spec; priority admission controller computed %s from the given "
+                              "PriorityClass name",
+                              val_str_at(spec, "preemptionPolicy", ""), policy);
+    val_put_str(c->a, spec, "preemptionPolicy", policy);
+    return 0;
+}
+
+/* ---------------------------------------------------------------- tolerations */
+
+static bool tolerates(const struct val *list, const char *key)
+{
+    VAL_EACH(list, t) {
+        const char *k = val_str_at(t, "key", ""), *effect = val_str_at(t, "effect", "");
+
+        if ((!*k || streq(k, key)) && (!*effect || streq(effect, "NoExecute")))
+            return true;
+    }
+    return false;
+}
+
+static void admit_tolerations(struct call *c, struct val *spec)
+{
+    static const char *const keys[] = {"node.kubernetes.io/not-ready",
+                                       "node.kubernetes.io/unreachable"};
+    struct val *list = val_need_list(c->a, spec, "tolerations");
+
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        struct val *t;
+
+        if (tolerates(list, keys[i]))
+            continue;
+        t = val_map(c->a);
+        val_put_str(c->a, t, "key", keys[i]);
+        val_put_str(c->a, t, "operator", "Exists");
+        val_put_str(c->a, t, "effect", "NoExecute");
+        val_put_int(c->a, t, "tolerationSeconds", 300);
+        val_push(c->a, list, t);
+    }
+}
+
+static int admit_runtime(struct call *c, struct val *v, struct val *spec)
+{
+    const char *name = val_str_at(spec, "runtimeClassName", "");
+    const struct obj *o;
+    const struct val *overhead, *sched;
+
+    if (!*name)
+        return 0;
+    if (!(o = get(c, "node.k8s.io", "runtimeclasses", "", name)))
+        return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                              "pod rejected: RuntimeClass \"%s\" not found", name);
+    overhead = val_at(obj_val(o), "overhead.podFixed");
+    if (val_len(overhead) && !val_len(val_get(spec, "overhead")))
+        val_put(c->a, spec, "overhead", overhead);
+    sched = val_get(obj_val(o), "scheduling");
+    VAL_EACH_MEMBER(val_get(sched, "nodeSelector"), m) {
+        const struct val *own = val_get(val_get(spec, "nodeSelector"), m->key);
+
+        if (own && !val_equal(own, &m->v))
+            return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                                  "conflict: runtimeClass.scheduling.nodeSelector[%s] = %s; "
+                                  "pod.spec.nodeSelector[%s] = %s", m->key, val_text(&m->v, ""),
+                                  m->key, val_text(own, ""));
+        val_put(c->a, val_need_map(c->a, spec, "nodeSelector"), m->key, &m->v);
+    }
+    VAL_EACH(val_get(sched, "tolerations"), t)
+        val_push(c->a, val_need_list(c->a, spec, "tolerations"), t);
+    return 0;
+}
+
+int pod_admit_create(struct call *c, struct val *v)
+{
+    struct val *spec = val_get(v, "spec");
+
+    if (!val_is(spec, VAL_MAP))
+        return 0; /* validation says what is missing */
+    if (limits_admit(c, v) < 0 || admit_account(c, v, spec) < 0 || admit_runtime(c, v, spec) < 0 ||
+        admit_priority(c, v, spec) < 0)
+        return -1;
+    admit_tolerations(c, spec);
+    return 0;
+}
+
+/* A pod with gates says why nobody schedules it. */
+int pod_allocate(struct call *c, struct val *v, const struct obj *old)
+{
+    struct val *cond, *list;
+
+    if (old || !val_len(val_at(v, "spec.schedulingGates")))
+        return 0;
+    cond = val_map(c->a);
+    val_put_str(c->a, cond, "type", "PodScheduled");
+    val_put_str(c->a, cond, "status", "False");
+    val_put(c->a, cond, "lastProbeTime", val_null(c->a));
+    val_put_str(c->a, cond, "lastTransitionTime", now_text(c));
+    val_put_str(c->a, cond, "reason", "SchedulingGated");
+    val_put_str(c->a, cond, "message", "Scheduling is blocked due to non-empty scheduling gates");
+    list = val_need_list(c->a, val_need_map(c->a, v, "status"), "conditions");
+    val_push(c->a, list, cond);
+    return 0;
+}
+
+int pod_admit_update(struct call *c, const char *sub, struct val *v, const struct obj *old)
+{
+    struct val *spec = val_get(v, "spec");
+    const struct val *was = val_get(obj_val(old), "spec");
+    static const char *const kept[] = {"priority", "preemptionPolicy"};
+
+    if (*sub || !val_is(spec, VAL_MAP))
+        return 0;
+    for (size_t i = 0; i < ARRAY_LEN(kept); i++)
+        if (!val_get(spec, kept[i]) && val_get(was, kept[i]))
+            val_put(c->a, spec, kept[i], val_get(was, kept[i]));
+    admit_tolerations(c, spec);
+    return 0;
+}
+
+void pod_deleting(struct call *c, const struct obj *o, struct delete_options *how)
+{
+    const struct val *v = obj_val(o);
+    const char *phase = val_str_at(v, "status.phase", "");
+
+    (void)c;
+    if (how->grace_s < 0)
+        how->grace_s = val_int_at(v, "spec.terminationGracePeriodSeconds", 30);
+    if (how->grace_s < 0)
+        how->grace_s = 1;
+    /* nobody runs it: it can go at once */
+    if (!*val_str_at(v, "spec.nodeName", "") || streq(phase, "Failed") || streq(phase, "Succeeded"))
+        how->grace_s = 0;
+}

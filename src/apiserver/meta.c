@@ -1,0 +1,261 @@
+/* apiserver/meta.c - what is no resource: discovery, OpenAPI, health, version, keys, metrics. */
+#include "apiserver/api_int.h"
+
+#include "schema/publish.h"
+
+#ifndef KUBERNETES_VERSION
+#define KUBERNETES_VERSION "v1.36.3"
+#endif
+
+static const char TEXT[] = "text/plain; charset=utf-8";
+
+static int plain(struct call *c, int status, const char *text)
+{
+    answer_text(c, status, TEXT, text, strlen(text));
+    return 0;
+}
+
+static int no_page(struct call *c)
+{
+    return plain(c, 404, "404 page not found\n");
+}
+
+static int doc_answer(struct call *c, struct doc d, const char *type)
+{
+    if (!d.text)
+        return no_page(c);
+    answer_text(c, 200, type, d.text, d.n);
+    c->resp.etag = str_empty(d.hash) ? NULL : arena_printf(c->a, "\"%s\"", d.hash);
+    return 0;
+}
+
+/* Discovery comes in two shapes. 0: the plain one; 1: aggregated; -1: none that is wanted. */
+static int discovery_shape(struct call *c, bool may_aggregate)
+{
+    const char *s = c->req->accept;
+
+    if (str_empty(s))
+        return 0;
+    while (*s) {
+        size_t n = strcspn(s, ",");
+        const char *part = arena_strndup(c->a, s, n);
+
+        if (strstr(part, "as=APIGroupDiscoveryList")) {
+            if (may_aggregate && strstr(part, "application/json") && strstr(part, "v=v2") &&
+                !strstr(part, "v=v2beta1") && strstr(part, "g=apidiscovery.k8s.io"))
+                return 1;
+        } else if (strstr(part, "application/yaml")) {
+            c->encoding = ENC_YAML;
+            return 0;
+        } else if (strstr(part, "application/json") || strstr(part, "*/*")) {
+            return 0;
+        }
+        s += n + (s[n] == ',');
+    }
+    return -1;
+}
+
+static int discovery(struct call *c, struct doc (*make)(struct call *c, bool aggregated),
+                     bool may_aggregate)
+{
+    int shape = discovery_shape(c, may_aggregate);
+    struct doc d;
+
+    if (shape < 0)
+        return fail(c, 406, "NotAcceptable",
+                    "only the following media types are accepted: application/json, application/yaml");
+    d = make(c, shape == 1);
+    if (shape == 1)
+        return doc_answer(c, d, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    d.hash = "";
+    if (d.text && c->encoding == ENC_YAML) {
+        struct api_response text = {.body = d.text, .body_n = d.n};
+
+        answer_val(c, 200, api_response_val(c->a, &text));
+        return 0;
+    }
+    return doc_answer(c, d, "application/json");
+}
+
+static struct doc make_api(struct call *c, bool aggregated)
+{
+    return aggregated ? publish_aggregated(c->api->schema, true, "v2")
+                      : publish_api(c->api->schema, c->a,
+                                    arena_printf(c->a, "%s:%d", c->api->host, c->api->port));
+}
+
+static struct doc make_apis(struct call *c, bool aggregated)
+{
+    return aggregated ? publish_aggregated(c->api->schema, false, "v2")
+                      : publish_apis(c->api->schema);
+}
+
+/* /apis/G and /apis/G/V and /api/V */
+static struct doc make_group(struct call *c, bool aggregated)
+{
+    const char *p = c->path.text + 1, *slash = strchr(p, '/'), *rest;
+    size_t n;
+
+    if (str_starts(p, "api/"))
+        return publish_resources(c->api->schema, "", arena_strndup(c->a, p + 4, strcspn(p + 4, "/")));
+    if (!slash)
+        return (struct doc){0};
+    n = strcspn(slash + 1, "/");
+    rest = slash[1 + n] ? slash + 2 + n : "";
+    if (!*rest)
+        return publish_group(c->api->schema, arena_strndup(c->a, slash + 1, n));
+    return publish_resources(c->api->schema, arena_strndup(c->a, slash + 1, n),
+                             arena_strndup(c->a, rest, strcspn(rest, "/")));
+}
+
+static int serve_version(struct call *c)
+{
+    struct val *v = val_map(c->a);
+
+    val_put_str(c->a, v, "major", "1");
+    val_put_str(c->a, v, "minor", "36");
+    val_put_str(c->a, v, "gitVersion", KUBERNETES_VERSION);
+    val_put_str(c->a, v, "gitCommit", "");
+    val_put_str(c->a, v, "gitTreeState", "clean");
+    val_put_str(c->a, v, "buildDate", "2026-01-01T00:00:00Z");
+    val_put_str(c->a, v, "goVersion", "none: this is tandem, in C");
+    val_put_str(c->a, v, "compiler", "cc");
+    val_put_str(c->a, v, "platform", "linux/amd64");
+    answer_val(c, 200, v);
+    return 0;
+}
+
+static const char *const CHECKS[] = {"ping", "log", "etcd", "informer-sync",
+                                     "poststarthook/start-apiserver-admission-initializer",
+                                     "poststarthook/rbac/bootstrap-roles",
+                                     "poststarthook/scheduling/bootstrap-system-priority-classes",
+                                     "shutdown"};
+
+static int serve_health(struct call *c, const char *which, const char *check)
+{
+    bool ready = streq(which, "readyz"), bad = false;
+    struct err why = {0};
+    struct buf b = {.max = 1 << 16};
+    int r;
+
+    bad = store_failing(c->api->store, &why);
+    if (*check) {
+        for (size_t i = 0; i < ARRAY_LEN(CHECKS); i++)
+            if (streq(check, CHECKS[i]) && (ready || i < 3 || i > 3))
+                return bad && streq(check, "etcd") ? plain(c, 500, "store failing\n")
+                                                   : plain(c, 200, "ok");
+        return no_page(c);
+    }
+    if (!param(c, "verbose") && !bad)
+        return plain(c, 200, "ok");
+    for (size_t i = 0; i < ARRAY_LEN(CHECKS); i++) {
+        bool fails = bad && streq(CHECKS[i], "etcd");
+
+        if (!ready && (streq(CHECKS[i], "informer-sync") || streq(CHECKS[i], "shutdown")))
+            continue;
+        buf_printf(&b, "[%c]%s %s%s\n", fails ? '-' : '+', CHECKS[i], fails ? "failed: " : "ok",
+                   fails ? why.msg : "");
+    }
+    buf_printf(&b, "%s check %s\n", which, bad ? "failed" : "passed");
+    r = plain(c, bad ? 500 : 200, arena_strdup(c->a, b.p));
+    buf_done(&b);
+    return r;
+}
+
+static int serve_metrics(struct call *c)
+{
+    struct store_stats st = store_stats(c->api->store);
+
+    return plain(c, 200, arena_printf(
+        c->a,
+        "# TYPE apiserver_request_total counter\napiserver_request_total %llu\n"
+        "# TYPE apiserver_longrunning_requests gauge\napiserver_longrunning_requests{verb=\"WATCH\"} %llu\n"
+        "# TYPE tandem_store_objects gauge\ntandem_store_objects %u\n"
+        "# TYPE tandem_store_writes_total counter\ntandem_store_writes_total %llu\n"
+        "# TYPE tandem_store_batches_total counter\ntandem_store_batches_total %llu\n"
+        "# TYPE tandem_store_history_events gauge\ntandem_store_history_events %u\n"
+        "# TYPE tandem_store_history_bytes gauge\ntandem_store_history_bytes %zu\n"
+        "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %lld\n",
+        (unsigned long long)c->api->requests, (unsigned long long)c->api->watches, st.objects,
+        (unsigned long long)st.writes, (unsigned long long)st.batches, st.history,
+        st.history_bytes, (long long)c->api->start_ms / 1000));
+}
+
+static int serve_root(struct call *c)
+{
+    static const char *const paths[] = {
+        "/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez",
+        "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"};
+    struct val *v = val_map(c->a), *list = val_list(c->a);
+
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+        val_push_str(c->a, list, paths[i]);
+    val_put(c->a, v, "paths", list);
+    answer_val(c, 200, v);
+    return 0;
+}
+
+static int serve_openapi(struct call *c, const char *rest)
+{
+    if (streq(rest, "v2")) {
+        const char *want = c->req->accept ? c->req->accept : "";
+
+        if (strstr(want, "protobuf") && !strstr(want, "json") && !strstr(want, "*/*"))
+            return fail(c, 406, "NotAcceptable", "OpenAPI is served as application/json");
+        return doc_answer(c, publish_openapi_v2(c->api->schema), "application/json");
+    }
+    if (streq(rest, "v3") || streq(rest, "v3/"))
+        return doc_answer(c, publish_openapi_v3_index(c->api->schema), TEXT);
+    if (str_starts(rest, "v3/")) {
+        struct doc d = publish_openapi_v3(c->api->schema, rest + 3);
+
+        if (!d.text) {
+            answer_text(c, 404, "", "", 0);
+            return 0;
+        }
+        return doc_answer(c, d, "application/json");
+    }
+    return no_page(c);
+}
+
+int meta_serve(struct call *c)
+{
+    const char *p = c->path.text;
+    size_t n = strlen(p);
+
+    if (n > 1 && p[n - 1] == '/' && !str_starts(p, "/openapi"))
+        c->path.text = p = arena_strndup(c->a, p, n - 1);
+    if (!c->is_get)
+        return fail_no_method(c);
+    if (streq(p, "/") || !*p)
+        return serve_root(c);
+    if (streq(p, "/api"))
+        return discovery(c, make_api, true);
+    if (streq(p, "/apis"))
+        return discovery(c, make_apis, true);
+    if (str_starts(p, "/api/") || str_starts(p, "/apis/"))
+        return discovery(c, make_group, false);
+    if (streq(p, "/version"))
+        return serve_version(c);
+    if (streq(p, "/metrics"))
+        return serve_metrics(c);
+    if (str_starts(p, "/openapi/"))
+        return serve_openapi(c, p + strlen("/openapi/"));
+    if (streq(p, "/openid/v1/jwks")) {
+        answer_val(c, 200, token_jwks(pki_sa_key(c->api->pki), c->a));
+        c->resp.content_type = "application/jwk-set+json";
+        return 0;
+    }
+    if (streq(p, "/.well-known/openid-configuration")) {
+        answer_val(c, 200, token_openid(c->a, c->api->server_url));
+        return 0;
+    }
+    static const char *const health[] = {"healthz", "livez", "readyz"};
+    for (size_t i = 0; i < ARRAY_LEN(health); i++) {
+        size_t len = strlen(health[i]);
+
+        if (strncmp(p + 1, health[i], len) == 0 && (!p[1 + len] || p[1 + len] == '/'))
+            return serve_health(c, health[i], p[1 + len] ? p + 2 + len : "");
+    }
+    return no_page(c);
+}

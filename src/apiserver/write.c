@@ -1,0 +1,501 @@
+/* apiserver/write.c - create, update, patch: the way of an object into the store.
+ *
+ *   body -> normal form -> defaults -> admission (hooks) -> prepare -> validation -> allocation
+ *        -> store
+ * The same for all kinds and versions; everything after the defaults works in the stored version. */
+#include "apiserver/hooks.h"
+
+#include "codec/json.h"
+#include "schema/patch.h"
+
+enum { NAME_GENERATED_MAX = 58, GENERATE_TRIES = 8 };
+
+struct val *meta_of(struct arena *a, struct val *v)
+{
+    return val_need_map(a, v, "metadata");
+}
+
+const char *now_text(struct call *c)
+{
+    return time_text(c->a, c->now_ms * 1000, false);
+}
+
+/* Drops what only the server writes. */
+static void meta_clean(struct val *meta)
+{
+    val_del(meta, "selfLink");
+    val_del(meta, "managedFields"); /* not kept (README.md) */
+}
+
+static int check_namespace(struct call *c, struct val *v)
+{
+    struct val *meta = meta_of(c->a, v);
+    const char *ns = val_str_at(meta, "namespace", ""), *asked = c->path.ns;
+
+    if (!c->r->namespaced || !*asked) {
+        val_del(meta, "namespace");
+        return 0;
+    }
+    if (*ns && !streq(ns, asked))
+        return fail(c, 400, "BadRequest", "the namespace of the provided object does not match the "
+                    "namespace sent on the request");
+    val_put_str(c->a, meta, "namespace", asked);
+    return 0;
+}
+
+/* To the stored version, with its defaults. */
+static int to_stored(struct call *c, struct val *v)
+{
+    struct err err = {0};
+
+    schema_default(c->r, c->a, v);
+    if (c->r == c->stored)
+        return 0;
+    if (schema_convert(c->r, c->stored, c->a, v, &err) < 0)
+        return fail(c, 400, "BadRequest", "%s", err.msg);
+    schema_default(c->stored, c->a, v);
+    return 0;
+}
+
+static int validate(struct call *c, const char *sub, const struct val *v, const struct val *old)
+{
+    struct causes bad = {.a = c->a};
+
+    schema_validate(c->stored, sub, v, old, &bad);
+    if (bad.n)
+        return fail_causes(c, &bad, val_str_at(v, "metadata.name", ""));
+    schema_warn(c->stored, v, old, &c->warnings);
+    return c->hooks && c->hooks->check ? c->hooks->check(c, sub, v, old) : 0;
+}
+
+static int check_size(struct call *c, const struct val *v)
+{
+    struct buf b = {.max = OBJECT_BYTES_MAX};
+    bool over;
+
+    json_write(&b, v);
+    over = b.over;
+    buf_done(&b);
+    return over ? fail(c, 500, "", "etcdserver: request is too large") : 0;
+}
+
+/* ---------------------------------------------------------------- create */
+
+static void name_generate(struct call *c, struct val *meta)
+{
+    const char *base = val_str_at(meta, "generateName", "");
+    char suffix[ENV_SUFFIX_BYTES];
+
+    val_put(c->a, meta, "name", val_printf(c->a, "%.*s%s", NAME_GENERATED_MAX, base,
+                                           env_suffix(c->api->env, suffix)));
+}
+
+int put_new(struct call *c, struct val *v, const struct obj **ret)
+{
+    struct store *s = c->api->store;
+    struct val *meta = meta_of(c->a, v);
+    const char *name = val_str_at(meta, "name", ""), *ns = val_str_at(meta, "namespace", "");
+    struct err err = {0};
+    const struct obj *o;
+
+    if (*val_str_at(meta, "resourceVersion", ""))
+        return fail(c, 500, "", "resourceVersion should not be set on objects to be created");
+    if (store_get(s, c->table, ns, name))
+        return fail_exists(c, name);
+    if (c->o.dry_run) {
+        *ret = NULL;
+        return 0;
+    }
+    o = obj_seal(v, store_next_revision(s));
+    pin_obj(c->a, o);
+    if (store_put(s, c->table, o, STORE_ABSENT, 0, &err) < 0)
+        return fail_err(c, &err);
+    c->resp.revision = o->revision;
+    *ret = o;
+    return 0;
+}
+
+static void meta_new(struct call *c, struct val *v)
+{
+    struct val *meta = meta_of(c->a, v);
+    char uuid[ENV_UUID_BYTES];
+
+    meta_clean(meta);
+    val_del(meta, "deletionTimestamp");
+    val_del(meta, "deletionGracePeriodSeconds");
+    val_put_str(c->a, meta, "uid", env_uuid(c->api->env, uuid));
+    val_put_str(c->a, meta, "creationTimestamp", now_text(c));
+}
+
+int create_with(struct call *c, struct val *v, const struct obj **ret)
+{
+    struct val *meta = meta_of(c->a, v);
+    bool generate;
+
+    if (to_stored(c, v) < 0)
+        return -1;
+    meta = meta_of(c->a, v);
+    if (admit_namespace(c, val_str_at(meta, "name", "")) < 0)
+        return -1;
+    generate = !*val_str_at(meta, "name", "") && *val_str_at(meta, "generateName", "");
+    meta_new(c, v);
+    if (generate)
+        name_generate(c, meta_of(c->a, v));
+    if (c->hooks && c->hooks->admit_create && c->hooks->admit_create(c, v) < 0)
+        return -1;
+    schema_default(c->stored, c->a, v);
+    schema_prepare_create(c->stored, c->a, v);
+    if (validate(c, "", v, NULL) < 0 || check_size(c, v) < 0)
+        return -1;
+    for (int i = 0; generate && i < GENERATE_TRIES; i++) {
+        meta = meta_of(c->a, v);
+        if (!store_get(c->api->store, c->table, c->path.ns, val_str_at(meta, "name", "")))
+            break;
+        name_generate(c, meta);
+    }
+    if (c->hooks && c->hooks->allocate && c->hooks->allocate(c, v, NULL) < 0)
+        return -1;
+    return put_new(c, v, ret);
+}
+
+/* The tree of what was written (and not stored on a dry run), in the version asked for. */
+static int answer_written(struct call *c, int status, const struct obj *o, struct val *v)
+{
+    struct err err = {0};
+
+    if (o) {
+        answer_obj(c, status, o);
+        return 0;
+    }
+    if (c->r != c->stored && schema_convert(c->stored, c->r, c->a, v, &err) < 0)
+        return fail_err(c, &err);
+    answer_tree(c, status, v);
+    return 0;
+}
+
+int write_create(struct call *c)
+{
+    const struct obj *o = NULL;
+    struct val *v;
+
+    if (options_write(c, "CreateOptions") < 0 || answer_negotiate(c, false, true) < 0 ||
+        !(v = body_object(c)) || check_namespace(c, v) < 0)
+        return -1;
+    if (c->r->virtual_)
+        return review_create(c, v);
+    if (create_with(c, v, &o) < 0)
+        return -1;
+    return answer_written(c, 201, o, v);
+}
+
+/* ---------------------------------------------------------------- update */
+
+static void meta_keep(struct call *c, struct val *v, const struct val *old)
+{
+    static const char *const kept[] = {"uid", "creationTimestamp", "deletionTimestamp",
+                                       "deletionGracePeriodSeconds", "generation"};
+    struct val *meta = meta_of(c->a, v);
+    const struct val *was = val_get(old, "metadata");
+
+    meta_clean(meta);
+    for (size_t i = 0; i < ARRAY_LEN(kept); i++) {
+        const struct val *x = val_get(was, kept[i]);
+
+        if (x)
+            val_put(c->a, meta, kept[i], x);
+        else
+            val_del(meta, kept[i]);
+    }
+}
+
+/* Nothing holds it any more: it was deleted before, and its last finalizer has gone. */
+static bool now_free(struct call *c, const struct val *v)
+{
+    const struct val *meta = val_get(v, "metadata");
+
+    return val_get(meta, "deletionTimestamp") && !val_len(val_get(meta, "finalizers")) &&
+           val_int_at(meta, "deletionGracePeriodSeconds", 0) == 0 &&
+           !(streq(c->stored->plural, "namespaces") && !*c->stored->group &&
+             val_len(val_at(v, "spec.finalizers")));
+}
+
+int put_over(struct call *c, const struct obj *old, struct val *v, const struct obj **ret)
+{
+    struct store *s = c->api->store;
+    struct val *meta = meta_of(c->a, v);
+    struct err err = {0};
+    const struct obj *o;
+
+    val_put(c->a, meta, "resourceVersion", val_printf(c->a, "%lld", (long long)old->revision));
+    if (val_equal(v, obj_val(old))) {
+        *ret = old;
+        c->resp.revision = old->revision;
+        return 0;
+    }
+    *ret = NULL;
+    if (c->o.dry_run)
+        return 0;
+    if (now_free(c, v)) {
+        o = obj_seal(v, store_next_revision(s));
+        pin_obj(c->a, o);
+        if (store_delete(s, c->table, old->namespace_, old->name, old->revision, o, &err) < 0)
+            return err.code == ERR_CONFLICT ? fail_conflict(c, old->name, "%s", err.msg)
+                                            : fail_err(c, &err);
+        c->resp.revision = o->revision;
+        return 0; /* the answer shows the object as it was written, with its last version */
+    }
+    o = obj_seal(v, store_next_revision(s));
+    pin_obj(c->a, o);
+    if (store_put(s, c->table, o, old->revision, 0, &err) < 0)
+        return fail_err(c, &err);
+    c->resp.revision = o->revision;
+    *ret = o;
+    return 0;
+}
+
+/* Optimistic concurrency: what the client says about uid and version must be so. */
+static int check_versions(struct call *c, const struct obj *old, const struct val *v)
+{
+    const struct val *meta = val_get(v, "metadata");
+    const char *uid = val_str_at(meta, "uid", ""), *rv = val_str_at(meta, "resourceVersion", "");
+    int64_t revision;
+
+    if (*uid && !streq(uid, old->uid))
+        return fail_conflict(c, old->name, "Precondition failed: UID in precondition: %s, UID in "
+                             "object meta: %s", uid, old->uid);
+    if (!parse_revision(rv, &revision))
+        return fail(c, 400, "BadRequest", "invalid resource version \"%s\"", rv);
+    if (revision && revision != old->revision)
+        return fail_conflict(c, old->name, "the object has been modified; please apply your "
+                             "changes to the latest version and try again");
+    if (!revision && ((c->flags & KF_NEEDS_VERSION) || c->r->custom)) {
+        struct causes bad = {.a = c->a};
+        struct val *zero = val_int(c->a, 0);
+
+        causes_add(&bad, CAUSE_INVALID, "metadata.resourceVersion", zero,
+                   "must be specified for an update");
+        /* this one names the resource and not the kind */
+        return fail_causes_of(c, &bad, c->r->group, c->r->plural, old->name);
+    }
+    return 0;
+}
+
+int update_with(struct call *c, const struct obj *old, struct val *v, const struct obj **ret)
+{
+    const char *sub = c->sub ? c->sub->name : "";
+    const struct val *was = obj_val(old);
+
+    if (check_versions(c, old, v) < 0 || to_stored(c, v) < 0)
+        return -1;
+    meta_keep(c, v, was);
+    if (c->hooks && c->hooks->admit_update && c->hooks->admit_update(c, sub, v, old) < 0)
+        return -1;
+    schema_prepare_update(c->stored, sub, c->a, v, was);
+    schema_default(c->stored, c->a, v);
+    if (validate(c, sub, v, was) < 0 || check_size(c, v) < 0)
+        return -1;
+    if (c->hooks && c->hooks->allocate && c->hooks->allocate(c, v, old) < 0)
+        return -1;
+    return put_over(c, old, v, ret);
+}
+
+static int check_name(struct call *c, struct val *v)
+{
+    struct val *meta = meta_of(c->a, v);
+    const char *name = val_str_at(meta, "name", "");
+
+    if (!*name)
+        return fail(c, 400, "BadRequest", "the name of the object (based on URL) was undeterminable: "
+                    "name must be provided");
+    if (!streq(name, c->path.name))
+        return fail(c, 400, "BadRequest", "the name of the object (%s) does not match the name on "
+                    "the URL (%s)", name, c->path.name);
+    return check_namespace(c, v);
+}
+
+int write_update(struct call *c)
+{
+    const struct obj *old, *o = NULL;
+    struct val *v;
+
+    if (options_write(c, "UpdateOptions") < 0 || answer_negotiate(c, false, true) < 0 ||
+        !(v = body_object(c)) || check_name(c, v) < 0)
+        return -1;
+    if (!(old = find(c))) {
+        if (c->sub || !(c->flags & KF_CREATE_ON_UPDATE))
+            return fail_not_found(c, c->path.name);
+        if (*val_str_at(v, "metadata.uid", ""))
+            return fail_conflict(c, c->path.name, "Precondition failed: UID in precondition: %s, "
+                                 "UID in object meta: ", val_str_at(v, "metadata.uid", ""));
+        val_del(meta_of(c->a, v), "resourceVersion");
+        if (create_with(c, v, &o) < 0)
+            return -1;
+        return answer_written(c, 201, o, v);
+    }
+    if (update_with(c, old, v, &o) < 0)
+        return -1;
+    return answer_written(c, 200, o, v);
+}
+
+/* ---------------------------------------------------------------- patch */
+
+enum patch_kind { PATCH_NONE, PATCH_JSON, PATCH_MERGE, PATCH_STRATEGIC, PATCH_APPLY };
+
+static enum patch_kind patch_kind(struct call *c)
+{
+    const char *t = c->req->content_type ? c->req->content_type : "";
+    size_t n = strcspn(t, "; ");
+    static const struct {
+        const char *type;
+        enum patch_kind kind;
+    } kinds[] = {
+        {"application/json-patch+json", PATCH_JSON},
+        {"application/merge-patch+json", PATCH_MERGE},
+        {"application/strategic-merge-patch+json", PATCH_STRATEGIC},
+        {"application/apply-patch+yaml", PATCH_APPLY},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (strlen(kinds[i].type) == n && strncmp(kinds[i].type, t, n) == 0)
+            return kinds[i].kind == PATCH_STRATEGIC && c->r->custom ? PATCH_NONE : kinds[i].kind;
+    return PATCH_NONE;
+}
+
+/* old with the patch in it, in version c->r. NULL: failed. */
+static struct val *patched(struct call *c, enum patch_kind kind, const struct val *old,
+                           const struct val *patch)
+{
+    struct err err = {0};
+    struct val *v = NULL;
+
+    switch (kind) {
+    case PATCH_JSON:
+        if (val_len(patch) > PATCH_OPS_MAX) {
+            fail(c, 413, "RequestEntityTooLarge", "The allowed maximum operations in a JSON patch "
+                 "is %d, got %u", PATCH_OPS_MAX, val_len(patch));
+            return NULL;
+        }
+        v = patch_json(c->a, old, patch, &err);
+        break;
+    case PATCH_MERGE:
+        v = patch_merge(c->a, old, patch, &err);
+        break;
+    default:
+        v = patch_strategic(c->r->type, c->a, old, patch, &err);
+        break;
+    }
+    if (v && !val_is(v, VAL_MAP))
+        err_set(&err, INVALID_ARGUMENT, "the patched object is no object"), v = NULL;
+    if (!v) {
+        if (err.code == ERR_INVALID)
+            fail(c, 422, "Invalid", "the server rejected our request due to an error in our request: %s",
+                 err.msg);
+        else
+            fail(c, 400, "BadRequest", "%s", err.msg);
+        return NULL;
+    }
+    return val_copy(c->a, v);
+}
+
+static struct val *patch_body(struct call *c, enum patch_kind kind, struct texts *strict)
+{
+    struct err err = {0};
+    struct val *patch;
+
+    if (c->req->body_val)
+        return val_copy(c->a, c->req->body_val);
+    patch = json_parse_strict(c->a, c->req->body ? c->req->body : "", c->req->body_n,
+                              schema_note_duplicate, strict, &err);
+    if (!patch) {
+        fail(c, 400, "BadRequest", "error decoding patch: %s", err.msg);
+        return NULL;
+    }
+    if (!val_is(patch, kind == PATCH_JSON ? VAL_LIST : VAL_MAP)) {
+        fail(c, 400, "BadRequest", "error decoding patch: json: cannot unmarshal into Go value");
+        return NULL;
+    }
+    return patch;
+}
+
+/* Server-side apply without field ownership: an object that is not there is made; one that is
+ * there is merged with by the merge keys of its type. Nobody's fields conflict, and what a manager
+ * leaves out stays (README.md says so). */
+static int apply(struct call *c)
+{
+    const struct obj *old = find(c), *o = NULL;
+    struct api_request as_yaml = *c->req;
+    const struct api_request *was = c->req;
+    struct val *v, *merged;
+    struct texts strict = {.a = c->a};
+    struct err err = {0};
+
+    as_yaml.content_type = "application/yaml";
+    c->req = &as_yaml;
+    v = body_tree(c, &strict);
+    c->req = was;
+    if (!v)
+        return -1;
+    if (!val_is(v, VAL_MAP) || !*val_str_at(v, "apiVersion", "") || !*val_str_at(v, "kind", ""))
+        return fail(c, 400, "BadRequest", "Object 'Kind' is missing");
+    if (!streq(val_str_at(v, "apiVersion", ""), c->r->api_version) ||
+        !streq(val_str_at(v, "kind", ""), c->r->kind))
+        return fail(c, 400, "BadRequest", "the API version or kind in the data does not match %s %s",
+                    c->r->api_version, c->r->kind);
+    if (val_len(val_at(v, "metadata.managedFields")))
+        return fail(c, 400, "BadRequest", "metadata.managedFields must be nil");
+    if (!*val_str_at(v, "metadata.name", ""))
+        val_put_str(c->a, meta_of(c->a, v), "name", c->path.name);
+    if (!old) {
+        if (c->sub)
+            return fail_not_found(c, c->path.name);
+        if (body_decode(c, c->r, v, &strict, false) < 0 || check_name(c, v) < 0 ||
+            create_with(c, v, &o) < 0)
+            return -1;
+        return answer_written(c, 201, o, v);
+    }
+    if (check_name(c, v) < 0)
+        return -1;
+    merged = c->r->custom ? patch_merge(c->a, answer_version(c, old), v, &err)
+                          : patch_strategic(c->r->type, c->a, answer_version(c, old), v, &err);
+    if (!merged)
+        return fail(c, 400, "BadRequest", "%s", err.msg);
+    merged = val_copy(c->a, merged);
+    if (body_decode(c, c->r, merged, &strict, false) < 0 || update_with(c, old, merged, &o) < 0)
+        return -1;
+    return answer_written(c, 200, o, merged);
+}
+
+int write_patch(struct call *c)
+{
+    enum patch_kind kind = patch_kind(c);
+    struct texts strict = {.a = c->a};
+    const struct obj *old, *o = NULL;
+    const struct val *now;
+    struct val *patch, *v;
+
+    if (kind == PATCH_NONE)
+        return fail(c, 415, "UnsupportedMediaType",
+                    "the body of the request was in an unknown format - accepted media types "
+                    "include: application/json-patch+json, application/merge-patch+json, %s"
+                    "application/apply-patch+yaml",
+                    c->r->custom ? "" : "application/strategic-merge-patch+json, ");
+    if (options_write(c, "PatchOptions") < 0 || answer_negotiate(c, false, true) < 0)
+        return -1;
+    if (kind == PATCH_APPLY)
+        return apply(c);
+    if (!(old = find(c)))
+        return fail_not_found(c, c->path.name);
+    if (!(patch = patch_body(c, kind, &strict)))
+        return -1;
+    now = answer_version(c, old);
+    if (!(v = patched(c, kind, now, patch)))
+        return -1;
+    if (!streq(val_str_at(v, "kind", ""), c->r->kind) ||
+        !streq(val_str_at(v, "apiVersion", ""), c->r->api_version))
+        return fail(c, 400, "BadRequest", "the API version or kind in the data does not match the "
+                    "expected %s %s", c->r->api_version, c->r->kind);
+    if (body_decode(c, c->r, v, &strict, true) < 0 || check_name(c, v) < 0 ||
+        update_with(c, old, v, &o) < 0)
+        return -1;
+    return answer_written(c, 200, o, v);
+}

@@ -1,0 +1,213 @@
+/* tandem server: the API, the store, controllers and scheduler, on one loop.
+ *
+ * SIGTERM ends it in order: no new requests, what runs ends, what was acknowledged is on disk. */
+#include "cli/cli.h"
+#include "cli/part.h"
+
+#include "apiserver/apiserver.h"
+#include "apiserver/front.h"
+#include "auth/pki.h"
+#include "base/log.h"
+#include "env/env.h"
+#include "schema/schema.h"
+#include "store/engine.h"
+#ifdef HAVE_CONTROLLER
+#include "client/client.h"
+#include "controller/controllers.h"
+#endif
+#ifdef HAVE_SCHEDULER
+#include "scheduler/scheduler.h"
+#endif
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <uv.h>
+
+enum { STOP_MS = 3000 };
+
+struct server {
+    const struct cli_opts *o;
+    uv_loop_t loop;
+    uv_signal_t term, intr;
+    struct env *env;
+    struct store *store;
+    struct schema *schema;
+    struct pki *pki;
+    struct api *api;
+    struct front *front;
+#ifdef HAVE_CONTROLLER
+    struct client *client;
+    struct controllers *controllers;
+#endif
+#ifdef HAVE_SCHEDULER
+    struct client *scheduler_client;
+    struct scheduler *scheduler;
+#endif
+    bool stopping;
+};
+
+static void stop_parts(struct server *s)
+{
+#ifdef HAVE_SCHEDULER
+    s->scheduler = scheduler_stop(s->scheduler);
+    s->scheduler_client = client_free(s->scheduler_client);
+#endif
+#ifdef HAVE_CONTROLLER
+    s->controllers = controllers_stop(s->controllers);
+    s->client = client_free(s->client);
+#endif
+}
+
+static void front_gone(void *arg)
+{
+    struct server *s = arg;
+
+    s->front = NULL;
+    stop_parts(s);
+    s->api = api_free(s->api);
+    s->store = store_close(s->store);
+    s->env = env_free(s->env);
+    uv_close((uv_handle_t *)&s->term, NULL);
+    uv_close((uv_handle_t *)&s->intr, NULL);
+}
+
+static void on_signal(uv_signal_t *h, int number)
+{
+    struct server *s = h->data;
+
+    if (s->stopping)
+        return;
+    s->stopping = true;
+    LOG(INFO, "server", "did=stop signal=%d", number);
+    front_stop(s->front, STOP_MS, front_gone, s);
+}
+
+static int make_folders(const struct cli_opts *o, struct err *err)
+{
+    static const char *const names[] = {"", "/run", "/pki"};
+    char path[256];
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        snprintf(path, sizeof(path), "%s%s", o->state, names[i]);
+        if (mkdir(path, i == 2 ? 0700 : 0755) < 0 && errno != EEXIST)
+            return err_sys(err, "mkdir %s", path);
+    }
+    return 0;
+}
+
+static int write_kubeconfigs(struct server *s, struct err *err)
+{
+    char url[64], path[256];
+    const char *node = str_empty(s->o->node_name) ? "node" : s->o->node_name;
+    _auto_(freep) char *node_user = xasprintf("system:node:%s", node);
+
+    snprintf(url, sizeof(url), "https://127.0.0.1:%d", front_port(s->front));
+    snprintf(path, sizeof(path), "%s/kubeconfig", s->o->state);
+    if (pki_write_kubeconfig(s->pki, path, url, "admin", "kubernetes-admin", "system:masters", err) < 0)
+        return -1;
+    snprintf(path, sizeof(path), "%s/pki/node.kubeconfig", s->o->state);
+    if (pki_write_kubeconfig(s->pki, path, url, "node", node_user, "system:nodes", err) < 0)
+        return -1;
+    snprintf(path, sizeof(path), "%s/pki/gateway.kubeconfig", s->o->state);
+    return pki_write_kubeconfig(s->pki, path, url, "gateway", "system:tandem-gateway",
+                                "system:masters", err);
+}
+
+static int start_parts(struct server *s, struct err *err)
+{
+    (void)err;
+    if (s->o->api_only)
+        return 0;
+#ifdef HAVE_CONTROLLER
+    s->client = client_local_new(s->env, s->api, s->schema, "system:kube-controller-manager");
+    struct controllers_opts opts = {.schema = s->schema, .ca_pem = pki_ca_pem(s->pki)};
+
+    s->controllers = controllers_start(s->client, s->env, &opts, err);
+    if (!s->controllers)
+        return err_wrap(err, "controllers");
+#endif
+#ifdef HAVE_SCHEDULER
+    s->scheduler_client = client_local_new(s->env, s->api, s->schema, "system:kube-scheduler");
+    if (!(s->scheduler = scheduler_start(s->scheduler_client, s->env, NULL, err)))
+        return err_wrap(err, "scheduler");
+#endif
+    return 0;
+}
+
+/* Where pods reach us: the first address of this machine that is not its own loopback. */
+static const char *host_address(char out[INET_ADDRSTRLEN])
+{
+    struct ifaddrs *all, *i;
+
+    snprintf(out, INET_ADDRSTRLEN, "127.0.0.1");
+    if (getifaddrs(&all) < 0)
+        return out;
+    for (i = all; i; i = i->ifa_next) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)i->ifa_addr;
+
+        if (!in || in->sin_family != AF_INET || !(i->ifa_flags & IFF_UP) || (i->ifa_flags & IFF_LOOPBACK))
+            continue;
+        inet_ntop(AF_INET, &in->sin_addr, out, INET_ADDRSTRLEN);
+        break;
+    }
+    freeifaddrs(all);
+    return out;
+}
+
+static int start(struct server *s, struct err *err)
+{
+    char path[256], host[INET_ADDRSTRLEN] = "127.0.0.1";
+    const char *listen = s->o->api_only ? "127.0.0.1" : "0.0.0.0";
+    struct store_args store = {0};
+    struct api_config api = {0};
+
+    if (make_folders(s->o, err) < 0)
+        return -1;
+    if (!s->o->api_only)
+        host_address(host);
+    snprintf(path, sizeof(path), "%s/store.db", s->o->state);
+    s->env = env_real_new(&s->loop);
+    store = (struct store_args){.env = s->env, .engine = &store_sqlite, .path = path};
+    s->schema = schema_new();
+    if (!(s->store = store_open(&store, err)) || !(s->pki = pki_open(s->o->state, host, err)))
+        return -1;
+    api = (struct api_config){.env = s->env, .store = s->store, .schema = s->schema, .pki = s->pki,
+                              .state_dir = s->o->state, .instance = s->o->id, .host = host,
+                              .port = s->o->api_port, .service_cidr = s->o->service_cidr};
+    if (!(s->api = api_new(&api, err)))
+        return -1;
+    if (!(s->front = front_new(s->api, listen, s->o->api_port, err)))
+        return err_wrap(err, "listen on %s:%d", listen, s->o->api_port);
+    return write_kubeconfigs(s, err) < 0 || start_parts(s, err) < 0 ? -1 : 0;
+}
+
+int cmd_server(struct cli_opts *o, int argc, char **argv)
+{
+    struct server *s = xcalloc(1, sizeof(*s));
+    struct err err = {0};
+
+    (void)argc;
+    (void)argv;
+    part_begin("server");
+    signal(SIGPIPE, SIG_IGN);
+    s->o = o;
+    uv_loop_init(&s->loop);
+    if (start(s, &err) < 0)
+        return complain_err(&err);
+    uv_signal_init(&s->loop, &s->term);
+    uv_signal_init(&s->loop, &s->intr);
+    s->term.data = s->intr.data = s;
+    uv_signal_start(&s->term, on_signal, SIGTERM);
+    uv_signal_start(&s->intr, on_signal, SIGINT);
+    LOG(INFO, "server", "did=ready port=%d", front_port(s->front));
+    uv_run(&s->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&s->loop);
+    schema_free(s->schema);
+    pki_free(s->pki);
+    free(s);
+    return 0;
+}

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SWEEP_MS = 20000, IMPORT_MS = 300, CLIENT_WAIT_MS = 30000 };
+enum { SWEEP_MS = 20000, IMPORT_MS = 300, KUBECONFIG_WAIT_MS = 30000 };
 
 /* ---- news from the API ----------------------------------------------------------------------------- */
 
@@ -149,7 +149,7 @@ static void imported(void *arg, struct image *img, const struct err *err)
 
     image_unref(img);
     import_busy = false;
-    if (err)
+    if (err && err->code != ERR_OK)
         LOG(WARN, "node", "did=import err=\"%s\"", err->msg);
     LIST_EACH(&n->all, l)
     pod_poke(list_entry(l, struct pod, link));
@@ -268,6 +268,26 @@ static int open_net(struct node *n, struct err *err)
     return 0;
 }
 
+/* Started together with the server, which writes the file. The administrator's own one is taken
+ * when there is none for the node (another kind of API server). */
+static int find_kubeconfig(struct node *n, char *path, size_t cap, struct err *err)
+{
+    if (n->o.kubeconfig) {
+        snprintf(path, cap, "%s", n->o.kubeconfig);
+        return 0;
+    }
+    for (int waited = 0; waited < KUBECONFIG_WAIT_MS; waited += 5) {
+        snprintf(path, cap, "%s/pki/node.kubeconfig", n->o.state);
+        if (fs_exists(path))
+            return 0;
+        snprintf(path, cap, "%s/kubeconfig", n->o.state);
+        if (waited > KUBECONFIG_WAIT_MS / 10 && fs_exists(path))
+            return 0;
+        usleep(5000);
+    }
+    return err_set(err, NOT_FOUND, "no kubeconfig in %s after %d s", n->o.state, KUBECONFIG_WAIT_MS / 1000);
+}
+
 static int node_open(struct node *n, struct err *err)
 {
     char path[PATH_MAX], registries[PATH_MAX];
@@ -275,7 +295,7 @@ static int node_open(struct node *n, struct err *err)
     n->shim = find_shim();
     if (!n->shim)
         return err_set(err, NOT_FOUND, "tandem-shim is not beside the program (TANDEM_SHIM names it otherwise)");
-    if (make_dirs(n, err) < 0 || cgroup_host_init(&n->cgroups, n->o.instance, err) < 0)
+    if (make_dirs(n, err) < 0 || cgroup_mount_missing(err) < 0 || cgroup_host_init(&n->cgroups, n->o.instance, err) < 0)
         return -1;
     if (!cgroup_favor_dynmods())
         LOG(INFO, "node", "did=favordynmods ok=0 then=\"containers start some milliseconds later\"");
@@ -288,22 +308,8 @@ static int node_open(struct node *n, struct err *err)
         return err_wrap(err, "network");
     node_host_ip(n->host_ip);
     n->http = http_client_new(&n->loop, NULL);
-    if (n->o.kubeconfig) {
-        snprintf(path, sizeof path, "%s", n->o.kubeconfig);
-    } else {
-        snprintf(path, sizeof path, "%s/node.kubeconfig", n->o.state);
-        if (!fs_exists(path))
-            snprintf(path, sizeof path, "%s/kubeconfig", n->o.state);
-    }
-    /* Started together with the server, which writes the file. */
-    for (int waited = 0; !fs_exists(path) && waited < CLIENT_WAIT_MS; waited += 10) {
-        usleep(10000);
-        if (!n->o.kubeconfig && waited % 100 == 0) {
-            snprintf(path, sizeof path, "%s/node.kubeconfig", n->o.state);
-            if (!fs_exists(path))
-                snprintf(path, sizeof path, "%s/kubeconfig", n->o.state);
-        }
-    }
+    if (find_kubeconfig(n, path, sizeof path, err) < 0)
+        return -1;
     n->client = client_remote_new(n->env, n->http, path, "tandem-node", err);
     return n->client ? 0 : err_wrap(err, "client");
 }

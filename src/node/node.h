@@ -14,7 +14,7 @@ struct node_options {
     const char *state;        /* absolute */
     const char *instance;     /* 8 hex */
     const char *name;         /* of the Node object */
-    const char *kubeconfig;   /* NULL: STATE/node.kubeconfig, else STATE/kubeconfig */
+    const char *kubeconfig;   /* NULL: STATE/pki/node.kubeconfig, else STATE/kubeconfig */
     const char *pod_cidr;     /* NULL: 10.42.0.0/16 */
     const char *service_cidr; /* NULL: 10.96.0.0/16 */
     const char *cluster_dns;  /* NULL: this machine's address as pods see it */

@@ -237,12 +237,14 @@ static void registered(void *arg, const struct client_result *r)
 static void create(struct node *n)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
-    struct val *v = val_map(a), *m = val_need_map(a, v, "metadata"), *s = val_need_map(a, v, "spec");
+    struct val *v = val_map(a), *m, *s;
 
     val_put_str(a, v, "apiVersion", "v1");
     val_put_str(a, v, "kind", "Node");
+    m = val_need_map(a, v, "metadata");
     val_put_str(a, m, "name", n->o.name);
     val_put(a, m, "labels", labels(n, a));
+    s = val_need_map(a, v, "spec");
     if (n->o.pod_cidr) {
         val_put_str(a, s, "podCIDR", n->o.pod_cidr);
         val_push_str(a, val_need_list(a, s, "podCIDRs"), n->o.pod_cidr);

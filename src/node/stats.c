@@ -84,12 +84,14 @@ static void meter(void *arg)
 static struct val *summary_part(struct arena *a, const struct cgroup_usage *u, int64_t started_ms, struct val *v)
 {
     char text[KUBETIME_MAX];
-    struct val *cpu = val_need_map(a, v, "cpu"), *memory = val_need_map(a, v, "memory");
+    struct val *cpu, *memory;
 
     if (started_ms > 0)
         val_put_str(a, v, "startTime", kubetime_text(text, started_ms));
+    cpu = val_need_map(a, v, "cpu");
     val_put_str(a, cpu, "time", kubetime_text(text, now_ms()));
     val_put_int(a, cpu, "usageCoreNanoSeconds", u->cpu_us * 1000);
+    memory = val_need_map(a, v, "memory");
     val_put_str(a, memory, "time", text);
     val_put_int(a, memory, "workingSetBytes", u->memory_bytes);
     val_put_int(a, memory, "usageBytes", u->memory_bytes);
@@ -98,22 +100,24 @@ static struct val *summary_part(struct arena *a, const struct cgroup_usage *u, i
 
 struct val *stats_summary(struct node *n, struct arena *a)
 {
-    struct val *v = val_map(a), *node = val_need_map(a, v, "node"), *pods = val_need_list(a, v, "pods");
+    struct val *v = val_map(a), *node = val_need_map(a, v, "node"), *pods;
     struct cgroup_usage u = {0};
     struct err err;
 
     val_put_str(a, node, "nodeName", n->o.name);
     (void)cgroup_usage(&n->cgroups, "", &u, &err);
     summary_part(a, &u, n->boot_ms, node);
+    pods = val_need_list(a, v, "pods");
     LIST_EACH(&n->all, l)
     {
         struct pod *p = list_entry(l, struct pod, link);
         if (!p->o || p->stage < POD_SETUP || p->stage > POD_STOP)
             continue;
-        struct val *one = val_map(a), *ref = val_need_map(a, one, "podRef"), *list = val_need_list(a, one, "containers");
+        struct val *one = val_map(a), *ref = val_need_map(a, one, "podRef"), *list;
         val_put_str(a, ref, "name", p->name);
         val_put_str(a, ref, "namespace", p->ns);
         val_put_str(a, ref, "uid", p->uid);
+        list = val_need_list(a, one, "containers");
         for (uint32_t i = 0; i < p->ctrs_n; i++) {
             struct ctr *c = &p->ctrs[i];
             if (c->state != CTR_RUNNING || cgroup_usage(&n->cgroups, arena_printf(a, "%s/%s", p->cgroup, c->name), &u, &err) < 0)

@@ -73,7 +73,7 @@ int node_teardown(const char *state, const char *instance, struct err *err)
     }
     if (d)
         closedir(d);
-    if (cgroup_host_init(&h, instance, err) < 0)
+    if (cgroup_mount_missing(err) < 0 || cgroup_host_init(&h, instance, err) < 0)
         return -1;
     /* What was left without a shim, and function instances. */
     if (cgroup_kill(&h, "", err) < 0)

@@ -90,6 +90,57 @@ int cgroup_host_init(struct cgroup_host *h, const char *instance, struct err *er
     return 0;
 }
 
+static bool any_mounted(void)
+{
+    FILE *f = fopen("/proc/self/mountinfo", "re");
+    char line[2048];
+    bool any = false;
+
+    while (f && fgets(line, sizeof line, f))
+        any |= strstr(line, " - cgroup ") || strstr(line, " - cgroup2 ");
+    if (f)
+        fclose(f);
+    return any;
+}
+
+int cgroup_mount_missing(struct err *err)
+{
+    char line[128], name[64], options[16][128] = {{0}}, path[192];
+    int hierarchy, wanted[16] = {0};
+    FILE *f;
+
+    if (any_mounted())
+        return 0;
+    /* "name hierarchy groups enabled": controllers of one hierarchy can only be mounted together,
+     * those of hierarchy 0 belong to v2. */
+    if (!(f = fopen("/proc/cgroups", "re")))
+        return err_sys(err, "open /proc/cgroups");
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%63s %d", name, &hierarchy) != 2 || *name == '#' || hierarchy <= 0 || hierarchy >= 16)
+            continue;
+        size_t n = strlen(options[hierarchy]);
+        snprintf(options[hierarchy] + n, sizeof options[0] - n, "%s%s", n ? "," : "", name);
+        wanted[hierarchy] |= streq(name, "cpu") || streq(name, "cpuacct") || streq(name, "memory") || streq(name, "pids");
+    }
+    fclose(f);
+    bool v1 = false;
+    for (int i = 1; i < 16; i++)
+        v1 |= wanted[i];
+    if (v1 && mount("tandem", "/sys/fs/cgroup", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755") < 0)
+        return err_sys(err, "mount /sys/fs/cgroup");
+    for (int i = 1; i < 16; i++) {
+        if (!wanted[i])
+            continue;
+        snprintf(path, sizeof path, "/sys/fs/cgroup/%s", options[i]);
+        if (mkdir(path, 0755) < 0 || mount("cgroup", path, "cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, options[i]) < 0)
+            return err_sys(err, "mount cgroup %s", options[i]);
+    }
+    snprintf(path, sizeof path, v1 ? "/sys/fs/cgroup/unified" : "/sys/fs/cgroup");
+    if ((v1 && mkdir(path, 0755) < 0) || mount("cgroup2", path, "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+        return v1 ? 0 : err_sys(err, "mount cgroup2"); /* v1 alone will do */
+    return 0;
+}
+
 bool cgroup_favor_dynmods(void)
 {
     static int kept = -1; /* kernels before 6.18 forget the mode with the mount */

@@ -43,6 +43,10 @@ struct cgroup_usage {
 /* Looks at /proc/self/mountinfo. `instance` is a short id ([0-9a-z-]). Nothing is made yet. */
 int cgroup_host_init(struct cgroup_host *h, const char *instance, struct err *err);
 
+/* Mounts what the kernel has below /sys/fs/cgroup when nothing of it is mounted there (in a mount namespace with a
+ * fresh /sys, as `ip netns exec` makes). Something mounted already: does nothing. Before cgroup_host_init(). */
+int cgroup_mount_missing(struct err *err);
+
 /* Once at daemon start, by a process that is still single-threaded or does not mind a short-lived
  * child: switches the kernel to cheap cgroup attaches (see limits, fact 2). false: could not, all
  * works, only slower. */

@@ -8,6 +8,8 @@ int cmd_gateway(struct cli_opts *o, int argc, char **argv)
     struct gateway_options options = {
         .state = o->state,
         .instance = o->id,
+        .pod_cidr = o->pod_cidr,
+        .service_cidr = o->service_cidr,
         .gateway_port = o->gateway_port,
         .aws_port = o->aws_port,
         .keep_ms = o->keep_alive_ms,

@@ -5,6 +5,7 @@
 #include "function/code.h"
 #include "function/queue.h"
 #include "function/runtime_files.h"
+#include "network/network.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -300,7 +301,7 @@ char *version_config(struct version *v, struct arena *a)
     }
     val_put(a, c, "volumes", volumes);
     if (fs->net) {
-        _auto_(freep) char *resolv = fs->dns ? xasprintf("nameserver %s\n", fs->dns) : read_small("/etc/resolv.conf");
+        _auto_(freep) char *resolv = xasprintf("nameserver %s\n", fs->dns);
 
         val_put_str(a, c, "resolv", resolv);
     }
@@ -446,14 +447,41 @@ void functions_remove(struct functions *fs, const char *ns, const char *name)
         function_let_go(f);
 }
 
-/* Network namespaces come with the network room's pool; until there is one, instances have none. */
+/* ---- network namespaces: the second half of the pod addresses, from a pool ---- */
+
 int functions_net_take(struct functions *fs, const char *owner, struct err *err)
 {
-    return err_set(err, NOT_IMPLEMENTED, "no network for functions");
+    const struct net_ns *ns = net_take(fs->net, owner, err);
+
+    return ns ? ns->fd : -1;
 }
 
 void functions_net_give(struct functions *fs, const char *owner)
 {
+    net_give_back(fs->net, owner, true); /* nobody in there has the right to change it */
+}
+
+static void open_network(struct functions *fs, const struct functions_options *o)
+{
+    struct net_options n = {.instance = fs->instance, .pod_cidr = o->pod_cidr, .pool = 'f', .idle_min = 8, .idle_max = 64,
+                            .service_cidr = o->service_cidr ? o->service_cidr : "10.96.0.0/16", .loop = fs->loop};
+    _auto_(freep) char *state = xasprintf("%s/run/net.json", fs->state);
+    struct err err;
+
+    n.state_path = state;
+    if (!o->pod_cidr)
+        return;
+    fs->net = net_open(&n, &err);
+    if (!fs->net) {
+        LOG(WARN, "function", "did=run-without-network error=\"%s\"", err.msg);
+        return;
+    }
+    net_sweep(fs->net); /* instances of an earlier life are dead */
+    fs->dns = xstrdup(net_host_ip(fs->net));
+    if (!o->node_ip) {
+        free(fs->node_ip);
+        fs->node_ip = xstrdup(net_host_ip(fs->net));
+    }
 }
 
 /* ---- all of it ---- */
@@ -575,6 +603,8 @@ static void functions_free(struct functions *fs)
     void (*stopped)(void *) = fs->stopped;
     void *arg = fs->stopped_arg;
 
+    if (fs->net)
+        net_close(fs->net);
     meters_free(fs);
     map_done(&fs->by_key);
     map_done(&fs->tickets);
@@ -615,6 +645,7 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     else
         cgroup_favor_dynmods();
     clean_cgroups(fs); /* an earlier life was killed */
+    open_network(fs, o);
     meters_read(fs);
     fs->meter_written_us = now_us();
     fs->queue = queue_open(fs, err);

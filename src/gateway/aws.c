@@ -3,12 +3,39 @@
 #include "base/log.h"
 #include "gateway/gateway_int.h"
 
-void aws_start(struct gateway *g, struct env *env, struct client *client, struct mirror *functions)
+#ifdef HAVE_DOOR
+#include "door/aws/aws.h"
+
+struct aws_door *aws_start(struct gateway *g, struct client *client, struct mirror *functions)
+{
+    _auto_(freep) char *url = g->port ? xasprintf("http://127.0.0.1:%d/function/", g->port) : NULL;
+    struct aws_door_opts o = {.loop = &g->loop, .state = g->o->state, .address = g->o->address ? g->o->address : "0.0.0.0",
+                              .port = g->o->aws_port, .client = client, .functions = g->functions,
+                              .mirror = functions, .function_url = url};
+    struct aws_door *door;
+    struct err err;
+
+    if (!o.port)
+        return NULL;
+    door = aws_door_new(&o, &err);
+    if (!door)
+        LOG(ERROR, "gateway", "did=aws-door port=%d error=\"%s\"", o.port, err.msg);
+    return door;
+}
+
+void aws_stop(struct aws_door *door, void (*done)(void *arg), void *arg)
+{
+    aws_door_stop(door, 500, done, arg);
+}
+#else
+struct aws_door *aws_start(struct gateway *g, struct client *client, struct mirror *functions)
 {
     if (g->o->aws_port)
         LOG(WARN, "gateway", "did=no-aws-door port=%d", g->o->aws_port);
+    return NULL;
 }
 
-void aws_stop(void)
+void aws_stop(struct aws_door *door, void (*done)(void *arg), void *arg)
 {
 }
+#endif

@@ -25,6 +25,7 @@ struct process {
     struct http_client *http;
     struct client *client;
     struct mirror *mirror;
+    struct aws_door *aws;
     struct env_timer *connect, *retell;
     uv_signal_t term, intr;
     char *kubeconfig;
@@ -95,8 +96,7 @@ static void tell_status(struct process *p, const struct obj *o)
     }
     if (val_get(val_get(v, "spec"), "url") && val_bool_at(v, "spec.url.enabled", true))
         val_put(a, status, "url",
-                val_printf(a, "http://%s:%d/function/%s/", p->g.o->node_ip ? p->g.o->node_ip : "127.0.0.1", p->g.port,
-                           o->name));
+                val_printf(a, "http://127.0.0.1:%d/function/%s/", p->g.port, o->name));
     if (is_told(val_get(v, "status"), status))
         return;
     if (!failed && val_at(v, "status.stateReason")) {
@@ -160,7 +160,7 @@ static void on_connect(void *arg)
     }
     p->mirror = client_mirror(p->client, &m);
     LOG(INFO, "gateway", "did=mirror kubeconfig=%s", p->kubeconfig);
-    aws_start(&p->g, p->env, p->client, p->mirror);
+    p->aws = aws_start(&p->g, p->client, p->mirror);
 }
 
 /* ---- start and stop ---- */
@@ -188,11 +188,8 @@ static void stop(struct process *p)
         return;
     p->stopping = true;
     LOG(INFO, "gateway", "did=stop");
-    aws_stop();
-    if (p->mirror)
-        mirror_free(p->mirror);
-    if (p->client)
-        client_free(p->client);
+    if (p->aws)
+        p->left++, aws_stop(p->aws, on_part_gone, p);
     env_timer_free(p->connect);
     env_timer_free(p->retell);
     if (p->g.http)
@@ -201,7 +198,6 @@ static void stop(struct process *p)
         p->left++, http_server_stop(p->g.admin, 500, on_part_gone, p);
     if (p->g.functions)
         p->left++, functions_stop(p->g.functions, on_part_gone, p);
-    http_client_free(p->http);
     uv_close((uv_handle_t *)&p->term, NULL);
     uv_close((uv_handle_t *)&p->intr, NULL);
 }
@@ -234,6 +230,7 @@ static int start(struct process *p, struct err *err)
 {
     const struct gateway_options *o = p->g.o;
     struct functions_options f = {.loop = &p->g.loop, .state = o->state, .instance = o->instance, .node_ip = o->node_ip,
+                                  .pod_cidr = o->pod_cidr, .service_cidr = o->service_cidr,
                                   .keep_ms = o->keep_ms, .zygote_keep_ms = o->zygote_keep_ms, .aws_port = o->aws_port};
 
     p->g.functions = functions_new(&f, err);
@@ -270,6 +267,12 @@ int gateway_main(const struct gateway_options *o)
     }
     while (!p.stopping || p.left)
         uv_run(&p.g.loop, UV_RUN_ONCE);
+    /* the doors used them until here */
+    if (p.mirror)
+        mirror_free(p.mirror);
+    if (p.client)
+        client_free(p.client);
+    http_client_free(p.http);
     env_free(p.env);
     for (int i = 0; i < 1000 && uv_loop_alive(&p.g.loop); i++)
         uv_run(&p.g.loop, UV_RUN_NOWAIT);

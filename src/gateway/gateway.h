@@ -14,7 +14,9 @@ struct gateway_options {
     const char *state;
     const char *instance;   /* NULL: from the state path */
     const char *kubeconfig; /* NULL: STATE/kubeconfig */
-    const char *node_ip;    /* where pods and functions reach this machine; NULL: 127.0.0.1 */
+    const char *node_ip;    /* where functions reach this machine; NULL: the first of pod_cidr */
+    const char *pod_cidr;   /* NULL: functions have no network */
+    const char *service_cidr;
     const char *address;    /* to listen at; NULL: 0.0.0.0 */
     int gateway_port, aws_port; /* 0: not opened */
     int keep_ms, zygote_keep_ms; /* 0: the defaults of function/function.h */

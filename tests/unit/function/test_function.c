@@ -4,7 +4,12 @@
 
 #include "function/host.h"
 
+#include "network/network.h"
+
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/socket.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -490,6 +495,45 @@ static void events_survive_kill(void **state)
     host_remove(&h);
 }
 
+/* With a network: its own address, a loopback of its own, this machine is reached, others are not
+ * seen listening. */
+static void network_is_its_own(void **state)
+{
+    struct functions_options o = {.pod_cidr = "10.77.0.0/16", .instance = "fe57ab1e"};
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
+    socklen_t len = sizeof at;
+    struct host h = {0};
+    struct answer a, b;
+    struct err err;
+    char event[64];
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(fd, 5), 0);
+    getsockname(fd, (struct sockaddr *)&at, &len);
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_function(&h, "net",
+                  "import socket, time\ndef lambda_handler(e, c):\n    s = socket.create_connection(('10.77.0.1', e['port']), 2)\n"
+                  "    l = socket.create_server(('127.0.0.1', 999 + 1000))\n    k = socket.create_connection(('127.0.0.1', 1999), 1)\n"
+                  "    time.sleep(0.3)\n    return s.getsockname()[0]\n", "");
+    snprintf(event, sizeof event, "{\"port\":%d}", ntohs(at.sin_port));
+    host_send(&h, "net", event, &a);
+    host_send(&h, "net", event, &b);
+    host_wait(&h, &a);
+    host_wait(&h, &b);
+    if (!a.payload || strncmp(a.payload, "\"10.77.", 7) != 0)
+        fprintf(stderr, "%s %s\n", a.err.msg, a.payload ? a.payload : a.tail);
+    assert_int_equal(strncmp(a.payload, "\"10.77.", 7), 0);
+    assert_int_equal(strncmp(b.payload, "\"10.77.", 7), 0);
+    assert_string_not_equal(a.payload, b.payload);
+    answer_done(&a);
+    answer_done(&b);
+    host_stop(&h);
+    host_remove(&h);
+    close(fd);
+    assert_int_equal(net_teardown("fe57ab1e", "10.77.0.0/16", "10.96.0.0/16", NULL, &err), 0);
+}
+
 static void hostile_zips_are_refused(void **state)
 {
     static const struct {
@@ -616,6 +660,7 @@ int main(void)
         cmocka_unit_test(nobody_calls_nothing_runs),
         cmocka_unit_test(events_are_tried_again),
         cmocka_unit_test(events_survive_kill),
+        cmocka_unit_test(network_is_its_own),
         cmocka_unit_test(runtimes_that_are_not_here),
     };
 
@@ -623,5 +668,7 @@ int main(void)
         fprintf(stderr, "skipped: needs root\n");
         return 0;
     }
+    if (unshare(CLONE_NEWNET) < 0 || system("ip link set lo up") != 0)
+        fprintf(stderr, "no network namespace of our own\n");
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -97,6 +97,13 @@ def tandem():
 
 
 @pytest.fixture(scope='session')
+def image(tandem):
+    """The instance with the image gallery:1 in it."""
+    tandem.tandem('image', 'import', '--name', 'gallery:1', '--cmd', '["/usr/bin/python3","-u","/app/page.py"]', os.path.join(TOP, 'build', 'gallery', 'image.tar'))
+    return tandem
+
+
+@pytest.fixture(scope='session')
 def gallery(tandem):
     """The instance with examples/gallery in it."""
     subprocess.run([os.path.join(TOP, 'examples', 'gallery', 'deploy'), '--state', tandem.state], check=True, timeout=150)

@@ -129,7 +129,7 @@ def test_down_leaves_nothing(tmp_path):
         hash_ ^= hash_ >> 15
         one.id = f'{hash_:08x}'
         one.tandem('image', 'import', '--name', 'gallery:1', os.path.join(TOP, 'build', 'gallery', 'image.tar'))
-        one.kubectl('run', 'sleeper', '--image=gallery:1', '--command', '--', '/usr/bin/sleep', '1000')
+        one.kubectl('run', 'sleeper', '--image=gallery:1', '--command', '--', '/bin/sleep', '1000')
         one.kubectl('wait', '--for=condition=Ready', 'pod/sleeper', '--timeout=30s')
         assert traces(one)
         assert one.down().returncode == 0

@@ -25,22 +25,22 @@ spec:
 
 
 @pytest.fixture(scope='module', params=range(2))
-def k(request, gallery):
+def k(request, image):
     """kubectl in a namespace of its own; fails loudly on warnings."""
-    if request.param >= len(gallery.kubectls):
+    if request.param >= len(image.kubectls):
         pytest.skip('kubectl 1.36 is not built (tools/kubectl 1.36)')
     ns = f'kubectl-{request.param}'
-    gallery.kubectl('create', 'namespace', ns)
+    image.kubectl('create', 'namespace', ns)
 
     def run(*words, check=True, **more):
-        done = gallery.kubectl('-n', ns, *words, program=request.param, check=check, **more)
+        done = image.kubectl('-n', ns, *words, program=request.param, check=check, **more)
         assert 'Warning' not in done.stderr, done.stderr
         return done
-    run.ns, run.instance, run.program = ns, gallery, request.param
+    run.ns, run.instance, run.program = ns, image, request.param
     run('apply', '-f', '-', text=WEB)
     run('rollout', 'status', 'deployment/web', '--timeout=60s')
     yield run
-    gallery.kubectl('delete', 'namespace', ns, '--wait=true', '--timeout=60s', timeout=90)
+    image.kubectl('delete', 'namespace', ns, '--wait=true', '--timeout=60s', timeout=90)
 
 
 def pod(k):
@@ -98,7 +98,7 @@ def test_logs_and_follow(k):
 
 def test_exec_exit_code_and_stdin(k):
     assert k('exec', pod(k), '--', '/bin/sh', '-c', 'echo out; exit 7', check=False).returncode == 7
-    assert k('exec', '-i', pod(k), '--', '/usr/bin/cat', text='through\n').stdout == 'through\n'
+    assert k('exec', '-i', pod(k), '--', '/bin/cat', text='through\n').stdout == 'through\n'
 
 
 def test_exec_with_a_terminal(k):

@@ -277,6 +277,30 @@ static void d_limitrange(struct arena *a, struct val *v, _unused_ const struct v
         val_put(a, v, "defaultRequest", &request);
 }
 
+static void d_volume_object(struct arena *a, struct val *v, _unused_ const struct val *root)
+{
+    struct val *spec = val_get(v, "spec");
+
+    if (!*val_str_at(v, "status.phase", ""))
+        val_set_at(a, v, "status.phase", val_lit(a, "Pending"));
+    if (spec && !*val_str_at(spec, "persistentVolumeReclaimPolicy", ""))
+        val_put(a, spec, "persistentVolumeReclaimPolicy", val_lit(a, "Retain"));
+    if (spec && !val_get(spec, "volumeMode"))
+        val_put(a, spec, "volumeMode", val_lit(a, "Filesystem"));
+}
+
+/* Only the names of secrets are kept. */
+static void d_serviceaccount(struct arena *a, struct val *v, _unused_ const struct val *root)
+{
+    VAL_EACH(val_get(v, "secrets"), s) {
+        const struct val *name = val_get(s, "name");
+        struct val one = {.type = VAL_MAP};
+        if (name)
+            val_put(a, &one, "name", name);
+        *s = one;
+    }
+}
+
 static void d_rc(struct arena *a, struct val *v, _unused_ const struct val *root)
 {
     const struct val *labels = val_at(v, "spec.template.metadata.labels");
@@ -434,6 +458,8 @@ static const struct {
     {"namespace", d_namespace},
     {"node", d_node},
     {"claim", d_claim},
+    {"volume_object", d_volume_object},
+    {"serviceaccount", d_serviceaccount},
     {"limitrange", d_limitrange},
     {"replicationcontroller", d_rc},
     {"daemonset", d_daemonset},

@@ -349,6 +349,15 @@ static int field_attr(struct loader *l, struct field *f, struct span w)
     }
     if (span_key(w, "check", &v))
         return rule_check(l, f, RULE_CHECK, v);
+    if (span_key(w, "check0", &v)) {
+        if (rule_check(l, f, RULE_CHECK, v) < 0)
+            return -1;
+        struct rule *last = (struct rule *)(uintptr_t)f->rules;
+        while (last->next)
+            last = (struct rule *)(uintptr_t)last->next;
+        last->num = 1;
+        return 0;
+    }
     if (span_key(w, "each", &v))
         return rule_check(l, f, RULE_EACH, v);
     if (span_key(w, "list", &v) || span_key(w, "map", &v) || span_is(w, "union"))

@@ -44,10 +44,36 @@ static const char *qos_class(const struct val *spec)
     return !any ? "BestEffort" : guaranteed ? "Guaranteed" : "Burstable";
 }
 
+/* A job that leaves its selector to the server gets one of its own uid. */
+static void job_selector(struct arena *a, struct val *v)
+{
+    const char *uid = val_str_at(v, "metadata.uid", ""), *name = val_str_at(v, "metadata.name", "");
+    static const char *const by_uid[] = {"batch.kubernetes.io/controller-uid", "controller-uid"};
+    static const char *const by_name[] = {"batch.kubernetes.io/job-name", "job-name"};
+    struct val *spec = val_need_map(a, v, "spec");
+
+    if (!*uid || val_bool_at(spec, "manualSelector", false))
+        return;
+    struct val *meta = val_need_map(a, val_need_map(a, spec, "template"), "metadata");
+    struct val *labels = val_need_map(a, meta, "labels");
+    for (uint32_t i = 0; i < 2; i++) {
+        if (!val_get(labels, by_uid[i]))
+            val_put_str(a, labels, by_uid[i], uid);
+        if (!val_get(labels, by_name[i]))
+            val_put_str(a, labels, by_name[i], name);
+    }
+    struct val *sel = val_need_map(a, spec, "selector");
+    val_put_str(a, val_need_map(a, sel, "matchLabels"), by_uid[0], uid);
+    if (!val_len(val_at(v, "metadata.labels"))) /* a default that saw no labels yet */
+        val_set_at(a, v, "metadata.labels", val_copy(a, val_at(spec, "template.metadata.labels")));
+}
+
 static void create_special(const struct resource *r, struct arena *a, struct val *v)
 {
     if (is(r, "", "pods"))
         val_set_at(a, v, "status.qosClass", val_lit(a, qos_class(val_get(v, "spec"))));
+    if (is(r, "batch", "jobs"))
+        job_selector(a, v);
     if (is(r, "", "namespaces")) {
         struct val *fin = val_list(a);
         val_push_str(a, fin, "kubernetes");

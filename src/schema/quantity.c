@@ -164,7 +164,13 @@ char *quantity_canonical(struct arena *a, const char *s)
 {
     i128 v;
     enum family f;
+    size_t n;
 
+    s += strspn(s, " \t\r\n");
+    for (n = strlen(s); n && strchr(" \t\r\n", s[n - 1]); n--)
+        ;
+    if (s[n])
+        s = arena_strndup(a, s, n);
     return parse_nano(s, &v, &f) ? write_nano(a, v, f) : NULL;
 }
 

@@ -96,6 +96,13 @@ static bool stock_finalizer(const char *s)
     return streq(s, "orphan") || streq(s, "foregroundDeletion") || streq(s, "kubernetes");
 }
 
+/* Kinds of the API machinery itself take names without a domain. */
+static bool lenient(const struct resource *r)
+{
+    return r->custom || streq(r->group, "apiregistration.k8s.io") ||
+           streq(r->group, "apiextensions.k8s.io");
+}
+
 static void finalizers(struct check *c, const struct val *list)
 {
     bool orphan = false, foreground = false;
@@ -105,7 +112,7 @@ static void finalizers(struct check *c, const struct val *list)
         const char *why = name_qualified(s);
         if (why)
             check_fail(c, CAUSE_INVALID, "finalizers", &list->items[i], "%s", why);
-        else if (!strchr(s, '/') && !stock_finalizer(s))
+        else if (!strchr(s, '/') && !stock_finalizer(s) && !lenient(c->r))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "finalizers[%u]", i), &list->items[i],
                        "name is neither a standard finalizer name nor is it fully qualified");
         orphan |= streq(s, "orphan");
@@ -173,9 +180,9 @@ void validate_metadata(struct check *c, const struct val *v, const struct val *o
     const struct val *meta = val_get(v, "metadata");
     uint32_t mark = check_push(c, "metadata");
 
-    if (!old)
+    if (!old && !c->r->virtual_)
         names(c, meta);
-    else
+    if (old)
         update(c, meta, val_get(old, "metadata"));
     validate_labels(c, "labels", val_get(meta, "labels"));
     annotations(c, val_get(meta, "annotations"));

@@ -171,7 +171,8 @@ void schema_default(const struct resource *r, struct arena *a, struct val *v);
 /* What a create or update may not say, by kind: the status is emptied (create) or kept as it was
  * (update of the main resource), the spec is kept as it was (update of /status); fields that are
  * kept from the old object (allocated addresses, ...) and metadata.generation are set. sub is ""
- * or the sub-resource that is written ("status", "ephemeralcontainers", "resize", ...). */
+ * or the sub-resource that is written ("status", "ephemeralcontainers", "resize", ...). On create
+ * metadata has its uid and name already (a Job's selector is made of them). */
 void schema_prepare_create(const struct resource *r, struct arena *a, struct val *v);
 void schema_prepare_update(const struct resource *r, const char *sub, struct arena *a,
                            struct val *v, const struct val *old);

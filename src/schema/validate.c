@@ -156,8 +156,10 @@ static bool field_rule(struct check *c, const struct rule *r, const struct field
                            &v->items[i], "%s", supported(c, r));
         return true;
     case RULE_CHECK:
-        if (val_is(v, VAL_STR) && (v->n || (f->flags & FIELD_PTR)))
+        if (val_is(v, VAL_STR) && v->n)
             check_text(c, r, name, v);
+        else if (r->num && is_empty(v)) /* check0: the empty text is looked at, too */
+            check_text(c, r, name, &(struct val){.type = VAL_STR, .s = ""});
         return true;
     case RULE_EACH:
         for (uint32_t i = 0; i < val_items_n_(v); i++)

@@ -1,0 +1,415 @@
+/* schema/rules_admission.c - admission registration, flow control, API services, device claims. */
+#include "schema/rules_int.h"
+
+#include <stdio.h>
+
+static bool same(const struct val *x, const struct val *y)
+{
+    return (!x && !y) || (x && y && val_equal(x, y));
+}
+
+/* ---- webhooks and policies ---- */
+
+HOOK(v_webhooks)
+{
+    const struct val *list = val_get(v, "webhooks");
+    struct map seen = {0};
+    (void)old;
+
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const struct val *w = &list->items[i], *versions = val_get(w, "admissionReviewVersions");
+        const char *name = val_str_at(w, "name", "");
+        bool known = false;
+        if (*name && map_put(&seen, name, (void *)(uintptr_t)w))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "webhooks[%u].name", i), val_get(w, "name"), "%s", "");
+        VAL_EACH(versions, x)
+            known |= streq(val_text(x, ""), "v1") || streq(val_text(x, ""), "v1beta1");
+        if (val_len(versions) && !known)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "webhooks[%u].admissionReviewVersions", i),
+                       versions, "must include at least one of v1, v1beta1");
+    }
+    map_done(&seen);
+}
+
+HOOK(v_webhook_client)
+{
+    const struct val *url = val_get(v, "url"), *svc = val_get(v, "service");
+    (void)old;
+
+    if ((url != NULL) == (svc != NULL))
+        check_fail(c, CAUSE_REQUIRED, "", NULL, "exactly one of url or service is required");
+    else if (url && !str_starts(val_text(url, ""), "https://"))
+        check_fail(c, CAUSE_INVALID, "url", url, "'https' is the only allowed URL scheme");
+    if (!svc)
+        return;
+    if (!*val_str_at(svc, "name", ""))
+        check_fail(c, CAUSE_REQUIRED, "service.name", NULL, "service name is required");
+    if (!*val_str_at(svc, "namespace", ""))
+        check_fail(c, CAUSE_REQUIRED, "service.namespace", NULL, "service namespace is required");
+    const struct val *path = val_get(svc, "path"), *port = val_get(svc, "port");
+    if (path && *val_text(path, "") != '/')
+        check_fail(c, CAUSE_INVALID, "service.path", path, "must start with a '/'");
+    if (port && (port->i < 1 || port->i > 65535))
+        check_fail(c, CAUSE_INVALID, "service.port", port, "port is not valid: must be between 1 and 65535, inclusive");
+}
+
+static bool has_star(const struct val *list)
+{
+    VAL_EACH(list, it)
+        if (streq(val_text(it, ""), "*"))
+            return true;
+    return false;
+}
+
+HOOK(v_admission_rule)
+{
+    static const char *const ops[] = {"*", "CREATE", "UPDATE", "DELETE", "CONNECT"};
+    static const char *const lists[] = {"apiGroups", "apiVersions", "resources"};
+    const struct val *operations = val_get(v, "operations");
+    (void)old;
+
+    if (!val_len(operations))
+        check_fail(c, CAUSE_REQUIRED, "operations", NULL, "%s", "");
+    if (has_star(operations) && operations->n > 1)
+        check_fail(c, CAUSE_INVALID, "operations", operations, "if '*' is present, must not specify other operations");
+    for (uint32_t i = 0; i < val_items_n_(operations); i++) {
+        bool known = false;
+        for (uint32_t k = 0; k < ARRAY_LEN(ops); k++)
+            known |= streq(ops[k], val_text(&operations->items[i], ""));
+        if (!known)
+            check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "operations[%u]", i),
+                       &operations->items[i], "supported values: \"*\", \"CONNECT\", \"CREATE\", \"DELETE\", \"UPDATE\"");
+    }
+    for (uint32_t l = 0; l < ARRAY_LEN(lists); l++) {
+        const struct val *list = val_get(v, lists[l]);
+        if (!val_len(list))
+            check_fail(c, CAUSE_REQUIRED, lists[l], NULL, "%s", "");
+        else if (l < 2 && has_star(list) && list->n > 1)
+            check_fail(c, CAUSE_INVALID, lists[l], list, "if '*' is present, must not specify other values");
+        else if (l == 2 && (has_star(list)) && list->n > 1) {
+            bool plain = false;
+            VAL_EACH(list, it)
+                plain |= !strchr(val_text(it, ""), '/') && !streq(val_text(it, ""), "*");
+            if (plain)
+                check_fail(c, CAUSE_INVALID, lists[l], list, "if '*' is present, must not specify other resources without subresources");
+        }
+        for (uint32_t i = 0; l && i < val_items_n_(list); i++)
+            if (!*val_text(&list->items[i], ""))
+                check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s[%u]", lists[l], i), NULL, "%s", "");
+    }
+}
+
+HOOK(v_match_resources)
+{
+    (void)old;
+    if (streq(c->path, "spec.matchConstraints") && !val_len(val_get(v, "resourceRules")))
+        check_fail(c, CAUSE_REQUIRED, "resourceRules", NULL, "%s", "");
+}
+
+HOOK(v_policy_spec)
+{
+    bool validating = streq(c->r->kind, "ValidatingAdmissionPolicy");
+    (void)old;
+
+    if (!validating)
+        return;
+    if (!val_len(val_get(v, "validations")) && !val_len(val_get(v, "auditAnnotations"))) {
+        check_fail(c, CAUSE_REQUIRED, "validations", NULL, "validations or auditAnnotations must contain at least one item");
+        check_fail(c, CAUSE_REQUIRED, "auditAnnotations", NULL, "validations or auditAnnotations must contain at least one item");
+    }
+}
+
+HOOK(v_mutation)
+{
+    const char *type = val_str_at(v, "patchType", "");
+    (void)old;
+
+    if (streq(type, "ApplyConfiguration")) {
+        if (!val_get(v, "applyConfiguration"))
+            check_fail(c, CAUSE_REQUIRED, "applyConfiguration", NULL, "%s", "");
+        if (val_get(v, "jsonPatch"))
+            check_fail(c, CAUSE_INVALID, "jsonPatch", val_get(v, "jsonPatch"), "not supported when patchType is ApplyConfiguration");
+    } else if (streq(type, "JSONPatch")) {
+        if (!val_get(v, "jsonPatch"))
+            check_fail(c, CAUSE_REQUIRED, "jsonPatch", NULL, "%s", "");
+        if (val_get(v, "applyConfiguration"))
+            check_fail(c, CAUSE_INVALID, "applyConfiguration", val_get(v, "applyConfiguration"), "not supported when patchType is JSONPatch");
+    }
+}
+
+HOOK(v_param_ref)
+{
+    bool name = *val_str_at(v, "name", ""), sel = val_get(v, "selector") != NULL;
+    (void)old;
+
+    if (name && sel) {
+        check_fail(c, CAUSE_FORBIDDEN, "name", NULL, "name and selector are mutually exclusive");
+        check_fail(c, CAUSE_FORBIDDEN, "selector", NULL, "name and selector are mutually exclusive");
+    } else if (!name && !sel) {
+        check_fail(c, CAUSE_REQUIRED, "", NULL, "one of name or selector must be specified");
+    }
+}
+
+HOOK(v_binding_actions)
+{
+    bool deny = false, warn = false;
+    (void)old;
+
+    VAL_EACH(val_get(v, "validationActions"), a) {
+        deny |= streq(val_text(a, ""), "Deny");
+        warn |= streq(val_text(a, ""), "Warn");
+    }
+    if (deny && warn)
+        check_fail(c, CAUSE_INVALID, "validationActions", val_get(v, "validationActions"), "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)");
+}
+
+/* ---- flow control ---- */
+
+HOOK(v_flow_rule)
+{
+    (void)old;
+    if (!val_len(val_get(v, "resourceRules")) && !val_len(val_get(v, "nonResourceRules")))
+        check_fail(c, CAUSE_REQUIRED, "", NULL, "at least one of resourceRules and nonResourceRules has to be non-empty");
+}
+
+HOOK(v_flow_subject)
+{
+    static const struct {
+        const char *kind, *member;
+    } known[] = {{"User", "user"}, {"Group", "group"}, {"ServiceAccount", "serviceAccount"}};
+    const char *kind = val_str_at(v, "kind", "");
+    (void)old;
+
+    if (!*kind)
+        check_fail(c, CAUSE_NOT_SUPPORTED, "kind", val_get(v, "kind"), "supported values: \"Group\", \"ServiceAccount\", \"User\"");
+    for (uint32_t i = 0; i < ARRAY_LEN(known); i++) {
+        const struct val *m = val_get(v, known[i].member);
+        bool mine = streq(kind, known[i].kind);
+        if (mine && !m)
+            check_fail(c, CAUSE_REQUIRED, known[i].member, NULL, "%s is required when subject kind is '%s'", known[i].member, kind);
+        else if (!mine && m && *kind)
+            check_fail(c, CAUSE_FORBIDDEN, known[i].member, NULL, "%s is forbidden when subject kind is not '%s'", known[i].member, known[i].kind);
+        if (!mine || !m)
+            continue;
+        const char *name = val_str_at(m, "name", ""), *ns = val_str_at(m, "namespace", ""), *why;
+        if (!*name)
+            check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.name", known[i].member), NULL, "%s", "");
+        if (i == 2 && !*ns)
+            check_fail(c, CAUSE_REQUIRED, "serviceAccount.namespace", NULL, "must specify namespace for service account");
+        else if (i == 2 && !streq(ns, "*") && (why = name_dns_label(ns)))
+            check_fail(c, CAUSE_INVALID, "serviceAccount.namespace", val_get(m, "namespace"), "%s", why);
+    }
+}
+
+static void flow_verbs(struct check *c, const struct val *verbs)
+{
+    static const char *const known[] = {"*", "get", "list", "create", "update", "delete", "deletecollection",
+                                        "patch", "watch", "proxy", "post", "put", "head", "options", "connect",
+                                        "impersonate", "bind", "escalate", "use", "approve", "sign", "attest"};
+
+    if (has_star(verbs) && verbs->n > 1)
+        check_fail(c, CAUSE_INVALID, "verbs", verbs, "if '*' is present, must not specify other verbs");
+    VAL_EACH(verbs, verb) {
+        bool ok = false;
+        for (uint32_t i = 0; i < ARRAY_LEN(known); i++)
+            ok |= streq(known[i], val_text(verb, ""));
+        if (!ok) {
+            check_fail(c, CAUSE_NOT_SUPPORTED, "verbs", verbs, "supported values: as documented");
+            break;
+        }
+    }
+}
+
+HOOK(v_flow_resource_rule)
+{
+    const struct val *ns = val_get(v, "namespaces");
+    bool cluster = val_bool_at(v, "clusterScope", false);
+    (void)old;
+
+    flow_verbs(c, val_get(v, "verbs"));
+    if (!val_len(ns) && !cluster)
+        check_fail(c, CAUSE_REQUIRED, "namespaces", NULL, "resource rules that are not cluster scoped must supply at least one namespace");
+    if (has_star(ns) && ns->n > 1)
+        check_fail(c, CAUSE_INVALID, "namespaces", ns, "if '*' is present, must not specify other namespaces");
+    for (uint32_t i = 0; i < val_items_n_(ns); i++) {
+        const char *s = val_text(&ns->items[i], ""), *why;
+        if (!streq(s, "*") && (why = name_dns_label(s)))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "namespaces[%u]", i), &ns->items[i], "%s", why);
+    }
+}
+
+HOOK(v_flow_url_rule)
+{
+    const struct val *urls = val_get(v, "nonResourceURLs");
+    (void)old;
+
+    flow_verbs(c, val_get(v, "verbs"));
+    if (has_star(urls)) {
+        if (urls->n > 1)
+            check_fail(c, CAUSE_INVALID, "nonResourceURLs", urls, "if '*' is present, must not specify other non-resource URLs");
+        return;
+    }
+    for (uint32_t i = 0; i < val_items_n_(urls); i++) {
+        const char *s = val_text(&urls->items[i], ""), *star = strchr(s, '*');
+        bool bad = *s != '/' || strchr(s, ' ') || strstr(s, "//") || (star && (star[1] || star == s || star[-1] != '/'));
+        if (bad)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "nonResourceURLs[%u]", i), &urls->items[i], "must start with a '/' and hold no '//', ' ', nor '*' but at its end");
+    }
+}
+
+HOOK(v_priority_level)
+{
+    const char *type = val_str_at(v, "type", ""), *name = val_str_at(c->root, "metadata.name", "");
+    (void)old;
+
+    if (streq(name, "exempt") ? streq(type, "Limited") : streq(type, "Exempt"))
+        check_fail(c, CAUSE_INVALID, "type", val_get(v, "type"), "type must be 'Exempt' if and only if name is 'exempt'");
+    if (streq(type, "Limited") && !val_get(v, "limited"))
+        check_fail(c, CAUSE_REQUIRED, "limited", NULL, "must not be empty when type is Limited");
+    if (streq(type, "Exempt") && val_get(v, "limited"))
+        check_fail(c, CAUSE_FORBIDDEN, "limited", NULL, "must be nil if the type is not Limited");
+    if (streq(type, "Limited") && val_get(v, "exempt"))
+        check_fail(c, CAUSE_FORBIDDEN, "exempt", NULL, "must be nil if the type is Limited");
+}
+
+HOOK(v_limit_response)
+{
+    const char *type = val_str_at(v, "type", "");
+    const struct val *q = val_get(v, "queuing");
+    (void)old;
+
+    if (!*type)
+        check_fail(c, CAUSE_NOT_SUPPORTED, "type", val_get(v, "type"), "supported values: \"Queue\", \"Reject\"");
+    if (streq(type, "Reject") && q)
+        check_fail(c, CAUSE_FORBIDDEN, "queuing", NULL, "must be nil if limited.limitResponse.type is not Limited");
+    if (streq(type, "Queue") && !q)
+        check_fail(c, CAUSE_REQUIRED, "queuing", NULL, "must not be empty if limited.limitResponse.type is Limited");
+    if (q && val_int_at(q, "handSize", 0) > val_int_at(q, "queues", 0))
+        check_fail(c, CAUSE_INVALID, "queuing.handSize", val_get(q, "handSize"), "should not be greater than queues (%lld)", (long long)val_int_at(q, "queues", 0));
+}
+
+/* ---- API services ---- */
+
+HOOK(v_apiservice)
+{
+    const struct val *spec = val_get(v, "spec"), *svc = val_get(spec, "service");
+    const char *group = val_str_at(spec, "group", ""), *version = val_str_at(spec, "version", ""), *why;
+    const char *name = val_str_at(v, "metadata.name", "");
+    (void)old;
+
+    if (*c->sub)
+        return;
+    const char *want = arena_printf(c->a, "%s.%s", version, group);
+    if (!streq(name, want))
+        check_fail(c, CAUSE_INVALID, "metadata.name", val_at(v, "metadata.name"), "must be `spec.version+\".\"+spec.group`: %s", want);
+    if (!*group && !streq(version, "v1"))
+        check_fail(c, CAUSE_REQUIRED, "spec.group", NULL, "only v1 may have an empty group and it better be legacy kube");
+    if (*group && (why = name_dns_subdomain(group)))
+        check_fail(c, CAUSE_INVALID, "spec.group", val_get(spec, "group"), "%s", why);
+    if ((why = name_dns1035_label(version)))
+        check_fail(c, CAUSE_INVALID, "spec.version", val_get(spec, "version"), "%s", why);
+    int64_t group_min = val_int_at(spec, "groupPriorityMinimum", 0), prio = val_int_at(spec, "versionPriority", 0);
+    if (group_min <= 0 || group_min > 20000)
+        check_fail(c, CAUSE_INVALID, "spec.groupPriorityMinimum", val_get(spec, "groupPriorityMinimum"), "must be positive and less than 20000");
+    if (prio <= 0 || prio > 1000)
+        check_fail(c, CAUSE_INVALID, "spec.versionPriority", val_get(spec, "versionPriority"), "must be positive and less than 1000");
+    bool skip = val_bool_at(spec, "insecureSkipTLSVerify", false);
+    if (!svc) {
+        if (*val_str_at(spec, "caBundle", ""))
+            check_fail(c, CAUSE_INVALID, "spec.caBundle", NULL, "local APIServices may not have a caBundle");
+        if (skip)
+            check_fail(c, CAUSE_INVALID, "spec.insecureSkipTLSVerify", val_get(spec, "insecureSkipTLSVerify"), "local APIServices may not have insecureSkipTLSVerify");
+        return;
+    }
+    if (!*val_str_at(svc, "namespace", ""))
+        check_fail(c, CAUSE_REQUIRED, "spec.service.namespace", NULL, "%s", "");
+    if (!*val_str_at(svc, "name", ""))
+        check_fail(c, CAUSE_REQUIRED, "spec.service.name", NULL, "%s", "");
+    int64_t port = val_int_at(svc, "port", 443);
+    if (port < 1 || port > 65535)
+        check_fail(c, CAUSE_INVALID, "spec.service.port", val_get(svc, "port"), "port is not valid: must be between 1 and 65535, inclusive");
+    if (skip && *val_str_at(spec, "caBundle", ""))
+        check_fail(c, CAUSE_INVALID, "spec.insecureSkipTLSVerify", val_get(spec, "insecureSkipTLSVerify"), "may not be true if caBundle is present");
+}
+
+/* ---- device claims ---- */
+
+HOOK(v_device_request)
+{
+    bool exactly = val_get(v, "exactly"), first = val_len(val_get(v, "firstAvailable"));
+    (void)old;
+
+    if (!exactly && !first)
+        check_fail(c, CAUSE_REQUIRED, "", NULL, "exactly one of `exactly` or `firstAvailable` is required");
+    if (exactly && first)
+        check_fail(c, CAUSE_INVALID, "", v, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set");
+}
+
+static bool known_request(const struct val *requests, const char *name)
+{
+    VAL_EACH(requests, r) {
+        const char *own = val_str_at(r, "name", "");
+        size_t n = strlen(own);
+        if (streq(own, name))
+            return true;
+        if (strncmp(own, name, n) == 0 && name[n] == '/')
+            VAL_EACH(val_get(r, "firstAvailable"), s)
+                if (streq(val_str_at(s, "name", ""), name + n + 1))
+                    return true;
+    }
+    return false;
+}
+
+HOOK(v_device_claim)
+{
+    static const char *const lists[] = {"constraints", "config"};
+    const struct val *requests = val_get(v, "requests");
+    struct map seen = {0};
+    (void)old;
+
+    for (uint32_t i = 0; i < val_items_n_(requests); i++) {
+        const char *name = val_str_at(&requests->items[i], "name", "");
+        if (*name && map_put(&seen, name, (void *)(uintptr_t)requests))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "requests[%u]", i), val_get(&requests->items[i], "name"), "%s", "");
+    }
+    map_done(&seen);
+    for (uint32_t l = 0; l < ARRAY_LEN(lists); l++) {
+        const struct val *list = val_get(v, lists[l]);
+        for (uint32_t i = 0; i < val_items_n_(list); i++) {
+            const struct val *names = val_get(&list->items[i], "requests");
+            for (uint32_t k = 0; k < val_items_n_(names); k++)
+                if (!known_request(requests, val_text(&names->items[k], "")))
+                    check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].requests[%u]", lists[l], i, k),
+                               &names->items[k], "must be the name of a request in the claim");
+        }
+    }
+}
+
+HOOK(v_resourceclaim)
+{
+    if (old && !*c->sub && !same(val_get(v, "spec"), val_get(old, "spec")))
+        check_fail(c, CAUSE_INVALID, "spec", val_get(v, "spec"), "field is immutable");
+}
+
+HOOK(v_resourceclaimtemplate)
+{
+    validate_labels(c, "spec.metadata.labels", val_at(v, "spec.metadata.labels"));
+    if (old && !same(val_get(v, "spec"), val_get(old, "spec")))
+        check_fail(c, CAUSE_INVALID, "spec", val_get(v, "spec"), "field is immutable");
+}
+
+HOOK(v_resourceslice)
+{
+    static const char *const nodes[] = {"nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"};
+    uint32_t n = 0;
+    (void)old;
+
+    for (uint32_t i = 0; i < ARRAY_LEN(nodes); i++) {
+        const struct val *x = val_get(v, nodes[i]);
+        n += x && !(x->type == VAL_BOOL && !x->b) && !(x->type == VAL_STR && !x->n);
+    }
+    if (n == 0)
+        check_fail(c, CAUSE_REQUIRED, "", NULL, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required");
+    if (n > 1)
+        check_fail(c, CAUSE_INVALID, "", v, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set");
+}

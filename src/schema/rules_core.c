@@ -1,0 +1,742 @@
+/* schema/rules_core.c - rules of core kinds other than pods that data can not say. */
+#include "schema/rules_int.h"
+
+#include <stdio.h>
+
+static const char *why_of(const char *check, const char *s)
+{
+    const struct named_check *n = named_check_find(check, strlen(check));
+
+    return n->fn(s);
+}
+
+static bool same(const struct val *x, const struct val *y)
+{
+    return (!x && !y) || (x && y && val_equal(x, y));
+}
+
+static bool among(const char *s, const char *const *list)
+{
+    for (; *list; list++)
+        if (streq(s, *list))
+            return true;
+    return false;
+}
+
+/* ---- config maps and secrets ---- */
+
+static size_t keys_of_data(struct check *c, const char *name, const struct val *map)
+{
+    size_t total = 0;
+
+    VAL_EACH_MEMBER(map, m) {
+        const char *why = why_of("config-key", m->key);
+        if (why)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%s]", name, m->key),
+                       val_str(c->a, m->key), "%s", why);
+        total += m->v.type == VAL_STR ? m->v.n : 0;
+    }
+    return total;
+}
+
+/* What was immutable stays so. */
+static void immutable_data(struct check *c, const struct val *v, const struct val *old,
+                           const char *const *fields)
+{
+    if (!old || !val_bool_at(old, "immutable", false))
+        return;
+    if (!val_bool_at(v, "immutable", false))
+        check_fail(c, CAUSE_FORBIDDEN, "immutable", NULL, "field is immutable when `immutable` is set");
+    for (; *fields; fields++) {
+        const struct val *x = val_get(v, *fields), *y = val_get(old, *fields);
+        if (val_len(x) != val_len(y) || (val_len(x) && !val_equal(x, y)))
+            check_fail(c, CAUSE_FORBIDDEN, *fields, NULL, "field is immutable when `immutable` is set");
+    }
+}
+
+HOOK(v_configmap)
+{
+    static const char *const fields[] = {"data", "binaryData", NULL};
+    const struct val *data = val_get(v, "data"), *binary = val_get(v, "binaryData");
+    size_t total = keys_of_data(c, "data", data);
+
+    VAL_EACH_MEMBER(binary, m)
+        if (val_getn(data, m->key, m->n))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "data[%s]", m->key), NULL,
+                       "duplicate of key present in binaryData");
+    total += keys_of_data(c, "binaryData", binary) / 4 * 3;
+    if (total > 1048576)
+        check_fail(c, CAUSE_TOO_LONG, "[]", NULL, "may not be more than 1048576 bytes");
+    immutable_data(c, v, old, fields);
+}
+
+static void need_key(struct check *c, const struct val *data, const char *key)
+{
+    if (!val_get(data, key))
+        check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "data[%s]", key), NULL, "%s", "");
+}
+
+HOOK(v_secret)
+{
+    static const char *const fields[] = {"data", NULL};
+    const struct val *data = val_get(v, "data");
+    const char *type = val_str_at(v, "type", "");
+
+    if (keys_of_data(c, "data", data) / 4 * 3 > 1048576)
+        check_fail(c, CAUSE_TOO_LONG, "data", NULL, "may not be more than 1048576 bytes");
+    if (streq(type, "kubernetes.io/dockercfg"))
+        need_key(c, data, ".dockercfg");
+    else if (streq(type, "kubernetes.io/dockerconfigjson"))
+        need_key(c, data, ".dockerconfigjson");
+    else if (streq(type, "kubernetes.io/basic-auth")) {
+        if (!val_get(data, "username") && !val_get(data, "password")) {
+            need_key(c, data, "username");
+            need_key(c, data, "password");
+        }
+    } else if (streq(type, "kubernetes.io/ssh-auth")) {
+        if (!val_len(val_get(data, "ssh-privatekey")) && !*val_text(val_get(data, "ssh-privatekey"), ""))
+            check_fail(c, CAUSE_REQUIRED, "data[ssh-privatekey]", NULL, "%s", "");
+    } else if (streq(type, "kubernetes.io/tls")) {
+        need_key(c, data, "tls.crt");
+        need_key(c, data, "tls.key");
+    } else if (streq(type, "kubernetes.io/service-account-token") &&
+               !*val_text(val_get(val_at(v, "metadata.annotations"),
+                                  "kubernetes.io/service-account.name"), "")) {
+        check_fail(c, CAUSE_REQUIRED, "metadata.annotations[kubernetes.io/service-account.name]",
+                   NULL, "%s", "");
+    }
+    if (old && !streq(type, val_str_at(old, "type", "")))
+        check_fail(c, CAUSE_INVALID, "type", val_get(v, "type"), "field is immutable");
+    immutable_data(c, v, old, fields);
+}
+
+/* ---- namespaces, nodes ---- */
+
+HOOK(v_namespace)
+{
+    (void)old;
+    VAL_EACH(val_at(v, "spec.finalizers"), f) {
+        const char *s = val_text(f, ""), *why = name_qualified(s);
+        if (why || (!strchr(s, '/') && !streq(s, "kubernetes")))
+            check_fail(c, CAUSE_INVALID, "spec.finalizers", f, "%s",
+                       why ? why : "name is neither a standard finalizer name nor is it fully qualified");
+    }
+}
+
+HOOK(v_node)
+{
+    if (!old || *c->sub)
+        return;
+    const struct val *was = val_at(old, "spec.podCIDRs"), *now = val_at(v, "spec.podCIDRs");
+    if (val_len(was) && (!now || !val_equal(was, now)))
+        check_fail(c, CAUSE_FORBIDDEN, "spec.podCIDRs", NULL,
+                   "node updates may not change podCIDR except from \"\" to valid");
+    const char *id = val_str_at(old, "spec.providerID", "");
+    if (*id && !streq(id, val_str_at(v, "spec.providerID", "")))
+        check_fail(c, CAUSE_FORBIDDEN, "spec.providerID", NULL,
+                   "node updates may not change providerID except from \"\" to valid");
+}
+
+/* ---- quotas and ranges ---- */
+
+static bool quota_resource(const char *s)
+{
+    static const char *const known[] = {
+        "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.storage",
+        "requests.ephemeral-storage", "limits.cpu", "limits.memory", "limits.ephemeral-storage",
+        "pods", "resourcequotas", "services", "replicationcontrollers", "secrets",
+        "persistentvolumeclaims", "configmaps", "services.nodeports", "services.loadbalancers", NULL};
+
+    return among(s, known) || strchr(s, '/') || str_starts(s, "hugepages-") ||
+           str_starts(s, "requests.hugepages-") || str_starts(s, "limits.hugepages-");
+}
+
+static bool counted(const char *s)
+{
+    static const char *const known[] = {
+        "pods", "resourcequotas", "services", "replicationcontrollers", "secrets",
+        "persistentvolumeclaims", "configmaps", "services.nodeports", "services.loadbalancers", NULL};
+
+    return among(s, known) || str_starts(s, "count/");
+}
+
+static void quota_scopes(struct check *c, const char *rel, const struct val *list, const struct val *v)
+{
+    static const char *const known[] = {"Terminating", "NotTerminating", "BestEffort",
+                                        "NotBestEffort", "PriorityClass",
+                                        "CrossNamespacePodAffinity", "VolumeAttributesClass", NULL};
+    static const char *const best_effort[] = {"pods", NULL};
+    bool seen[8] = {0};
+
+    VAL_EACH(list, it) {
+        const char *s = val_is(it, VAL_STR) ? it->s : val_str_at(it, "scopeName", "");
+        uint32_t k = 0;
+        while (known[k] && !streq(known[k], s))
+            k++;
+        if (!known[k]) {
+            check_fail(c, CAUSE_INVALID, rel, list, "unsupported scope");
+            continue;
+        }
+        seen[k] = true;
+        VAL_EACH_MEMBER(val_get(v, "hard"), m) {
+            bool fits = k == 2 ? among(m->key, best_effort)
+                               : streq(m->key, "pods") || strstr(m->key, "cpu") ||
+                                     strstr(m->key, "memory") || strstr(m->key, "ephemeral-storage") ||
+                                     (k == 6 && strstr(m->key, "storage"));
+            if (!fits && !(k == 6 && str_starts(m->key, "persistentvolumeclaims")))
+                check_fail(c, CAUSE_INVALID, rel, list, "unsupported scope applied to resource");
+        }
+    }
+    if ((seen[0] && seen[1]) || (seen[2] && seen[3]))
+        check_fail(c, CAUSE_INVALID, rel, list, "conflicting scopes");
+}
+
+HOOK(v_quota)
+{
+    VAL_EACH_MEMBER(val_get(v, "hard"), m) {
+        const char *rel = arena_printf(c->a, "hard[%s]", m->key), *why = name_qualified(m->key);
+        if (why)
+            check_fail(c, CAUSE_INVALID, rel, val_str(c->a, m->key), "%s", why);
+        else if (!strchr(m->key, '/') && !quota_resource(m->key))
+            for (int i = 0; i < 1; i++)
+                check_fail(c, CAUSE_INVALID, rel, val_str(c->a, m->key),
+                           "must be a standard resource for quota");
+        double n = quantity_num(&m->v, 0);
+        if (n < 0)
+            check_fail(c, CAUSE_INVALID, rel, &m->v, "must be greater than or equal to 0");
+        if (counted(m->key) && n != (double)(int64_t)n)
+            check_fail(c, CAUSE_INVALID, rel, &m->v, "must be an integer");
+    }
+    quota_scopes(c, "scopes", val_get(v, "scopes"), v);
+    const struct val *exprs = val_at(v, "scopeSelector.matchExpressions");
+    quota_scopes(c, "scopeSelector.matchExpressions", exprs, v);
+    VAL_EACH(exprs, e) {
+        const char *op = val_str_at(e, "operator", "");
+        uint32_t n = val_len(val_get(e, "values"));
+        bool in = streq(op, "In") || streq(op, "NotIn"), ex = streq(op, "Exists") || streq(op, "DoesNotExist");
+        if (in && !n)
+            check_fail(c, CAUSE_REQUIRED, "scopeSelector.matchExpressions.values", NULL,
+                       "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector");
+        else if (ex && n)
+            check_fail(c, CAUSE_INVALID, "scopeSelector.matchExpressions.values", NULL,
+                       "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector");
+        else if (!in && !ex)
+            check_fail(c, CAUSE_INVALID, "scopeSelector.matchExpressions.operator", NULL,
+                       "not a valid selector operator");
+    }
+    if (old && (val_len(val_get(v, "scopes")) || val_len(val_get(old, "scopes"))) &&
+        !(val_get(v, "scopes") && val_get(old, "scopes") &&
+          val_equal(val_get(v, "scopes"), val_get(old, "scopes"))))
+        check_fail(c, CAUSE_INVALID, "scopes", val_get(v, "scopes"), "field is immutable");
+}
+
+static void range_item(struct check *c, const struct val *it, uint32_t i)
+{
+    static const char *const lists[] = {"max", "min", "default", "defaultRequest",
+                                        "maxLimitRequestRatio"};
+    const char *type = val_str_at(it, "type", "");
+
+    if (streq(type, "Pod"))
+        for (uint32_t k = 2; k < 4; k++)
+            if (val_len(val_get(it, lists[k])))
+                check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "limits[%u].%s", i, lists[k]), NULL,
+                           "may not be specified when `type` is 'Pod'");
+    if (streq(type, "PersistentVolumeClaim") && !val_at(it, "min.storage") && !val_at(it, "max.storage"))
+        check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "limits[%u].limits", i), NULL,
+                   "either minimum or maximum storage value is required, but neither was provided");
+    struct map keys = {0};
+    for (uint32_t k = 0; k < ARRAY_LEN(lists); k++)
+        VAL_EACH_MEMBER(val_get(it, lists[k]), m)
+            map_put(&keys, m->key, m->key ? (void *)(uintptr_t)m : NULL);
+    const char *key;
+    void *value;
+    for (uint32_t at = 0; map_next(&keys, &at, &key, &value);) {
+        const struct val *max = val_get(val_get(it, "max"), key), *min = val_get(val_get(it, "min"), key);
+        const struct val *def = val_get(val_get(it, "default"), key);
+        const struct val *req = val_get(val_get(it, "defaultRequest"), key);
+        const struct val *ratio = val_get(val_get(it, "maxLimitRequestRatio"), key);
+#define BAD(list, v, text)                                                                         \
+    check_fail(c, CAUSE_INVALID, arena_printf(c->a, "limits[%u]." list "[%s]", i, key), v, text)
+        if (min && max && quantity_num(min, 0) > quantity_num(max, 0))
+            BAD("min", min, "min value is greater than max value");
+        if (req && min && quantity_num(min, 0) > quantity_num(req, 0))
+            BAD("defaultRequest", req, "min value is greater than default request value");
+        if (req && max && quantity_num(req, 0) > quantity_num(max, 0))
+            BAD("defaultRequest", req, "default request value is greater than max value");
+        if (req && def && quantity_num(req, 0) > quantity_num(def, 0))
+            BAD("defaultRequest", req, "default request value is greater than default limit value");
+        if (def && min && quantity_num(min, 0) > quantity_num(def, 0))
+            BAD("default", min, "min value is greater than default value");
+        if (def && max && quantity_num(def, 0) > quantity_num(max, 0))
+            BAD("default", max, "default value is greater than max value");
+        if (ratio && quantity_num(ratio, 0) < 1)
+            BAD("maxLimitRequestRatio", ratio, "ratio is less than 1");
+        if (ratio && min && max && quantity_num(min, 0) > 0 &&
+            quantity_num(ratio, 0) > quantity_num(max, 0) / quantity_num(min, 1))
+            BAD("maxLimitRequestRatio", ratio, "ratio is greater than max/min");
+#undef BAD
+    }
+    map_done(&keys);
+}
+
+HOOK(v_limitrange)
+{
+    const struct val *list = val_get(v, "limits");
+    struct map seen = {0};
+    (void)old;
+
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const char *type = val_str_at(&list->items[i], "type", "");
+        static const char *const known[] = {"Pod", "Container", "PersistentVolumeClaim", NULL};
+        if (*type && !among(type, known) && !strchr(type, '/'))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "limits[%u].type", i),
+                       val_get(&list->items[i], "type"), "must be a standard limit type or fully qualified");
+        if (*type && map_put(&seen, type, (void *)(uintptr_t)list))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "limits[%u].type", i),
+                       val_get(&list->items[i], "type"), "%s", "");
+        range_item(c, &list->items[i], i);
+    }
+    map_done(&seen);
+}
+
+/* ---- endpoints, events ---- */
+
+static void endpoint_addresses(struct check *c, const char *at, const struct val *list)
+{
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const struct val *a = &list->items[i];
+        const char *ip = val_str_at(a, "ip", ""), *why = why_of("ip", ip);
+        const char *host = val_str_at(a, "hostname", ""), *node = val_str_at(a, "nodeName", "");
+        const char *rel = arena_printf(c->a, "%s[%u].ip", at, i);
+        if (why) {
+            check_fail(c, CAUSE_INVALID, rel, val_get(a, "ip"), "%s", why);
+        } else if (str_starts(ip, "127.") || streq(ip, "0.0.0.0") || streq(ip, "::") || streq(ip, "::1") ||
+                   str_starts(ip, "169.254.") || str_starts(ip, "224.0.0.") || str_starts(ip, "fe80:")) {
+            check_fail(c, CAUSE_INVALID, rel, val_get(a, "ip"), "may not be a loopback, unspecified or link-local address");
+        }
+        if (*host && (why = name_dns_label(host)))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].hostname", at, i),
+                       val_get(a, "hostname"), "%s", why);
+        if (*node && (why = name_dns_subdomain(node)))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].nodeName", at, i),
+                       val_get(a, "nodeName"), "%s", why);
+    }
+}
+
+HOOK(v_endpoints)
+{
+    const struct val *subsets = val_get(v, "subsets");
+    (void)old;
+
+    for (uint32_t i = 0; i < val_items_n_(subsets); i++) {
+        const struct val *s = &subsets->items[i], *ports = val_get(s, "ports");
+        if (!val_len(val_get(s, "addresses")) && !val_len(val_get(s, "notReadyAddresses")))
+            check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "subsets[%u]", i), NULL,
+                       "must specify `addresses` or `notReadyAddresses`");
+        endpoint_addresses(c, arena_printf(c->a, "subsets[%u].addresses", i), val_get(s, "addresses"));
+        endpoint_addresses(c, arena_printf(c->a, "subsets[%u].notReadyAddresses", i),
+                           val_get(s, "notReadyAddresses"));
+        for (uint32_t k = 0; k < val_items_n_(ports); k++) {
+            const struct val *p = &ports->items[k];
+            const char *at = arena_printf(c->a, "subsets[%u].ports[%u]", i, k), *why;
+            const char *name = val_str_at(p, "name", ""), *app = val_str_at(p, "appProtocol", "");
+            int64_t n = val_int_at(p, "port", 0);
+            if (!*name && ports->n > 1)
+                check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.name", at), NULL, "%s", "");
+            else if (*name && (why = name_dns_label(name)))
+                check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.name", at), val_get(p, "name"), "%s", why);
+            if (n < 1 || n > 65535)
+                check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.port", at), val_get(p, "port"),
+                           "must be between 1 and 65535, inclusive");
+            if (*app && (why = name_qualified(app)))
+                check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.appProtocol", at),
+                           val_get(p, "appProtocol"), "%s", why);
+        }
+    }
+}
+
+HOOK(v_event)
+{
+    const char *ns = val_str_at(v, "metadata.namespace", ""), *of = val_str_at(v, "involvedObject.namespace", "");
+    (void)old;
+
+    if (*ns && (*of ? !streq(ns, of) : !streq(ns, "default")))
+        check_fail(c, CAUSE_INVALID, "involvedObject.namespace", val_at(v, "involvedObject.namespace"),
+                   "does not match event.namespace");
+}
+
+/* The stricter rules of events.k8s.io. */
+HOOK(v_event_new)
+{
+    static const char *const need[] = {"reportingController", "reportingInstance", "action", "reason"};
+    const char *type = val_str_at(v, "type", "");
+    const struct val *count = val_at(v, "series.count");
+
+    for (uint32_t i = 0; i < ARRAY_LEN(need); i++)
+        if (!*val_str_at(v, need[i], ""))
+            check_fail(c, CAUSE_REQUIRED, need[i], NULL, "%s", "");
+    const char *controller = val_str_at(v, "reportingController", "");
+    if (*controller && name_qualified(controller))
+        check_fail(c, CAUSE_INVALID, "reportingController", val_get(v, "reportingController"), "%s",
+                   name_qualified(controller));
+    if (strlen(val_str_at(v, "reason", "")) > 128)
+        check_fail(c, CAUSE_INVALID, "reason", val_get(v, "reason"), "can have at most 128 characters");
+    if (!streq(type, "Normal") && !streq(type, "Warning"))
+        check_fail(c, CAUSE_INVALID, "type", val_get(v, "type"), "has invalid value: %s", type);
+    if (val_get(v, "series") && (!count || count->i < 2))
+        check_fail(c, CAUSE_INVALID, "series.count", count, "should be at least 2");
+    const char *ns = val_str_at(v, "metadata.namespace", ""), *of = val_str_at(v, "regarding.namespace", "");
+    if (*ns && (*of ? !streq(ns, of) : !streq(ns, "default")))
+        check_fail(c, CAUSE_INVALID, "involvedObject.namespace", val_at(v, "regarding.namespace"),
+                   "does not match event.namespace");
+    static const char *const kept[][2] = {{"regarding", "involvedObject"}, {"reason", "reason"}, {"note", "message"},
+                                          {"type", "type"}, {"eventTime", "eventTime"}, {"action", "action"},
+                                          {"reportingController", "reportingController"},
+                                          {"reportingInstance", "reportingInstance"}};
+    for (uint32_t i = 0; old && i < ARRAY_LEN(kept); i++)
+        if (!same(val_get(v, kept[i][0]), val_get(old, kept[i][0])))
+            check_fail(c, CAUSE_INVALID, kept[i][1], val_get(v, kept[i][0]), "field is immutable");
+}
+
+/* ---- services ---- */
+
+static void service_ports(struct check *c, const struct val *spec, const char *type)
+{
+    const struct val *ports = val_get(spec, "ports");
+    struct map names = {0}, pairs = {0}, nodes = {0};
+    bool headless = streq(val_str_at(spec, "clusterIP", ""), "None");
+
+    for (uint32_t i = 0; i < val_items_n_(ports); i++) {
+        const struct val *p = &ports->items[i], *target = val_get(p, "targetPort");
+        const char *at = arena_printf(c->a, "spec.ports[%u]", i), *why;
+        const char *name = val_str_at(p, "name", "");
+        int64_t node = val_int_at(p, "nodePort", 0);
+        if (!*name && ports->n > 1)
+            check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.name", at), NULL, "%s", "");
+        if (*name && !name_dns_label(name) && map_put(&names, name, (void *)(uintptr_t)p))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "%s.name", at), val_get(p, "name"), "%s", "");
+        if (val_is(target, VAL_INT) && (target->i < 1 || target->i > 65535))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.targetPort", at), target,
+                       "must be between 1 and 65535, inclusive");
+        else if (val_is(target, VAL_STR) && (why = why_of("port-name", target->s)))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.targetPort", at), target, "%s", why);
+        const char *pair = arena_printf(c->a, "%lld/%s", (long long)val_int_at(p, "port", 0),
+                                        val_str_at(p, "protocol", ""));
+        if (map_put(&pairs, pair, (void *)(uintptr_t)p))
+            check_fail(c, CAUSE_DUPLICATE, at, p, "%s", "");
+        if (!node)
+            continue;
+        if (streq(type, "ClusterIP") || streq(type, "ExternalName"))
+            check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.nodePort", at), NULL,
+                       "may not be used when `type` is '%s'", type);
+        pair = arena_printf(c->a, "%lld/%s", (long long)node, val_str_at(p, "protocol", ""));
+        if (map_put(&nodes, pair, (void *)(uintptr_t)p))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "%s.nodePort", at), val_get(p, "nodePort"), "%s", "");
+    }
+    (void)headless;
+    map_done(&names);
+    map_done(&pairs);
+    map_done(&nodes);
+}
+
+static void service_ips(struct check *c, const struct val *spec, const char *type)
+{
+    const struct val *ips = val_get(spec, "clusterIPs"), *families = val_get(spec, "ipFamilies");
+    const char *ip = val_str_at(spec, "clusterIP", "");
+    static const char *const known[] = {"IPv4", "IPv6", NULL};
+    static const char *const policies[] = {"SingleStack", "PreferDualStack", "RequireDualStack", NULL};
+    const char *policy = val_str_at(spec, "ipFamilyPolicy", "");
+    bool seen[2] = {0};
+
+    if (streq(type, "ExternalName")) {
+        static const char *const never[] = {"ipFamilyPolicy", "ipFamilies", "clusterIPs"};
+        for (uint32_t i = 0; i < ARRAY_LEN(never); i++)
+            if (val_len(val_get(spec, never[i])) || *val_text(val_get(spec, never[i]), ""))
+                check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "spec.%s", never[i]), NULL,
+                           "may not be set for ExternalName services");
+        return;
+    }
+    if (val_len(ips) && !streq(val_text(&ips->items[0], ""), ip))
+        check_fail(c, CAUSE_INVALID, "spec.clusterIPs", ips, "first value must match `clusterIP`");
+    if (*policy && !among(policy, policies))
+        check_fail(c, CAUSE_INVALID, "spec.ipFamilyPolicy", val_get(spec, "ipFamilyPolicy"), "not a valid policy");
+    else if (streq(policy, "RequireDualStack"))
+        check_fail(c, CAUSE_INVALID, "spec.ipFamilyPolicy", val_get(spec, "ipFamilyPolicy"),
+                   "this cluster is not configured for dual-stack services");
+    for (uint32_t i = 0; i < val_items_n_(families); i++) {
+        const char *f = val_text(&families->items[i], "");
+        if (!among(f, known))
+            check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "spec.ipFamilies[%u]", i),
+                       &families->items[i], "supported values: \"IPv4\", \"IPv6\"");
+        else if (seen[f[3] == '6'])
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "spec.ipFamilies[%u]", i),
+                       &families->items[i], "%s", "");
+        else
+            seen[f[3] == '6'] = true;
+    }
+    for (uint32_t i = 0; i < val_items_n_(ips); i++) {
+        const char *s = val_text(&ips->items[i], ""), *why;
+        if (i == 0 && streq(s, "None")) {
+            if (ips->n > 1)
+                check_fail(c, CAUSE_INVALID, "spec.clusterIPs", ips, "'None' must be the first and only value");
+            continue;
+        }
+        if ((why = why_of("ip", s)))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "spec.clusterIPs[%u]", i), &ips->items[i], "%s", why);
+    }
+}
+
+static void service_lists(struct check *c, const struct val *spec, const char *type)
+{
+    const struct val *ext = val_get(spec, "externalIPs"), *src = val_get(spec, "loadBalancerSourceRanges");
+    bool balancer = streq(type, "LoadBalancer");
+    const char *why;
+
+    for (uint32_t i = 0; i < val_items_n_(ext); i++)
+        if ((why = why_of("ip", val_text(&ext->items[i], ""))))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "spec.externalIPs[%u]", i), &ext->items[i], "%s", why);
+    if (val_len(src) && !balancer)
+        check_fail(c, CAUSE_FORBIDDEN, "spec.LoadBalancerSourceRanges", NULL,
+                   "may only be used when `type` is 'LoadBalancer'");
+    for (uint32_t i = 0; i < val_items_n_(src) && balancer; i++)
+        if ((why = why_of("cidr", val_text(&src->items[i], ""))))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "spec.LoadBalancerSourceRanges[%u]", i),
+                       &src->items[i], "%s", why);
+    if (val_get(spec, "allocateLoadBalancerNodePorts") && !balancer)
+        check_fail(c, CAUSE_FORBIDDEN, "spec.allocateLoadBalancerNodePorts", NULL,
+                   "may only be used when `type` is 'LoadBalancer'");
+    const char *class = val_str_at(spec, "loadBalancerClass", "");
+    if (val_get(spec, "loadBalancerClass") && !balancer)
+        check_fail(c, CAUSE_FORBIDDEN, "spec.loadBalancerClass", NULL,
+                   "may only be used when `type` is 'LoadBalancer'");
+    else if (val_get(spec, "loadBalancerClass") && (why = name_qualified(class)))
+        check_fail(c, CAUSE_INVALID, "spec.loadBalancerClass", val_get(spec, "loadBalancerClass"), "%s", why);
+}
+
+static void service_policies(struct check *c, const struct val *spec, const char *type)
+{
+    static const char *const both[] = {"Cluster", "Local", NULL};
+    static const char *const spread[] = {"PreferClose", "PreferSameZone", "PreferSameNode", NULL};
+    static const char *const affinity[] = {"ClientIP", "None", NULL};
+    const char *ext = val_str_at(spec, "externalTrafficPolicy", "");
+    bool outside = streq(type, "NodePort") || streq(type, "LoadBalancer") ||
+                   (streq(type, "ClusterIP") && val_len(val_get(spec, "externalIPs")));
+    const struct {
+        const char *name;
+        const char *const *known;
+    } words[] = {{"internalTrafficPolicy", both}, {"trafficDistribution", spread},
+                 {"sessionAffinity", affinity}};
+
+    for (uint32_t i = 0; i < ARRAY_LEN(words); i++) {
+        const struct val *v = val_get(spec, words[i].name);
+        if (v && !among(val_text(v, ""), words[i].known))
+            check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "spec.%s", words[i].name), v,
+                       "supported values: as documented");
+    }
+    if (*ext && !outside)
+        check_fail(c, CAUSE_INVALID, "spec.externalTrafficPolicy", val_get(spec, "externalTrafficPolicy"),
+                   "may only be set for externally-accessible services");
+    else if (*ext && !among(ext, both))
+        check_fail(c, CAUSE_NOT_SUPPORTED, "spec.externalTrafficPolicy",
+                   val_get(spec, "externalTrafficPolicy"), "supported values: \"Cluster\", \"Local\"");
+    bool checked = streq(type, "LoadBalancer") && streq(ext, "Local");
+    int64_t health = val_int_at(spec, "healthCheckNodePort", 0);
+    if (health && !checked)
+        check_fail(c, CAUSE_INVALID, "spec.healthCheckNodePort", val_get(spec, "healthCheckNodePort"),
+                   "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'");
+}
+
+HOOK(v_service)
+{
+    static const char *const types[] = {"ClusterIP", "ExternalName", "LoadBalancer", "NodePort", NULL};
+    const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec");
+    const char *type = val_str_at(spec, "type", ""), *why;
+    bool headless = streq(val_str_at(spec, "clusterIP", ""), "None");
+
+    if (streq(c->sub, "status"))
+        return;
+    if (!among(type, types)) {
+        check_fail(c, CAUSE_NOT_SUPPORTED, "spec.type", val_get(spec, "type"),
+                   "supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"");
+        return;
+    }
+    if (!val_len(val_get(spec, "ports")) && !headless && !streq(type, "ExternalName"))
+        check_fail(c, CAUSE_REQUIRED, "spec.ports", NULL, "%s", "");
+    if (headless && (streq(type, "LoadBalancer") || streq(type, "NodePort")))
+        check_fail(c, CAUSE_INVALID, "spec.clusterIPs[0]", val_str(c->a, "None"),
+                   "may not be set to 'None' for %s services", type);
+    if (streq(type, "ExternalName")) {
+        const char *name = val_str_at(spec, "externalName", "");
+        if (!*name)
+            check_fail(c, CAUSE_REQUIRED, "spec.externalName", NULL, "%s", "");
+        else if ((why = name_dns_subdomain(name)))
+            check_fail(c, CAUSE_INVALID, "spec.externalName", val_get(spec, "externalName"), "%s", why);
+    }
+    validate_labels(c, "spec.selector", val_get(spec, "selector"));
+    service_ports(c, spec, type);
+    service_ips(c, spec, type);
+    service_lists(c, spec, type);
+    service_policies(c, spec, type);
+    if (!was || streq(val_str_at(was, "type", ""), "ExternalName") || streq(type, "ExternalName"))
+        return;
+    const char *had = val_str_at(was, "clusterIP", "");
+    if (*had && !streq(had, val_str_at(spec, "clusterIP", "")))
+        check_fail(c, CAUSE_INVALID, "spec.clusterIPs[0]", val_get(spec, "clusterIP"), "may not change once set");
+    const struct val *cls = val_get(spec, "loadBalancerClass"), *ocls = val_get(was, "loadBalancerClass");
+    if (streq(type, "LoadBalancer") && streq(val_str_at(was, "type", ""), "LoadBalancer") &&
+        ((cls != NULL) != (ocls != NULL) || (cls && !val_equal(cls, ocls))))
+        check_fail(c, CAUSE_INVALID, "spec.loadBalancerClass", cls, "may not change once set");
+}
+
+/* ---- volumes and claims ---- */
+
+static const char *const modes[] = {"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod", NULL};
+
+static void access_modes(struct check *c, const struct val *list)
+{
+    bool alone = false;
+
+    if (!val_len(list))
+        check_fail(c, CAUSE_REQUIRED, "accessModes", NULL, "at least 1 access mode is required");
+    VAL_EACH(list, m) {
+        if (!among(val_text(m, ""), modes))
+            check_fail(c, CAUSE_NOT_SUPPORTED, "accessModes", m, "supported values: as documented");
+        alone |= streq(val_text(m, ""), "ReadWriteOncePod");
+    }
+    if (alone && val_len(list) > 1)
+        check_fail(c, CAUSE_FORBIDDEN, "accessModes", NULL,
+                   "may not use ReadWriteOncePod with other access modes");
+}
+
+static void volume_mode(struct check *c, const struct val *v)
+{
+    static const char *const known[] = {"Block", "Filesystem", NULL};
+    const struct val *mode = val_get(v, "volumeMode");
+
+    if (mode && !among(val_text(mode, ""), known))
+        check_fail(c, CAUSE_NOT_SUPPORTED, "volumeMode", mode, "supported values: \"Block\", \"Filesystem\"");
+}
+
+static bool is_volume_source(const char *key)
+{
+    static const char *const not_source[] = {
+        "capacity", "accessModes", "claimRef", "persistentVolumeReclaimPolicy", "storageClassName",
+        "mountOptions", "volumeMode", "nodeAffinity", "volumeAttributesClassName", NULL};
+
+    return !among(key, not_source);
+}
+
+HOOK(v_volume_spec)
+{
+    static const char *const reclaim[] = {"Delete", "Recycle", "Retain", NULL};
+    bool inside = c->path_n > 4; /* within a VolumeAttachment */
+    const struct val *cap = val_get(v, "capacity"), *policy = val_get(v, "persistentVolumeReclaimPolicy");
+    uint32_t sources = 0;
+    (void)old;
+
+    access_modes(c, val_get(v, "accessModes"));
+    if (!inside) {
+        if (!val_len(cap))
+            check_fail(c, CAUSE_REQUIRED, "capacity", NULL, "%s", "");
+        else if (!val_get(cap, "storage") || val_len(cap) > 1)
+            check_fail(c, CAUSE_NOT_SUPPORTED, "capacity", cap, "supported values: \"storage\"");
+        VAL_EACH_MEMBER(cap, m)
+            if (quantity_num(&m->v, 0) <= 0)
+                check_fail(c, CAUSE_INVALID, arena_printf(c->a, "capacity[%s]", m->key), &m->v,
+                           "must be greater than zero");
+        if (policy && policy->n && !among(policy->s, reclaim))
+            check_fail(c, CAUSE_NOT_SUPPORTED, "persistentVolumeReclaimPolicy", policy,
+                       "supported values: \"Delete\", \"Recycle\", \"Retain\"");
+    }
+    const char *class = val_str_at(v, "storageClassName", ""), *why;
+    if (*class && (why = name_dns_subdomain(class)))
+        check_fail(c, CAUSE_INVALID, "storageClassName", val_get(v, "storageClassName"), "%s", why);
+    volume_mode(c, v);
+    VAL_EACH_MEMBER(v, m)
+        if (is_volume_source(m->key) && sources++)
+            check_fail(c, CAUSE_FORBIDDEN, m->key, NULL, "may not specify more than 1 volume type");
+    if (!sources && !inside)
+        check_fail(c, CAUSE_REQUIRED, "", NULL, "must specify a volume type");
+}
+
+HOOK(v_volume_object)
+{
+    const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec");
+    struct val a = {.type = VAL_MAP}, b = {.type = VAL_MAP};
+
+    if (!was || *c->sub)
+        return;
+    VAL_EACH_MEMBER(spec, m)
+        if (is_volume_source(m->key))
+            val_put(c->a, &a, m->key, &m->v);
+    VAL_EACH_MEMBER(was, m)
+        if (is_volume_source(m->key))
+            val_put(c->a, &b, m->key, &m->v);
+    if (!val_equal(&a, &b))
+        check_fail(c, CAUSE_FORBIDDEN, "spec.persistentvolumesource", NULL,
+                   "spec.persistentvolumesource is immutable after creation");
+    if (!same(val_get(spec, "volumeMode"), val_get(was, "volumeMode")))
+        check_fail(c, CAUSE_INVALID, "volumeMode", val_get(spec, "volumeMode"), "field is immutable");
+    if (val_get(was, "nodeAffinity") && !same(val_get(spec, "nodeAffinity"), val_get(was, "nodeAffinity")))
+        check_fail(c, CAUSE_INVALID, "nodeAffinity", val_get(spec, "nodeAffinity"), "field is immutable");
+}
+
+HOOK(v_claim_spec)
+{
+    const struct val *size = val_at(v, "resources.requests.storage");
+    const char *class = val_str_at(v, "storageClassName", ""), *why;
+    (void)old;
+
+    access_modes(c, val_get(v, "accessModes"));
+    if (!size)
+        check_fail(c, CAUSE_REQUIRED, "resources[storage]", NULL, "%s", "");
+    else if (quantity_num(size, 0) <= 0)
+        check_fail(c, CAUSE_INVALID, "resources[storage]", size, "must be greater than zero");
+    if (*class && (why = name_dns_subdomain(class)))
+        check_fail(c, CAUSE_INVALID, "storageClassName", val_get(v, "storageClassName"), "%s", why);
+    volume_mode(c, v);
+}
+
+HOOK(v_claim_object)
+{
+    const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec");
+
+    if (!was || *c->sub)
+        return;
+    struct val *x = val_copy(c->a, spec), *y = val_copy(c->a, was);
+    bool bound = streq(val_str_at(old, "status.phase", ""), "Bound");
+    const struct val *size = val_at(spec, "resources.requests.storage"),
+                     *had = val_at(was, "resources.requests.storage");
+    /* bound by whoever binds; grown while bound; the attributes class may move */
+    static const char *const free_fields[] = {"volumeAttributesClassName"};
+    for (uint32_t i = 0; i < ARRAY_LEN(free_fields); i++) {
+        val_del(x, free_fields[i]);
+        val_del(y, free_fields[i]);
+    }
+    if (!*val_str_at(was, "volumeName", "")) {
+        val_del(x, "volumeName");
+        val_del(y, "volumeName");
+    }
+    if (val_get(val_get(x, "resources"), "requests")) {
+        val_del(val_at(x, "resources.requests"), "storage");
+        val_del(val_at(y, "resources.requests"), "storage");
+    }
+    bool class_given = val_get(was, "storageClassName") == NULL && val_get(spec, "storageClassName");
+    if (class_given)
+        val_del(x, "storageClassName");
+    if (!val_equal(x, y) || (!bound && size && had && quantity_num(size, 0) != quantity_num(had, 0)))
+        check_fail(c, CAUSE_FORBIDDEN, "spec", NULL,
+                   "spec is immutable after creation except resources.requests and "
+                   "volumeAttributesClassName for bound claims");
+    if (size && had && quantity_num(size, 0) < quantity_num(had, 0))
+        check_fail(c, CAUSE_FORBIDDEN, "spec.resources.requests.storage", NULL,
+                   "field can not be less than status.capacity");
+    if (!same(val_get(spec, "volumeMode"), val_get(was, "volumeMode")))
+        check_fail(c, CAUSE_INVALID, "volumeMode", val_get(spec, "volumeMode"), "field is immutable");
+}
+
+HOOK(v_label_selector)
+{
+    (void)old;
+    validate_label_selector(c, "", v);
+}

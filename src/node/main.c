@@ -328,6 +328,7 @@ int node_main(const struct node_options *o)
     if (!n->o.version)
         n->o.version = "v1.36.3";
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_IGN); /* shims are our children, but nobody waits for them */
     list_init(&n->all);
     list_init(&n->dirty);
     uv_loop_init(&n->loop);

@@ -467,6 +467,21 @@ static void shim_take(struct pod *p, int fd)
     p->shim = slink_new(&p->n->loop, fd, &(struct slink_events){shim_event, shim_closed, p});
 }
 
+/* Whose directory this is, as it was written for its shim: for the log, and to find its logs. */
+static void name_by_file(struct pod *p)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct err err;
+    size_t n;
+    _auto_(freep) char *text = fs_read(arena_printf(a, "%s/pod.json", p->dir), 1 << 20, &n, &err);
+    const struct val *v = text ? json_parse(a, text, n, &err) : NULL;
+
+    free(p->ns);
+    free(p->name);
+    p->ns = xstrdup(val_str_at(v, "namespace", ""));
+    p->name = xstrdup(val_str_at(v, "name", ""));
+}
+
 struct pod *pod_orphan(struct node *n, const char *uid)
 {
     struct pod *p = pod_bare(n, uid);
@@ -474,6 +489,7 @@ struct pod *pod_orphan(struct node *n, const char *uid)
     int fd;
 
     p->orphan = true;
+    name_by_file(p);
     if (shim_connect(p->dir, &fd, &err) == 0) {
         shim_take(p, fd);
         say_hello(p);
@@ -935,7 +951,7 @@ static void remove_logs(struct pod *p)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
 
-    if (!p->orphan)
+    if (*p->name)
         remove_later(p->n, arena_printf(a, "%s/logs/pods/%s_%s_%s", p->n->o.state, p->ns, p->name, p->uid));
 }
 

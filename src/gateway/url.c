@@ -189,7 +189,7 @@ static void add_headers(struct buf *b, const struct http_req *req)
     buf_adds(b, "\"headers\":{");
     for (size_t i = 0; i < req->headers_n; i++) {
         const char *name = req->headers[i].name;
-        bool seen = false;
+        bool seen = streq(name, "cookie");
 
         for (size_t k = 0; k < i; k++)
             seen |= streq(req->headers[k].name, name);

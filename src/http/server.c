@@ -495,6 +495,11 @@ bad:
     return NULL;
 }
 
+uv_loop_t *http_server_loop(const struct http_server *s)
+{
+    return s->l.handle.loop;
+}
+
 int http_server_port(const struct http_server *s)
 {
     return s->port;

@@ -58,6 +58,7 @@ struct http_server_opts {
 struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_opts *opts,
                                     struct err *err) _must_check_;
 int http_server_port(const struct http_server *s); /* 0 for Unix sockets */
+uv_loop_t *http_server_loop(const struct http_server *s);
 /* New connections get these; running ones keep theirs. */
 int http_server_set_tls(struct http_server *s, const struct http_tls *tls, struct err *err)
     _must_check_;

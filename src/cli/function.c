@@ -268,6 +268,19 @@ int cmd_invoke(struct cli_opts *o, int argc, char **argv)
     return EXIT_SUCCESS;
 }
 
+/* The gateway keeps the last lines of a function in memory for some milliseconds; asking it for the
+ * end of the log writes them out. When it does not run, the file holds all there is. */
+static void log_flush(struct cli_opts *o, const char *name)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct err ignored;
+    char *text;
+    size_t n;
+
+    (void)!socket_request(o, a, "gateway", "GET", arena_printf(a, "/log/%s/%s", ns_of(o), name), NULL, 0,
+                          &text, &n, &ignored);
+}
+
 /* Follows the newest log file of a function by its size: a log is a file, nothing more. */
 int cmd_logs(struct cli_opts *o, int argc, char **argv)
 {
@@ -278,6 +291,7 @@ int cmd_logs(struct cli_opts *o, int argc, char **argv)
     if (o->args_n != 1 || !name_ok(o->args[0]))
         return complain(EXIT_USAGE, "usage: tandem logs NAME [-f] [--tail N]");
     path = xasprintf("%s/logs/functions/%s/%s/current.log", o->state, ns_of(o), o->args[0]);
+    log_flush(o, o->args[0]);
     f = fopen(path, "re");
     if (!f && !o->follow)
         return complain(EXIT_FAILURE, "the function %s has printed nothing yet", o->args[0]);
@@ -309,6 +323,7 @@ int cmd_logs(struct cli_opts *o, int argc, char **argv)
         if (!o->follow)
             break;
         nanosleep(&(struct timespec){0, 200 * 1000000L}, NULL);
+        log_flush(o, o->args[0]);
         if (stat(path, &st) == 0 && (!f || st.st_size < from)) { /* new, or rotated */
             if (f)
                 fclose(f);

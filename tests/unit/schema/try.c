@@ -1,9 +1,10 @@
 /* schema-try: reads lines of JSON {"op", "gv", "resource", "body", "old", "patch", "sub"} from standard
  * input and answers a line each with what the engine makes of it; for trying things by hand and for
  * playing recorded exchanges against the engine without a server.
- *   op: create | update | merge | strategic | json | table | load */
+ *   op: create | update | merge | strategic | json | table | openapi */
 #include "codec/json.h"
 #include "schema/patch.h"
+#include "schema/publish.h"
 #include "schema/schema.h"
 #include "schema/table.h"
 
@@ -58,6 +59,16 @@ static int one(const struct schema *s, struct arena *a, const struct val *in, st
     const struct val *old = val_get(in, "old"), *patch = val_get(in, "patch");
     struct val *v = NULL;
 
+    if (streq(op, "openapi")) {
+        struct doc d = publish_openapi_v3((struct schema *)(uintptr_t)s, val_str_at(in, "path", ""));
+        if (streq(val_str_at(in, "path", ""), "v2"))
+            d = publish_openapi_v2((struct schema *)(uintptr_t)s);
+        if (!d.text)
+            return err_set(err, NOT_FOUND, "no such document");
+        struct val *doc = json_parse(a, d.text, d.n, err);
+        val_put(a, out, "doc", doc ? doc : val_null(a));
+        return 0;
+    }
     if (!r)
         return err_set(err, NOT_FOUND, "no such resource");
     if (streq(op, "create") || streq(op, "update")) {

@@ -31,27 +31,27 @@ struct api_watch {
     bool waiting; /* a callback of store_when_durable() is still to come */
 };
 
+/* Lets go of everything at once; the struct itself stays until no callback can come any more (it
+ * may outlive the API then). */
 static void watch_free(struct api_watch *w)
 {
     if (!w)
         return;
-    if (w->calling || w->waiting || w->posted) {
-        w->dead = true; /* whoever holds it frees it */
+    if (!w->dead) {
+        w->dead = true;
         w->fn = NULL;
         w->w = store_watch_free(w->w);
         w->end = env_timer_free(w->end);
         w->tick = env_timer_free(w->tick);
-        return;
+        for (uint32_t i = 0; i < w->first_n; i++)
+            obj_unref(w->first[i]);
+        free(w->first);
+        resource_unref(w->shape.r);
+        resource_unref(w->shape.stored);
+        w->api->watches--;
     }
-    store_watch_free(w->w);
-    env_timer_free(w->end);
-    env_timer_free(w->tick);
-    for (uint32_t i = 0; i < w->first_n; i++)
-        obj_unref(w->first[i]);
-    free(w->first);
-    resource_unref(w->shape.r);
-    resource_unref(w->shape.stored);
-    w->api->watches--;
+    if (w->calling || w->waiting || w->posted)
+        return;
     arena_free(w->event);
     arena_free(w->a);
     free(w);

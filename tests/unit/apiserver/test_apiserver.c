@@ -1,0 +1,471 @@
+/* The API over a store in memory and a simulated world: the same code as in the server, but for
+ * the sockets. Goal: the promises of apiserver.h and what watches are told. */
+#include "apiserver/api_int.h" /* before cmocka, which takes the word fail for itself */
+#include "codec/json.h"
+#include "store/engine.h"
+
+#include "tt.h"
+
+#include <unistd.h>
+
+struct world {
+    char dir[32];
+    struct env *env;
+    struct store *store;
+    struct store_disk *disk;
+    struct schema *schema;
+    struct pki *pki;
+    struct api *api;
+    struct arena *a;
+};
+
+static int world_up(void **state)
+{
+    struct world *w = xcalloc(1, sizeof(*w));
+    struct err err = {0};
+    struct store_args args = {0};
+    struct api_config config = {0};
+
+    strcpy(w->dir, "/tmp/ttapiXXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    w->env = env_sim_new(7);
+    w->disk = store_disk_new(w->env, 1, 3);
+    args = (struct store_args){.env = w->env, .engine = &store_memory, .disk = w->disk};
+    assert_non_null(w->store = store_open(&args, &err));
+    w->schema = schema_new();
+    assert_non_null(w->pki = pki_open(w->dir, NULL, &err));
+    config = (struct api_config){.env = w->env, .store = w->store, .schema = w->schema,
+                                 .pki = w->pki, .state_dir = w->dir, .host = "192.0.2.1", .port = 6443};
+    if (!(w->api = api_new(&config, &err)))
+        fail_msg("%s", err.msg);
+    w->a = arena_new();
+    *state = w;
+    return 0;
+}
+
+static int world_down(void **state)
+{
+    struct world *w = *state;
+    char command[64];
+
+    arena_free(w->a);
+    env_sim_run_until(w->env, env_now_ms(w->env) + 50);
+    api_free(w->api);
+    store_close(w->store);
+    store_disk_free(w->disk);
+    env_free(w->env);
+    schema_free(w->schema);
+    pki_free(w->pki);
+    snprintf(command, sizeof(command), "rm -r %s", w->dir);
+    assert_int_equal(system(command), 0);
+    free(w);
+    return 0;
+}
+
+/* The disk of this world takes some milliseconds. */
+static void settle(struct world *w)
+{
+    env_sim_run_until(w->env, env_now_ms(w->env) + 50);
+}
+
+static void keep(void *arg, const struct api_response *resp)
+{
+    *(struct api_response *)arg = *resp;
+}
+
+static struct api_response ask_as(struct world *w, const struct auth_user *user, const char *method,
+                                  const char *target, const char *type, const char *body)
+{
+    struct api_response resp = {0};
+    const char *q = strchr(target, '?');
+    struct api_request req = {.arena = w->a, .user = user, .method = method, .content_type = type,
+                              .body = body, .body_n = body ? strlen(body) : 0};
+
+    req.path = q ? arena_strndup(w->a, target, (size_t)(q - target)) : target;
+    req.query = q ? q + 1 : NULL;
+    api_do(w->api, &req, keep, &resp);
+    return resp;
+}
+
+static struct api_response ask(struct world *w, const char *method, const char *target, const char *body)
+{
+    return ask_as(w, NULL, method, target, NULL, body);
+}
+
+static const char *at(struct world *w, const struct api_response *r, const char *path)
+{
+    return val_str_at(api_response_val(w->a, r), path, "");
+}
+
+/* ---------------------------------------------------------------- paths */
+
+static void test_paths(void **state)
+{
+    static const struct {
+        const char *text;
+        bool resource;
+        const char *group, *version, *ns, *plural, *name, *sub, *rest;
+    } t[] = {
+        {"/api/v1/pods", true, "", "v1", "", "pods", "", "", ""},
+        {"/api/v1/namespaces/a/pods/b", true, "", "v1", "a", "pods", "b", "", ""},
+        {"/api/v1/namespaces/a", true, "", "v1", "", "namespaces", "a", "", ""},
+        {"/api/v1/namespaces/a/status", true, "", "v1", "", "namespaces", "a", "status", ""},
+        {"/apis/apps/v1/namespaces/a/deployments/d/scale", true, "apps", "v1", "a", "deployments", "d", "scale", ""},
+        {"/apis/rbac.authorization.k8s.io/v1/clusterroles/system:x%2Fy", true,
+         "rbac.authorization.k8s.io", "v1", "", "clusterroles", "system:x/y", "", ""},
+        {"/api/v1/namespaces/a/services/s:80/proxy/x/y%20z", true, "", "v1", "a", "services", "s:80", "proxy", "x/y%20z"},
+        {"/api/v1", false, "", "", "", "", "", "", ""},
+        {"/apis/apps", false, "", "", "", "", "", "", ""},
+        {"/api//pods", false, "", "", "", "", "", "", ""},
+        {"/healthz/a/b/c", false, "", "", "", "", "", "", ""},
+        {"/api/v1/pods/%00", false, "", "", "", "", "", "", ""},
+        {"/api/v1/pods/%zz", false, "", "", "", "", "", "", ""},
+    };
+    _auto_(arena_freep) struct arena *a = arena_new();
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+        struct path p;
+
+        assert_int_equal(path_parse(a, t[i].text, &p), t[i].resource);
+        if (!t[i].resource)
+            continue;
+        assert_string_equal(p.group, t[i].group);
+        assert_string_equal(p.version, t[i].version);
+        assert_string_equal(p.ns, t[i].ns);
+        assert_string_equal(p.plural, t[i].plural);
+        assert_string_equal(p.name, t[i].name);
+        assert_string_equal(p.sub, t[i].sub);
+        assert_string_equal(p.rest, t[i].rest);
+    }
+}
+
+/* ---------------------------------------------------------------- writes */
+
+#define CMS "/api/v1/namespaces/default/configmaps"
+
+static void test_life_of_an_object(void **state)
+{
+    struct world *w = *state;
+    struct api_response r = ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\"},\"data\":{\"x\":\"1\"}}");
+    const char *rv;
+
+    assert_int_equal(r.status, 201);
+    assert_non_null(r.obj); /* as stored: nobody parses it again */
+    assert_true(r.revision > 0);
+    assert_string_equal(at(w, &r, "metadata.namespace"), "default");
+    rv = arena_strdup(w->a, at(w, &r, "metadata.resourceVersion"));
+    assert_int_equal(ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\"}}").status, 409);
+    r = ask_as(w, NULL, "PATCH", CMS "/a", "application/merge-patch+json", "{\"data\":{\"x\":null,\"y\":\"2\"}}");
+    assert_int_equal(r.status, 200);
+    assert_string_equal(at(w, &r, "data.y"), "2");
+    assert_string_equal(at(w, &r, "data.x"), "");
+    /* a version that is no more loses */
+    r = ask(w, "PUT", CMS "/a", arena_printf(w->a, "{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"%s\"}}", rv));
+    assert_int_equal(r.status, 409);
+    assert_string_equal(at(w, &r, "reason"), "Conflict");
+    /* nothing changed: no new version */
+    r = ask(w, "GET", CMS "/a", NULL);
+    rv = arena_strdup(w->a, at(w, &r, "metadata.resourceVersion"));
+    r = ask_as(w, NULL, "PATCH", CMS "/a", "application/merge-patch+json", "{\"data\":{\"y\":\"2\"}}");
+    assert_string_equal(at(w, &r, "metadata.resourceVersion"), rv);
+    /* held by a finalizer, then gone with it */
+    r = ask_as(w, NULL, "PATCH", CMS "/a", "application/merge-patch+json", "{\"metadata\":{\"finalizers\":[\"x.example.com/y\"]}}");
+    assert_int_equal(r.status, 200);
+    assert_int_equal(ask(w, "DELETE", CMS "/a", NULL).status, 200);
+    r = ask(w, "GET", CMS "/a", NULL);
+    assert_int_equal(r.status, 200);
+    assert_true(*at(w, &r, "metadata.deletionTimestamp"));
+    assert_int_equal(ask_as(w, NULL, "PATCH", CMS "/a", "application/merge-patch+json", "{\"metadata\":{\"finalizers\":null}}").status, 200);
+    assert_int_equal(ask(w, "GET", CMS "/a", NULL).status, 404);
+}
+
+static void test_dry_run_leaves_nothing(void **state)
+{
+    struct world *w = *state;
+    int64_t before = store_head(w->store);
+
+    assert_int_equal(ask(w, "POST", CMS "?dryRun=All", "{\"metadata\":{\"name\":\"a\"}}").status, 201);
+    assert_int_equal(ask(w, "POST", "/api/v1/namespaces/default/services?dryRun=All",
+                         "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"ports\":[{\"port\":80}]}}").status, 201);
+    assert_int_equal(store_head(w->store), before);
+}
+
+static void test_bad_input_is_told(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *method, *target, *body;
+        int status;
+    } t[] = {
+        {"POST", CMS, "{", 400},
+        {"POST", CMS, "[]", 400},
+        {"POST", CMS, "{\"kind\":\"Pod\",\"apiVersion\":\"v1\"}", 400},
+        {"POST", CMS, "{\"metadata\":{\"name\":\"Bad Name\"}}", 422},
+        {"POST", CMS "/a", "{}", 405},
+        {"POST", "/api/v1/namespaces/none/configmaps", "{\"metadata\":{\"name\":\"a\"}}", 404},
+        {"GET", CMS "?limit=x", NULL, 400},
+        {"GET", CMS "?labelSelector=a,,b", NULL, 400},
+        {"GET", CMS "?resourceVersionMatch=Exact", NULL, 422},
+        {"GET", "/api/v1/nonsense", NULL, 404},
+        {"GET", "/apis/no.such.group/v1/things", NULL, 404},
+        {"DELETE", CMS "/a?propagationPolicy=Odd", NULL, 422},
+        {"BREW", CMS, NULL, 405},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+        struct api_response r = ask(w, t[i].method, t[i].target, t[i].body);
+
+        if (r.status != t[i].status)
+            fail_msg("%s %s %s: %d and not %d", t[i].method, t[i].target, t[i].body, r.status, t[i].status);
+    }
+}
+
+static void test_pages(void **state)
+{
+    struct world *w = *state;
+    const char *next = "";
+    uint32_t seen = 0, pages = 0;
+
+    for (int i = 0; i < 25; i++)
+        ask(w, "POST", CMS, arena_printf(w->a, "{\"metadata\":{\"name\":\"p%02d\"}}", i));
+    do {
+        struct api_response r = ask(w, "GET", arena_printf(w->a, CMS "?limit=10%s%s",
+                                    *next ? "&continue=" : "", next), NULL);
+
+        assert_int_equal(r.status, 200);
+        if (!pages)
+            ask(w, "DELETE", CMS "/p20", NULL); /* pages show the world of the first one */
+        next = r.continue_ ? r.continue_ : "";
+        seen += r.objs_n;
+        pages++;
+    } while (*next);
+    assert_int_equal(seen, 25);
+    assert_int_equal(pages, 3);
+}
+
+/* ---------------------------------------------------------------- access */
+
+static void test_access(void **state)
+{
+    struct world *w = *state;
+    static const char *const groups[] = {"system:authenticated", NULL};
+    struct auth_user bob = {.name = "bob", .uid = "", .groups = groups};
+
+    assert_int_equal(ask_as(w, &bob, "GET", CMS, NULL, NULL).status, 403);
+    assert_int_equal(ask_as(w, &bob, "GET", "/version", NULL, NULL).status, 200);
+    assert_int_equal(ask(w, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings",
+        "{\"metadata\":{\"name\":\"b\"},\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\","
+        "\"name\":\"view\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"bob\"}]}").status, 201);
+    assert_int_equal(ask_as(w, &bob, "GET", CMS, NULL, NULL).status, 200); /* view gathers its rules */
+    assert_int_equal(ask_as(w, &bob, "GET", "/api/v1/namespaces/default/secrets", NULL, NULL).status, 403);
+    assert_int_equal(ask_as(w, &bob, "GET", "/api/v1/namespaces/kube-system/configmaps", NULL, NULL).status, 403);
+    assert_int_equal(ask_as(w, &bob, "POST", CMS, NULL, "{\"metadata\":{\"name\":\"z\"}}").status, 403);
+}
+
+static void test_node_sees_what_its_pods_use(void **state)
+{
+    struct world *w = *state;
+    static const char *const groups[] = {"system:nodes", "system:authenticated", NULL};
+    struct auth_user node = {.name = "system:node:n1", .uid = "", .groups = groups};
+
+    ask(w, "POST", "/api/v1/namespaces/default/serviceaccounts", "{\"metadata\":{\"name\":\"default\"}}");
+    ask(w, "POST", "/api/v1/namespaces/default/secrets", "{\"metadata\":{\"name\":\"used\"}}");
+    ask(w, "POST", "/api/v1/namespaces/default/secrets", "{\"metadata\":{\"name\":\"other\"}}");
+    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/namespaces/default/secrets/used", NULL, NULL).status, 403);
+    assert_int_equal(ask(w, "POST", "/api/v1/namespaces/default/pods",
+        "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"nodeName\":\"n1\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}],"
+        "\"volumes\":[{\"name\":\"v\",\"secret\":{\"secretName\":\"used\"}}]}}").status, 201);
+    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/namespaces/default/secrets/used", NULL, NULL).status, 200);
+    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/namespaces/default/secrets/other", NULL, NULL).status, 403);
+    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/pods", NULL, NULL).status, 200);
+}
+
+/* ---------------------------------------------------------------- tokens */
+
+static void test_token_ends_with_what_it_is_bound_to(void **state)
+{
+    struct world *w = *state;
+    struct auth_user u;
+    struct err err = {0};
+    struct api_response r;
+    int64_t now = env_now_ms(w->env) / 1000;
+    const char *token, *uid;
+    struct val *other;
+    char *bad;
+
+    ask(w, "POST", "/api/v1/namespaces/default/serviceaccounts", "{\"metadata\":{\"name\":\"robot\"}}");
+    r = ask(w, "POST", "/api/v1/namespaces/default/secrets", "{\"metadata\":{\"name\":\"s\"}}");
+    uid = at(w, &r, "metadata.uid");
+    r = ask(w, "POST", "/api/v1/namespaces/default/serviceaccounts/robot/token",
+            arena_printf(w->a, "{\"spec\":{\"expirationSeconds\":600,\"boundObjectRef\":{\"kind\":\"Secret\",\"apiVersion\":"
+                         "\"v1\",\"name\":\"s\",\"uid\":\"%s\"}}}", uid));
+    assert_int_equal(r.status, 201);
+    token = at(w, &r, "status.token");
+    assert_int_equal(token_verify(pki_sa_key(w->pki), token, NULL, now, api_lookup, w->api, w->a, &u, NULL, &err), 0);
+    assert_string_equal(u.name, "system:serviceaccount:default:robot");
+    assert_true(auth_user_in(&u, "system:serviceaccounts:default"));
+    /* too late, another audience, a spoiled letter */
+    assert_int_equal(token_verify(pki_sa_key(w->pki), token, NULL, now + 601, api_lookup, w->api, w->a, &u, NULL, &err), -1);
+    other = val_list(w->a);
+    val_push_str(w->a, other, "vault");
+    assert_int_equal(token_verify(pki_sa_key(w->pki), token, other, now, api_lookup, w->api, w->a, &u, NULL, &err), -1);
+    bad = arena_strdup(w->a, token);
+    bad[strlen(bad) - 10] = bad[strlen(bad) - 10] == 'A' ? 'B' : 'A';
+    assert_int_equal(token_verify(pki_sa_key(w->pki), bad, NULL, now, api_lookup, w->api, w->a, &u, NULL, &err), -1);
+    /* the secret goes, and the token with it */
+    assert_int_equal(ask(w, "DELETE", "/api/v1/namespaces/default/secrets/s", NULL).status, 200);
+    assert_int_equal(token_verify(pki_sa_key(w->pki), token, NULL, now, api_lookup, w->api, w->a, &u, NULL, &err), -1);
+}
+
+/* ---------------------------------------------------------------- watches */
+
+struct heard {
+    char text[512]; /* "ADDED a, MODIFIED a, BOOKMARK, ..." */
+    struct api_watch *stop_after_two;
+    int n;
+};
+
+static bool hear(void *arg, const struct api_event *ev)
+{
+    static const char *const names[] = {"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR", "END"};
+    struct heard *h = arg;
+    size_t n = strlen(h->text);
+
+    h->n++;
+    snprintf(h->text + n, sizeof(h->text) - n, "%s%s%s%s", n ? ", " : "", names[ev->type], ev->obj ? " " : "",
+             ev->obj ? ev->obj->name : "");
+    return ev->type != API_END && ev->type != API_ERROR;
+}
+
+static struct api_watch *watch(struct world *w, const char *target, struct heard *h)
+{
+    struct api_response r = ask(w, "GET", target, NULL);
+
+    assert_int_equal(r.status, 200);
+    assert_non_null(r.watch);
+    api_watch_start(r.watch, hear, h);
+    assert_int_equal(h->n, 0); /* never from inside */
+    return r.watch;
+}
+
+static void test_watch_tells_selection(void **state)
+{
+    struct world *w = *state;
+    struct heard h = {0};
+    struct api_watch *watcher;
+
+    ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\",\"labels\":{\"t\":\"x\"}}}");
+    watcher = watch(w, CMS "?watch=1&labelSelector=t%3Dx", &h);
+    settle(w);
+    assert_string_equal(h.text, "ADDED a");
+    ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"b\"}}"); /* not selected */
+    ask_as(w, NULL, "PATCH", CMS "/a", "application/merge-patch+json", "{\"data\":{\"k\":\"v\"}}");
+    ask_as(w, NULL, "PATCH", CMS "/a", "application/merge-patch+json", "{\"metadata\":{\"labels\":null}}");
+    ask_as(w, NULL, "PATCH", CMS "/b", "application/merge-patch+json", "{\"metadata\":{\"labels\":{\"t\":\"x\"}}}");
+    ask(w, "DELETE", CMS "/b", NULL);
+    settle(w);
+    assert_string_equal(h.text, "ADDED a, MODIFIED a, DELETED a, ADDED b, DELETED b");
+    api_watch_free(watcher);
+}
+
+static void test_watch_from_a_revision(void **state)
+{
+    struct world *w = *state;
+    struct heard h = {0};
+    struct api_watch *watcher;
+    struct api_response r = ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\"}}");
+    const char *rv = at(w, &r, "metadata.resourceVersion");
+
+    ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"b\"}}");
+    watcher = watch(w, arena_printf(w->a, CMS "?watch=true&resourceVersion=%s", rv), &h);
+    settle(w);
+    assert_string_equal(h.text, "ADDED b"); /* what came behind it, and no list */
+    /* a reader that is behind waits; nothing is lost */
+    api_watch_pause(watcher, true);
+    ask(w, "DELETE", CMS "/a", NULL);
+    settle(w);
+    assert_string_equal(h.text, "ADDED b");
+    api_watch_pause(watcher, false);
+    settle(w);
+    assert_string_equal(h.text, "ADDED b, DELETED a");
+    api_watch_free(watcher);
+}
+
+static void test_watch_initial_events_and_end(void **state)
+{
+    struct world *w = *state;
+    struct heard h = {0};
+
+    ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\"}}");
+    watch(w, CMS "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=90", &h);
+    settle(w);
+    assert_string_equal(h.text, "ADDED a, BOOKMARK");
+    env_sim_run_until(w->env, env_now_ms(w->env) + 120000);
+    assert_string_equal(h.text, "ADDED a, BOOKMARK, BOOKMARK, END"); /* one a minute, then it is over */
+}
+
+static void test_watch_too_old(void **state)
+{
+    struct world *w = *state;
+    struct heard h = {0};
+
+    for (int i = 0; i < 10; i++)
+        ask(w, "POST", CMS, arena_printf(w->a, "{\"metadata\":{\"name\":\"n%d\"}}", i));
+    settle(w);
+    store_compact(w->store, store_head(w->store));
+    watch(w, CMS "?watch=true&resourceVersion=1", &h);
+    settle(w);
+    assert_string_equal(h.text, "ERROR");
+}
+
+static void test_watch_freed_at_once(void **state)
+{
+    struct world *w = *state;
+    struct heard h = {0};
+    struct api_watch *watcher;
+
+    ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\"}}");
+    watcher = watch(w, CMS "?watch=1", &h);
+    api_watch_free(watcher); /* while it still waits for the disk */
+    settle(w);
+    assert_int_equal(h.n, 0);
+}
+
+/* ---------------------------------------------------------------- services */
+
+static void test_service_addresses(void **state)
+{
+    struct world *w = *state;
+    struct api_response r = ask(w, "POST", "/api/v1/namespaces/default/services",
+        "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":80}]}}");
+    const char *ip = arena_strdup(w->a, at(w, &r, "spec.clusterIP"));
+    int64_t port = val_int_at(api_response_val(w->a, &r), "spec.ports[0].nodePort", 0);
+
+    assert_int_equal(r.status, 201);
+    assert_true(str_starts(ip, "10.96."));
+    assert_true(port >= 30000 && port <= 32767);
+    /* taken, and free again when the service goes */
+    r = ask(w, "POST", "/api/v1/namespaces/default/services", arena_printf(w->a,
+        "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}", ip));
+    assert_int_equal(r.status, 422);
+    ask(w, "DELETE", "/api/v1/namespaces/default/services/s", NULL);
+    r = ask(w, "POST", "/api/v1/namespaces/default/services", arena_printf(w->a,
+        "{\"metadata\":{\"name\":\"t\"},\"spec\":{\"clusterIP\":\"%s\",\"ports\":[{\"port\":80}]}}", ip));
+    assert_int_equal(r.status, 201);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_paths), T(test_life_of_an_object), T(test_dry_run_leaves_nothing),
+        T(test_bad_input_is_told), T(test_pages), T(test_access), T(test_node_sees_what_its_pods_use),
+        T(test_token_ends_with_what_it_is_bound_to), T(test_watch_tells_selection),
+        T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_watch_too_old),
+        T(test_watch_freed_at_once), T(test_service_addresses),
+    };
+
+    return cmocka_run_group_tests_name("apiserver", tests, NULL, NULL);
+}

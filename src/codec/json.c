@@ -1,6 +1,6 @@
 #include "codec/json.h"
 
-#include "codec/val_int.h"
+#include "codec/val_build.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* Arrays have room for the next power of two of their length, so no capacity is kept: a push
  * moves the array only when n is 0 or a power of two. Who builds an array by hand (json.c) keeps
  * to that with val_cap(). */
-#include "codec/val_int.h"
+#include "codec/val_build.h"
 
 #include <math.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 #include "codec/yaml.h"
 
-#include "codec/val_int.h"
+#include "codec/val_build.h"
 
 #include <errno.h>
 #include <math.h>

@@ -7,7 +7,7 @@
  * lists and maps count as absent, for the server keeps objects in a form that can not tell. */
 #include "schema/schema_int.h"
 
-#include "codec/val_int.h"
+#include "codec/val_build.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
  * plain recursive descent. */
 #include "codec/json.h"
 
-#include "codec/val_int.h"
+#include "codec/val_build.h"
 
 #include <inttypes.h>
 #include <stdio.h>

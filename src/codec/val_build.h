@@ -1,4 +1,4 @@
-/* codec/val_int.h - for the decoders of this room: how arrays of values are laid out. */
+/* codec/val_build.h - for who decodes into values (JSON, YAML, ... in any room): how arrays are laid out. */
 #pragma once
 
 #include "codec/val.h"

@@ -312,11 +312,3 @@ int node_pod_socket(struct node *n, const char *ns, const char *pod, int *ret_fd
     *ret_fd = fd;
     return 0;
 }
-
-/* Until the streaming files are linked in. */
-__attribute__((weak)) bool node_stream_request(struct node *n, struct http_req *req)
-{
-    (void)n;
-    (void)req;
-    return false;
-}

@@ -607,7 +607,6 @@ static void functions_free(struct functions *fs)
         net_close(fs->net);
     meters_free(fs);
     map_done(&fs->by_key);
-    map_done(&fs->tickets);
     free(fs->state);
     free(fs->instance);
     free(fs->region);
@@ -631,6 +630,7 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
 
     options_take(fs, o);
     list_init(&fs->all);
+    list_init(&fs->bases);
     list_init(&fs->to_limit);
     for (size_t i = 0; i < ARRAY_LEN(fs->slots); i++)
         list_init(&fs->slots[i]);
@@ -673,7 +673,10 @@ static void on_timer_closed(uv_handle_t *h)
 
 void functions_let_go(struct functions *fs)
 {
-    if (!fs->stopping || !list_empty(&fs->all) || fs->handles || fs->queue)
+    if (!fs->stopping || !list_empty(&fs->all) || fs->queue)
+        return;
+    bases_stop(fs);
+    if (fs->handles)
         return;
     zygotes_reap(fs);
     meters_write(fs, true);

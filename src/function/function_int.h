@@ -88,7 +88,8 @@ struct version {
     struct err broken; /* not OK: this version cannot run, and why */
     /* its processes */
     enum zygote_state zygote;
-    pid_t zygote_pid;
+    pid_t zygote_pid; /* 0: not told yet */
+    struct base *base;
     uv_poll_t ctl; /* data: the version; closed in ZYGOTE_NONE and ZYGOTE_GONE */
     int ctl_fd;
     bool ctl_closing, compile_wanted, compiling, removed;
@@ -150,6 +151,17 @@ struct instance {
     char net_name[24];
 };
 
+/* The process that zygotes of one interpreter are forked from. */
+struct base {
+    struct list link; /* functions.bases */
+    struct functions *fs;
+    char *interpreter;
+    pid_t pid;
+    int fd;
+    uv_poll_t poll;
+    bool gone;
+};
+
 struct queue;
 struct net;
 
@@ -165,18 +177,17 @@ struct functions {
     bool has_cgroups;
     struct net *net;
     struct map by_key;
-    struct list all;
+    struct list all, bases;
     struct map meters;
     bool meters_dirty;
     struct list slots[256]; /* instances by slot number */
     uint32_t slot_next, id_next, busy, waiting;
-    uint64_t version_next, ticket_next;
-    struct map tickets;
+    uint64_t version_next;
     struct list to_limit;
     struct call *judged; /* set while its zygote starts; NULL after: it has been ended */
     uv_timer_t tick, refill;
     int64_t meter_written_us;
-    pid_t corpses[64]; /* zygotes that were told to leave and are not reaped yet */
+    pid_t corpses[64]; /* bases that were told to leave and are not reaped yet */
     uint32_t corpses_n;
     struct queue *queue;
     bool stopping;
@@ -211,6 +222,7 @@ void zygote_stop(struct version *v);
 int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, int fds_n,
                struct err *err);
 void zygotes_reap(struct functions *fs);
+void bases_stop(struct functions *fs); /* fs->handles counts them until they are closed */
 
 /* instance.c */
 /* In two steps, so that the first call lies in the socket before anything wakes up: made (it may

@@ -35,11 +35,11 @@ void zygotes_reap(struct functions *fs)
             i++;
 }
 
+static void kill_zygote(struct version *v);
+
 /* The process is told to go (its socket closes) and made to. */
 static void zygote_end(struct version *v)
 {
-    struct functions *fs = v->f->fs;
-
     if (v->zygote != ZYGOTE_STARTING && v->zygote != ZYGOTE_READY)
         return;
     v->zygote = ZYGOTE_GONE;
@@ -47,10 +47,7 @@ static void zygote_end(struct version *v)
     v->ctl_closing = true;
     uv_poll_stop(&v->ctl);
     uv_close((uv_handle_t *)&v->ctl, on_ctl_closed);
-    kill(v->zygote_pid, SIGKILL);
-    if (fs->corpses_n == ARRAY_LEN(fs->corpses))
-        waitpid(fs->corpses[--fs->corpses_n], NULL, 0);
-    fs->corpses[fs->corpses_n++] = v->zygote_pid;
+    kill_zygote(v);
     /* instances die with it (their parent-death signal) */
     LIST_EACH(&v->instances, l)
     instance_exited(list_entry(l, struct instance, link), SIGKILL, 0);
@@ -157,11 +154,114 @@ static void on_ctl(uv_poll_t *h, int status, int events)
     }
 }
 
-/* posix_spawn: the gateway is big and threaded, its memory is not to be copied for this. */
-static int spawn(struct version *v, int child_end, struct err *err)
+/* ---- the base ---- */
+
+static void base_end(struct base *b);
+
+static struct version *version_by_number(struct functions *fs, uint32_t number)
 {
-    struct functions *fs = v->f->fs;
-    char *argv[] = {v->interpreter, "-I", "-S", "-B", fs->driver, fs->library, NULL};
+    LIST_EACH(&fs->all, l)
+    LIST_EACH(&list_entry(l, struct function, link)->versions, k)
+    if ((uint32_t)list_entry(k, struct version, link)->number == number)
+        return list_entry(k, struct version, link);
+    return NULL;
+}
+
+static void on_base_tell(struct base *b, const struct zygote_tell *t)
+{
+    struct version *v = version_by_number(b->fs, t->slot);
+    struct functions *fs = b->fs;
+    char group[96];
+    struct err e;
+
+    if (!v || v->base != b || (v->zygote != ZYGOTE_STARTING && v->zygote != ZYGOTE_READY))
+        return;
+    if (t->what == TELL_FAILED) {
+        zygote_broke(v, strerror(t->status));
+    } else if (t->what == TELL_FORKED) {
+        v->zygote_pid = t->pid;
+        snprintf(group, sizeof group, "%s/zygote", v->cgroup);
+        if (fs->has_cgroups && (cgroup_make(&fs->cgroups, group, &(struct cgroup_limits){0}, &e) < 0 ||
+                                cgroup_attach(&fs->cgroups, group, v->zygote_pid, &e) < 0))
+            LOG(WARN, "function", "function=%s did=zygote-cgroup error=\"%s\"", v->f->key, e.msg);
+    }
+}
+
+static void on_base(uv_poll_t *h, int status, int events)
+{
+    struct base *b = h->data;
+
+    while (!b->gone) {
+        struct zygote_tell t;
+        ssize_t got = recv(b->fd, &t, sizeof t, MSG_DONTWAIT);
+
+        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (got != (ssize_t)sizeof t) {
+            LOG(WARN, "function", "did=base-end pid=%d", b->pid);
+            base_end(b);
+            return;
+        }
+        on_base_tell(b, &t);
+    }
+}
+
+static void on_base_closed(uv_handle_t *h)
+{
+    struct base *b = h->data;
+    struct functions *fs = b->fs;
+
+    close(b->fd);
+    free(b->interpreter);
+    free(b);
+    fs->handles--;
+    functions_let_go(fs);
+}
+
+static void base_end(struct base *b)
+{
+    struct functions *fs = b->fs;
+
+    b->gone = true;
+    list_remove(&b->link);
+    uv_close((uv_handle_t *)&b->poll, on_base_closed);
+    kill(b->pid, SIGKILL);
+    if (fs->corpses_n == ARRAY_LEN(fs->corpses))
+        waitpid(fs->corpses[--fs->corpses_n], NULL, 0);
+    fs->corpses[fs->corpses_n++] = b->pid;
+    LIST_EACH(&fs->all, l)
+    LIST_EACH(&list_entry(l, struct function, link)->versions, k)
+    {
+        struct version *v = list_entry(k, struct version, link);
+
+        if (v->base == b)
+            v->base = NULL; /* their own sockets tell their end */
+    }
+}
+
+void bases_stop(struct functions *fs)
+{
+    LIST_EACH(&fs->bases, l)
+    base_end(list_entry(l, struct base, link));
+}
+
+static int send_ask(int fd, const struct zygote_ask *ask, const int *fds, int fds_n);
+
+static void kill_zygote(struct version *v)
+{
+    struct zygote_ask ask = {.what = ASK_KILL, .slot = (uint32_t)v->number};
+
+    if (v->base)
+        (void)!send_ask(v->base->fd, &ask, NULL, 0); /* its own socket is closed too */
+    v->base = NULL;
+    v->zygote_pid = 0;
+}
+
+/* posix_spawn: the gateway is big and threaded, its memory is not to be copied for this. */
+static int spawn(struct base *b, int child_end, struct err *err)
+{
+    struct functions *fs = b->fs;
+    char *argv[] = {b->interpreter, "-I", "-S", "-B", fs->driver, fs->library, NULL};
     char *envp[] = {"LANG=C.UTF-8", "PATH=/usr/bin:/bin",
                     "LD_LIBRARY_PATH=/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
                     NULL};
@@ -181,40 +281,77 @@ static int spawn(struct version *v, int child_end, struct err *err)
     posix_spawnattr_setsigdefault(&at, &all);
     posix_spawnattr_setpgroup(&at, 0);
     posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-    e = posix_spawn(&v->zygote_pid, v->interpreter, &fa, &at, argv, envp);
+    e = posix_spawn(&b->pid, b->interpreter, &fa, &at, argv, envp);
     posix_spawn_file_actions_destroy(&fa);
     posix_spawnattr_destroy(&at);
     if (e) {
         errno = e;
-        return err_sys(err, "start %s", v->interpreter);
+        return err_sys(err, "start %s", b->interpreter);
     }
     return 0;
 }
 
+static struct base *base_of(struct functions *fs, const char *interpreter, struct err *err)
+{
+    struct base *b;
+    int pair[2];
+
+    LIST_EACH(&fs->bases, l)
+    if (streq(list_entry(l, struct base, link)->interpreter, interpreter))
+        return list_entry(l, struct base, link);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+        err_sys(err, "start %s", interpreter);
+        return NULL;
+    }
+    b = xcalloc(1, sizeof *b);
+    b->fs = fs;
+    b->interpreter = xstrdup(interpreter);
+    b->fd = pair[0];
+    if (spawn(b, pair[1], err) < 0) {
+        close(pair[0]);
+        close(pair[1]);
+        free(b->interpreter);
+        free(b);
+        return NULL;
+    }
+    close(pair[1]);
+    uv_poll_init(fs->loop, &b->poll, b->fd);
+    b->poll.data = b;
+    uv_poll_start(&b->poll, UV_READABLE, on_base);
+    fs->handles++;
+    list_push(&fs->bases, &b->link);
+    LOG(INFO, "function", "did=base interpreter=%s pid=%d", interpreter, b->pid);
+    return b;
+}
+
+/* ---- a zygote ---- */
+
 static int start(struct version *v, struct err *err)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
+    struct zygote_ask ask = {.what = ASK_ZYGOTE, .slot = (uint32_t)v->number};
     struct functions *fs = v->f->fs;
     const char *config;
-    char group[96];
-    struct err e;
+    struct base *b;
     int pair[2];
 
     free(v->folder);
     v->folder = code_folder(fs->state, v->sha256, err);
-    if (!v->folder)
+    b = v->folder ? base_of(fs, v->interpreter, err) : NULL;
+    if (!b)
         return -1;
     config = version_config(v, a);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return err_sys(err, "start a zygote");
-    if (send(pair[0], config, strlen(config), MSG_NOSIGNAL) < 0 || spawn(v, pair[1], err) < 0) {
-        if (err->code == ERR_OK)
-            err_sys(err, "start a zygote");
+    /* all of it waits in the sockets until the base, and then the zygote, come to it */
+    if (send(pair[0], config, strlen(config), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 || send_ask(b->fd, &ask, &pair[1], 1) < 0) {
+        err_sys(err, "start a zygote");
         close(pair[0]);
         close(pair[1]);
         return -1;
     }
     close(pair[1]);
+    v->base = b;
     v->ctl_fd = pair[0];
     v->zygote = ZYGOTE_STARTING;
     v->zygote_since_us = now_us();
@@ -222,10 +359,6 @@ static int start(struct version *v, struct err *err)
     uv_poll_init(fs->loop, &v->ctl, v->ctl_fd);
     v->ctl.data = v;
     uv_poll_start(&v->ctl, UV_READABLE, on_ctl);
-    snprintf(group, sizeof group, "%s/zygote", v->cgroup);
-    if (fs->has_cgroups && (cgroup_make(&fs->cgroups, group, &(struct cgroup_limits){0}, &e) < 0 ||
-                            cgroup_attach(&fs->cgroups, group, v->zygote_pid, &e) < 0))
-        LOG(WARN, "function", "function=%s did=zygote-cgroup error=\"%s\"", v->f->key, e.msg);
     return 0;
 }
 
@@ -238,14 +371,12 @@ void zygote_start(struct version *v)
     if (start(v, &err) == 0)
         return;
     LOG(WARN, "function", "function=%s did=zygote error=\"%s\"", v->f->key, err.msg);
-    if (err.code != ERR_NOT_FOUND && err.code != ERR_INVALID_ARGUMENT)
-        err.code = ERR_UNAVAILABLE;
-    else
-        err.code = ERR_UNAVAILABLE; /* the function is there, its code is not */
+    err.code = ERR_UNAVAILABLE; /* the function is there, its code or its runtime is not */
     pool_fail_waiting(v->f, &err);
 }
 
-int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, int fds_n, struct err *err)
+/* 0, or -1 with errno. The descriptors stay the caller's. */
+static int send_ask(int fd, const struct zygote_ask *ask, const int *fds, int fds_n)
 {
     union {
         struct cmsghdr align;
@@ -255,8 +386,6 @@ int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, 
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
 
     ASSERT(fds_n <= ZYGOTE_FDS_MAX);
-    if (v->zygote != ZYGOTE_READY)
-        return err_set(err, UNAVAILABLE, "the zygote has gone");
     if (fds_n) {
         struct cmsghdr *h;
 
@@ -268,7 +397,14 @@ int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, 
         h->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)fds_n);
         memcpy(CMSG_DATA(h), fds, sizeof(int) * (size_t)fds_n);
     }
-    if (sendmsg(v->ctl_fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+    return sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
+}
+
+int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, int fds_n, struct err *err)
+{
+    if (v->zygote != ZYGOTE_READY)
+        return err_set(err, UNAVAILABLE, "the zygote has gone");
+    if (send_ask(v->ctl_fd, ask, fds, fds_n) < 0)
         return err_sys(err, "ask the zygote");
     return 0;
 }

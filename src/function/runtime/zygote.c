@@ -38,8 +38,7 @@
 enum { CHILDREN_MAX = 4096, NEXT_COMPILED = 100, NEXT_AHEAD };
 
 static struct {
-    int ctl, sig, pid_ns;
-    pid_t parent;
+    int ctl, sig, pid_ns, proc;
     struct zygote_ask ask; /* the one z_next() gave back */
     int fds[ZYGOTE_FDS_MAX];
     int fds_n;
@@ -54,7 +53,7 @@ static struct {
     char code[1024]; /* writable path of the code, for the compiler */
     char host[64];
     struct seccomp_filter filter;
-} z = {.ctl = -1, .sig = -1, .pid_ns = -1};
+} z = {.ctl = -1, .sig = -1, .pid_ns = -1, .proc = -1};
 
 /* What an instance asks of us, read by the driver without a call. */
 EXPORT struct {
@@ -72,27 +71,42 @@ static uint64_t mono_us(void)
 
 /* ---- the zygote's own start ---- */
 
-/* ctl: the socket to the gateway. From here on the zygote dies with the gateway. */
-EXPORT int z_start(int ctl);
-EXPORT int z_start(int ctl)
+/* What base and zygote have in common. ctl: the socket to the gateway. From here on the process
+ * dies with its parent (gateway or base). */
+static int begin(int ctl)
 {
     sigset_t set;
 
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return -errno;
-    z.parent = getppid();
-    if (z.parent == 1)
+    if (getppid() == 1)
         return -ESRCH;
     z.ctl = ctl;
+    z.children_n = 0;
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
         return -errno;
     z.sig = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     z.pid_ns = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
-    if (z.sig < 0 || z.pid_ns < 0)
-        return -errno;
-    /* own network: empty, shared by instances that get none of their own */
+    z.proc = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* for later, when /proc is out of sight */
+    return z.sig < 0 || z.pid_ns < 0 || z.proc < 0 ? -errno : 0;
+}
+
+EXPORT int z_base(int ctl);
+EXPORT int z_base(int ctl)
+{
+    return begin(ctl);
+}
+
+/* In a zygote. Own network: empty, shared by instances that get none of their own. */
+EXPORT int z_start(int ctl);
+EXPORT int z_start(int ctl)
+{
+    int r = begin(ctl);
+
+    if (r < 0)
+        return r;
     if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS) < 0)
         return -errno;
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
@@ -221,7 +235,7 @@ EXPORT void z_own_mappings(void)
     char line[512], prot[8];
     unsigned long inode;
     int n = 0;
-    FILE *f = fopen("/proc/self/maps", "re");
+    FILE *f = fdopen(openat(z.proc, "maps", O_RDONLY | O_CLOEXEC), "r");
 
     while (f && n < 512 && fgets(line, sizeof line, f))
         if (sscanf(line, "%lx-%lx %7s %*s %*s %lu", &maps[n].from, &maps[n].to, prot, &inode) == 4 && inode &&
@@ -334,6 +348,26 @@ static int take_ask(void)
 
 static void enter(void);
 
+/* A zygote for a function. 0 in it. */
+static int fork_zygote(void)
+{
+    pid_t pid = z.children_n < CHILDREN_MAX ? fork() : -1;
+
+    if (pid == 0) {
+        if (dup2(z.fds[0], 3) < 0 || syscall(SYS_close_range, 4, ~0u, 0) < 0)
+            _exit(125);
+        return 0;
+    }
+    close_fds();
+    if (pid < 0) {
+        z_failed("fork", errno);
+        return -1;
+    }
+    z.children[z.children_n++] = (struct child){pid, z.ask.slot, z.ask.what};
+    tell(&(struct zygote_tell){.what = TELL_FORKED, .slot = z.ask.slot, .pid = pid});
+    return 1;
+}
+
 /* The child is the first process of a pid namespace. It is forked here and not by Python's
  * os.fork(): the interpreter has one thread, which goes on in the child holding the same locks, so
  * there is nothing to set right after the fork - and every object that is not touched is a page
@@ -372,7 +406,7 @@ static bool nothing_yet(void)
     return poll(&p, 1, 0) == 0;
 }
 
-/* Waits, forks, reaps. Gives back ASK_FORK, NEXT_AHEAD or ASK_COMPILE in the child that is to do
+/* Waits, forks, reaps. Gives back ASK_FORK, NEXT_AHEAD, ASK_COMPILE or (base) ASK_ZYGOTE in the child that is to do
  * it, in the zygote NEXT_COMPILED when byte code has been made, 0: leave. */
 EXPORT int z_next(void);
 EXPORT int z_next(void)
@@ -393,6 +427,11 @@ EXPORT int z_next(void)
                 if (z.children[i].slot == z.ask.slot)
                     kill(z.children[i].pid, SIGKILL);
             close_fds();
+            continue;
+        }
+        if (z.ask.what == ASK_ZYGOTE && z.fds_n == 1) {
+            if (fork_zygote() == 0)
+                return ASK_ZYGOTE;
             continue;
         }
         if ((z.ask.what == ASK_FORK || z.ask.what == ASK_COMPILE) &&

@@ -1,9 +1,13 @@
 /* function/runtime/zygote.h - what the gateway and a zygote say to each other.
  *
- * A zygote is a small Python process of ours (driver.py with zygote.so), one per function version.
- * It builds the function's root once, in a mount namespace of its own, then waits on a
- * SOCK_SEQPACKET socket and forks instances. It never runs a line of the user's code.
+ * The base is a small Python process of ours (driver.py with zygote.so), one per interpreter. It
+ * has loaded what all functions need and forks zygotes, so that one costs some milliseconds and not
+ * the start of an interpreter. A zygote, one per function version, builds the function's root once,
+ * in a mount namespace of its own, then waits on a SOCK_SEQPACKET socket and forks instances.
+ * Neither ever runs a line of the user's code.
  *
+ * gateway -> base: struct zygote_ask, ASK_ZYGOTE with one descriptor, the new zygote's socket, and
+ * ASK_KILL; base -> gateway: FORKED, FAILED, EXIT.
  * gateway -> zygote
  *   the first message: the configuration as JSON (see zygote.c of the room)
  *   then struct zygote_ask; ASK_FORK comes with descriptors: instance socket, log pipe, then
@@ -19,7 +23,7 @@
 
 enum { ZYGOTE_FDS_MAX = 10 };
 
-enum zygote_ask_what { ASK_FORK = 1, ASK_KILL, ASK_COMPILE };
+enum zygote_ask_what { ASK_FORK = 1, ASK_KILL, ASK_COMPILE, ASK_ZYGOTE };
 struct zygote_ask {
     uint32_t what;
     uint32_t slot;     /* the instance's number, chosen by the gateway, never used twice */

@@ -1,10 +1,12 @@
-# driver.py - the zygote of one Python function, and what each of its instances does.
+# driver.py - the base of all zygotes, the zygote of one Python function, and what each of its
+# instances does: three lives of one program, each a fork of the one before.
 #
 # Started by the gateway as `python3 -I -S -B driver.py zygote.so`, with the control socket as
-# descriptor 3. It builds the function's root (mounts of zygote.so), loads the parts of the standard
-# library that the handler will ask for, and forks an instance per request from the gateway. The
-# zygote never runs a line of the function's own code; an instance does nothing else, after it has
-# entered its sandbox. zygote.h tells what goes over the sockets.
+# descriptor 3. The base loads what every function needs and forks zygotes. A zygote builds the
+# function's root (mounts of zygote.so), loads the parts of the standard library that the handler
+# will ask for, and forks an instance per request from the gateway. Neither runs a line of the
+# function's own code; an instance does nothing else, after it has entered its sandbox. zygote.h
+# tells what goes over the sockets.
 #
 # Behaviour towards handlers (names of errors, log lines, context) is that of Lambda's own runtime.
 import sys
@@ -24,7 +26,7 @@ import marshal
 import re
 import traceback
 
-FORK, COMPILE, COMPILED, AHEAD = 1, 3, 100, 101
+FORK, COMPILE, ZYGOTE, COMPILED, AHEAD = 1, 3, 4, 100, 101
 INVOKE, RESULT, INITED = 1, 2, 3
 OK, ERROR, INIT_ERROR, BAD_EVENT = 0, 1, 2, 3
 FRAME = struct.Struct("=IBBHHHIQQQQ")  # struct instance_frame
@@ -44,6 +46,7 @@ def load_lib(path):
     global lib
     lib = ctypes.PyDLL(path)
     for name, res, args in (
+        ("z_base", ctypes.c_int, [ctypes.c_int]),
         ("z_start", ctypes.c_int, [ctypes.c_int]),
         ("z_mount", ctypes.c_int, [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]),
         ("z_bind", ctypes.c_int, [ctypes.c_char_p] * 2 + [ctypes.c_ulong, ctypes.c_uint]),
@@ -546,9 +549,8 @@ def compile_all():
 # ---- the zygote --------------------------------------------------------------------------------------
 
 
-def main():
+def begin_zygote():
     global config
-    load_lib(sys.argv[1])
     step = "start"
     try:
         check(lib.z_start(3), "start")
@@ -562,14 +564,6 @@ def main():
         version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
         standard = [p for p in sys.path if p]
         sys.path[:] = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python", "/var/runtime"] + standard + ["/usr/lib/python3/dist-packages"]
-        sys.argv[:] = ["/var/runtime/bootstrap.py"]
-        import site
-
-        site.setquit()
-        site.sethelper()
-        sys.stdout.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
-        sys.stderr.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
-        set_up_logging()
         load_ahead()
         sys.path_importer_cache.clear()
         importlib.invalidate_caches()
@@ -580,18 +574,41 @@ def main():
         lib.z_failed(f"{step}: {e}".encode()[:63], getattr(e, "errno", 0) or 22)
         os.write(2, f"zygote: {step}: {type(e).__name__}: {e}\n".encode())
         os._exit(1)
+    gc.freeze()
+    lib.z_own_mappings()
+    lib.z_ready()
+
+
+def begin_base():
+    load_lib(sys.argv[1])
+    if lib.z_base(3) < 0:  # the gateway has gone meanwhile
+        os._exit(1)
+    sys.argv[:] = ["/var/runtime/bootstrap.py"]
+    import site
+
+    site.setquit()
+    site.sethelper()
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
+    sys.stderr.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
+    set_up_logging()
+    warm_up(40)
     gc.collect()
     gc.disable()
     gc.freeze()
-    warm_up(40)
     lib.z_own_mappings()
-    lib.z_ready()
+
+
+def main():
+    begin_base()
     while True:
         what = lib.z_next()
         if what == 0:
             os._exit(0)
         if what == COMPILED:
             read_module()
+            continue
+        if what == ZYGOTE:
+            begin_zygote()
             continue
         try:
             if what == COMPILE:

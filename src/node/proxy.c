@@ -183,13 +183,16 @@ static void drain(void *arg)
     const char *key;
     struct err err;
 
+    LOG(DEBUG, "node", "proxy=drain svc=%d slices=%d", mirror_synced(x->svc), mirror_synced(x->slices));
     if (!mirror_synced(x->svc) || !mirror_synced(x->slices))
         return; /* all at once then, against what an earlier life left in the kernel */
     while ((key = workq_take(x->q))) {
         char copy[CLIENT_KEY_BYTES];
         snprintf(copy, sizeof copy, "%s", key);
         workq_done(x->q, key);
-        if (look(x, copy, &err) == 0) {
+        int bad = look(x, copy, &err);
+        LOG(DEBUG, "node", "service=%s did=write bad=%d", copy, bad);
+        if (bad == 0) {
             workq_forget(x->q, copy);
         } else {
             LOG(WARN, "node", "service=%s did=write err=\"%s\" then=\"tried again\"", copy, err.msg);

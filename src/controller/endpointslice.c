@@ -78,16 +78,18 @@ static int write_slice(struct pass *p, const struct obj *old, const struct wante
                        struct val **endpoints, uint32_t n, struct err *err)
 {
     struct arena *a = p->ctl->arena;
-    struct val *v = old ? obj_edit(old, a) : val_map(a), *meta = val_need_map(a, v, "metadata");
+    struct val *v = old ? obj_edit(old, a) : val_map(a), *meta;
     struct val *list = val_list(a);
 
     for (uint32_t i = 0; i < n; i++)
         val_push(a, list, endpoints[i]);
+    if (!old)
+        val_put_str(a, v, "addressType", w->family);
+    meta = val_need_map(a, v, "metadata"); /* good until the next put to v */
     if (!old) {
         val_put(a, meta, "generateName", val_printf(a, "%s-", p->owner->name));
         val_push(a, val_need_list(a, meta, "ownerReferences"),
                  owner_reference(a, p->owner_kind, p->owner));
-        val_put_str(a, v, "addressType", w->family);
     }
     val_put(a, meta, "labels", labels_of(p));
     val_put(a, v, "ports", w->ports);

@@ -183,7 +183,6 @@ static void drain(void *arg)
     const char *key;
     struct err err;
 
-    LOG(DEBUG, "node", "proxy=drain svc=%d slices=%d", mirror_synced(x->svc), mirror_synced(x->slices));
     if (!mirror_synced(x->svc) || !mirror_synced(x->slices))
         return; /* all at once then, against what an earlier life left in the kernel */
     while ((key = workq_take(x->q))) {

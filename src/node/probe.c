@@ -22,8 +22,7 @@ struct probe_try {
     struct http_origin *origin;
     struct http_call *call;
     uv_tcp_t *tcp;
-    char why[256];
-    bool told;
+    char why[512];
     int out; /* read end of an exec's output */
 };
 

@@ -50,8 +50,8 @@ static bool find_passwd(const char *name, uint32_t uid, char ret_name[64], struc
         found = true;
         u->uid = id;
         *ret_gid = gid;
-        snprintf(ret_name, 64, "%s", f[0]);
-        snprintf(u->home, sizeof u->home, "%s", *f[5] ? f[5] : "/");
+        snprintf(ret_name, 64, "%.63s", f[0]);
+        snprintf(u->home, sizeof u->home, "%.255s", *f[5] ? f[5] : "/");
     }
     if (file)
         fclose(file);

@@ -350,9 +350,11 @@ static void asked_try(struct asked *q)
     q->open = true;
     if (q->by_tcp) {
         q->connect.data = q;
-        uv_tcp_connect(&q->connect, &q->tcp, to, up_connected);
-    } else if (uv_udp_connect(&q->udp, to) == 0 && uv_udp_recv_start(&q->udp, up_alloc, up_udp) == 0) {
-        uv_udp_try_send(&q->udp, &b, 1, NULL);
+        if (uv_tcp_connect(&q->connect, &q->tcp, to, up_connected) < 0)
+            asked_try(q);
+    } else if (uv_udp_connect(&q->udp, to) < 0 || uv_udp_recv_start(&q->udp, up_alloc, up_udp) < 0 ||
+               uv_udp_try_send(&q->udp, &b, 1, NULL) < 0) {
+        asked_try(q); /* no way there: closes this socket, then the next one */
     }
 }
 

@@ -223,6 +223,15 @@ void x_meta(struct nft *t, uint32_t key, uint32_t reg)
     x_end(t, x);
 }
 
+void x_meta_set(struct nft *t, uint32_t key, uint32_t reg)
+{
+    struct expr x = x_begin(t, "meta");
+
+    nlm_be32(&t->b, NFTA_META_KEY, key);
+    nlm_be32(&t->b, NFTA_META_SREG, reg);
+    x_end(t, x);
+}
+
 void x_ct(struct nft *t, uint32_t key, uint32_t reg)
 {
     struct expr x = x_begin(t, "ct");

@@ -51,6 +51,7 @@ size_t nft_rule(struct nft *t, const char *chain);
 void nft_rule_end(struct nft *t, size_t at);
 void x_payload(struct nft *t, uint32_t base, uint32_t offset, uint32_t len, uint32_t reg);
 void x_meta(struct nft *t, uint32_t key, uint32_t reg);
+void x_meta_set(struct nft *t, uint32_t key, uint32_t reg);
 void x_ct(struct nft *t, uint32_t key, uint32_t reg);
 void x_cmp(struct nft *t, uint32_t op, uint32_t reg, const void *p, size_t n);
 void x_mask(struct nft *t, uint32_t reg, const void *mask, const void *xor_, size_t n);

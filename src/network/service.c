@@ -35,7 +35,7 @@
 #include <linux/rtnetlink.h>
 #include <stdio.h>
 
-enum { IP = 7, PROTO = 12, PORT = 13, MARK = 19 }; /* nft's numbers of types, for listings */
+enum { IP = 7, PROTO = 12, PORT = 13, MARK = 19, CLASSID = 21 }; /* nft's numbers of types, for listings */
 #define TYPES2(a, b) ((a) << 6 | (b))
 #define TYPES3(a, b, c) (TYPES2(a, b) << 6 | (c))
 #define TYPES4(a, b, c, d) (TYPES3(a, b, c) << 6 | (d))
@@ -104,13 +104,13 @@ static void table_sets(struct nft *t)
 {
     static const struct nft_set sets[] = {
         {.name = "svc", .id = 1, .flags = NFT_SET_MAP, .key_type = TYPES3(IP, PROTO, PORT), .key_len = 12,
-         .data_type = MARK, .data_len = 4},
+         .data_type = CLASSID, .data_len = 4},
         {.name = "np", .id = 2, .flags = NFT_SET_MAP, .key_type = TYPES2(PROTO, PORT), .key_len = 8,
-         .data_type = MARK, .data_len = 4},
+         .data_type = CLASSID, .data_len = 4},
         {.name = "ep", .id = 3, .flags = NFT_SET_MAP, .key_type = TYPES4(IP, PROTO, PORT, MARK), .key_len = 16,
          .data_type = TYPES2(IP, PORT), .data_len = 8},
         {.name = "live", .id = 4, .key_type = TYPES5(IP, PROTO, PORT, IP, PORT), .key_len = 20},
-        {.name = "class", .id = 5, .flags = NFT_SET_MAP, .key_type = MARK, .key_len = 4,
+        {.name = "class", .id = 5, .flags = NFT_SET_MAP, .key_type = CLASSID, .key_len = 4,
          .data_type = NFT_DATA_VERDICT},
         {.name = "aff", .id = 6, .flags = NFT_SET_MAP | NFT_SET_TIMEOUT | NFT_SET_EVAL,
          .key_type = TYPES4(IP, IP, PROTO, PORT), .key_len = 16, .data_type = TYPES2(IP, PORT), .data_len = 8,
@@ -120,6 +120,24 @@ static void table_sets(struct nft *t)
 
     for (size_t i = 0; i < ARRAY_LEN(sets); i++)
         nft_set(t, &sets[i]);
+}
+
+/* R(4) is a class. It goes by way of the packet's priority, which the class's chain clears: the
+ * nft of Debian 12 cannot list a lookup in what another lookup gave (it aborts). Chains with
+ * affinity do need that: while there are some, that nft lists nothing. */
+static void goto_class(struct nft *t)
+{
+    x_meta_set(t, NFT_META_PRIORITY, R(4));
+    x_meta(t, NFT_META_PRIORITY, R(5));
+    x_lookup(t, "class", R(5), NFT_REG_VERDICT);
+}
+
+static void clear_class(struct nft *t)
+{
+    uint32_t zero = 0;
+
+    x_immediate(t, R(15), &zero, 4);
+    x_meta_set(t, NFT_META_PRIORITY, R(15));
 }
 
 /* prerouting and output: where to look a packet up. */
@@ -132,7 +150,7 @@ static void table_dispatch(struct nft *t, const struct net_plan *p, const char *
         x_in_cidr(t, true, NFT_CMP_EQ, p->pod_net, p->pod_mask);
     load_key(t, 0, false);
     x_lookup(t, "svc", R(0), R(4));
-    x_lookup(t, "class", R(4), NFT_REG_VERDICT);
+    goto_class(t);
     nft_rule_end(t, r);
 
     r = nft_rule(t, chain);
@@ -141,7 +159,7 @@ static void table_dispatch(struct nft *t, const struct net_plan *p, const char *
     x_in_cidr(t, false, NFT_CMP_NEQ, p->service_net, p->service_mask); /* local too: see host.c */
     load_key(t, 0, true);
     x_lookup(t, "np", R(1), R(4));
-    x_lookup(t, "class", R(4), NFT_REG_VERDICT);
+    goto_class(t);
     nft_rule_end(t, r);
 
     r = nft_rule(t, chain);
@@ -217,6 +235,7 @@ static void rule_affine(struct nft *t, const char *chain, bool node, uint64_t ti
 {
     size_t r = nft_rule(t, chain);
 
+    clear_class(t);
     x_payload(t, NFT_PAYLOAD_NETWORK_HEADER, 12, 4, R(0));
     load_key(t, 1, node);
     x_lookup(t, "aff", R(0), R(4));
@@ -230,6 +249,7 @@ static void rule_draw(struct nft *t, const char *chain, uint32_t k, bool node, u
 {
     size_t r = nft_rule(t, chain);
 
+    clear_class(t);
     load_key(t, 0, node);
     x_random(t, k, R(3));
     x_lookup(t, "ep", R(0), R(8));

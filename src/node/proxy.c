@@ -166,6 +166,12 @@ static int look(struct proxy *x, const char *key, struct err *err)
     VAL_EACH(ports, it)
     {
         struct found f = endpoints(a, slices, val_str_at(it, "name", ""));
+        /* An API server on this machine's loopback cannot be an endpoint by the API's rules; pods
+         * reach it all the same. */
+        if (!f.n && streq(key, "default/kubernetes") && val_int_at(it, "targetPort", 0)) {
+            f.v[0] = (struct service_endpoint){{htonl(INADDR_LOOPBACK)}, (uint16_t)val_int_at(it, "targetPort", 0)};
+            f.n = 1;
+        }
         p[s.n_ports++] = (struct service_port){.name = val_str_at(it, "name", ""),
                                                .protocol = protocol(val_str_at(it, "protocol", "TCP")),
                                                .port = (uint16_t)val_int_at(it, "port", 0),

@@ -294,6 +294,7 @@ static void services_lead_to_endpoints(void **state)
     assert_int_equal(service_del(s, "t", "web", &err), 0);
     assert_int_equal(try_connect(pod[2], "10.196.0.5", 80), ECONNREFUSED);
     assert_int_equal(try_connect(NULL, "127.0.0.1", 30080), ECONNREFUSED);
+    assert_int_equal(system("nft list ruleset > /dev/null"), 0); /* the host's own tool can read it */
     close(l[0]);
     close(l[1]);
     net_close(n);
@@ -323,6 +324,37 @@ static void a_restart_keeps_services_until_the_commit(void **state)
     assert_int_equal(who_accepts(&l, 1, peer), 0);
     close(l);
     close(held);
+    net_close(n);
+}
+
+/* The API server may listen on loopback only; pods come to it by its service, and not otherwise. */
+static void pods_reach_loopback_by_a_service_only(void **state)
+{
+    struct net *n = open_net('p');
+    const struct net_ns *pod = take(n, "a");
+    int l = listen_in(NULL, SOCK_STREAM, "127.0.0.1", 6443), k;
+    struct service_endpoint ep = {.ip.s_addr = htonl(INADDR_LOOPBACK), .port = 6443};
+    struct service_port sp = {.name = "", .protocol = IPPROTO_TCP, .port = 443, .endpoints = &ep, .n_endpoints = 1};
+    struct service_spec spec = {.namespace_ = "default", .name = "kubernetes", .ports = &sp, .n_ports = 1};
+    struct err err = {0};
+    char peer[16];
+
+    (void)state;
+    inet_pton(AF_INET, "10.196.0.1", &spec.cluster_ip);
+    assert_int_equal(service_set(net_services(n), &spec, NULL, &err), 0);
+    assert_int_equal(try_connect(pod, "10.196.0.1", 443), 0);
+    assert_int_equal(who_accepts(&l, 1, peer), 0);
+    assert_string_equal(peer, pod->ip);
+    assert_int_equal(try_connect(NULL, "10.196.0.1", 443), 0);
+    assert_int_equal(who_accepts(&l, 1, peer), 0);
+    /* a packet to 127.0.0.1 that a pod sends out of eth0 goes nowhere */
+    assert_int_equal(setns(pod->fd, CLONE_NEWNET), 0);
+    k = system("ip addr del 127.0.0.1/8 dev lo && ip route add 127.0.0.1 via 169.254.1.1 dev eth0 onlink && "
+               "echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet");
+    assert_int_equal(setns(home, CLONE_NEWNET), 0);
+    if (k == 0)
+        assert_int_not_equal(try_connect(pod, "127.0.0.1", 6443), 0);
+    close(l);
     net_close(n);
 }
 
@@ -522,6 +554,7 @@ int main(void)
         cmocka_unit_test_teardown(a_restart_finds_what_is_in_use, teardown_net),
         cmocka_unit_test_teardown(services_lead_to_endpoints, teardown_net),
         cmocka_unit_test_teardown(a_restart_keeps_services_until_the_commit, teardown_net),
+        cmocka_unit_test_teardown(pods_reach_loopback_by_a_service_only, teardown_net),
         cmocka_unit_test_teardown(affinity_stays_with_one, teardown_net),
         cmocka_unit_test_teardown(udp_goes_there_and_back, teardown_net),
         cmocka_unit_test_teardown(pools_side_by_side, teardown_net),

@@ -112,6 +112,8 @@ static int resolve(struct call *c)
     c->table = api_table(c->api, c->r);
     c->hooks = hooks_of(c->stored);
     c->flags = flags_of(c->stored);
+    if (streq(c->r->plural, "endpoints") && !*c->r->group)
+        texts_add(&c->warnings, "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
     if (!c->r->namespaced && *p->ns)
         return fail_no_page(c);
     if (c->r->namespaced && !*p->ns && *p->name && !p->old_watch)
@@ -174,6 +176,21 @@ static int serve(struct call *c)
     return c->path.resource ? serve_resource(c) : meta_serve(c);
 }
 
+static void drop_twins(struct texts *t)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < t->n; i++) {
+        bool twin = false;
+
+        for (uint32_t k = 0; k < n; k++)
+            twin |= streq(t->v[k], t->v[i]);
+        if (!twin)
+            t->v[n++] = t->v[i];
+    }
+    t->n = n;
+}
+
 void api_do(struct api *api, const struct api_request *req, api_done_fn *done, void *arg)
 {
     struct call c = {.api = api, .req = req, .a = req->arena, .user = req->user, .done = done,
@@ -185,6 +202,7 @@ void api_do(struct api *api, const struct api_request *req, api_done_fn *done, v
     serve(&c);
     answer_protobuf(&c);
     if (c.warnings.n) {
+        drop_twins(&c.warnings);
         texts_add(&c.warnings, "%s", "");
         c.warnings.v[c.warnings.n - 1] = NULL;
         c.resp.warnings = c.warnings.v;

@@ -33,6 +33,8 @@ static int read_body(struct call *c, struct delete_options *how, struct causes *
     if (type && schema_decode_type(c->api->schema, type, "DeleteOptions", "v1", c->a, v, NULL, &err) < 0)
         return fail(c, 400, "BadRequest", "%s", err.msg);
     how->grace_s = val_int_at(v, "gracePeriodSeconds", -1);
+    if (val_get(v, "gracePeriodSeconds") && how->grace_s < 0)
+        how->grace_s = 1;
     how->propagation = val_str_at(v, "propagationPolicy", NULL);
     how->orphan_set = val_is(val_get(v, "orphanDependents"), VAL_BOOL);
     how->orphan = val_bool_at(v, "orphanDependents", false);
@@ -204,10 +206,20 @@ int delete_object(struct call *c, const struct obj *o, const struct delete_optio
         }
         return 0;
     }
-    if (c->o.dry_run)
-        return 0;
-    last = obj_seal(obj_val(o), store_next_revision(s));
+    if (c->hooks && c->hooks->deleting) { /* its last state says that it was told to go at once */
+        if (!was_deleting) {
+            val_put_str(c->a, meta, "deletionTimestamp", now_text(c));
+            if (val_int_at(meta, "generation", 0) > 0)
+                val_put_int(c->a, meta, "generation", val_int_at(meta, "generation", 0) + 1);
+        }
+        val_put_int(c->a, meta, "deletionGracePeriodSeconds", 0);
+    }
+    last = obj_seal(v, c->o.dry_run ? o->revision : store_next_revision(s));
     pin_obj(c->a, last);
+    if (c->o.dry_run) {
+        c->deleted = last;
+        return 0;
+    }
     if (store_delete(s, c->table, o->namespace_, o->name, o->revision, last, &err) < 0)
         return err.code == ERR_NOT_FOUND ? fail_not_found(c, o->name) : fail_err(c, &err);
     c->resp.revision = last->revision;
@@ -224,13 +236,13 @@ int delete_one(struct call *c)
         return -1;
     if (!(o = find(c)))
         return fail_not_found(c, c->path.name);
-    if (delete_object(c, o, &how, &left) < 0)
-        return -1;
     if ((c->flags & KF_ORPHANS) && !how.propagation && !how.orphan_set &&
         streq(c->stored->plural, "jobs"))
         texts_add(&c->warnings, "child pods are preserved by default when jobs are deleted; set "
                   "propagationPolicy=Background to remove them or set propagationPolicy=Orphan to "
                   "suppress this warning");
+    if (delete_object(c, o, &how, &left) < 0)
+        return -1;
     if (left)
         answer_obj(c, 200, left);
     else if (c->flags & KF_RETURNS_DELETED)

@@ -197,6 +197,43 @@ static int ingress_create(struct call *c, struct val *v)
     return 0;
 }
 
+static int attributes_create(struct call *c, struct val *v)
+{
+    add_finalizer(c, v, "kubernetes.io/vac-protection");
+    return 0;
+}
+
+/* ---------------------------------------------------------------- generations */
+
+/* Some kinds count more than changes of their spec. */
+static int count_change(struct call *c, struct val *v, const struct obj *old, const char *const *keys)
+{
+    struct val *meta = meta_of(c->a, v);
+    int64_t was = val_int_at(obj_meta(old), "generation", 0);
+    bool changed = false;
+
+    for (; *keys; keys++)
+        changed |= !val_equal(val_get(meta, *keys) ? val_get(meta, *keys) : val_map(c->a),
+                              val_get(obj_meta(old), *keys) ? val_get(obj_meta(old), *keys) : val_map(c->a));
+    if (changed && !c->sub && val_int_at(meta, "generation", 0) == was)
+        val_put_int(c->a, meta, "generation", was + 1);
+    return 0;
+}
+
+static int deployment_allocate(struct call *c, struct val *v, const struct obj *old)
+{
+    static const char *const keys[] = {"annotations", NULL};
+
+    return old ? count_change(c, v, old, keys) : 0;
+}
+
+static int slice_allocate(struct call *c, struct val *v, const struct obj *old)
+{
+    static const char *const keys[] = {"labels", NULL};
+
+    return old ? count_change(c, v, old, keys) : 0;
+}
+
 /* ---------------------------------------------------------------- others */
 
 static int node_create(struct call *c, struct val *v)
@@ -250,7 +287,12 @@ static int csr_update(struct call *c, const char *sub, struct val *v, const stru
 {
     const char *signer = val_str_at(obj_val(old), "spec.signerName", "");
 
-    (void)v;
+    VAL_EACH(val_at(v, "status.conditions"), cond) {
+        if (val_is_null(val_get(cond, "lastUpdateTime")))
+            val_put_str(c->a, cond, "lastUpdateTime", now_text(c));
+        if (val_is_null(val_get(cond, "lastTransitionTime")))
+            val_put_str(c->a, cond, "lastTransitionTime", now_text(c));
+    }
     if (streq(sub, "approval") && !may_signer(c, "approve", signer))
         return fail_forbidden(c, old->name, "user not permitted to approve requests with "
                               "signerName \"%s\"", signer);
@@ -294,10 +336,13 @@ static const struct kind_hooks HOOKS[] = {
      .check_delete = namespace_check_delete},
     {"", "pods", .admit_create = pod_admit_create, .admit_update = pod_admit_update,
      .allocate = pod_allocate, .deleting = pod_deleting},
-    {"", "services", .allocate = service_allocate},
+    {"", "services", .admit_update = service_admit_update, .allocate = service_allocate},
     {"", "persistentvolumeclaims", .admit_create = claim_create},
     {"", "persistentvolumes", .admit_create = volume_create},
     {"", "nodes", .admit_create = node_create},
+    {"storage.k8s.io", "volumeattributesclasses", .admit_create = attributes_create},
+    {"apps", "deployments", .allocate = deployment_allocate},
+    {"discovery.k8s.io", "endpointslices", .allocate = slice_allocate},
     {"networking.k8s.io", "ingresses", .admit_create = ingress_create},
     {"rbac.authorization.k8s.io", "roles", .check = role_check},
     {"rbac.authorization.k8s.io", "clusterroles", .check = role_check},

@@ -100,7 +100,8 @@ static int allocate_ip(struct call *c, struct val *v, struct val *spec, struct t
     }
     /* the low part of the range is left to those who ask for an address by name */
     i = MIN(256u, MAX(16u, t->hosts / 16));
-    i += env_below(api->env, t->hosts - i);
+    if (!c->o.dry_run) /* what nobody keeps may as well be the same each time */
+        i += env_below(api->env, t->hosts - i);
     for (n = 0; n < t->hosts && bit(t->ips, i); n++)
         i = (i + 1) % t->hosts;
     if (n == t->hosts)
@@ -114,10 +115,11 @@ static int allocate_ip(struct call *c, struct val *v, struct val *spec, struct t
     return 0;
 }
 
-static int64_t free_port(struct api *api, struct taken *t)
+static int64_t free_port(struct call *c, struct taken *t)
 {
+    struct api *api = c->api;
     uint32_t n = (uint32_t)(api->node_port_last - api->node_port_first + 1), k;
-    uint32_t i = env_below(api->env, n);
+    uint32_t i = c->o.dry_run ? 0 : env_below(api->env, n);
 
     for (k = 0; k < n && bit(t->ports, i); k++)
         i = (i + 1) % n;
@@ -172,14 +174,14 @@ static int allocate_ports(struct call *c, struct val *v, struct val *spec, struc
             if (q < p && val_int_at(q, "port", 0) == number &&
                 !streq(val_str_at(q, "protocol", ""), val_str_at(p, "protocol", "")))
                 port = val_int_at(q, "nodePort", 0);
-        if (!port && !(port = free_port(api, t)))
+        if (!port && !(port = free_port(c, t)))
             return fail(c, 500, "InternalError", "failed to allocate a nodePort: range is full");
         val_put_int(c->a, p, "nodePort", port);
     }
     if (streq(val_str_at(spec, "type", ""), "LoadBalancer") &&
         streq(val_str_at(spec, "externalTrafficPolicy", ""), "Local")) {
         if (!val_int_at(spec, "healthCheckNodePort", 0))
-            val_put_int(c->a, spec, "healthCheckNodePort", free_port(api, t));
+            val_put_int(c->a, spec, "healthCheckNodePort", free_port(c, t));
     }
     return 0;
 }
@@ -212,6 +214,59 @@ static int set_families(struct call *c, struct val *v, struct val *spec)
     return 0;
 }
 
+static bool same(const struct val *x, const struct val *y, const char *key)
+{
+    return val_get(x, key) && val_get(y, key) && val_equal(val_get(x, key), val_get(y, key));
+}
+
+static bool needs_health_port(const struct val *spec)
+{
+    return streq(val_str_at(spec, "type", ""), "LoadBalancer") &&
+           streq(val_str_at(spec, "externalTrafficPolicy", ""), "Local");
+}
+
+static bool external(const struct val *spec)
+{
+    const char *type = val_str_at(spec, "type", "");
+
+    return streq(type, "NodePort") || streq(type, "LoadBalancer") ||
+           (streq(type, "ClusterIP") && val_len(val_get(spec, "externalIPs")));
+}
+
+/* What belonged to the type before and was not said anew goes with that type. */
+static void drop_unneeded(struct call *c, struct val *spec, const struct val *was)
+{
+    const char *type = val_str_at(spec, "type", ""), *old_type = val_str_at(was, "type", "");
+    bool balancer = streq(type, "LoadBalancer"), was_balancer = streq(old_type, "LoadBalancer");
+
+    (void)c;
+    if (!streq(old_type, "ExternalName") && streq(type, "ExternalName") &&
+        same(spec, was, "clusterIP")) {
+        val_del(spec, "clusterIP");
+        val_del(spec, "clusterIPs");
+        val_del(spec, "ipFamilies");
+        val_del(spec, "ipFamilyPolicy");
+    }
+    if (streq(old_type, "ExternalName") && !streq(type, "ExternalName") && same(spec, was, "externalName"))
+        val_del(spec, "externalName");
+    if (wants_ports(was) && !wants_ports(spec)) {
+        VAL_EACH(val_get(spec, "ports"), p)
+            VAL_EACH(val_get(was, "ports"), q)
+                if (val_int_at(p, "nodePort", 0) && val_int_at(p, "nodePort", 0) == val_int_at(q, "nodePort", 0))
+                    val_del(p, "nodePort");
+    }
+    if (needs_health_port(was) && !needs_health_port(spec) && same(spec, was, "healthCheckNodePort"))
+        val_del(spec, "healthCheckNodePort");
+    if (was_balancer && !balancer && same(spec, was, "allocateLoadBalancerNodePorts"))
+        val_del(spec, "allocateLoadBalancerNodePorts");
+    if (was_balancer && !balancer && same(spec, was, "loadBalancerClass"))
+        val_del(spec, "loadBalancerClass");
+    if (external(was) && !external(spec) && same(spec, was, "externalTrafficPolicy"))
+        val_del(spec, "externalTrafficPolicy");
+    if (!streq(old_type, "ExternalName") && streq(type, "ExternalName"))
+        val_del(spec, "internalTrafficPolicy");
+}
+
 /* What the client left out of an update stays as it was given before. */
 static void keep_ports(struct call *c, struct val *spec, const struct val *was)
 {
@@ -233,6 +288,27 @@ static void keep_ports(struct call *c, struct val *spec, const struct val *was)
     }
 }
 
+int service_admit_update(struct call *c, const char *sub, struct val *v, const struct obj *old)
+{
+    struct val *spec = val_need_map(c->a, v, "spec");
+    const struct val *was = val_get(obj_val(old), "spec");
+    bool external_now = streq(val_str_at(spec, "type", ""), "ExternalName");
+
+    if (*sub)
+        return 0;
+    drop_unneeded(c, spec, was);
+    if (!external_now && !*val_str_at(spec, "clusterIP", "") && *val_str_at(was, "clusterIP", "")) {
+        val_put(c->a, spec, "clusterIP", val_get(was, "clusterIP"));
+        if (val_get(was, "clusterIPs"))
+            val_put(c->a, spec, "clusterIPs", val_get(was, "clusterIPs"));
+    }
+    if (!val_get(spec, "healthCheckNodePort") && val_int_at(was, "healthCheckNodePort", 0) &&
+        needs_health_port(spec))
+        val_put(c->a, spec, "healthCheckNodePort", val_get(was, "healthCheckNodePort"));
+    keep_ports(c, spec, was);
+    return 0;
+}
+
 int service_allocate(struct call *c, struct val *v, const struct obj *old)
 {
     struct val *spec = val_need_map(c->a, v, "spec"), *list;
@@ -248,17 +324,6 @@ int service_allocate(struct call *c, struct val *v, const struct obj *old)
         val_del(spec, "ipFamilies");
         val_del(spec, "ipFamilyPolicy");
         return 0;
-    }
-    if (was) {
-        if (!*val_str_at(spec, "clusterIP", "") && *val_str_at(was, "clusterIP", "")) {
-            val_put(c->a, spec, "clusterIP", val_get(was, "clusterIP"));
-            if (val_get(was, "clusterIPs"))
-                val_put(c->a, spec, "clusterIPs", val_get(was, "clusterIPs"));
-        }
-        if (!val_get(spec, "healthCheckNodePort") && val_int_at(was, "healthCheckNodePort", 0) &&
-            streq(type, "LoadBalancer"))
-            val_put(c->a, spec, "healthCheckNodePort", val_get(was, "healthCheckNodePort"));
-        keep_ports(c, spec, was);
     }
     ip = val_str_at(spec, "clusterIP", "");
     if (!*ip && val_len(val_get(spec, "clusterIPs"))) {

@@ -433,6 +433,8 @@ int code_zip_folder(const char *folder, char **ret_zip, size_t *ret_n, struct er
     FTS *fts = fts_open(argv, FTS_PHYSICAL | FTS_NOCHDIR, by_name);
 
     archive_write_set_format_zip(ar);
+    archive_write_set_bytes_per_block(ar, 65536);
+    archive_write_set_bytes_in_last_block(ar, 1); /* no zeros behind it */
     archive_write_open(ar, &out, zip_open, zip_write, NULL);
     while (ret == 0 && fts && (f = fts_read(fts))) {
         if (f->fts_info == FTS_D && (streq(f->fts_name, ".git") || streq(f->fts_name, "__pycache__"))) {

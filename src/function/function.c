@@ -343,6 +343,8 @@ void function_let_go(struct function *f)
     free(f->namespace_);
     free(f->name);
     free(f);
+    if (list_empty(&fs->all))
+        bases_stop(fs); /* no function, no process */
     functions_let_go(fs);
 }
 

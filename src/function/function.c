@@ -194,6 +194,8 @@ static int read_mounts(struct version *v, const struct val *list, struct err *er
     return 0;
 }
 
+/* Weight by memory, 1,769 MB = one CPU. The cap is the same with cpu_strict, as on Lambda; without,
+ * a small function may use a whole CPU while nobody else wants it. */
 static void set_limits(struct version *v)
 {
     int64_t quota = (int64_t)v->memory_mb * 100000 / 1769;
@@ -201,7 +203,7 @@ static void set_limits(struct version *v)
     v->limits = (struct cgroup_limits){
         .memory_bytes = (int64_t)v->memory_mb << 20,
         .cpu_shares = MAX((int64_t)v->memory_mb * 1024 / 1769, (int64_t)8),
-        .cpu_quota_us = MAX(quota, (int64_t)5000),
+        .cpu_quota_us = MAX(quota, (int64_t)(v->f->fs->cpu_strict ? 5000 : 100000)),
         .cpu_period_us = 100000,
         .pids = 1024,
     };
@@ -591,6 +593,7 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->access_key = dup0(o->access_key, NULL);
     fs->secret_key = dup0(o->secret_key, NULL);
     fs->aws_port = o->aws_port;
+    fs->cpu_strict = o->cpu_strict;
     fs->concurrency_max = o->concurrency_max ? o->concurrency_max : 1000;
     fs->waiting_max = o->waiting_max ? o->waiting_max : 10000;
     fs->keep_ms = o->keep_ms ? o->keep_ms : 10000;

@@ -190,7 +190,7 @@ struct functions {
     pid_t corpses[64]; /* bases that were told to leave and are not reaped yet */
     uint32_t corpses_n;
     struct queue *queue;
-    bool stopping;
+    bool stopping, cpu_strict;
     int handles;
     void (*stopped)(void *arg);
     void *stopped_arg;

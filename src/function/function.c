@@ -163,10 +163,6 @@ static void make_env(struct version *v, const struct val *own)
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
         if (!val_get(own, fixed[i][0]) || i < 3)
             add_env(&v->env, &n, fixed[i][0], fixed[i][1]);
-    if (fs->access_key && fs->secret_key && !val_get(own, "AWS_ACCESS_KEY_ID")) {
-        add_env(&v->env, &n, "AWS_ACCESS_KEY_ID", fs->access_key);
-        add_env(&v->env, &n, "AWS_SECRET_ACCESS_KEY", fs->secret_key);
-    }
     if (fs->aws_port && !val_get(own, "AWS_ENDPOINT_URL")) {
         _auto_(freep) char *url = xasprintf("http://%s:%d", fs->node_ip, fs->aws_port);
 
@@ -289,7 +285,11 @@ char *version_config(struct version *v, struct arena *a)
     val_put_str(a, c, "handler", v->handler);
     val_put_str(a, c, "version", v->shown);
     val_put_int(a, c, "timeout_ms", v->timeout_ms);
-    for (char **e = v->env; e && *e; e += 2)
+    if (fs->access_key && fs->secret_key) {
+        val_put_str(a, env, "AWS_ACCESS_KEY_ID", fs->access_key);
+        val_put_str(a, env, "AWS_SECRET_ACCESS_KEY", fs->secret_key);
+    }
+    for (char **e = v->env; e && *e; e += 2) /* the function's own come last and count */
         val_put_str(a, env, e[0], e[1]);
     val_put(a, c, "env", env);
     for (uint32_t i = 0; i < v->mounts_n; i++) {
@@ -308,6 +308,14 @@ char *version_config(struct version *v, struct arena *a)
         val_put_str(a, c, "resolv", resolv);
     }
     return json_text(a, c, NULL);
+}
+
+void functions_set_key(struct functions *fs, const char *access_key, const char *secret_key)
+{
+    free(fs->access_key);
+    free(fs->secret_key);
+    fs->access_key = access_key ? xstrdup(access_key) : NULL;
+    fs->secret_key = secret_key ? xstrdup(secret_key) : NULL;
 }
 
 /* ---- functions ---- */
@@ -590,8 +598,6 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->region = dup0(o->region, "us-east-1");
     fs->account = dup0(o->account, "000000000000");
     fs->node_ip = dup0(o->node_ip, "127.0.0.1");
-    fs->access_key = dup0(o->access_key, NULL);
-    fs->secret_key = dup0(o->secret_key, NULL);
     fs->aws_port = o->aws_port;
     fs->cpu_strict = o->cpu_strict;
     fs->concurrency_max = o->concurrency_max ? o->concurrency_max : 1000;

@@ -54,7 +54,6 @@ struct functions_options {
     bool cpu_strict;         /* never more CPU than memoryMB / 1,769, even when the machine is idle */
     const char *pod_cidr;    /* NULL: instances have no network, not even a loopback */
     const char *service_cidr;
-    const char *access_key, *secret_key; /* AWS credentials that instances see; NULL: none */
     int aws_port;            /* of the AWS door, for AWS_ENDPOINT_URL; 0: none */
 };
 
@@ -70,6 +69,9 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
  * takes effect with the next request; requests at work end on the old instance. */
 void functions_put(struct functions *fs, const struct obj *o);
 void functions_remove(struct functions *fs, const char *namespace_, const char *name);
+/* AWS credentials that instances find in their environment; for zygotes that start from now on.
+ * NULL: none. Copied. */
+void functions_set_key(struct functions *fs, const char *access_key, const char *secret_key);
 /* NOT_IMPLEMENTED with a text for the user when this machine cannot run it. */
 int function_runtime_check(const char *runtime, struct err *err) _must_check_;
 /* Names that are known, e.g. for a listing; false: unknown. */

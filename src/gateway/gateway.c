@@ -8,8 +8,9 @@
 #include "base/log.h"
 #include "client/client.h"
 #include "env/env.h"
-#include "http/client.h"
 #include "gateway/aws.h"
+#include "gateway/keys.h"
+#include "http/client.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -160,6 +161,7 @@ static void on_connect(void *arg)
     }
     p->mirror = client_mirror(p->client, &m);
     LOG(INFO, "gateway", "did=mirror kubeconfig=%s", p->kubeconfig);
+    p->g.keys = keys_new(p->client, p->g.functions);
     p->aws = aws_start(&p->g, p->client, p->mirror);
 }
 
@@ -268,6 +270,7 @@ int gateway_main(const struct gateway_options *o)
     while (!p.stopping || p.left)
         uv_run(&p.g.loop, UV_RUN_ONCE);
     /* the doors used them until here */
+    p.g.keys = keys_free(p.g.keys);
     if (p.mirror)
         mirror_free(p.mirror);
     if (p.client)

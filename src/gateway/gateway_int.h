@@ -1,7 +1,9 @@
 /* gateway/gateway_int.h - what the files of this room share.
  *   gateway.c  the process: loop, signals, servers, the mirror of functions and their status
  *   url.c      function URLs: HTTP request -> event (payload format 2.0), answer -> HTTP
- *   admin.c    the admin socket */
+ *   admin.c    the admin socket
+ *   keys.c     access keys
+ *   aws.c      where the AWS door hangs on */
 #pragma once
 
 #include "function/function.h"
@@ -13,6 +15,7 @@ struct gateway {
     uv_loop_t loop;
     struct functions *functions;
     struct http_server *http, *admin;
+    struct keys *keys; /* NULL until the server is there */
     int port; /* of http */
 };
 

@@ -7,6 +7,7 @@
 
 #include "codec/json.h"
 #include "codec/obj.h"
+#include "gateway/keys.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -18,10 +19,9 @@ struct url {
     struct http_req *req;
     const char *name; /* of the function */
     const char *path; /* as the function sees it, encoded */
-    const struct val *config; /* spec.url; borrowed only until the body is read */
     char id[FUNCTION_ID_MAX];
     uint64_t ticket;
-    bool invoked, answered;
+    bool is_signed, invoked, answered;
 };
 
 char *base64_text(struct arena *a, const void *p, size_t n, size_t *ret_n)
@@ -413,6 +413,7 @@ static void on_body(struct http_req *req, char *data, size_t n, const struct err
     struct url *u = arg;
     struct function_call c = {.name = u->name, .request_id = u->id, .trace_id = http_get(req, "x-amzn-trace-id")};
     struct buf event = {0};
+    struct err refused;
     uint64_t ticket;
 
     if (err) {
@@ -420,6 +421,10 @@ static void on_body(struct http_req *req, char *data, size_t n, const struct err
             http_abort(req);
         else
             say(req, err_http(err->code), err->msg);
+        return;
+    }
+    if (u->is_signed && keys_check(u->g->keys, req, data, n, &refused) < 0) {
+        say(req, 403, refused.msg);
         return;
     }
     make_event(&event, u, data, n);
@@ -453,10 +458,7 @@ void url_request(struct gateway *g, struct http_req *req)
     }
     if (cors(req, config))
         return;
-    if (!streq(val_str_at(config, "authType", "AWS_IAM"), "NONE")) {
-        say(req, 403, "Forbidden");
-        return;
-    }
+    u->is_signed = !streq(val_str_at(config, "authType", "AWS_IAM"), "NONE");
     function_request_id(u->id);
     http_body(req, FUNCTION_PAYLOAD_MAX, on_body, u);
 }

@@ -1,0 +1,145 @@
+#include "gateway/keys.h"
+
+#include "auth/sigv4.h"
+#include "base/log.h"
+#include "client/client.h"
+#include "function/function.h"
+
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+#include <stdio.h>
+#include <time.h>
+
+static const char FUNCTIONS_KEY[] = "access-key-functions";
+
+struct keys {
+    struct client *client;
+    struct functions *functions;
+    struct mirror *mirror;
+    struct client_op *making;
+};
+
+/* A member of the Secret's data, in the arena. */
+static const char *member(struct arena *a, const struct obj *o, const char *name)
+{
+    const struct val *v = val_get(val_get(obj_val(o), "data"), name);
+    unsigned char *out;
+    int n;
+
+    if (!val_is(v, VAL_STR) || v->n % 4 || !v->n)
+        return NULL;
+    out = arena_alloc(a, v->n / 4 * 3 + 1);
+    n = EVP_DecodeBlock(out, (const unsigned char *)v->s, (int)v->n);
+    if (n < 0)
+        return NULL;
+    for (uint32_t i = v->n; i > 0 && v->s[i - 1] == '='; i--)
+        n--;
+    out[n] = 0;
+    return (const char *)out;
+}
+
+static void on_secret(void *arg, const struct obj *o)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct keys *k = arg;
+
+    if (streq(o->name, FUNCTIONS_KEY))
+        functions_set_key(k->functions, member(a, o, "accessKeyId"), member(a, o, "secretAccessKey"));
+}
+
+static void on_changed(void *arg, const struct obj *was, const struct obj *o)
+{
+    on_secret(arg, o);
+}
+
+static void random_text(char *to, size_t n, const char *alphabet32)
+{
+    unsigned char bytes[64];
+
+    ASSERT(n < sizeof bytes);
+    if (RAND_bytes(bytes, (int)n) != 1)
+        abort(); /* no key may ever be made without randomness */
+    for (size_t i = 0; i < n; i++)
+        to[i] = alphabet32[bytes[i] & 31];
+    to[n] = 0;
+}
+
+static void on_made(void *arg, const struct client_result *r)
+{
+    struct keys *k = arg;
+
+    k->making = NULL;
+    if (r->err && r->err->code != ERR_ALREADY_EXISTS && r->err->code != ERR_CANCELLED)
+        LOG(WARN, "gateway", "did=make-key error=\"%s\"", r->err->msg);
+}
+
+static void on_synced(void *arg)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct keys *k = arg;
+    struct val *v = val_map(a), *data = val_need_map(a, v, "stringData");
+    char id[21] = "AKIA", secret[41];
+
+    if (mirror_get(k->mirror, "kube-system", FUNCTIONS_KEY))
+        return;
+    random_text(id + 4, 16, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567");
+    random_text(secret, 40, "abcdefghijkmnpqrstuvwxyzABCDEFGH");
+    val_put_str(a, v, "apiVersion", "v1");
+    val_put_str(a, v, "kind", "Secret");
+    val_put_str(a, v, "type", "tandem.dev/access-key");
+    val_put_str(a, val_need_map(a, v, "metadata"), "name", FUNCTIONS_KEY);
+    val_put_str(a, data, "accessKeyId", id);
+    val_put_str(a, data, "secretAccessKey", secret);
+    k->making = client_call(k->client, &(struct client_call){.verb = CLIENT_CREATE, .resource = "v1/secrets",
+                                                             .ns = "kube-system", .body = v}, on_made, k);
+}
+
+struct keys *keys_new(struct client *client, struct functions *functions)
+{
+    struct keys *k = xcalloc(1, sizeof *k);
+
+    k->client = client;
+    k->functions = functions;
+    k->mirror = client_mirror(client, &(struct mirror_args){
+        .resource = "v1/secrets", .ns = "kube-system", .field_selector = "type=tandem.dev/access-key",
+        .added = on_secret, .changed = on_changed, .synced = on_synced, .arg = k});
+    return k;
+}
+
+void *keys_free(struct keys *k)
+{
+    if (!k)
+        return NULL;
+    if (k->making)
+        client_cancel(k->making);
+    mirror_free(k->mirror);
+    free(k);
+    return NULL;
+}
+
+int keys_check(const struct keys *k, struct http_req *req, const void *body, unsigned long n, struct err *err)
+{
+    const char *said = http_get(req, "x-amz-content-sha256");
+    char hash[SIGV4_HEX_BYTES];
+    struct sigv4 s;
+    struct objs all;
+
+    if (sigv4_find(req, &s, err) < 0)
+        return -1;
+    if (s.kind != SIGV4_HEADER && s.kind != SIGV4_QUERY)
+        return err_set(err, FORBIDDEN, "Forbidden");
+    sigv4_sha256_hex(body, n, hash);
+    if (said && !streq(said, "UNSIGNED-PAYLOAD") && !streq(said, hash))
+        return err_set(err, FORBIDDEN, "the body is not the one that was signed");
+    if (!k)
+        return err_set(err, UNAVAILABLE, "the access keys are not known yet");
+    all = mirror_list(k->mirror, req->arena, "kube-system");
+    for (uint32_t i = 0; i < all.n; i++) {
+        const char *id = member(req->arena, all.v[i], "accessKeyId");
+        const char *secret = member(req->arena, all.v[i], "secretAccessKey");
+
+        if (id && secret && streq(id, s.key_id))
+            return sigv4_check(req, &s, secret, said ? said : hash, NULL, (int64_t)time(NULL), err);
+    }
+    return err_set(err, FORBIDDEN, "The security token included in the request is invalid.");
+}

@@ -42,7 +42,7 @@ struct api {
     struct store *store;
     struct schema *schema;
     struct pki *pki;
-    char *host, *server_url, *node_socket, *state_dir;
+    char *host, *server_url, *node_socket, *state_dir, *node_name;
     int port;
     int64_t start_ms;
     struct rbac_source rbac;

@@ -296,6 +296,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
         .state_dir = xstrdup(config->state_dir ? config->state_dir : ""),
         .node_socket = config->node_socket ? xstrdup(config->node_socket)
                                            : xasprintf("%s/run/node.sock", config->state_dir),
+        .node_name = config->node_name ? xstrdup(config->node_name) : NULL,
         .node_port_first = config->node_port_first ? config->node_port_first : 30000,
         .node_port_last = config->node_port_last ? config->node_port_last : 32767,
         .start_ms = env_now_ms(config->env),
@@ -321,6 +322,7 @@ void *api_free(struct api *api)
     free(api->host);
     free(api->server_url);
     free(api->node_socket);
+    free(api->node_name);
     free(api->state_dir);
     free(api);
     return NULL;

@@ -37,6 +37,7 @@ struct api_config {
     const char *service_cidr;             /* NULL: 10.96.0.0/16 */
     int node_port_first, node_port_last;  /* 0: 30000-32767 */
     const char *node_socket;              /* NULL: STATE/run/node.sock */
+    const char *node_name; /* the node of this machine: it mirrors what its pods may use; NULL: none */
 };
 
 /* All that is in config outlives the API. Makes the API over a store and writes the stock objects (namespaces,

@@ -174,6 +174,8 @@ int delete_object(struct call *c, const struct obj *o, const struct delete_optio
     *ret = NULL;
     if (check_preconditions(c, o, &how) < 0)
         return -1;
+    if (restrict_node(c, NULL, o) < 0)
+        return -1;
     if (c->hooks && c->hooks->check_delete && c->hooks->check_delete(c, o) < 0)
         return -1;
     if (c->hooks && c->hooks->deleting)

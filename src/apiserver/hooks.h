@@ -26,6 +26,11 @@ unsigned flags_of(const struct resource *stored);
 /* For every namespaced kind: its namespace is there and stays. */
 int admit_namespace(struct call *c, const char *name);
 
+/* hooks_node.c: what a node may do to itself and to its pods only. old is NULL on create, v on
+ * delete. */
+int restrict_node(struct call *c, const struct val *v, const struct obj *old);
+int restrict_node_token(struct call *c, const struct val *bound);
+
 /* hooks_pod.c */
 int pod_admit_create(struct call *c, struct val *v);
 int pod_admit_update(struct call *c, const char *sub, struct val *v, const struct obj *old);

@@ -119,6 +119,19 @@ static int make_kubernetes(struct api *api, struct arena *a, struct err *err)
     return 0;
 }
 
+/* This machine's node sees by mirrors what the pods of all namespaces may use: it is the machine
+ * itself. A node of another machine has only what the node authorizer gives it. */
+static int make_node(struct api *api, struct arena *a, struct err *err)
+{
+    if (str_empty(api->node_name))
+        return 0;
+    return make_text(api, a, arena_printf(a,
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata:\n"
+        "  name: tandem:node:%s\nroleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, "
+        "name: 'tandem:node'}\nsubjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, "
+        "name: 'system:node:%s'}]\n", api->node_name, api->node_name), err);
+}
+
 static int make_trust(struct api *api, struct arena *a, struct err *err)
 {
     struct val *v = val_map(a), *meta = val_map(a), *data = val_map(a);
@@ -158,5 +171,5 @@ int stock_write(struct api *api, struct err *err)
     rbac_bootstrap(a, make_role, &roles);
     if (roles.r < 0 || make_kubernetes(api, a, err) < 0 || make_trust(api, a, err) < 0)
         return -1;
-    return make_cidr(api, a, err);
+    return make_node(api, a, err) < 0 ? -1 : make_cidr(api, a, err);
 }

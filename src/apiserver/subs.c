@@ -437,7 +437,8 @@ static int serve_token(struct call *c)
                             .account_uid = account->uid, .audiences = aud,
                             .id = arena_strdup(c->a, env_uuid(c->api->env, uuid)),
                             .now = c->now_ms / 1000, .seconds = seconds};
-    if (bound_object(c, val_get(spec, "boundObjectRef"), &t) < 0)
+    if (restrict_node_token(c, val_get(spec, "boundObjectRef")) < 0 ||
+        bound_object(c, val_get(spec, "boundObjectRef"), &t) < 0)
         return -1;
     if (!(token = token_make(pki_sa_key(c->api->pki), &t, c->a, &err)))
         return fail_err(c, &err);

@@ -141,6 +141,8 @@ int create_with(struct call *c, struct val *v, const struct obj **ret)
     meta_new(c, v);
     if (generate)
         name_generate(c, meta_of(c->a, v));
+    if (restrict_node(c, v, NULL) < 0)
+        return -1;
     if (c->hooks && c->hooks->admit_create && c->hooks->admit_create(c, v) < 0)
         return -1;
     schema_default(c->stored, c->a, v);
@@ -288,6 +290,8 @@ int update_with(struct call *c, const struct obj *old, struct val *v, const stru
     if (check_versions(c, old, v) < 0 || to_stored(c, v) < 0)
         return -1;
     meta_keep(c, v, was);
+    if (restrict_node(c, v, old) < 0)
+        return -1;
     if (c->hooks && c->hooks->admit_update && c->hooks->admit_update(c, sub, v, old) < 0)
         return -1;
     schema_prepare_update(c->stored, sub, c->a, v, was);

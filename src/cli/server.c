@@ -177,7 +177,8 @@ static int start(struct server *s, struct err *err)
         return -1;
     api = (struct api_config){.env = s->env, .store = s->store, .schema = s->schema, .pki = s->pki,
                               .state_dir = s->o->state, .instance = s->o->id, .host = host,
-                              .port = s->o->api_port, .service_cidr = s->o->service_cidr};
+                              .port = s->o->api_port, .service_cidr = s->o->service_cidr,
+                              .node_name = s->o->api_only ? NULL : s->o->node_name};
     if (!(s->api = api_new(&api, err)))
         return -1;
     if (!(s->front = front_new(s->api, listen, s->o->api_port, err)))

@@ -888,10 +888,33 @@ CELL(policy_param_kind)
         return text(a, "<unset>");
     return val_printf(a, "%s/%s", at(o, "spec.paramKind.apiVersion"), at(o, "spec.paramKind.kind"));
 }
+/* A LabelSelector as Go prints a struct. */
+static const struct val *go_selector(struct arena *a, const struct val *sel)
+{
+    struct buf b = {0};
+
+    buf_adds(&b, "&LabelSelector{MatchLabels:map[string]string{");
+    VAL_EACH_MEMBER(val_get(sel, "matchLabels"), m)
+        buf_printf(&b, "%s: %s,", m->key, val_text(&m->v, ""));
+    buf_adds(&b, "},MatchExpressions:[]LabelSelectorRequirement{");
+    VAL_EACH(val_get(sel, "matchExpressions"), e) {
+        buf_printf(&b, "LabelSelectorRequirement{Key:%s,Operator:%s,Values:[", at(e, "key"), at(e, "operator"));
+        VAL_EACH(val_get(e, "values"), x)
+            buf_printf(&b, "%s ", val_text(x, ""));
+        if (b.p[b.n - 1] == ' ')
+            b.n--;
+        buf_adds(&b, "],},");
+    }
+    buf_adds(&b, "},}");
+    return taken(a, &b, "");
+}
+
 CELL(policy_param)
 {
     const char *name = at(o, "spec.paramRef.name"), *ns = at(o, "spec.paramRef.namespace");
 
+    if (!*name && val_at(o, "spec.paramRef.selector"))
+        return go_selector(a, val_at(o, "spec.paramRef.selector"));
     if (!*name)
         return text(a, "<unset>");
     return val_printf(a, "%s/%s", *ns ? ns : "*", name);

@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 char *duration_canonical(struct arena *a, const char *s);
+char *quantity_canonical_milli(struct arena *a, const char *s);
 
 enum { PATH_MAX_N = 1024, DEPTH_MAX = 200, UNKNOWN_MAX = 100 };
 
@@ -21,6 +22,7 @@ struct decoder {
     struct texts *strict; /* NULL: nobody asks for unknown fields */
     struct err *err;
     const char *owner; /* name of the struct at hand, for error texts */
+    bool milli; /* within a list of resources: nothing finer than 0.001 is kept */
     char path[PATH_MAX_N];
     uint32_t path_n, depth;
 };
@@ -175,7 +177,8 @@ static bool decode_quantity(struct decoder *d, const struct type *t, struct val 
         snprintf(number, sizeof(number), "%.15g", in->d);
     else
         return wrong_type(d, t, in);
-    char *canonical = quantity_canonical(d->a, text);
+    char *canonical = d->milli ? quantity_canonical_milli(d->a, text)
+                               : quantity_canonical(d->a, text);
     if (!canonical) {
         err_set(d->err, INVALID_ARGUMENT, "quantities must match the regular expression "
                 "'^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
@@ -193,7 +196,9 @@ static bool decode_time(struct decoder *d, const struct type *t, struct val *out
 
     if (in->type != VAL_STR)
         return wrong_type(d, t, in);
-    if (!time_parse(in->s, &us)) {
+    bool digits = !micro || (in->n > 26 && in->s[19] == '.' &&
+                             strspn(in->s + 20, "0123456789") == 6);
+    if (!digits || !time_parse(in->s, &us)) {
         err_set(d->err, INVALID_ARGUMENT,
                 "parsing time \"%.60s\" as \"2006-01-02T15:04:05%sZ07:00\": cannot parse it",
                 in->s, micro ? ".000000" : "");
@@ -230,6 +235,7 @@ static bool decode_map(struct decoder *d, const struct type *t, struct val *out,
     if (!in->n)
         return true;
     out->members = arena_alloc(d->a, val_cap(in->n) * sizeof(struct val_member));
+    d->milli = t->elem->kind == TYPE_QUANTITY;
     for (uint32_t i = 0; i < in->n; i++) {
         uint32_t mark = path_push(d, in->members[i].key, in->members[i].n);
         out->members[i].key = in->members[i].key;
@@ -238,6 +244,7 @@ static bool decode_map(struct decoder *d, const struct type *t, struct val *out,
             return false;
         path_pop(d, mark);
     }
+    d->milli = false;
     return true;
 }
 
@@ -337,27 +344,32 @@ static bool decode_struct(struct decoder *d, const struct type *t, struct val *o
         slots = arena_array(d->a, const struct val *, t->fields_n);
     else
         memset(slots_small, 0, t->fields_n * sizeof(*slots));
-    for (uint32_t i = 0; i < in->n; i++) {
-        const struct val_member *m = &in->members[i];
-        const struct field *f = type_field(t, m->key, m->n);
-        if (f)
-            slots[f - t->fields] = &m->v;
-        else
-            unknown(d, m);
-    }
     *out = (struct val){.type = VAL_MAP};
     out->members = arena_alloc(d->a, val_cap(t->fields_n) * sizeof(struct val_member));
     if (t->name)
         d->owner = strrchr(t->name, '.') ? strrchr(t->name, '.') + 1 : t->name;
+    for (uint32_t i = 0; i < in->n && ok; i++) { /* in the document's order, for what is told */
+        const struct val_member *m = &in->members[i];
+        const struct field *f = type_field(t, m->key, m->n);
+        if (!f) {
+            unknown(d, m);
+            continue;
+        }
+        if (m->v.type == VAL_NULL)
+            continue;
+        uint32_t mark = path_push(d, m->key, m->n);
+        struct val *v = arena_new_of(d->a, struct val);
+        ok = decode(d, f->type, v, &m->v);
+        path_pop(d, mark);
+        slots[f - t->fields] = v;
+    }
     for (uint32_t i = 0; i < t->fields_n && ok; i++) {
         const struct field *f = &t->fields[i];
         struct val_member *m = &out->members[out->n];
         uint32_t mark = path_push(d, f->name, f->name_n);
-        bool here = slots[i] && slots[i]->type != VAL_NULL;
+        bool here = slots[i] && !dropped(f, slots[i]);
         if (here)
-            ok = decode(d, f->type, &m->v, slots[i]);
-        if (ok && here && dropped(f, &m->v))
-            here = false;
+            m->v = *slots[i];
         if (ok && !here)
             here = absent(d, f, &m->v);
         path_pop(d, mark);

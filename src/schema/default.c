@@ -89,16 +89,22 @@ static void copy_missing(struct arena *a, struct val *to, const struct val *from
 }
 
 /* "Always" for :latest and no tag, else "IfNotPresent". */
+static const char *pull_policy(const char *image)
+{
+    const char *name = strrchr(image, '/');
+    const char *tag = strrchr(name ? name : image, ':');
+    bool always = strchr(image, '@') ? false : !tag || streq(tag, ":latest");
+
+    return always ? "Always" : "IfNotPresent";
+}
+
 static void d_container(struct arena *a, struct val *v, _unused_ const struct val *root)
 {
     const char *image = val_text(val_get(v, "image"), "");
 
     if (*val_text(val_get(v, "imagePullPolicy"), ""))
         return;
-    const char *name = strrchr(image, '/'), *digest = strchr(image, '@');
-    const char *tag = strrchr(name ? name : image, ':');
-    bool always = digest ? false : !tag || streq(tag, ":latest");
-    val_put(a, v, "imagePullPolicy", val_lit(a, always ? "Always" : "IfNotPresent"));
+    val_put(a, v, "imagePullPolicy", val_lit(a, pull_policy(image)));
 }
 
 static void host_ports(struct arena *a, struct val *containers)
@@ -154,6 +160,9 @@ static void d_volume(struct arena *a, struct val *v, _unused_ const struct val *
         source |= !streq(m->key, "name");
     if (!source)
         val_put(a, v, "emptyDir", val_map(a));
+    struct val *image = val_get(v, "image");
+    if (image && !*val_text(val_get(image, "pullPolicy"), ""))
+        val_put(a, image, "pullPolicy", val_lit(a, pull_policy(val_str_at(image, "reference", ""))));
 }
 
 static bool is_one_of(const char *s, const char *x, const char *y)
@@ -333,6 +342,14 @@ static void d_statefulset_strategy(struct arena *a, struct val *v, _unused_ cons
         val_put_int(a, rolling, "partition", 0);
 }
 
+static void d_statefulset(struct arena *a, struct val *v, _unused_ const struct val *root)
+{
+    VAL_EACH(val_get(v, "volumeClaimTemplates"), t) {
+        val_put(a, t, "kind", val_lit(a, "PersistentVolumeClaim"));
+        val_put(a, t, "apiVersion", val_lit(a, "v1"));
+    }
+}
+
 static struct val *policy(struct arena *a, const char *type, int value)
 {
     struct val *p = val_map(a);
@@ -464,6 +481,7 @@ static const struct {
     {"replicationcontroller", d_rc},
     {"daemonset", d_daemonset},
     {"statefulset_strategy", d_statefulset_strategy},
+    {"statefulset", d_statefulset},
     {"hpa", d_hpa},
     {"hpa1", d_hpa1},
     {"job", d_job},

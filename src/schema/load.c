@@ -306,7 +306,7 @@ static int field_attr(struct loader *l, struct field *f, struct span w)
         const char *word;
         enum rule_op op;
     } bare[] = {{"need", RULE_NEED}, {"need-key", RULE_NEED_KEY}, {"immutable", RULE_IMMUTABLE},
-                {"forbid", RULE_FORBID}, {"unique", RULE_UNIQUE}, {"skip", RULE_SKIP}},
+                {"forbid", RULE_FORBID}, {"unique", RULE_UNIQUE}, {"skip", RULE_SKIP}, {"skip-update", RULE_SKIP_UPDATE}},
       numbers[] = {{"min", RULE_MIN}, {"max", RULE_MAX}, {"maxlen", RULE_MAX_LEN}},
       lists[] = {{"oneof", RULE_ONE_OF}, {"each-oneof", RULE_EACH_ONE_OF},
                  {"unique", RULE_UNIQUE}, {"default-if", RULE_DEFAULT_IF}};
@@ -483,6 +483,12 @@ static int resource_attr(struct loader *l, struct resource *r, struct span w)
         r->priv->store_version = intern(s, v);
     else if (span_is(w, "generation"))
         r->generation = true;
+    else if (span_is(w, "status-meta"))
+        r->priv->status_meta = true;
+    else if (span_is(w, "generation-later"))
+        r->priv->generation_later = true;
+    else if (span_is(w, "meta-once"))
+        r->priv->meta_once = true;
     else if (span_is(w, "not-stored"))
         r->stored = false;
     else if (span_is(w, "virtual"))

@@ -44,6 +44,23 @@ static const char *qos_class(const struct val *spec)
     return !any ? "BestEffort" : guaranteed ? "Guaranteed" : "Burstable";
 }
 
+/* An API service without a service behind it is this server's own. */
+static void local_available(struct arena *a, struct val *v)
+{
+    struct val *list = val_list(a), *one = val_map(a);
+    const struct val *now = val_at(v, "metadata.creationTimestamp");
+
+    if (val_at(v, "spec.service") || val_len(val_at(v, "status.conditions")))
+        return;
+    val_put_str(a, one, "type", "Available");
+    val_put_str(a, one, "status", "True");
+    val_put(a, one, "lastTransitionTime", now ? now : val_null(a));
+    val_put_str(a, one, "reason", "Local");
+    val_put_str(a, one, "message", "Local APIServices are always available");
+    val_push(a, list, one);
+    val_set_at(a, v, "status.conditions", list);
+}
+
 /* A job that leaves its selector to the server gets one of its own uid. */
 static void job_selector(struct arena *a, struct val *v)
 {
@@ -51,6 +68,8 @@ static void job_selector(struct arena *a, struct val *v)
     static const char *const by_uid[] = {"batch.kubernetes.io/controller-uid", "controller-uid"};
     static const char *const by_name[] = {"batch.kubernetes.io/job-name", "job-name"};
     struct val *spec = val_need_map(a, v, "spec");
+    const struct val *own = val_at(v, "metadata.labels"), *of_pods = val_at(spec, "template.metadata.labels");
+    bool shared = !val_len(own) || (of_pods && val_equal(own, of_pods)); /* by default they are one */
 
     if (!*uid || val_bool_at(spec, "manualSelector", false))
         return;
@@ -64,7 +83,7 @@ static void job_selector(struct arena *a, struct val *v)
     }
     struct val *sel = val_need_map(a, spec, "selector");
     val_put_str(a, val_need_map(a, sel, "matchLabels"), by_uid[0], uid);
-    if (!val_len(val_at(v, "metadata.labels"))) /* a default that saw no labels yet */
+    if (shared)
         val_set_at(a, v, "metadata.labels", val_copy(a, val_at(spec, "template.metadata.labels")));
 }
 
@@ -74,6 +93,10 @@ static void create_special(const struct resource *r, struct arena *a, struct val
         val_set_at(a, v, "status.qosClass", val_lit(a, qos_class(val_get(v, "spec"))));
     if (is(r, "batch", "jobs"))
         job_selector(a, v);
+    if (is(r, "", "persistentvolumes") && val_at(v, "metadata.creationTimestamp"))
+        val_set_at(a, v, "status.lastPhaseTransitionTime", val_at(v, "metadata.creationTimestamp"));
+    if (is(r, "apiregistration.k8s.io", "apiservices"))
+        local_available(a, v);
     if (is(r, "", "namespaces")) {
         struct val *fin = val_list(a);
         val_push_str(a, fin, "kubernetes");
@@ -144,6 +167,13 @@ static void service_keep(struct arena *a, struct val *spec, const struct val *ol
 
     if (streq(type, "ExternalName") || streq(was, "ExternalName"))
         return;
+    const char *ip = val_str_at(spec, "clusterIP", ""), *had_ip = val_str_at(old, "clusterIP", "");
+    const struct val *ips = val_get(spec, "clusterIPs"), *had_ips = val_get(old, "clusterIPs");
+    if (*ip && !streq(ip, had_ip) && ips && had_ips && val_equal(ips, had_ips)) {
+        struct val *one = val_list(a); /* only the old name of the field was changed */
+        val_push_str(a, one, ip);
+        val_put(a, spec, "clusterIPs", one);
+    }
     bool named = *val_str_at(spec, "clusterIP", "") || val_len(val_get(spec, "clusterIPs"));
     for (uint32_t i = named ? 2 : 0; i < ARRAY_LEN(kept); i++)
         if (!val_get(spec, kept[i]) && val_get(old, kept[i]))
@@ -188,7 +218,7 @@ static void only_part(const struct resource *r, const char *sub, struct arena *a
     if (meta.type != VAL_MAP)
         return;
     const struct val *om = val_get(old, "metadata");
-    if (r->custom) { /* metadata stays, but who manages what is told anew */
+    if (r->custom || r->priv->status_meta) { /* metadata stays, but who manages what is told anew */
         struct val *kept = val_copy(a, om);
         keep(a, kept, &meta, "managedFields");
         keep(a, kept, &meta, "resourceVersion");
@@ -202,6 +232,20 @@ static void only_part(const struct resource *r, const char *sub, struct arena *a
         keep(a, &meta, om, "deletionTimestamp");
     }
     val_put(a, v, "metadata", &meta);
+}
+
+/* Counts the changes of a daemon set's template, as its old clients want it. */
+static void template_generation(struct arena *a, struct val *v, const struct val *old)
+{
+    static const char key[] = "deprecated.daemonset.template.generation";
+    const struct val *was = val_get(val_at(old, "metadata.annotations"), key);
+    const struct val *x = val_at(v, "spec.template"), *y = val_at(old, "spec.template");
+    int64_t n = strtoll(val_text(was, "1"), NULL, 10);
+
+    if (x && y && !val_equal(x, y))
+        n++;
+    struct val *notes = val_need_map(a, val_need_map(a, v, "metadata"), "annotations");
+    val_put(a, notes, key, val_printf(a, "%lld", (long long)n));
 }
 
 void schema_prepare_update(const struct resource *r, const char *sub, struct arena *a,
@@ -219,8 +263,13 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
         service_keep(a, val_need_map(a, v, "spec"), val_get(old, "spec"));
     if (!*sub && is(r, "", "pods")) /* set when the pod is placed, never taken back */
         val_set_at(a, v, "status.qosClass", val_lit(a, val_str_at(old, "status.qosClass", "")));
-    if (streq(sub, "status") || !(r->generation || r->custom))
+    if (!*sub && is(r, "apps", "daemonsets"))
+        template_generation(a, v, old);
+    if (streq(sub, "status") || !(r->generation || r->custom || r->priv->generation_later))
         return;
-    if (spec_changed(v, old))
+    const struct val *notes = val_get(meta, "annotations"), *had = val_get(om, "annotations");
+    bool notes_count = is(r, "apps", "deployments") &&
+                       !(val_len(notes) == val_len(had) && (!val_len(had) || val_equal(notes, had)));
+    if (spec_changed(v, old) || notes_count)
         val_put_int(a, meta, "generation", val_int_at(om, "generation", 0) + 1);
 }

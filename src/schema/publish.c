@@ -248,7 +248,7 @@ static struct val *sub_val(struct arena *a, const struct resource *r, const stru
     struct val *v = val_map(a);
 
     val_put(a, v, "name", val_printf(a, "%s/%s", r->plural, sub->name));
-    val_put_str(a, v, "singularName", r->custom ? "" : r->singular);
+    val_put_str(a, v, "singularName", r->custom || streq(r->group, "autoscaling") ? "" : r->singular);
     val_put_bool(a, v, "namespaced", r->namespaced);
     if (!streq(sub->group, r->group) || !streq(sub->version, r->version)) {
         val_put_str(a, v, "group", sub->group);

@@ -160,8 +160,9 @@ bool schema_quantity_parse(const char *s, double *ret_value)
     return true;
 }
 
-char *quantity_canonical(struct arena *a, const char *s)
+static char *canonical(struct arena *a, const char *s, bool milli)
 {
+    const i128 step = 1000000;
     i128 v;
     enum family f;
     size_t n;
@@ -171,7 +172,22 @@ char *quantity_canonical(struct arena *a, const char *s)
         ;
     if (s[n])
         s = arena_strndup(a, s, n);
-    return parse_nano(s, &v, &f) ? write_nano(a, v, f) : NULL;
+    if (!parse_nano(s, &v, &f))
+        return NULL;
+    if (milli && v % step)
+        v = (v / step + (v > 0)) * step;
+    return write_nano(a, v, f);
+}
+
+char *quantity_canonical(struct arena *a, const char *s)
+{
+    return canonical(a, s, false);
+}
+
+char *quantity_canonical_milli(struct arena *a, const char *s);
+char *quantity_canonical_milli(struct arena *a, const char *s)
+{
+    return canonical(a, s, true);
 }
 
 static bool val_nano(const struct val *v, i128 *ret)

@@ -334,6 +334,13 @@ HOOK(v_apiservice)
 
 /* ---- device claims ---- */
 
+HOOK(v_cel_selector)
+{
+    (void)old;
+    if (!*val_str_at(v, "expression", ""))
+        check_fail(c, CAUSE_INVALID, "expression", val_get(v, "expression"), "must be an expression");
+}
+
 HOOK(v_device_request)
 {
     bool exactly = val_get(v, "exactly"), first = val_len(val_get(v, "firstAvailable"));

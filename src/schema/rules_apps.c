@@ -652,7 +652,7 @@ HOOK(v_hpa)
     if (!*val_str_at(spec, "scaleTargetRef.apiVersion", ""))
         check_fail(c, CAUSE_INVALID, "spec.scaleTargetRef.apiVersion", val_at(spec, "scaleTargetRef.apiVersion"),
                    "must name a version");
-    if (min && max && max->i < min->i)
+    if (min && max && max->i >= 1 && max->i < min->i)
         check_fail(c, CAUSE_INVALID, "spec.maxReplicas", max, "must be greater than or equal to `minReplicas`");
     if (cpu && cpu->i < 1)
         check_fail(c, CAUSE_INVALID, "spec.metrics[0].resource.target.averageUtilization", cpu, "must be greater than 0");

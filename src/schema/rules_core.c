@@ -117,9 +117,11 @@ HOOK(v_namespace)
     (void)old;
     VAL_EACH(val_at(v, "spec.finalizers"), f) {
         const char *s = val_text(f, ""), *why = name_qualified(s);
-        if (why || (!strchr(s, '/') && !streq(s, "kubernetes")))
-            check_fail(c, CAUSE_INVALID, "spec.finalizers", f, "%s",
-                       why ? why : "name is neither a standard finalizer name nor is it fully qualified");
+        if (why)
+            check_fail(c, CAUSE_INVALID, "spec.finalizers", f, "%s", why);
+        if (!strchr(s, '/') && !streq(s, "kubernetes"))
+            check_fail(c, CAUSE_INVALID, "spec.finalizers", f,
+                       "name is neither a standard finalizer name nor is it fully qualified");
     }
 }
 
@@ -288,7 +290,10 @@ HOOK(v_limitrange)
     for (uint32_t i = 0; i < val_items_n_(list); i++) {
         const char *type = val_str_at(&list->items[i], "type", "");
         static const char *const known[] = {"Pod", "Container", "PersistentVolumeClaim", NULL};
-        if (*type && !among(type, known) && !strchr(type, '/'))
+        if (name_qualified(type))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "limits[%u].type", i),
+                       val_get(&list->items[i], "type"), "%s", name_qualified(type));
+        if (!among(type, known) && !strchr(type, '/'))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "limits[%u].type", i),
                        val_get(&list->items[i], "type"), "must be a standard limit type or fully qualified");
         if (*type && map_put(&seen, type, (void *)(uintptr_t)list))
@@ -301,6 +306,18 @@ HOOK(v_limitrange)
 
 /* ---- endpoints, events ---- */
 
+static const char *special_address(const char *ip)
+{
+    if (streq(ip, "0.0.0.0") || streq(ip, "::"))
+        return "may not be unspecified";
+    if (str_starts(ip, "127.") || streq(ip, "::1"))
+        return "may not be in the loopback range";
+    if (str_starts(ip, "169.254.") || str_starts(ip, "fe80:") || str_starts(ip, "224.0.0.") ||
+        str_starts(ip, "ff02:"))
+        return "may not be in the link-local range";
+    return NULL;
+}
+
 static void endpoint_addresses(struct check *c, const char *at, const struct val *list)
 {
     for (uint32_t i = 0; i < val_items_n_(list); i++) {
@@ -308,11 +325,11 @@ static void endpoint_addresses(struct check *c, const char *at, const struct val
         const char *ip = val_str_at(a, "ip", ""), *why = why_of("ip", ip);
         const char *host = val_str_at(a, "hostname", ""), *node = val_str_at(a, "nodeName", "");
         const char *rel = arena_printf(c->a, "%s[%u].ip", at, i);
-        if (why) {
+        if (why) { /* upstream says it twice */
             check_fail(c, CAUSE_INVALID, rel, val_get(a, "ip"), "%s", why);
-        } else if (str_starts(ip, "127.") || streq(ip, "0.0.0.0") || streq(ip, "::") || streq(ip, "::1") ||
-                   str_starts(ip, "169.254.") || str_starts(ip, "224.0.0.") || str_starts(ip, "fe80:")) {
-            check_fail(c, CAUSE_INVALID, rel, val_get(a, "ip"), "may not be a loopback, unspecified or link-local address");
+            check_fail(c, CAUSE_INVALID, rel, val_get(a, "ip"), "must be a valid IP address");
+        } else if ((why = special_address(ip))) {
+            check_fail(c, CAUSE_INVALID, rel, val_get(a, "ip"), "%s", why);
         }
         if (*host && (why = name_dns_label(host)))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].hostname", at, i),
@@ -493,7 +510,8 @@ static void service_lists(struct check *c, const struct val *spec, const char *t
     const char *why;
 
     for (uint32_t i = 0; i < val_items_n_(ext); i++)
-        if ((why = why_of("ip", val_text(&ext->items[i], ""))))
+        if ((why = why_of("ip", val_text(&ext->items[i], ""))) ||
+            (why = special_address(val_text(&ext->items[i], ""))))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "spec.externalIPs[%u]", i), &ext->items[i], "%s", why);
     if (val_len(src) && !balancer)
         check_fail(c, CAUSE_FORBIDDEN, "spec.LoadBalancerSourceRanges", NULL,

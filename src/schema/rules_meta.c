@@ -112,7 +112,7 @@ static void finalizers(struct check *c, const struct val *list)
         const char *why = name_qualified(s);
         if (why)
             check_fail(c, CAUSE_INVALID, "finalizers", &list->items[i], "%s", why);
-        else if (!strchr(s, '/') && !stock_finalizer(s) && !lenient(c->r))
+        if (!strchr(s, '/') && !stock_finalizer(s) && !lenient(c->r))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "finalizers[%u]", i), &list->items[i],
                        "name is neither a standard finalizer name nor is it fully qualified");
         orphan |= streq(s, "orphan");
@@ -184,6 +184,8 @@ void validate_metadata(struct check *c, const struct val *v, const struct val *o
         names(c, meta);
     if (old)
         update(c, meta, val_get(old, "metadata"));
+    if (old && !c->r->custom && !c->r->priv->meta_once)
+        update(c, meta, val_get(old, "metadata")); /* upstream's machinery and its kind both say it */
     validate_labels(c, "labels", val_get(meta, "labels"));
     annotations(c, val_get(meta, "annotations"));
     owners(c, val_get(meta, "ownerReferences"));

@@ -37,7 +37,7 @@ HOOK(v_netpol_port)
     if (!end)
         return;
     if (!p)
-        check_fail(c, CAUSE_REQUIRED, "port", NULL, "must be specified when `endPort` is specified");
+        check_fail(c, CAUSE_INVALID, "endPort", end, "may not be specified when `port` is not specified");
     else if (val_is(p, VAL_STR))
         check_fail(c, CAUSE_INVALID, "endPort", end, "may not be specified when `port` is non-numeric");
     else if (end->i < p->i)
@@ -310,7 +310,7 @@ HOOK(v_csinode)
 
 HOOK(v_csicapacity)
 {
-    const struct val *cap = val_get(v, "capacity"), *most = val_get(v, "maximumVolumeSize");
+    const struct val *cap = val_get(v, "capacity");
     const char *class = val_str_at(v, "storageClassName", ""), *why;
     (void)old;
 
@@ -318,8 +318,6 @@ HOOK(v_csicapacity)
         check_fail(c, CAUSE_INVALID, "storageClassName", val_get(v, "storageClassName"), "%s", why);
     if (cap && quantity_num(cap, 0) < 0)
         check_fail(c, CAUSE_INVALID, "capacity", cap, "must be greater than or equal to 0");
-    if (most && quantity_num(most, 0) < 0)
-        check_fail(c, CAUSE_INVALID, "maximumVolumeSize", most, "must be greater than or equal to 0");
 }
 
 HOOK(v_attachment)

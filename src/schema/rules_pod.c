@@ -23,8 +23,9 @@ static void volumes(struct check *c, const struct val *list)
     for (uint32_t i = 0; i < val_items_n_(list); i++) {
         const struct val *v = &list->items[i];
         uint32_t sources = 0;
+        sources = val_get(v, "emptyDir") != NULL;
         VAL_EACH_MEMBER(v, m)
-            if (!streq(m->key, "name") && sources++)
+            if (!streq(m->key, "name") && !streq(m->key, "emptyDir") && sources++)
                 check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "volumes[%u].%s", i, m->key), NULL,
                            "may not specify more than 1 volume type");
         const struct val *limit = val_at(v, "emptyDir.sizeLimit");
@@ -39,6 +40,15 @@ static bool has_named(const struct val *list, const char *name)
     VAL_EACH(list, it)
         if (streq(val_str_at(it, "name", ""), name))
             return true;
+    return false;
+}
+
+/* A volume that is wrong itself is none that can be mounted. */
+static bool has_volume(const struct val *list, const char *name)
+{
+    VAL_EACH(list, it)
+        if (streq(val_str_at(it, "name", ""), name))
+            return !name_dns_label(name) && val_len(it) == 2;
     return false;
 }
 
@@ -59,7 +69,7 @@ static void mounts(struct check *c, const char *at, const struct val *ctr, const
     for (uint32_t i = 0; i < val_items_n_(list); i++) {
         const struct val *m = &list->items[i];
         const char *name = val_str_at(m, "name", ""), *path = val_str_at(m, "mountPath", "");
-        if (*name && !has_named(vols, name) && !has_claim(claim_templates, name))
+        if (*name && !has_volume(vols, name) && !has_claim(claim_templates, name))
             check_fail(c, CAUSE_NOT_FOUND, arena_printf(c->a, "%s.volumeMounts[%u].name", at, i),
                        val_get(m, "name"), "%s", "");
         if (*path && map_put(&seen, path, (void *)(uintptr_t)m))
@@ -71,7 +81,7 @@ static void mounts(struct check *c, const char *at, const struct val *ctr, const
     }
     for (uint32_t i = 0; i < val_items_n_(devs); i++) {
         const char *name = val_str_at(&devs->items[i], "name", "");
-        if (*name && !has_named(vols, name) && !has_claim(claim_templates, name))
+        if (*name && !has_volume(vols, name) && !has_claim(claim_templates, name))
             check_fail(c, CAUSE_NOT_FOUND, arena_printf(c->a, "%s.volumeDevices[%u].name", at, i),
                        val_get(&devs->items[i], "name"), "%s", "");
     }

@@ -27,6 +27,7 @@ enum rule_op {
     RULE_ONE_FIELD,  /* whole struct: exactly one of the fields words[] */
     RULE_MOST_ONE_FIELD,
     RULE_NEED_KEY, /* Required only when the key is absent (an empty value is fine) */
+    RULE_SKIP_UPDATE, /* as RULE_SKIP, on update only */
     RULE_SKIP,     /* the validator does not look into the field (a hook does) */
 };
 
@@ -60,6 +61,10 @@ struct resource_priv {
     struct resource *next_of_group;
     const struct val *crd;      /* custom resources: the definition */
     bool no_schema;             /* custom resource without a schema */
+    bool status_meta;      /* a write of the status leaves metadata as it was */
+    bool generation_later; /* counts changes, but begins without a generation */
+    bool meta_once;        /* what is wrong with metadata is told once (else twice on update) */
+    const char *deprecated; /* the warning that every request to it gets; NULL: none */
 };
 
 struct schema {

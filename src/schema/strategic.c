@@ -222,8 +222,9 @@ static int merge_list(struct merging *m, const struct field *f, const struct typ
             if (find_scalar(out, it) < 0)
                 val_push(m->a, out, it);
     }
-    if (val_is(order, VAL_LIST))
-        *out = ordered(m->a, out, order, f->merge_key, server);
+    /* without an order of its own the patch's list is the order */
+    if (val_is(order, VAL_LIST) || patch_list)
+        *out = ordered(m->a, out, val_is(order, VAL_LIST) ? order : patch_list, f->merge_key, server);
     return 0;
 }
 

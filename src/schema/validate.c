@@ -190,6 +190,8 @@ static bool field_rule(struct check *c, const struct rule *r, const struct field
         return true;
     case RULE_SKIP:
         return false;
+    case RULE_SKIP_UPDATE:
+        return !c->old_root;
     default:
         return true;
     }
@@ -251,8 +253,9 @@ void validate_struct(struct check *c, const struct type *t, const struct val *v,
             continue;
         const struct val *fv = val_getn(v, f->name, f->name_n);
         bool go_on = true;
-        for (const struct rule *r = f->rules; r && go_on; r = r->next)
-            go_on = field_rule(c, r, f, fv, old);
+        for (const struct rule *r = f->rules; r; r = r->next)
+            if (go_on || r->op == RULE_IMMUTABLE)
+                go_on &= field_rule(c, r, f, fv, old);
         if (!go_on || val_is_null(fv) || f->type->kind < TYPE_LIST)
             continue;
         uint32_t mark = check_push(c, "%s%s", c->path_n ? "." : "", f->name);

@@ -57,7 +57,8 @@ static int check_node(struct call *c, const char *self, const struct val *v, con
 
     if (!streq(name, self))
         return fail_forbidden(c, name, "node \"%s\" is not allowed to modify node \"%s\"", self, name);
-    if (!v)
+    /* the node of this machine is the machine: it says itself that it is the control plane */
+    if (!v || streq0(self, c->api->node_name))
         return 0;
     if ((label = changed_label(val_at(v, "metadata.labels"), val_at(was, "metadata.labels"))))
         return fail_forbidden(c, name, "is not allowed to modify labels: %s", label);

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { UID_FIRST = 0x30000000 };
+enum { UID_FIRST = 0x30000000, START_AHEAD_MAX = 8 };
 
 int64_t wall_ms(void)
 {
@@ -310,12 +310,23 @@ char *version_config(struct version *v, struct arena *a)
     return json_text(a, c, NULL);
 }
 
+static void version_replace(struct function *f);
+
 void functions_set_key(struct functions *fs, const char *access_key, const char *secret_key)
 {
+    if (streq0(fs->access_key, access_key) && streq0(fs->secret_key, secret_key))
+        return;
     free(fs->access_key);
     free(fs->secret_key);
     fs->access_key = access_key ? xstrdup(access_key) : NULL;
     fs->secret_key = secret_key ? xstrdup(secret_key) : NULL;
+    LIST_EACH(&fs->all, l)
+    {
+        struct function *f = list_entry(l, struct function, link);
+
+        if (f->now && f->now->zygote != ZYGOTE_NONE) /* it runs with the old ones, or none */
+            version_replace(f);
+    }
 }
 
 /* ---- functions ---- */
@@ -408,6 +419,34 @@ static bool same_version(const struct obj *a, const struct obj *b)
     return true;
 }
 
+static bool may_start_ahead(struct functions *fs)
+{
+    int n = 0;
+
+    LIST_EACH(&fs->all, l)
+    LIST_EACH(&list_entry(l, struct function, link)->versions, k)
+    n += list_entry(k, struct version, link)->zygote != ZYGOTE_NONE;
+    return n < START_AHEAD_MAX;
+}
+
+/* What is to run from now on, by f->obj. */
+static void version_replace(struct function *f)
+{
+    struct version *v = version_new(f, val_get(obj_val(f->obj), "spec"));
+    struct version *old = f->now;
+
+    f->now = v;
+    if (old)
+        version_retire(old);
+    f->m->memory_mb = (uint32_t)v->memory_mb;
+    LOG(INFO, "function", "function=%s did=version runtime=%s memory_mb=%d code=%.12s", f->key, v->runtime, v->memory_mb,
+        v->sha256);
+    /* ready before the first call; it leaves again when none comes */
+    if (v->broken.code == ERR_OK && (f->waiting_n || may_start_ahead(f->fs)))
+        zygote_start(v);
+    pool_feed(f);
+}
+
 void functions_put(struct functions *fs, const struct obj *o)
 {
     char key[512];
@@ -429,16 +468,7 @@ void functions_put(struct functions *fs, const struct obj *o)
     f->async_age_s = (int)val_int_at(spec, "maximumEventAgeSeconds", 21600);
     if (same)
         return;
-    if (f->now)
-        version_retire(f->now);
-    f->now = version_new(f, spec);
-    f->m->memory_mb = (uint32_t)f->now->memory_mb;
-    LOG(INFO, "function", "function=%s did=version runtime=%s memory_mb=%d code=%.12s", f->key, f->now->runtime,
-        f->now->memory_mb, f->now->sha256);
-    /* ready before the first call; it leaves again when none comes */
-    if (f->now->broken.code == ERR_OK)
-        zygote_start(f->now);
-    pool_feed(f);
+    version_replace(f);
 }
 
 void functions_remove(struct functions *fs, const char *ns, const char *name)

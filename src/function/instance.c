@@ -238,6 +238,8 @@ static void fail_by_status(struct instance *i, int status, bool oom)
     fail_call(i, type, text, 0);
 }
 
+static bool read_sock(struct instance *i);
+
 static bool settle_cgroup(struct instance *i, uint64_t cpu_us)
 {
     struct functions *fs = i->v->f->fs;
@@ -268,6 +270,8 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
 
     if (i->exited)
         return;
+    while (i->call && i->state == INSTANCE_BUSY && read_sock(i))
+        ; /* it may have answered and left: the zygote's word was only faster */
     i->exited = true;
     leave_lists(i);
     list_remove(&i->limit_link);
@@ -360,39 +364,41 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
     return (ssize_t)at;
 }
 
-static void read_sock(struct instance *i)
+/* False: nothing (more) to read. */
+static bool read_sock(struct instance *i)
 {
     char piece[READ_BYTES + 1];
     ssize_t n = read(i->sock, piece, READ_BYTES), taken;
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+        return false;
     if (n <= 0) {
         /* closed: it left, or closed all it had. Either way it is of no use any more. */
         uv_poll_stop(&i->sock_poll);
         instance_kill(i);
-        return;
+        return false;
     }
     if (!i->in.n) { /* the usual case: one read, whole frames, no copy */
         piece[n] = 0;
         taken = take_frames(i, piece, (size_t)n);
         if (taken >= 0 && taken < n)
             buf_add(&i->in, piece + taken, (size_t)(n - taken));
-        return;
+        return taken >= 0;
     }
     buf_add(&i->in, piece, (size_t)n);
     if (i->in.over) {
         misbehaved(i, "its answer is too long");
-        return;
+        return false;
     }
     taken = take_frames(i, i->in.p, i->in.n);
     if (taken <= 0)
-        return;
+        return taken == 0;
     buf_eat(&i->in, (size_t)taken);
     if (!i->in.n) {
         buf_done(&i->in);
         buf_init(&i->in, INSTANCE_FRAME_MAX + sizeof(struct instance_frame));
     }
+    return true;
 }
 
 static void on_sock(uv_poll_t *h, int status, int events);

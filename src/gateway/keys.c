@@ -77,7 +77,7 @@ static void on_synced(void *arg)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct keys *k = arg;
-    struct val *v = val_map(a), *data = val_need_map(a, v, "stringData");
+    struct val *v = val_map(a), *data;
     char id[21] = "AKIA", secret[41];
 
     if (mirror_get(k->mirror, "kube-system", FUNCTIONS_KEY))
@@ -88,6 +88,7 @@ static void on_synced(void *arg)
     val_put_str(a, v, "kind", "Secret");
     val_put_str(a, v, "type", "tandem.dev/access-key");
     val_put_str(a, val_need_map(a, v, "metadata"), "name", FUNCTIONS_KEY);
+    data = val_need_map(a, v, "stringData"); /* last: a put to v moves it */
     val_put_str(a, data, "accessKeyId", id);
     val_put_str(a, data, "secretAccessKey", secret);
     k->making = client_call(k->client, &(struct client_call){.verb = CLIENT_CREATE, .resource = "v1/secrets",

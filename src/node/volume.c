@@ -307,12 +307,13 @@ static void ask_token(struct token *t)
 {
     struct pod *p = t->v->pod;
     _auto_(arena_freep) struct arena *a = arena_new();
-    struct val *body = val_map(a), *spec = val_need_map(a, body, "spec"), *ref;
+    struct val *body = val_map(a), *spec, *ref;
 
     if (t->op)
         return;
     val_put_str(a, body, "apiVersion", "authentication.k8s.io/v1");
     val_put_str(a, body, "kind", "TokenRequest");
+    spec = val_need_map(a, body, "spec"); /* last: a put to body moves its members */
     val_put_int(a, spec, "expirationSeconds", t->seconds);
     if (!str_empty(t->audience))
         val_push_str(a, val_need_list(a, spec, "audiences"), t->audience);

@@ -28,9 +28,10 @@ uint64_t caps_default(void)
 uint64_t caps_all(void)
 {
     uint64_t all = 0;
+    int in;
 
-    for (int c = 0; c < 64 && prctl(PR_CAPBSET_READ, c, 0, 0, 0) >= 0; c++)
-        all |= 1ull << c;
+    for (int c = 0; c < 64 && (in = prctl(PR_CAPBSET_READ, c, 0, 0, 0)) >= 0; c++)
+        all |= (uint64_t)(in > 0) << c;
     return all;
 }
 

@@ -201,6 +201,8 @@ void api_do(struct api *api, const struct api_request *req, api_done_fn *done, v
     c.resp.remaining = -1;
     serve(&c);
     answer_protobuf(&c);
+    if (c.r && c.r->deprecated)
+        texts_add(&c.warnings, "%s", c.r->deprecated);
     if (c.warnings.n) {
         drop_twins(&c.warnings);
         texts_add(&c.warnings, "%s", "");

@@ -202,6 +202,9 @@ static struct resource *version_resource(struct schema *s, const struct val *crd
                                                           : no_words;
     r->namespaced = streq(val_str_at(spec, "scope", ""), "Namespaced");
     r->verbs = 0xff;
+    if (flag(ver, "deprecated"))
+        r->deprecated = val_str_at(ver, "deprecationWarning",
+                                   arena_printf(a, "%s %s is deprecated", r->api_version, r->kind));
     r->table = arena_printf(a, "%s/%s", r->group, r->plural);
     const struct val *js = val_at(ver, "schema.openAPIV3Schema");
     r->priv->no_schema = !js;

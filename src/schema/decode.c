@@ -9,7 +9,6 @@
 
 #include "codec/val_build.h"
 
-#include <math.h>
 #include <stdio.h>
 
 char *duration_canonical(struct arena *a, const char *s);
@@ -117,9 +116,7 @@ static void set_str(struct decoder *d, struct val *out, const char *s)
 static bool decode_int(struct decoder *d, const struct type *t, struct val *out,
                        const struct val *in)
 {
-    if (in->type == VAL_DOUBLE && in->d == floor(in->d) && fabs(in->d) < 9e15)
-        *out = (struct val){.type = VAL_INT, .i = (int64_t)in->d};
-    else if (in->type == VAL_INT)
+    if (in->type == VAL_INT) /* 3.0 is no integer, as for Go */
         *out = (struct val){.type = VAL_INT, .i = in->i};
     else
         return wrong_type(d, t, in);

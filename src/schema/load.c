@@ -483,8 +483,12 @@ static int resource_attr(struct loader *l, struct resource *r, struct span w)
         r->priv->store_version = intern(s, v);
     else if (span_is(w, "generation"))
         r->generation = true;
+    else if (span_key(w, "deprecated", &v) && v.n > 2)
+        r->deprecated = intern(s, (struct span){v.p + 1, v.n - 2});
     else if (span_is(w, "status-meta"))
         r->priv->status_meta = true;
+    else if (span_is(w, "generation-fixed"))
+        r->priv->generation_fixed = true;
     else if (span_is(w, "generation-later"))
         r->priv->generation_later = true;
     else if (span_is(w, "meta-once"))

@@ -313,6 +313,51 @@ static const char *domain_path(const char *s)
     return why ? why : slash[1] ? NULL : "must be a domain-prefixed path (such as \"acme.io/foo\")";
 }
 
+uint32_t name_whys(const char *(*fn)(const char *), const char *s, const char *out[4])
+{
+    size_t n = strlen(s);
+    uint32_t k = 0;
+    const char *why = fn(s), *cut = NULL;
+    char part[300];
+
+    if (!why)
+        return 0;
+    out[k++] = why;
+    if (fn == name_qualified && !*s)
+        out[k++] = QUALIFIED_WHY;
+    /* too long and of the wrong letters as well */
+    size_t most = fn == name_dns_label || fn == name_dns1035_label ? 63 : fn == name_dns_subdomain ? 253 : 0;
+    if (most && n > most) {
+        memcpy(part, s, most);
+        part[most] = 0;
+        while (most && (part[most - 1] == '-' || part[most - 1] == '.'))
+            part[--most] = 'a', most = 0;
+        cut = fn(part);
+        if (cut)
+            out[k++] = cut;
+    }
+    if (fn == port_name) {
+        bool letter = false, chars = false, twice = false;
+        for (size_t i = 0; i < n; i++) {
+            chars |= !lower_alnum(s[i]) && s[i] != '-';
+            letter |= s[i] >= 'a' && s[i] <= 'z';
+            twice |= s[i] == '-' && s[i + 1] == '-';
+        }
+        k = 0;
+        if (n > 15)
+            out[k++] = "must be no more than 15 characters";
+        if (chars)
+            out[k++] = "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)";
+        if (!letter)
+            out[k++] = "must contain at least one letter (a-z)";
+        if (twice && k < 4)
+            out[k++] = "must not contain consecutive hyphens";
+        if (n && (s[0] == '-' || s[n - 1] == '-') && k < 4)
+            out[k++] = "must not begin or end with a hyphen";
+    }
+    return k;
+}
+
 static const struct named_check checks[] = {
     {"dns-label", name_dns_label},
     {"dns-subdomain", name_dns_subdomain},

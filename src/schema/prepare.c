@@ -83,14 +83,19 @@ static void job_selector(struct arena *a, struct val *v)
     }
     struct val *sel = val_need_map(a, spec, "selector");
     val_put_str(a, val_need_map(a, sel, "matchLabels"), by_uid[0], uid);
-    if (shared)
+    if (shared && !name_label_value(name))
         val_set_at(a, v, "metadata.labels", val_copy(a, val_at(spec, "template.metadata.labels")));
 }
 
 static void create_special(const struct resource *r, struct arena *a, struct val *v)
 {
     if (is(r, "", "pods"))
+        val_set_at(a, v, "status.phase", val_lit(a, "Pending"));
+    if (is(r, "", "pods"))
         val_set_at(a, v, "status.qosClass", val_lit(a, qos_class(val_get(v, "spec"))));
+    if (is(r, "discovery.k8s.io", "endpointslices"))
+        VAL_EACH(val_get(v, "endpoints"), e)
+            val_del(e, "deprecatedTopology");
     if (is(r, "batch", "jobs"))
         job_selector(a, v);
     if (is(r, "", "persistentvolumes") && val_at(v, "metadata.creationTimestamp"))
@@ -265,7 +270,13 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
         val_set_at(a, v, "status.qosClass", val_lit(a, val_str_at(old, "status.qosClass", "")));
     if (!*sub && is(r, "apps", "daemonsets"))
         template_generation(a, v, old);
-    if (streq(sub, "status") || !(r->generation || r->custom || r->priv->generation_later))
+    if (streq(sub, "status") && is(r, "", "pods") && !*val_str_at(v, "status.qosClass", "") &&
+        *val_str_at(old, "status.qosClass", ""))
+        val_set_at(a, v, "status.qosClass", val_at(old, "status.qosClass"));
+    if (streq(sub, "status") && is(r, "", "persistentvolumes") && val_at(old, "status.lastPhaseTransitionTime") &&
+        !val_at(v, "status.lastPhaseTransitionTime"))
+        val_set_at(a, v, "status.lastPhaseTransitionTime", val_at(old, "status.lastPhaseTransitionTime"));
+    if (streq(sub, "status") || r->priv->generation_fixed || !(r->generation || r->custom || r->priv->generation_later))
         return;
     const struct val *notes = val_get(meta, "annotations"), *had = val_get(om, "annotations");
     bool notes_count = is(r, "apps", "deployments") &&

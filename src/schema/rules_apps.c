@@ -35,7 +35,7 @@ static void selector_fits(struct check *c, const struct val *spec)
     const struct val *sel = val_get(spec, "selector");
     struct err err = {0};
 
-    if (!sel) {
+    if (val_is_null(sel)) {
         check_fail(c, CAUSE_INVALID, "spec.template.metadata.labels",
                    val_at(spec, "template.metadata.labels"), "`selector` does not match template `labels`");
         return;
@@ -72,7 +72,7 @@ static void immutable(struct check *c, const struct val *v, const struct val *ol
         check_fail(c, CAUSE_INVALID, path, x, "field is immutable");
 }
 
-/* "25%" or a number; -1: neither. Over a hundred counts as it is. */
+/* "25%" or a number; 0 when it is neither. Over a hundred counts as it is. */
 static double portion(struct check *c, const char *rel, const struct val *v, bool whole)
 {
     if (!v)
@@ -86,7 +86,7 @@ static double portion(struct check *c, const char *rel, const struct val *v, boo
     if (!n || v->s[n] != '%' || v->s[n + 1]) {
         check_fail(c, CAUSE_INVALID, rel, v, "a valid percent string must be a numeric string followed "
                                              "by an ending '%%'");
-        return -1;
+        return 0;
     }
     int pct = atoi(v->s);
     if (pct > 100 && whole)
@@ -162,11 +162,11 @@ HOOK(v_daemonset)
 
     if (*c->sub)
         return;
-    struct selector *s = sel ? selector_of(c->a, sel, &err) : NULL;
+    struct selector *s = val_is_null(sel) ? NULL : selector_of(c->a, sel, &err);
     if (!s || !selector_match(s, val_at(spec, "template.metadata.labels")))
         check_fail(c, CAUSE_INVALID, "spec.template.metadata.labels",
                    val_at(spec, "template.metadata.labels"), "`selector` does not match template `labels`");
-    if (sel && !val_len(val_get(sel, "matchLabels")) && !val_len(val_get(sel, "matchExpressions")))
+    if (!val_is_null(sel) && !val_len(val_get(sel, "matchLabels")) && !val_len(val_get(sel, "matchExpressions")))
         check_fail(c, CAUSE_INVALID, "spec.selector", sel, "empty selector is invalid for daemonset");
     always(c, spec);
     immutable(c, v, old, "spec.selector");
@@ -278,7 +278,8 @@ HOOK(v_statefulset_status)
     const struct val *n = val_get(v, "collisionCount");
     if (n && n->i < 0)
         check_fail(c, CAUSE_INVALID, "collisionCount", n, "must be greater than or equal to 0");
-    (void)old;
+    if (val_get(old, "collisionCount") && val_int_at(v, "collisionCount", -1) < val_int_at(old, "collisionCount", 0))
+        check_fail(c, CAUSE_INVALID, "collisionCount", n, "cannot be decremented");
 }
 
 /* ---- batch ---- */
@@ -602,7 +603,7 @@ static void metric(struct check *c, const struct val *m, uint32_t i)
     }
     if (!*type)
         check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.type", base), NULL, "must specify a metric source type");
-    else if (!member)
+    for (int twice = 0; twice < 2 && !member; twice++) /* as upstream says it */
         check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "%s.type", base), val_get(m, "type"), "supported values: as documented");
     for (uint32_t k = 0; k < ARRAY_LEN(known); k++) {
         const struct val *s = val_get(m, known[k].member);

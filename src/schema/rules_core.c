@@ -425,7 +425,7 @@ static void service_ports(struct check *c, const struct val *spec, const char *t
 
     for (uint32_t i = 0; i < val_items_n_(ports); i++) {
         const struct val *p = &ports->items[i], *target = val_get(p, "targetPort");
-        const char *at = arena_printf(c->a, "spec.ports[%u]", i), *why;
+        const char *at = arena_printf(c->a, "spec.ports[%u]", i);
         const char *name = val_str_at(p, "name", "");
         int64_t node = val_int_at(p, "nodePort", 0);
         if (!*name && ports->n > 1)
@@ -435,8 +435,11 @@ static void service_ports(struct check *c, const struct val *spec, const char *t
         if (val_is(target, VAL_INT) && (target->i < 1 || target->i > 65535))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.targetPort", at), target,
                        "must be between 1 and 65535, inclusive");
-        else if (val_is(target, VAL_STR) && (why = why_of("port-name", target->s)))
-            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.targetPort", at), target, "%s", why);
+        const char *whys[4];
+        uint32_t bad = val_is(target, VAL_STR)
+                           ? name_whys(named_check_find("port-name", 9)->fn, target->s, whys) : 0;
+        for (uint32_t k = 0; k < bad; k++)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.targetPort", at), target, "%s", whys[k]);
         const char *pair = arena_printf(c->a, "%lld/%s", (long long)val_int_at(p, "port", 0),
                                         val_str_at(p, "protocol", ""));
         if (map_put(&pairs, pair, (void *)(uintptr_t)p))

@@ -40,9 +40,10 @@ void validate_labels(struct check *c, const char *rel, const struct val *labels)
 {
     VAL_EACH_MEMBER(labels, m) {
         struct val key = {.type = VAL_STR, .n = m->n, .s = m->key};
-        const char *why = name_qualified(m->key);
-        if (why)
-            check_fail(c, CAUSE_INVALID, rel, &key, "%s", why);
+        const char *whys[4], *why;
+        uint32_t bad = name_whys(name_qualified, m->key, whys);
+        for (uint32_t i = 0; i < bad; i++)
+            check_fail(c, CAUSE_INVALID, rel, &key, "%s", whys[i]);
         if (m->v.type == VAL_STR && (why = name_label_value(m->v.s)))
             check_fail(c, CAUSE_INVALID, rel, &m->v, "%s", why);
     }

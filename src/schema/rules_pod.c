@@ -294,12 +294,13 @@ HOOK(v_template)
 static void port(struct check *c, const char *rel, const struct val *p)
 {
     const struct named_check *named = named_check_find("port-name", 9);
-    const char *why;
+    const char *why[4];
+    uint32_t n = val_is(p, VAL_STR) ? name_whys(named->fn, p->s, why) : 0;
 
     if (val_is(p, VAL_INT) && (p->i < 1 || p->i > 65535))
         check_fail(c, CAUSE_INVALID, rel, p, "must be between 1 and 65535, inclusive");
-    else if (val_is(p, VAL_STR) && (why = named->fn(p->s)))
-        check_fail(c, CAUSE_INVALID, rel, p, "%s", why);
+    for (uint32_t i = 0; i < n; i++)
+        check_fail(c, CAUSE_INVALID, rel, p, "%s", why[i]);
 }
 
 HOOK(v_handler)

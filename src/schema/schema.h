@@ -58,6 +58,7 @@ struct resource {
     uint32_t verbs;
     const struct subresource *subs;
     uint32_t subs_n;
+    const char *deprecated; /* the Warning that every request to it is answered with; NULL: none */
     const char *table; /* the store's table, the same for all versions of one kind: "pods", "apps/deployments" */
     const struct type *type;
     struct schema *schema;

@@ -62,9 +62,9 @@ struct resource_priv {
     const struct val *crd;      /* custom resources: the definition */
     bool no_schema;             /* custom resource without a schema */
     bool status_meta;      /* a write of the status leaves metadata as it was */
+    bool generation_fixed; /* set by create, never counted up */
     bool generation_later; /* counts changes, but begins without a generation */
     bool meta_once;        /* what is wrong with metadata is told once (else twice on update) */
-    const char *deprecated; /* the warning that every request to it gets; NULL: none */
 };
 
 struct schema {
@@ -91,6 +91,8 @@ struct named_check {
     const char *name;
     const char *(*fn)(const char *s); /* why not, or NULL */
 };
+/* Everything that is wrong: upstream names each thing in a cause of its own. */
+uint32_t name_whys(const char *(*fn)(const char *), const char *s, const char *out[4]);
 const struct named_check *named_check_find(const char *name, size_t n);
 
 /* default.c */

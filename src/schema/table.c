@@ -234,8 +234,17 @@ static const struct val *cell(struct arena *a, const struct column *c, const str
 struct val *partial_of(struct arena *a, const struct val *obj, const char *version)
 {
     struct val *p = val_map(a);
+    static const char template_generation[] = "deprecated.daemonset.template.generation";
     const struct val *meta = val_get(obj, "metadata");
 
+    const struct val *notes = val_get(meta, "annotations");
+    if (val_get(notes, template_generation)) { /* of the whole object only */
+        struct val *less = val_copy(a, meta), *left = val_get(less, "annotations");
+        val_del(left, template_generation);
+        if (!left->n)
+            val_del(less, "annotations");
+        meta = less;
+    }
     val_put_str(a, p, "kind", "PartialObjectMetadata");
     val_put(a, p, "apiVersion", val_printf(a, "meta.k8s.io/%s", version));
     val_put(a, p, "metadata", meta ? meta : val_map(a));

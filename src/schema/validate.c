@@ -87,9 +87,10 @@ static void check_text(struct check *c, const struct rule *r, const char *rel, c
 
     if (!val_is(v, VAL_STR))
         return;
-    const char *why = named->fn(v->s);
-    if (why)
-        check_fail(c, CAUSE_INVALID, rel, v, "%s", why);
+    const char *why[4];
+    uint32_t n = name_whys(named->fn, v->s, why);
+    for (uint32_t i = 0; i < n; i++)
+        check_fail(c, CAUSE_INVALID, rel, v, "%s", why[i]);
 }
 
 static void check_unique(struct check *c, const struct rule *r, const char *name,
@@ -281,17 +282,4 @@ void schema_validate(const struct resource *r, const char *sub, const struct val
         crd_validate(r, sub, v, old, causes);
     else
         validate_struct(&c, r->type, v, old);
-}
-
-void schema_warn(const struct resource *r, const struct val *v, const struct val *old,
-                 struct texts *warnings)
-{
-    (void)old;
-    if (streq(r->group, "") && streq(r->kind, "Endpoints"))
-        texts_add(warnings, "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 "
-                            "EndpointSlice");
-    if (streq(r->kind, "Pod") && !*r->group)
-        VAL_EACH(val_at(v, "spec.volumes"), vol)
-            if (val_get(vol, "gitRepo"))
-                texts_add(warnings, "spec.volumes: gitRepo is deprecated");
 }

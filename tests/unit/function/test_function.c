@@ -595,6 +595,78 @@ static void hostile_zips_are_refused(void **state)
     }
 }
 
+static void count_done(void *arg, const struct function_result *r)
+{
+    ++*(int *)arg;
+}
+
+/* Kills one of the processes that the registry tells of. */
+static void kill_some(struct tt_rng *rng)
+{
+    static const char *const kinds[] = {"\"pid\":", "\"zygotePid\":"};
+    struct buf b = {0};
+    int pids[64], n = 0;
+
+    functions_instances_json(H.fs, &b);
+    for (char *p = b.p; n < 64 && (p = strstr(p, kinds[tt_below(rng, 4) == 0]));) {
+        p = strchr(p, ':') + 1;
+        if (atoi(p) > 1)
+            pids[n++] = atoi(p);
+    }
+    buf_done(&b);
+    if (n)
+        kill(pids[tt_below(rng, (uint32_t)n)], SIGKILL);
+}
+
+/* Goal: whatever happens to its processes and objects, each call ends exactly once and nothing
+ * stays behind. Method: random calls, updates, removals and kill -9; all ends are counted. */
+static void every_call_ends_once(void **state)
+{
+    static const char *const codes[] = {
+        "def lambda_handler(e, c):\n    return 1\n",
+        "import time\ndef lambda_handler(e, c):\n    time.sleep(0.05)\n",
+        "import os\ndef lambda_handler(e, c):\n    os._exit(1)\n",
+        "import time\ndef lambda_handler(e, c):\n    time.sleep(9)\n",
+        "1/0\n",
+        "import os, sys\ndef lambda_handler(e, c):\n    print('x' * 5000)\n    os.close(3)\n",
+    };
+    struct tt_rng r = {.state = 7, .seed = 7}, *rng = &r;
+    int done = 0, sent = 0, forgotten = 0;
+    char name[8];
+
+    for (int step = 0; step < 400; step++) {
+        uint32_t dice = tt_below(rng, 20);
+
+        snprintf(name, sizeof name, "c%u", tt_below(rng, 5));
+        if (dice == 0 || step < 5) {
+            host_function(&H, name, codes[tt_below(rng, ARRAY_LEN(codes))], "\"timeoutSeconds\":0.2");
+        } else if (dice == 1) {
+            functions_remove(H.fs, "default", name);
+        } else if (dice == 2) {
+            kill_some(rng);
+        } else if (dice == 3) {
+            host_sleep(&H, (int)tt_below(rng, 60));
+        } else {
+            struct function_call c = {.name = name, .payload = "{}", .n = 2};
+            uint64_t ticket = function_invoke(H.fs, &c, count_done, &done);
+
+            sent++;
+            if (ticket && tt_below(rng, 10) == 0) {
+                function_forget(H.fs, ticket);
+                forgotten++;
+            }
+        }
+    }
+    for (int i = 0; i < 150 && done < sent - forgotten; i++)
+        host_sleep(&H, 100);
+    assert_int_equal(done, sent - forgotten);
+    assert_true(forgotten > 0);
+    for (int i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "c%d", i);
+        functions_remove(H.fs, "default", name);
+    }
+}
+
 static void runtimes_that_are_not_here(void **state)
 {
     struct answer a;
@@ -661,6 +733,7 @@ int main(void)
         cmocka_unit_test(events_are_tried_again),
         cmocka_unit_test(events_survive_kill),
         cmocka_unit_test(network_is_its_own),
+        cmocka_unit_test(every_call_ends_once),
         cmocka_unit_test(runtimes_that_are_not_here),
     };
 

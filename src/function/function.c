@@ -630,6 +630,7 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->node_ip = dup0(o->node_ip, "127.0.0.1");
     fs->aws_port = o->aws_port;
     fs->cpu_strict = o->cpu_strict;
+    fs->lazy_init = o->lazy_init;
     fs->concurrency_max = o->concurrency_max ? o->concurrency_max : 1000;
     fs->waiting_max = o->waiting_max ? o->waiting_max : 10000;
     fs->keep_ms = o->keep_ms ? o->keep_ms : 10000;

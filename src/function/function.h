@@ -50,6 +50,7 @@ struct functions_options {
     int keep_ms;             /* an idle instance goes after this; 0: 10,000 */
     int zygote_keep_ms;      /* a zygote without instances goes after this; 0: 60,000 */
     int stems;               /* sandboxes forked ahead per active function; -1: none, 0: 1 */
+    bool lazy_init;          /* those do not load the module before a call comes */
     int retry_ms[2];         /* waits before the 2nd and 3rd try of an event; 0: 60,000, 120,000 */
     bool cpu_strict;         /* never more CPU than memoryMB / 1,769, even when the machine is idle */
     const char *pod_cidr;    /* NULL: instances have no network, not even a loopback */

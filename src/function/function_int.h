@@ -93,6 +93,7 @@ struct version {
     uv_poll_t ctl; /* data: the version; closed in ZYGOTE_NONE and ZYGOTE_GONE */
     int ctl_fd;
     bool ctl_closing, compile_wanted, compiling, removed;
+    bool lazy; /* loading the module ahead did not work out: do it with the call */
     int64_t zygote_since_us, zygote_started_us, used_us;
     struct list instances;
     struct list idle;  /* LIFO: the front was used last */
@@ -132,6 +133,7 @@ struct instance {
     pid_t pid;
     bool forked, exited, killed, warm, compiler;
     bool inited; /* its module is loaded */
+    bool init_ahead; /* it loads the module without a call */
     struct list limit_link; /* functions.to_limit: its cpu limit is still to be set */
     int sock, log; /* -1: closed */
     int theirs[ZYGOTE_FDS_MAX], theirs_n, groups_n; /* descriptors for the zygote, until it is asked */
@@ -142,7 +144,7 @@ struct instance {
     struct buf in, out, line;
     size_t out_at;
     uint64_t frames, memory_kb;
-    int64_t idle_since_us, asked_us;
+    int64_t idle_since_us, asked_us, cpu_seen_us, sampled_us;
     bool deadline_hit;
     char stream[36];
     char cgroup[96];
@@ -190,7 +192,7 @@ struct functions {
     pid_t corpses[64]; /* bases that were told to leave and are not reaped yet */
     uint32_t corpses_n;
     struct queue *queue;
-    bool stopping, cpu_strict;
+    bool stopping, cpu_strict, lazy_init;
     int handles;
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -233,12 +235,15 @@ struct instance *instance_fork(struct version *v, bool compiler, struct err *err
 /* Sends the call. -1: the instance is dead, the call still the caller's. */
 int instance_send(struct instance *i, struct call *c, const void *payload, size_t n);
 void instance_kill(struct instance *i);
+void instance_sample(struct instance *i);
 void instance_exited(struct instance *i, int status, uint64_t cpu_us);
 struct instance *instance_by_slot(struct functions *fs, uint32_t slot);
 
 /* pool.c */
 void pool_feed(struct function *f); /* something became free: serve who waits */
 void pool_fail_waiting(struct function *f, const struct err *err);
+/* The call was sent, but nothing of it was run: back to the front of the waiting room. */
+void pool_again(struct call *c);
 void pool_finish(struct instance *i, struct call *c, struct function_result *r);
 void pool_tick(struct functions *fs);
 void pool_refill_soon(struct functions *fs);

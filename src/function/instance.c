@@ -184,6 +184,7 @@ static void on_deadline(uv_timer_t *t)
     if (!c)
         return;
     i->deadline_hit = true;
+    i->v->lazy |= !i->inited;
     snprintf(text, sizeof text, "%s %s %s timed out after %.2f seconds", wall_text(wall_ms(), when), c->id,
              i->inited ? "Task" : "Init", (i->inited ? i->v->timeout_ms : INIT_MS) / 1000.0);
     drain_log(i);
@@ -202,6 +203,12 @@ static void fail_by_status(struct instance *i, int status, bool oom)
     struct call *c = i->call;
     const char *type = "Runtime.ExitError";
 
+    if (i->init_ahead && !i->inited && !fs->stopping && c->payload) {
+        i->call = NULL;
+        uv_timer_stop(&i->timer);
+        pool_again(c);
+        return;
+    }
     if (fs->stopping || (WIFEXITED(status) && WEXITSTATUS(status) == 125)) {
         struct function_result r = {0};
 
@@ -240,6 +247,21 @@ static void fail_by_status(struct instance *i, int status, bool oom)
 
 static bool read_sock(struct instance *i);
 
+/* What it used since it was looked at last, for the meter: an instance may live for days. */
+void instance_sample(struct instance *i)
+{
+    struct functions *fs = i->v->f->fs;
+    struct meter *m = i->v->f->m;
+    struct cgroup_usage u = {0};
+    struct err err;
+
+    if (!i->has_cgroup || cgroup_usage(&fs->cgroups, i->cgroup, &u, &err) < 0)
+        return;
+    m->cpu_us += (uint64_t)MAX(u.cpu_us - i->cpu_seen_us, (int64_t)0);
+    m->memory_peak_kb = MAX(m->memory_peak_kb, (uint64_t)u.memory_peak_bytes / 1024);
+    i->cpu_seen_us = u.cpu_us;
+}
+
 static bool settle_cgroup(struct instance *i, uint64_t cpu_us)
 {
     struct functions *fs = i->v->f->fs;
@@ -252,7 +274,7 @@ static bool settle_cgroup(struct instance *i, uint64_t cpu_us)
         return false;
     }
     if (cgroup_usage(&fs->cgroups, i->cgroup, &u, &err) == 0) {
-        m->cpu_us += (uint64_t)u.cpu_us;
+        m->cpu_us += (uint64_t)MAX(u.cpu_us - i->cpu_seen_us, (int64_t)0);
         m->memory_peak_kb = MAX(m->memory_peak_kb, (uint64_t)u.memory_peak_bytes / 1024);
     } else {
         m->cpu_us += cpu_us;
@@ -273,6 +295,7 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
     while (i->call && i->state == INSTANCE_BUSY && read_sock(i))
         ; /* it may have answered and left: the zygote's word was only faster */
     i->exited = true;
+    i->v->lazy |= i->init_ahead && !i->inited && !i->killed;
     leave_lists(i);
     list_remove(&i->limit_link);
     i->state = INSTANCE_DYING;
@@ -330,7 +353,8 @@ static void on_inited(struct instance *i)
     struct functions *fs = i->v->f->fs;
 
     i->inited = true;
-    uv_timer_start(&i->timer, on_deadline, (uint64_t)i->v->timeout_ms, 0);
+    if (i->call)
+        uv_timer_start(&i->timer, on_deadline, (uint64_t)i->v->timeout_ms, 0);
     if (i->has_cgroup) {
         list_push(&fs->to_limit, &i->limit_link);
         pool_refill_soon(fs);
@@ -345,6 +369,11 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
 
     while (n - at >= sizeof f) {
         memcpy(&f, p + at, sizeof f);
+        if (f.type == FRAME_INITED && i->init_ahead && !i->inited && !f.id && !f.n) {
+            at += sizeof f;
+            on_inited(i);
+            continue;
+        }
         if (!i->call || f.id != i->frames || f.n > INSTANCE_FRAME_MAX) {
             misbehaved(i, "it does not keep the protocol");
             return -1;
@@ -629,7 +658,7 @@ failed:
 int instance_launch(struct instance *i, struct err *err)
 {
     struct zygote_ask ask = {.what = i->compiler ? ASK_COMPILE : ASK_FORK, .slot = i->slot, .cpu = -1,
-                             .cgroup_n = (uint16_t)i->groups_n, .net = i->net_owner != NULL};
+                             .cgroup_n = (uint16_t)i->groups_n, .net = i->net_owner != NULL, .init = i->init_ahead};
     int ret;
 
     stream_name(ask.stream, sizeof ask.stream, i->v, i->stream);
@@ -648,5 +677,7 @@ struct instance *instance_fork(struct version *v, bool compiler, struct err *err
 {
     struct instance *i = instance_make(v, compiler, err);
 
+    if (i && !compiler)
+        i->init_ahead = !v->f->fs->lazy_init && !v->lazy;
     return i && instance_launch(i, err) == 0 ? i : NULL;
 }

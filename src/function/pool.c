@@ -118,7 +118,7 @@ static void log_report(struct instance *i, struct call *c, int64_t handler_us, i
 
 /* ---- dispatch ---- */
 
-/* The instance that was used last, else one that is sandboxed and has loaded nothing yet. */
+/* The instance that was used last, else one that was forked ahead. */
 static struct instance *take_free(struct version *v)
 {
     struct list *l = list_first(&v->idle);
@@ -131,6 +131,13 @@ static struct instance *take_free(struct version *v)
 static int give(struct instance *i, struct call *c, const void *payload, size_t n)
 {
     i->v->used_us = now_us();
+    if (i->init_ahead && !i->inited && !c->payload) { /* it may yet turn out to be of no use */
+        c->payload = xmalloc(n + 1);
+        if (n)
+            memcpy(c->payload, payload, n);
+        c->n = n;
+        payload = c->payload;
+    }
     if (instance_send(i, c, payload, n) < 0)
         return -1;
     if (list_linked(&c->link)) {
@@ -142,6 +149,21 @@ static int give(struct instance *i, struct call *c, const void *payload, size_t 
     if (!i->warm)
         pool_refill_soon(c->f->fs);
     return 0;
+}
+
+void pool_again(struct call *c)
+{
+    struct err err;
+
+    if (c->f->removed || !c->f->now) {
+        err_set(&err, NOT_FOUND, "Function not found: %s", c->f->name);
+        call_refuse(c, &err);
+        return;
+    }
+    list_push_front(&c->f->waiting, &c->link);
+    c->f->waiting_n++;
+    c->f->fs->waiting++;
+    pool_feed(c->f);
 }
 
 /* It had left the waiting room for an instance that never came to be. */
@@ -332,10 +354,12 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
         call_refuse(c, &r.err);
         return 0;
     }
-    c->payload = xmalloc(q->n + 1);
-    if (q->n)
-        memcpy(c->payload, q->payload, q->n);
-    c->n = q->n;
+    if (!c->payload) {
+        c->payload = xmalloc(q->n + 1);
+        if (q->n)
+            memcpy(c->payload, q->payload, q->n);
+        c->n = q->n;
+    }
     list_push(&f->waiting, &c->link);
     f->waiting_n++;
     fs->waiting++;
@@ -387,6 +411,8 @@ static void tick_version(struct version *v, int64_t now)
             instance_kill(i);
         else if (i->state == INSTANCE_DYING && !i->exited && !i->killed)
             instance_kill(i);
+        else if (i->state == INSTANCE_STEM && i->init_ahead && !i->inited && now - i->asked_us > INIT_MS * 1000LL)
+            v->lazy = true, instance_kill(i);
         else if (i->compiler && now - i->asked_us > COMPILE_MS * 1000LL)
             instance_kill(i);
     }
@@ -394,6 +420,24 @@ static void tick_version(struct version *v, int64_t now)
     if (v->zygote == ZYGOTE_READY && v->instances_n == v->stems_n &&
         now - MAX(v->used_us, v->zygote_started_us) > fs->zygote_keep_ms * 1000LL)
         zygote_stop(v);
+}
+
+/* Those that live longer than the meter's rhythm, a few at a time: each costs some file reads. */
+static void sample_some(struct functions *fs, int64_t now)
+{
+    int left = 50;
+
+    LIST_EACH(&fs->all, l)
+    LIST_EACH(&list_entry(l, struct function, link)->versions, k)
+    LIST_EACH(&list_entry(k, struct version, link)->instances, j)
+    {
+        struct instance *i = list_entry(j, struct instance, link);
+
+        if (!i->exited && now - i->sampled_us > 15000000 && now - i->asked_us > 15000000 && left-- > 0) {
+            i->sampled_us = now;
+            instance_sample(i);
+        }
+    }
 }
 
 void pool_tick(struct functions *fs)
@@ -412,8 +456,10 @@ void pool_tick(struct functions *fs)
         f->busy--;
         function_let_go(f);
     }
-    if (fs->meters_dirty && now - fs->meter_written_us > 3000000)
+    if (fs->meters_dirty && now - fs->meter_written_us > 3000000) {
+        sample_some(fs, now);
         meters_write(fs, false);
+    }
 }
 
 static void on_refill(uv_timer_t *t)

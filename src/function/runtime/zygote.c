@@ -35,7 +35,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { CHILDREN_MAX = 4096, NEXT_COMPILED = 100, NEXT_AHEAD };
+enum { CHILDREN_MAX = 4096, NEXT_COMPILED = 100, NEXT_AHEAD, NEXT_AHEAD_INIT };
 
 static struct {
     int ctl, sig, pid_ns, proc;
@@ -406,7 +406,7 @@ static bool nothing_yet(void)
     return poll(&p, 1, 0) == 0;
 }
 
-/* Waits, forks, reaps. Gives back ASK_FORK, NEXT_AHEAD, ASK_COMPILE or (base) ASK_ZYGOTE in the child that is to do
+/* Waits, forks, reaps. Gives back ASK_FORK, NEXT_AHEAD(_INIT), ASK_COMPILE or (base) ASK_ZYGOTE in the child that is to do
  * it, in the zygote NEXT_COMPILED when byte code has been made, 0: leave. */
 EXPORT int z_next(void);
 EXPORT int z_next(void)
@@ -437,7 +437,7 @@ EXPORT int z_next(void)
         if ((z.ask.what == ASK_FORK || z.ask.what == ASK_COMPILE) &&
             z.fds_n == 2 + z.ask.cgroup_n + !!z.ask.net) {
             if (fork_one() == 0)
-                return z.ask.what == ASK_FORK && nothing_yet() ? NEXT_AHEAD : (int)z.ask.what;
+                return z.ask.what == ASK_FORK && nothing_yet() ? (z.ask.init ? NEXT_AHEAD_INIT : NEXT_AHEAD) : (int)z.ask.what;
             continue;
         }
         z_failed("message", EINVAL);

@@ -30,6 +30,7 @@ struct zygote_ask {
     int32_t cpu;       /* -1: any; else the core to stay on */
     uint16_t cgroup_n; /* descriptors */
     uint16_t net;      /* 1: a network namespace follows */
+    uint32_t init;     /* 1: load the module without waiting for a call */
     char stream[80];   /* the instance's log stream: 2026/01/02/[$LATEST]32hex */
 };
 
@@ -45,7 +46,7 @@ struct zygote_tell {
 };
 
 enum { INSTANCE_FRAME_MAX = 6 * 1024 * 1024 + 65536 };
-enum instance_frame_type { FRAME_INVOKE = 1, FRAME_RESULT, FRAME_INITED /* no bytes: the module is loaded */ };
+enum instance_frame_type { FRAME_INVOKE = 1, FRAME_RESULT, FRAME_INITED /* no bytes: the module is loaded; id 0: ahead of any call */ };
 enum instance_result {
     RESULT_OK = 0,
     RESULT_ERROR = 1,      /* the handler raised; body = error JSON */

@@ -346,6 +346,28 @@ static void concurrency_has_its_limits(void **state)
     functions_remove(H.fs, "default", "never");
 }
 
+/* The one that was forked ahead has loaded the module when the call comes; one whose module cannot
+ * be loaded that way costs nobody a call. */
+static void modules_are_loaded_ahead(void **state)
+{
+    struct answer a;
+
+    host_function(&H, "ahead", "import time\ntime.sleep(0.2)\nat = time.monotonic()\ndef lambda_handler(e, c):\n    return time.monotonic() - at > 0.1\n", "");
+    host_sleep(&H, 600);
+    host_call(&H, "ahead", "{}", &a);
+    want(&a, "true");
+    assert_true(a.cold);
+    assert_true(a.wall_us < 150000);
+    answer_done(&a);
+    functions_remove(H.fs, "default", "ahead");
+    host_function(&H, "once", "import os, time\ntime.sleep(0.1)\nif not os.path.exists('/tmp/never'):\n    os._exit(7)\n", "");
+    host_sleep(&H, 120);
+    host_call(&H, "once", "{}", &a);
+    want_error(&a, "Runtime.ExitError", "exit status 7");
+    answer_done(&a);
+    functions_remove(H.fs, "default", "once");
+}
+
 static void new_code_takes_over(void **state)
 {
     struct answer a, b;
@@ -728,6 +750,7 @@ int main(void)
         cmocka_unit_test(packages_and_folders_work),
         cmocka_unit_test(volumes_are_shared),
         cmocka_unit_test(concurrency_has_its_limits),
+        cmocka_unit_test(modules_are_loaded_ahead),
         cmocka_unit_test(new_code_takes_over),
         cmocka_unit_test(nobody_calls_nothing_runs),
         cmocka_unit_test(events_are_tried_again),

@@ -26,7 +26,7 @@ import marshal
 import re
 import traceback
 
-FORK, COMPILE, ZYGOTE, COMPILED, AHEAD = 1, 3, 4, 100, 101
+FORK, COMPILE, ZYGOTE, COMPILED, AHEAD, AHEAD_INIT = 1, 3, 4, 100, 101, 102
 INVOKE, RESULT, INITED = 1, 2, 3
 OK, ERROR, INIT_ERROR, BAD_EVENT = 0, 1, 2, 3
 FRAME = struct.Struct("=IBBHHHIQQQQ")  # struct instance_frame
@@ -494,16 +494,28 @@ def run(handler, invoke_id, arn, client_context, deadline, body, came_us):
     return OK, data
 
 
-def serve(ahead):
+def init_ahead():
+    """Before any call came. When it does not work out, the one who has a call shall see how: this
+    instance leaves without a word and the next one loads the module with its first call."""
+    try:
+        handler = load_handler(config["handler"])
+    except BaseException:
+        leave(124)
+    flush()
+    os.write(3, FRAME.pack(0, INITED, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+    return handler
+
+
+def serve(what):
     global request_id
     ready_us, stream = INFO.unpack(info)
     if "random" in sys.modules:
         sys.modules["random"].seed()  # all instances are forks of one process
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
-    if ahead:
+    if what != FORK:
         warm_up(1)  # takes its copies of the pages that a request will touch while nobody waits
     gc.enable()
-    handler = None
+    handler = init_ahead() if what == AHEAD_INIT else None
     while True:
         got = receive()
         if got is None:
@@ -613,7 +625,7 @@ def main():
         try:
             if what == COMPILE:
                 compile_all()
-            serve(what == AHEAD)
+            serve(what)
         except BaseException as e:
             try:
                 os.write(2, f"driver: {type(e).__name__}: {e}\n".encode())

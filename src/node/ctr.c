@@ -342,7 +342,7 @@ static void forget_old(struct ctr *c)
     if (c->attempt < 2)
         return;
     ctr_id(c, c->attempt - 2, id);
-    (void)fs_remove_tree(arena_printf(a, "%s/c/%s", c->pod->dir, id), &ignored);
+    (void)fs_remove_tree(arena_printf(a, "%s/%s", c->pod->disk, id), &ignored);
     (void)unlink(arena_printf(a, "%s/term/%s", c->pod->dir, id));
     (void)unlink(ctr_log_path(a, c, c->attempt - 2));
     slink_call(c->pod->shim, a, slink_verb(a, "remove", id), NULL, 0, NULL, NULL);

@@ -191,7 +191,9 @@ struct pod {
     const struct obj *o; /* newest from the API, or the last one it had */
     bool absent;         /* the API has it no more */
     bool orphan;         /* never seen from the API in this life: only its directory is known */
-    char *uid, *ns, *name, *dir, *cgroup;
+    char *uid, *ns, *name, *cgroup;
+    char *dir;  /* STATE/run/mem/UID: its shim's socket and state, small files, secrets; gone with the machine's memory */
+    char *disk; /* STATE/pods/UID: what its containers write, emptyDir */
     enum pod_stage stage;
     struct slink *shim;
     pid_t shim_pid;

@@ -173,7 +173,8 @@ static struct pod *pod_bare(struct node *n, const char *uid)
     p->uid = xstrdup(uid);
     p->ns = xstrdup("");
     p->name = xstrdup("");
-    p->dir = xasprintf("%s/pods/%s", n->o.state, uid);
+    p->dir = xasprintf("%s/run/mem/%s", n->o.state, uid);
+    p->disk = xasprintf("%s/pods/%s", n->o.state, uid);
     p->cgroup = xasprintf("pods/%s", uid);
     p->wake_ms = INT64_MAX;
     p->wake = env_timer_new(n->env, woken, p);
@@ -320,6 +321,7 @@ void pod_free(struct pod *p)
     free(p->ns);
     free(p->name);
     free(p->dir);
+    free(p->disk);
     free(p->cgroup);
     free(p->status_sent);
     free(p->setup_error);
@@ -677,7 +679,7 @@ static int setup(struct pod *p, struct err *err)
     int fd;
 
     snprintf(name, sizeof name, "%.63s", host);
-    if (fs_mkdirs(p->dir, 0755, err) < 0 || take_net(p, net, sizeof net, err) < 0)
+    if (fs_mkdirs(p->disk, 0755, err) < 0 || fs_mkdirs(p->dir, 0755, err) < 0 || take_net(p, net, sizeof net, err) < 0)
         return -1;
     buf_printf(&b, "%s\n", name);
     if (put_text(p->dir, "etc-hostname", &b, err) < 0 || write_hosts(p, name, err) < 0 || write_resolv(p, err) < 0)
@@ -686,6 +688,31 @@ static int setup(struct pod *p, struct err *err)
         return -1;
     shim_take(p, fd);
     return 0;
+}
+
+/* No shim knows anything of a container that the API says has run: the machine was started anew. It counts
+ * as killed then, one that had ended keeps how. */
+static void states_from_api(struct pod *p)
+{
+    for (int l = 0; l < 2; l++)
+        VAL_EACH(val_at(obj_val(p->o), l ? "status.initContainerStatuses" : "status.containerStatuses"), s)
+        {
+            struct ctr *c = pod_ctr(p, val_str_at(s, "name", ""));
+            const struct val *t = val_at(s, "state.terminated");
+            if (!c || c->now.there || str_empty(val_str_at(s, "containerID", "")))
+                continue;
+            c->restarts = (int)val_int_at(s, "restartCount", 0);
+            c->attempt = c->restarts + 1;
+            c->now = (struct ctr_run){.there = true, .attempt = c->restarts, .code = 137, .finished_ms = now_ms()};
+            snprintf(c->now.reason, sizeof c->now.reason, "ContainerStatusUnknown");
+            c->now.started_ms = kubetime_parse(val_str_at(s, "state.running.startedAt", val_str_at(t, "startedAt", "")));
+            if (t) {
+                c->now.code = (int)val_int_at(t, "exitCode", 0);
+                c->now.finished_ms = kubetime_parse(val_str_at(t, "finishedAt", ""));
+                snprintf(c->now.reason, sizeof c->now.reason, "%.31s", val_str_at(t, "reason", ""));
+            }
+            c->state = CTR_EXITED;
+        }
 }
 
 static void sync_new(struct pod *p)
@@ -882,7 +909,7 @@ static void clean(struct pod *p)
     }
     p->has_net = false;
     (void)image_release(p->n->images, p->uid, &ignored);
-    remove_later(p->n, p->dir);
+    remove_later(p->n, p->disk);
 }
 
 static void sync_clean(struct pod *p)
@@ -965,6 +992,8 @@ static void pod_sync(struct pod *p)
         was = p->stage;
         switch (p->stage) {
         case POD_NEW:
+            if (!p->orphan && !p->shim)
+                states_from_api(p);
             if (p->orphan || (!p->shim && must_stop(p)))
                 pod_move(p, POD_CLEAN);
             else

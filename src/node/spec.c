@@ -268,7 +268,7 @@ static int image_volumes(struct build *b, struct err *err)
             own |= streq(b->mounts[i].target, *v);
         if (own || **v != '/')
             continue;
-        char *path = arena_printf(b->a, "%s/volumes/.image-%s-%u", b->c->pod->dir, b->c->name, k);
+        char *path = arena_printf(b->a, "%s/volumes/.image-%s-%u", b->c->pod->disk, b->c->name, k);
         if (fs_mkdirs(path, 0755, err) < 0 ||
             add_mount(b, &(struct sandbox_mount){.kind = SANDBOX_BIND, .source = path, .target = arena_strdup(b->a, *v)}, err) < 0)
             return -1;
@@ -279,7 +279,7 @@ static int image_volumes(struct build *b, struct err *err)
 static int standard_mounts(struct build *b, struct err *err)
 {
     struct pod *p = b->c->pod;
-    char *term, *shm = arena_printf(b->a, "%s/run/mem/%s/.shm", p->n->o.state, p->uid);
+    char *term, *shm = arena_printf(b->a, "%s/shm", p->dir);
     char id[NAME_BYTES];
 
     if (mount_file(b, arena_printf(b->a, "%s/etc-hosts", p->dir), "/etc/hosts", false, err) < 0 ||
@@ -358,9 +358,9 @@ struct val *ctr_spec_build(struct ctr *c, struct arena *a, struct err *err)
     b.s.lower = arena_array(a, const char *, b.s.lower_n + 1);
     for (uint32_t i = 0; i < b.s.lower_n; i++)
         b.s.lower[i] = c->image->lowers[i];
-    b.s.upper = arena_printf(a, "%s/c/%s/upper", p->dir, id);
-    b.s.work = arena_printf(a, "%s/c/%s/work", p->dir, id);
-    b.s.root = arena_printf(a, "%s/c/%s/root", p->dir, id);
+    b.s.upper = arena_printf(a, "%s/%s/upper", p->disk, id);
+    b.s.work = arena_printf(a, "%s/%s/work", p->disk, id);
+    b.s.root = arena_printf(a, "%s/root-%s", p->dir, id);
     b.s.cwd = val_str_at(b.ctr, "workingDir", "");
     if (!*b.s.cwd)
         b.s.cwd = c->image->config.workdir;

@@ -1,8 +1,8 @@
 /* A pod's volumes as directories of this machine.
  *
- *   emptyDir                  PODDIR/volumes/NAME, with medium Memory a tmpfs of its own
+ *   emptyDir                  STATE/pods/UID/volumes/NAME, with medium Memory a tmpfs of its own
  *   configMap, secret, downwardAPI, projected
- *                             STATE/run/mem/UID/NAME: files behind a ..data link, on one tmpfs that
+ *                             STATE/run/mem/UID/volumes/NAME: files behind a ..data link, on one tmpfs that
  *                             all pods share, so that secrets never reach a disk
  *   hostPath                  as it is
  *   persistentVolumeClaim     claim -> volume -> csi tandem.dev: STATE/volumes/HANDLE; hostPath, local
@@ -419,7 +419,7 @@ static int sync_files(struct volume *v, const struct val *spec, struct err *err)
         return -1;
     }
     if (!v->path) {
-        v->path = xasprintf("%s/run/mem/%s/%s", v->pod->n->o.state, v->pod->uid, v->name);
+        v->path = xasprintf("%s/volumes/%s", v->pod->dir, v->name);
         v->mem = true;
     }
     uint64_t h = hash_files(&f);
@@ -450,7 +450,7 @@ static int sync_empty_dir(struct volume *v, const struct val *x, struct err *err
     quantity q = 0;
 
     if (!v->path)
-        v->path = xasprintf("%s/volumes/%s", v->pod->dir, v->name);
+        v->path = xasprintf("%s/volumes/%s", v->pod->disk, v->name);
     if (fs_mkdirs(v->path, 0777, err) < 0)
         return -1;
     if (streq(val_str_at(x, "medium", ""), "Memory") && !v->mounted) {
@@ -459,7 +459,7 @@ static int sync_empty_dir(struct volume *v, const struct val *x, struct err *err
         else
             snprintf(options, sizeof options, "mode=1777");
         struct stat here, above;
-        if (stat(v->path, &here) < 0 || stat(v->pod->dir, &above) < 0)
+        if (stat(v->path, &here) < 0 || stat(v->pod->disk, &above) < 0)
             return err_sys(err, "memory volume %s", v->name);
         /* Another device: mounted in an earlier life of ours. */
         if (here.st_dev == above.st_dev && mount("tandem", v->path, "tmpfs", MS_NOSUID | MS_NODEV, options) < 0)
@@ -677,19 +677,18 @@ void volumes_done(struct pod *p)
     free(STEAL(p->vols));
     p->vols_n = 0;
     /* By what lies there, not by what we remember: an orphan's volumes are not known. */
-    snprintf(path, sizeof path, "%s/volumes", p->dir);
+    snprintf(path, sizeof path, "%s/volumes", p->disk);
     DIR *d = opendir(path);
     struct dirent *e;
     while (d && (e = readdir(d))) {
         if (e->d_name[0] == '.')
             continue;
-        snprintf(path, sizeof path, "%s/volumes/%s", p->dir, e->d_name);
+        snprintf(path, sizeof path, "%s/volumes/%s", p->disk, e->d_name);
         (void)umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
     }
     if (d)
         closedir(d);
-    snprintf(path, sizeof path, "%s/run/mem/%s", p->n->o.state, p->uid);
-    (void)fs_remove_tree(path, &ignored);
+    (void)fs_remove_tree(p->dir, &ignored); /* in memory: quick */
 }
 
 const char *volume_path(struct pod *p, const char *name, bool *ret_read_only)

@@ -110,7 +110,12 @@ def gallery(tandem):
     return tandem
 
 
-def pytest_sessionfinish(session, exitstatus):
-    log = os.environ.get('TANDEM_KEEP_LOG')
-    if log and exitstatus:
-        print('log kept in', log)
+@pytest.fixture(autouse=True)
+def limit():
+    """No test may hang: two minutes, then it fails where it stands."""
+    def over(*_):
+        raise TimeoutError('the test did not end within 120 s')
+    signal.signal(signal.SIGALRM, over)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)

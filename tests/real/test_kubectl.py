@@ -1,5 +1,5 @@
 """What a kubectl user does all day, with each kubectl that is there."""
-import json, os, re, subprocess, tempfile, time
+import json, os, re, select, subprocess, tempfile, time
 
 import pytest
 
@@ -111,14 +111,14 @@ def test_exec_with_a_terminal(k):
     os.write(main, b'echo $((6*7)); exit\n')
     seen = b''
     until = time.time() + 20
-    while time.time() < until:
-        try:
-            more = os.read(main, 4096)
-        except OSError:
-            break
-        if not more:
-            break
-        seen += more
+    while time.time() < until and one.poll() is None:
+        if select.select([main], [], [], 0.2)[0]:
+            try:
+                seen += os.read(main, 4096)
+            except OSError:                           # the other side is closed
+                break
+    if one.poll() is None:
+        one.terminate()
     one.wait(10)
     os.close(main)
     assert b'42' in seen and one.returncode == 0

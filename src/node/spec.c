@@ -358,6 +358,7 @@ struct val *ctr_spec_build(struct ctr *c, struct arena *a, struct err *err)
     b.s.lower = arena_array(a, const char *, b.s.lower_n + 1);
     for (uint32_t i = 0; i < b.s.lower_n; i++)
         b.s.lower[i] = c->image->lowers[i];
+    b.s.lower[b.s.lower_n++] = arena_printf(a, "%s/run/mem/.skeleton", p->n->o.state);
     b.s.upper = arena_printf(a, "%s/%s/upper", p->disk, id);
     b.s.work = arena_printf(a, "%s/%s/work", p->disk, id);
     b.s.root = arena_printf(a, "%s/root-%s", p->dir, id);

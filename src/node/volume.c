@@ -731,6 +731,28 @@ void volumes_changed(struct node *n, const char *kind, const char *ns, const cha
     }
 }
 
+/* The lowest layer of every container: the places that we mount over and that images lack. Made in a
+ * container's own layer they would cost it some hundred microseconds each time. */
+static int skeleton(const char *mem, struct err *err)
+{
+    static const char *const dirs[] = {"proc", "sys", "dev", "etc"}, *const files[] = {"etc/hosts", "etc/hostname", "etc/resolv.conf"};
+    char path[PATH_MAX + 64];
+
+    for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
+        snprintf(path, sizeof path, "%s/.skeleton/%s", mem, dirs[i]);
+        if (fs_mkdirs(path, 0755, err) < 0)
+            return -1;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        snprintf(path, sizeof path, "%s/.skeleton/%s", mem, files[i]);
+        int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+        if (fd < 0)
+            return err_sys(err, "make %s", path);
+        close(fd);
+    }
+    return 0;
+}
+
 int mem_mount(struct node *n, struct err *err)
 {
     char path[PATH_MAX];
@@ -742,9 +764,8 @@ int mem_mount(struct node *n, struct err *err)
     snprintf(path, sizeof path, "%s/run/mem", n->o.state);
     if (fs_mkdirs(path, 0700, err) < 0)
         return -1;
-    if (stat(path, &here) == 0 && here.st_dev != above.st_dev)
-        return 0; /* of an earlier life */
-    if (mount("tandem", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0700,size=25%") < 0)
+    if ((stat(path, &here) < 0 || here.st_dev == above.st_dev) && /* else of an earlier life */
+        mount("tandem", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0700,size=25%") < 0)
         return err_sys(err, "mount %s", path);
-    return 0;
+    return skeleton(path, err);
 }

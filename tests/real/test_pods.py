@@ -234,8 +234,7 @@ def test_a_killed_shim_costs_one_restart(k):
     make(k, 'held', 'echo up; sleep 1000')
     pod = phase(k, 'held', 'Running')
     uid = pod['metadata']['uid']
-    shim = [p for p in filter(str.isdigit, os.listdir('/proc'))
-            if uid.encode() in open(f'/proc/{p}/cmdline', 'rb').read() and b'tandem-shim' in open(f'/proc/{p}/cmdline', 'rb').read()]
+    shim = subprocess.run(['pgrep', '-f', f'tandem-shim .*{uid}'], text=True, stdout=subprocess.PIPE).stdout.split()
     os.kill(int(shim[0]), signal.SIGKILL)
     eventually(lambda: state(k, 'held')['restartCount'] == 1 and state(k, 'held')['ready'])
     assert state(k, 'held')['lastState']['terminated']['exitCode'] == 137

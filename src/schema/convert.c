@@ -174,7 +174,9 @@ int schema_convert(const struct resource *from, const struct resource *to, struc
         hpa_to_v2(a, v);
     else
         differs = false;
-    if (!differs || to->custom)
+    if (to->custom) /* what the other version does not describe is not shown in it */
+        return schema_decode(to, a, v, NULL, err);
+    if (!differs)
         return 0;
     return schema_decode(to, a, v, NULL, err);
 }

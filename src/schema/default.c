@@ -132,6 +132,9 @@ static void d_pod(struct arena *a, struct val *v, _unused_ const struct val *roo
         return;
     requests_of_limits(a, val_get(spec, "containers"));
     requests_of_limits(a, val_get(spec, "initContainers"));
+    struct val *limits = val_at(spec, "resources.limits");
+    if (val_len(limits))
+        copy_missing(a, val_need_map(a, val_get(spec, "resources"), "requests"), limits);
     if (!val_get(spec, "enableServiceLinks"))
         val_put_bool(a, spec, "enableServiceLinks", true);
     if (val_bool_at(spec, "hostNetwork", false)) {

@@ -570,7 +570,8 @@ struct doc publish_openapi_v2(struct schema *s)
     return d;
 }
 
-static struct doc finish_v3(struct schema *s, struct maker *m, const char *key, struct val *paths)
+static struct doc finish_v3(struct schema *s, struct maker *m, const char *key, struct val *paths,
+                            bool custom)
 {
     struct val *v = val_map(m->a), *components = val_map(m->a);
 
@@ -581,7 +582,8 @@ static struct doc finish_v3(struct schema *s, struct maker *m, const char *key, 
     val_put(m->a, v, "paths", paths);
     if (m->defs->n)
         val_put(m->a, components, "schemas", m->defs);
-    val_put(m->a, components, "securitySchemes", bearer(m));
+    if (!custom)
+        val_put(m->a, components, "securitySchemes", bearer(m));
     val_put(m->a, v, "components", components);
     return publish_keep(s, key, v);
 }
@@ -597,7 +599,7 @@ struct doc publish_openapi_v3(struct schema *s, const char *path)
     if (publish_kept(s, key, &d))
         return d;
     const char *gv = str_starts(path, "apis/") ? path + 5 : str_starts(path, "api/") ? path + 4 : NULL;
-    bool core = str_starts(path, "api/"), known = false;
+    bool core = str_starts(path, "api/"), known = false, custom = false;
     for (uint32_t i = 0; i < ARRAY_LEN(plain); i++)
         known |= streq(path, plain[i]);
     if (gv && !core && !strchr(gv, '/') && *gv)
@@ -613,11 +615,12 @@ struct doc publish_openapi_v3(struct schema *s, const char *path)
             continue;
         define_resource(&m, r);
         resource_paths(&m, paths, r);
+        custom = r->custom;
     }
     if (!known && paths->n)
         plain_path(&m, paths, arena_printf(a, "/%s/", path));
     if (paths->n)
-        d = finish_v3(s, &m, key, paths);
+        d = finish_v3(s, &m, key, paths, custom);
     arena_free(a);
     return d;
 }

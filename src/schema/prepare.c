@@ -30,6 +30,16 @@ static const char *qos_class(const struct val *spec)
     static const char *const computed[] = {"cpu", "memory"};
     bool any = false, guaranteed = true;
 
+    const struct val *whole = val_get(spec, "resources"); /* of the pod: then only they count */
+    if (val_len(val_get(whole, "limits")) || val_len(val_get(whole, "requests"))) {
+        for (uint32_t i = 0; i < ARRAY_LEN(computed); i++) {
+            const struct val *x = val_get(val_get(whole, "requests"), computed[i]);
+            const struct val *y = val_get(val_get(whole, "limits"), computed[i]);
+            any |= (quantity_num(x, 0) > 0) || (quantity_num(y, 0) > 0);
+            guaranteed &= quantity_num(y, 0) > 0 && (!x || quantity_num(x, 0) == quantity_num(y, 0));
+        }
+        return !any ? "BestEffort" : guaranteed ? "Guaranteed" : "Burstable";
+    }
     for (uint32_t l = 0; l < ARRAY_LEN(lists); l++)
         VAL_EACH(val_get(spec, lists[l]), c) {
             const struct val *req = val_at(c, "resources.requests");
@@ -258,7 +268,25 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
 {
     const struct val *om = val_get(old, "metadata");
 
-    if (*sub && !streq(sub, "approval") && !streq(sub, "finalize"))
+    if (streq(sub, "ephemeralcontainers")) { /* that list and nothing else */
+        const struct val *list = val_at(v, "spec.ephemeralContainers");
+        struct val *spec = val_copy(a, val_get(old, "spec")), kept = list ? *list : (struct val){0};
+        const struct val *rv = val_at(v, "metadata.resourceVersion"), *managed = val_at(v, "metadata.managedFields");
+        struct val *m2 = val_copy(a, om);
+        if (list)
+            val_put(a, spec, "ephemeralContainers", &kept);
+        else
+            val_del(spec, "ephemeralContainers");
+        if (rv)
+            val_put(a, m2, "resourceVersion", rv);
+        if (managed)
+            val_put(a, m2, "managedFields", managed);
+        *v = (struct val){.type = VAL_MAP};
+        VAL_EACH_MEMBER(old, m)
+            val_putn(a, v, m->key, m->n, &m->v);
+        val_put(a, v, "spec", spec);
+        val_put(a, v, "metadata", m2);
+    } else if (*sub && !streq(sub, "approval") && !streq(sub, "finalize"))
         only_part(r, sub, a, v, old);
     else if (!*sub && r->has_status)
         keep(a, v, old, "status");

@@ -67,8 +67,10 @@ struct doc publish_keep(struct schema *s, const char *key, const struct val *v)
 
 /* ---- pieces ---- */
 
-static struct val *verbs_list(struct arena *a, uint32_t verbs)
+/* Sorted; but for custom resources, in whose discovery upstream says them in another order. */
+static struct val *verbs_list(struct arena *a, uint32_t verbs, bool custom)
 {
+    static const uint32_t late = VERB_CREATE; /* behind patch there */
     static const struct {
         uint32_t bit;
         const char *name;
@@ -78,9 +80,12 @@ static struct val *verbs_list(struct arena *a, uint32_t verbs)
                {VERB_WATCH, "watch"}};
     struct val *v = val_list(a);
 
-    for (uint32_t i = 0; i < ARRAY_LEN(all); i++)
-        if (verbs & all[i].bit)
+    for (uint32_t i = 0; i < ARRAY_LEN(all); i++) {
+        if ((verbs & all[i].bit) && !(custom && (all[i].bit & late)))
             val_push_str(a, v, all[i].name);
+        if (custom && all[i].bit == VERB_PATCH && (verbs & late))
+            val_push_str(a, v, "create");
+    }
     return v;
 }
 
@@ -233,7 +238,7 @@ static struct val *resource_val(struct arena *a, const struct resource *r)
     val_put_str(a, v, "singularName", r->singular);
     val_put_bool(a, v, "namespaced", r->namespaced);
     val_put_str(a, v, "kind", r->kind);
-    val_put(a, v, "verbs", verbs_list(a, r->verbs));
+    val_put(a, v, "verbs", verbs_list(a, r->verbs, r->custom));
     if (*r->short_names)
         val_put(a, v, "shortNames", words(a, r->short_names));
     if (*r->categories)
@@ -248,14 +253,14 @@ static struct val *sub_val(struct arena *a, const struct resource *r, const stru
     struct val *v = val_map(a);
 
     val_put(a, v, "name", val_printf(a, "%s/%s", r->plural, sub->name));
-    val_put_str(a, v, "singularName", r->custom || streq(r->group, "autoscaling") ? "" : r->singular);
+    val_put_str(a, v, "singularName", "");
     val_put_bool(a, v, "namespaced", r->namespaced);
     if (!streq(sub->group, r->group) || !streq(sub->version, r->version)) {
         val_put_str(a, v, "group", sub->group);
         val_put_str(a, v, "version", sub->version);
     }
     val_put_str(a, v, "kind", sub->kind);
-    val_put(a, v, "verbs", verbs_list(a, sub->verbs));
+    val_put(a, v, "verbs", verbs_list(a, sub->verbs, r->custom));
     return v;
 }
 
@@ -312,7 +317,7 @@ static struct val *discovery_val(struct arena *a, const struct resource *r)
     val_put(a, v, "responseKind", response_kind(a, r, r->group, r->version, r->kind));
     val_put_str(a, v, "scope", r->namespaced ? "Namespaced" : "Cluster");
     val_put_str(a, v, "singularResource", r->singular);
-    val_put(a, v, "verbs", verbs_list(a, r->verbs));
+    val_put(a, v, "verbs", verbs_list(a, r->verbs, r->custom));
     if (*r->short_names)
         val_put(a, v, "shortNames", words(a, r->short_names));
     if (*r->categories)
@@ -323,7 +328,7 @@ static struct val *discovery_val(struct arena *a, const struct resource *r)
         val_put_str(a, one, "subresource", sub->name);
         val_put(a, one, "responseKind",
                 response_kind(a, r, sub->group, sub->version, sub->kind));
-        val_put(a, one, "verbs", verbs_list(a, sub->verbs));
+        val_put(a, one, "verbs", verbs_list(a, sub->verbs, r->custom));
         val_push(a, subs, one);
     }
     if (r->subs_n)

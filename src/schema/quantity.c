@@ -54,7 +54,7 @@ static bool parse_nano(const char *s, i128 *ret, enum family *ret_family)
     bool minus = false, point = false, inexact = false;
     int digits = 0, scale = 0, exp10, exp2;
     i128 v = 0;
-    const i128 cap = ((i128)INT64_MAX) * NANO;
+    i128 cap = ((i128)INT64_MAX) * NANO;
 
     if (*s == '+' || *s == '-')
         minus = *s++ == '-';
@@ -74,6 +74,8 @@ static bool parse_nano(const char *s, i128 *ret, enum family *ret_family)
     }
     if (!digits || !suffix_parse(s, ret_family, &exp10, &exp2))
         return false;
+    if (!*s) /* a plain number is kept whole, as far as it goes */
+        cap = ((i128)1 << 96) * 1000000000;
     /* to nano: v * 2^exp2 * 10^(scale + exp10 + 9), rounded up */
     int e = scale + exp10 + 9;
     i128 limit = (i128)1 << 110;

@@ -218,6 +218,7 @@ HOOK(v_statefulset)
                    "must be greater than or equal to 0");
     selector_fits(c, spec);
     always(c, spec);
+    validate_labels(c, "spec.template.labels", val_at(spec, "template.metadata.labels"));
     if (!was)
         return;
     struct val *x = val_copy(c->a, spec), *y = val_copy(c->a, was);
@@ -432,6 +433,49 @@ static void job_spec(struct check *c, const struct val *spec)
     success_policy(c, spec, indexed);
 }
 
+static bool condition_true(const struct val *status, const char *type)
+{
+    VAL_EACH(val_get(status, "conditions"), c)
+        if (streq(val_str_at(c, "type", ""), type))
+            return streq(val_str_at(c, "status", ""), "True");
+    return false;
+}
+
+static void job_status(struct check *c, const struct val *v)
+{
+    static const char *const lists[] = {"completedIndexes", "failedIndexes"};
+    const struct val *st = val_get(v, "status"), *done = val_get(st, "completionTime");
+    bool complete = condition_true(st, "Complete"), failed = condition_true(st, "Failed");
+    int64_t n = val_int_at(v, "spec.completions", 0);
+    const struct val *open = val_get(st, "uncountedTerminatedPods");
+
+    for (uint32_t i = 0; i < ARRAY_LEN(lists); i++) {
+        const struct val *l = val_get(st, lists[i]);
+        if (l && l->n && indexes(l->s, n) < 0)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "status.%s", lists[i]), l, "cannot be parsed");
+    }
+    if (val_int_at(st, "ready", 0) > val_int_at(st, "active", 0))
+        check_fail(c, CAUSE_INVALID, "status.ready", val_get(st, "ready"), "cannot set more ready pods than active");
+    if (complete && !done)
+        check_fail(c, CAUSE_REQUIRED, "status.completionTime", NULL, "must be set for completed jobs");
+    if (!complete && done)
+        check_fail(c, CAUSE_INVALID, "status.completionTime", done, "cannot set completionTime when there is no Complete=True condition");
+    if (!complete && !failed)
+        return;
+    if (val_int_at(st, "active", 0) > 0)
+        check_fail(c, CAUSE_INVALID, "status.active", val_get(st, "active"), "active>0 is invalid for finished job");
+    if (val_len(val_get(open, "succeeded")) || val_len(val_get(open, "failed")))
+        check_fail(c, CAUSE_INVALID, "status.uncountedTerminatedPods", open, "uncountedTerminatedPods needs to be empty for finished job");
+    if (complete && failed)
+        check_fail(c, CAUSE_INVALID, "status.conditions", NULL, "cannot set Complete=True and Failed=true conditions");
+    if (complete && !condition_true(st, "SuccessCriteriaMet")) {
+        check_fail(c, CAUSE_INVALID, "status.conditions", NULL, "cannot set Complete=True condition without the SuccessCriteriaMet=true condition");
+        check_fail(c, CAUSE_INVALID, "status.conditions", NULL, "cannot set Complete=True condition for Job with SuccessCriteria without SuccessCriteriaMet condition");
+    }
+    if (failed && !condition_true(st, "FailureTarget"))
+        check_fail(c, CAUSE_INVALID, "status.conditions", NULL, "cannot set Failed=True condition without the FailureTarget condition");
+}
+
 HOOK(v_job)
 {
     const struct val *spec = val_get(v, "spec");
@@ -439,6 +483,8 @@ HOOK(v_job)
                                        "spec.backoffLimitPerIndex", "spec.maxFailedIndexes",
                                        "spec.successPolicy", "spec.managedBy", "spec.selector"};
 
+    if (streq(c->sub, "status"))
+        job_status(c, v);
     if (*c->sub)
         return;
     restart_policy(c, "spec", spec);

@@ -116,9 +116,10 @@ HOOK(v_namespace)
 {
     (void)old;
     VAL_EACH(val_at(v, "spec.finalizers"), f) {
-        const char *s = val_text(f, ""), *why = name_qualified(s);
-        if (why)
-            check_fail(c, CAUSE_INVALID, "spec.finalizers", f, "%s", why);
+        const char *s = val_text(f, ""), *whys[4];
+        uint32_t bad = name_whys(name_qualified, s, whys);
+        for (uint32_t i = 0; i < bad; i++)
+            check_fail(c, CAUSE_INVALID, "spec.finalizers", f, "%s", whys[i]);
         if (!strchr(s, '/') && !streq(s, "kubernetes"))
             check_fail(c, CAUSE_INVALID, "spec.finalizers", f,
                        "name is neither a standard finalizer name nor is it fully qualified");
@@ -749,7 +750,7 @@ HOOK(v_claim_object)
         check_fail(c, CAUSE_FORBIDDEN, "spec", NULL,
                    "spec is immutable after creation except resources.requests and "
                    "volumeAttributesClassName for bound claims");
-    if (size && had && quantity_num(size, 0) < quantity_num(had, 0))
+    if (bound && size && had && quantity_num(size, 0) < quantity_num(had, 0))
         check_fail(c, CAUSE_FORBIDDEN, "spec.resources.requests.storage", NULL,
                    "field can not be less than status.capacity");
     if (!same(val_get(spec, "volumeMode"), val_get(was, "volumeMode")))

@@ -191,8 +191,18 @@ HOOK(v_role)
 {
     bool cluster = streq(c->r->kind, "ClusterRole");
     const struct val *rules = val_get(v, "rules");
+    const struct val *sels = val_at(v, "aggregationRule.clusterRoleSelectors");
     (void)old;
 
+    for (uint32_t i = 0; i < val_items_n_(sels); i++) {
+        struct causes mine = {.a = c->a}, *outer = c->causes;
+        c->causes = &mine;
+        validate_label_selector(c, "", &sels->items[i]);
+        c->causes = outer;
+        if (mine.n)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "aggregationRule.clusterRoleSelectors[%u]", i),
+                       &sels->items[i], "invalid label selector");
+    }
     for (uint32_t i = 0; i < val_items_n_(rules); i++) {
         const struct val *r = &rules->items[i];
         uint32_t urls = val_len(val_get(r, "nonResourceURLs"));
@@ -290,13 +300,15 @@ HOOK(v_csinode)
         if (*name && map_put(&seen, name, (void *)(uintptr_t)d))
             check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "spec.drivers[%u].name", i), val_get(d, "name"), "%s", "");
         VAL_EACH(keys, k) {
-            const char *s = val_text(k, ""), *why;
+            const char *s = val_text(k, "");
             if (!*s)
                 check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "spec.drivers[%u]", i), NULL, "topologyKey cannot be empty");
             else if (map_put(&known, s, (void *)(uintptr_t)k))
                 check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "spec.drivers[%u]", i), k, "%s", "");
-            if ((why = name_qualified(s)))
-                check_fail(c, CAUSE_INVALID, arena_printf(c->a, "spec.drivers[%u]", i), k, "%s", why);
+            const char *whys[4];
+            uint32_t bad = name_whys(name_qualified, s, whys);
+            for (uint32_t n = 0; n < bad; n++)
+                check_fail(c, CAUSE_INVALID, arena_printf(c->a, "spec.drivers[%u]", i), k, "%s", whys[n]);
         }
         map_done(&known);
     }

@@ -602,6 +602,17 @@ static void pod_update(struct check *c, const struct val *spec, const struct val
 HOOK(v_pod)
 {
     const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec");
+    const struct val *nominated = val_at(v, "status.nominatedNodeName");
+
+    if (streq(c->sub, "status") && nominated && nominated->n &&
+        !streq(nominated->s, val_str_at(old, "status.nominatedNodeName", ""))) {
+        if (*val_str_at(spec, "nodeName", ""))
+            check_fail(c, CAUSE_FORBIDDEN, "status.nominatedNodeName", NULL,
+                       "may not be set on a pod that has its node");
+        else if (name_dns_subdomain(nominated->s))
+            check_fail(c, CAUSE_INVALID, "status.nominatedNodeName", nominated, "%s",
+                       name_dns_subdomain(nominated->s));
+    }
 
     if (!c->old_root) {
         if (val_len(val_get(spec, "schedulingGates")) && *val_str_at(spec, "nodeName", ""))

@@ -135,7 +135,8 @@ static bool field_rule(struct check *c, const struct rule *r, const struct field
 
     switch (r->op) {
     case RULE_NEED:
-        if (!is_empty(v) || (val_is(v, VAL_MAP) && (f->flags & FIELD_PTR)))
+        if (!is_empty(v) || (val_is(v, VAL_MAP) && (f->flags & FIELD_PTR)) ||
+            ((f->type->kind == TYPE_RAW || f->type->kind == TYPE_ANY) && !val_is_null(v)))
             return true;
         check_fail(c, CAUSE_REQUIRED, name, NULL, "%s", "");
         return false;

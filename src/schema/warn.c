@@ -76,6 +76,23 @@ static void pod_spec(struct texts *w, struct arena *a, const char *at, const str
         if (val_get(&vols->items[i], "gitRepo"))
             texts_add(w, "%s.volumes[%u].gitRepo: deprecated in v1.11, and disabled by default in v1.33+",
                       at, i);
+    static const char *const old_sources[] = {
+        "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "flexVolume", "flocker",
+        "gcePersistentDisk", "glusterfs", "photonPersistentDisk", "portworxVolume", "quobyte", "rbd",
+        "scaleIO", "storageos", "vsphereVolume"};
+    for (uint32_t i = 0; i < val_items_n_(vols); i++)
+        for (uint32_t k = 0; k < ARRAY_LEN(old_sources); k++)
+            if (val_get(&vols->items[i], old_sources[k]))
+                texts_add(w, "%s.volumes[%u].%s: deprecated", at, i, old_sources[k]);
+    static const char *const terms[] = {"requiredDuringSchedulingIgnoredDuringExecution"};
+    static const char *const kinds[] = {"podAffinity", "podAntiAffinity"};
+    for (uint32_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        const struct val *list = val_get(val_get(val_get(spec, "affinity"), kinds[k]), terms[0]);
+        for (uint32_t i = 0; i < val_items_n_(list); i++)
+            if (!val_get(&list->items[i], "labelSelector"))
+                texts_add(w, "%s.affinity.%s.%s[%u].labelSelector: a null labelSelector results in matching no pod",
+                          at, kinds[k], terms[0], i);
+    }
     doubles(w, arena_printf(a, "%s.hostAliases", at), val_get(spec, "hostAliases"), "ip", "ip");
     doubles(w, arena_printf(a, "%s.imagePullSecrets", at), val_get(spec, "imagePullSecrets"), "name", "name");
     for (uint32_t l = 0; l < ARRAY_LEN(lists); l++) {
@@ -97,6 +114,11 @@ void schema_warn(const struct resource *r, const struct val *v, const struct val
                      {"replicationcontrollers", "spec.template.spec"}};
     struct arena *a = warnings->a;
 
+    if (streq(r->plural, "pods") && !old)
+        VAL_EACH_MEMBER(val_at(v, "metadata.annotations"), m)
+            if (str_starts(m->key, "container.apparmor.security.beta.kubernetes.io/"))
+                texts_add(warnings, "metadata.annotations[%s]: deprecated since v1.30; use the "
+                                    "\"appArmorProfile\" field instead", m->key);
     for (uint32_t i = 0; i < ARRAY_LEN(with_pods) && !r->custom; i++) {
         if (!streq(with_pods[i].plural, r->plural))
             continue;

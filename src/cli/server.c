@@ -158,6 +158,19 @@ static const char *host_address(char out[INET_ADDRSTRLEN])
     return out;
 }
 
+static void first_address(const char *cidr, char out[INET_ADDRSTRLEN])
+{
+    char text[64];
+    struct in_addr net;
+
+    snprintf(text, sizeof text, "%s", cidr);
+    text[strcspn(text, "/")] = 0;
+    if (inet_pton(AF_INET, text, &net) != 1)
+        return;
+    net.s_addr = htonl(ntohl(net.s_addr) + 1);
+    inet_ntop(AF_INET, &net, out, INET_ADDRSTRLEN);
+}
+
 static int start(struct server *s, struct err *err)
 {
     char path[256], host[INET_ADDRSTRLEN] = "127.0.0.1";
@@ -169,6 +182,8 @@ static int start(struct server *s, struct err *err)
         return -1;
     if (!s->o->api_only)
         host_address(host);
+    if (!s->o->api_only && streq(host, "127.0.0.1")) /* pods reach this machine at the first of their addresses */
+        first_address(s->o->pod_cidr, host);
     snprintf(path, sizeof(path), "%s/store.db", s->o->state);
     s->env = env_real_new(&s->loop);
     store = (struct store_args){.env = s->env, .engine = &store_sqlite, .path = path};

@@ -307,6 +307,8 @@ static int node_open(struct node *n, struct err *err)
     if (open_net(n, err) < 0)
         return err_wrap(err, "network");
     node_host_ip(n->host_ip);
+    if (n->net && streq(n->host_ip, "127.0.0.1"))
+        snprintf(n->host_ip, sizeof n->host_ip, "%s", net_host_ip(n->net));
     n->http = http_client_new(&n->loop, NULL);
     if (find_kubeconfig(n, path, sizeof path, err) < 0)
         return -1;

@@ -91,7 +91,7 @@ static int do_import(struct cli *c)
     const char **env = arena_array(c->a, const char *, c->argc + 1);
     int i = 0, n_env = 0, rc = 0;
 
-    for (; i < c->argc && c->argv[i][0] == '-'; i++) {
+    for (; i < c->argc && c->argv[i][0] == '-'; i += 2) {
         const char *opt = c->argv[i], *value = i + 1 < c->argc ? c->argv[i + 1] : NULL;
 
         if (!value)
@@ -112,7 +112,6 @@ static int do_import(struct cli *c)
             o.stop_signal = value;
         else
             return usage(arena_printf(c->a, "import has no option %s", opt));
-        i++;
     }
     if (i == c->argc)
         return usage("import: which file?");

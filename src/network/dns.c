@@ -371,6 +371,53 @@ static bool host_counts(const struct known *k, const struct dns_host *h)
         for (const struct dns_host *h = &(k)->hosts[(_at + _i) % (k)->n_hosts]; h; h = NULL)       \
             if (host_counts(k, h))
 
+static bool below(const char *name, const char *domain, size_t *ret_left)
+{
+    size_t n = strlen(name), k = strlen(domain);
+
+    if (n < k || !streq(name + n - k, domain) || (n > k && name[n - k - 1] != '.'))
+        return false;
+    *ret_left = n > k ? n - k - 1 : 0;
+    return true;
+}
+
+static const struct known *service_of(struct dns *d, const char *name, const char *ns)
+{
+    char key[DNS_NAME_MAX + 2];
+
+    snprintf(key, sizeof(key), "%s/%s", ns, name);
+    return map_get(&d->services, key);
+}
+
+/* A CNAME to a service of our own: its addresses too. One step; a chain of them stays a chain. */
+static void answer_target(struct answer *a, const char *name)
+{
+    char text[DNS_NAME_MAX + 1], *ns, *end;
+    const struct known *k;
+    size_t left;
+
+    if (!wants(a, A) || !below(name, a->d->domain, &left))
+        return;
+    snprintf(text, sizeof(text), "%.*s", (int)left, name);
+    ns = strchr(text, '.');
+    end = ns ? strchr(ns + 1, '.') : NULL;
+    if (!end || !streq(end, ".svc"))
+        return;
+    *ns++ = *end = 0;
+    k = service_of(a->d, text, ns);
+    if (!k || k->external[0])
+        return;
+    if (k->ip) {
+        put_a(a, name, k->ip);
+        a->n_answers++;
+        return;
+    }
+    EACH_HOST(k, h, a->d) {
+        put_a(a, name, h->ip.s_addr);
+        a->n_answers++;
+    }
+}
+
 static void answer_service(struct answer *a, const struct known *k)
 {
     if (k->external[0]) {
@@ -379,6 +426,7 @@ static void answer_service(struct answer *a, const struct known *k)
         put_name(a->b, k->external);
         rr_end(a, at);
         a->n_answers++;
+        answer_target(a, k->external);
         return;
     }
     if (!wants(a, A))
@@ -480,14 +528,6 @@ static int answer_pod(struct answer *a, const char *label)
         a->n_answers++;
     }
     return NOERROR;
-}
-
-static const struct known *service_of(struct dns *d, const char *name, const char *ns)
-{
-    char key[DNS_NAME_MAX + 2];
-
-    snprintf(key, sizeof(key), "%s/%s", ns, name);
-    return map_get(&d->services, key);
 }
 
 /* name: what is left of the domain, "web.default.svc"; cut into labels from the right. */
@@ -594,16 +634,6 @@ void dns_refuse(const uint8_t *query, size_t n, int rcode, struct buf *reply)
     set16(reply, 2, get16((uint8_t *)reply->p + 2) | (unsigned)rcode);
 }
 
-static bool below(const char *name, const char *domain, size_t *ret_left)
-{
-    size_t n = strlen(name), k = strlen(domain);
-
-    if (n < k || !streq(name + n - k, domain) || (n > k && name[n - k - 1] != '.'))
-        return false;
-    *ret_left = n > k ? n - k - 1 : 0;
-    return true;
-}
-
 int dns_answer(struct dns *d, const uint8_t *query, size_t n, size_t udp_max, struct buf *reply)
 {
     struct dns_question q;
@@ -675,7 +705,7 @@ bool dns_chases(struct dns *d, const uint8_t *query, size_t n, char ret[DNS_NAME
         return false;
     *ns++ = 0;
     k = service_of(d, first, ns);
-    if (!k || !k->external[0])
+    if (!k || !k->external[0] || below(k->external, d->domain, &left))
         return false;
     snprintf(ret, DNS_NAME_MAX + 1, "%s", k->external);
     *ret_type = q.type;

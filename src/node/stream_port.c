@@ -64,12 +64,24 @@ static void conn_unref(struct conn *c)
     forward_unref(f);
 }
 
+/* Plain WebSocket channels have no end of their own: when all ports are done, so is the whole. */
+static void ws_done(struct forward *f)
+{
+    if (!f->ws)
+        return;
+    LIST_EACH(&f->conns, it)
+        if (list_entry(it, struct conn, link)->open)
+            return;
+    ws_close(f->ws, 1000, "");
+}
+
 static void tcp_closed(uv_handle_t *h)
 {
     struct conn *c = h->data;
 
     c->open = false;
     c->f->handles--;
+    ws_done(c->f);
     conn_unref(c);
 }
 
@@ -443,6 +455,7 @@ static void ws_ports(struct forward *f, const int *ports, int n)
     }
     for (int i = 0; i < n; i++)
         conn_connect(f->by_channel[i]);
+    ws_done(f); /* none of them could even begin */
 }
 
 /* --- the request --- */

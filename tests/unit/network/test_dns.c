@@ -103,6 +103,7 @@ static struct dns *filled(const char *domain, uv_loop_t *loop, uint16_t port, co
     struct dns_service web = {.namespace_ = "default", .name = "web", .ports = ports, .n_ports = 2};
     struct dns_service db = {.namespace_ = "default", .name = "db", .ports = ports, .n_ports = 1, .hosts = hosts, .n_hosts = 3};
     struct dns_service out = {.namespace_ = "other", .name = "out", .external_name = "web.default.svc.example.test."};
+    struct dns_service in = {.namespace_ = "other", .name = "in", .external_name = "web.default.svc.cluster.local"};
     struct err err = {0};
     struct dns *d = dns_new(&o, &err);
 
@@ -115,6 +116,7 @@ static struct dns *filled(const char *domain, uv_loop_t *loop, uint16_t port, co
     dns_set(d, &web);
     dns_set(d, &db);
     dns_set(d, &out);
+    dns_set(d, &in);
     return d;
 }
 
@@ -145,6 +147,8 @@ static void cluster_names(void **state)
         {"7.0.96.10.in-addr.arpa", T_PTR, 0, "PTR web.default.svc.cluster.local "},
         {"1.0.1.10.in-addr.arpa", T_PTR, 0, "PTR db-0.db.default.svc.cluster.local "},
         {"out.other.svc.cluster.local", T_A, 0, "CNAME web.default.svc.example.test "},
+        {"in.other.svc.cluster.local", T_A, 0, "CNAME web.default.svc.cluster.local A 10.96.0.7 "},
+        {"in.other.svc.cluster.local", T_AAAA, 0, "CNAME web.default.svc.cluster.local "},
         {"dns-version.cluster.local", T_TXT, 0, "TXT 1.1.0 "},
         {"default.svc.cluster.local", T_A, 0, ""},
         {"nowhere.svc.cluster.local", T_A, 3, ""},

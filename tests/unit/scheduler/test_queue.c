@@ -16,7 +16,7 @@ static void put(struct queue *q, uint32_t i, int64_t priority, int64_t now)
 {
     _auto_(obj_unrefp) const struct obj *o = pod(i, priority);
 
-    queue_put(q, o, now, true);
+    waitq_put(q, o, now, true);
 }
 
 static const char *first(struct queue *q)

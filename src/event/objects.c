@@ -102,11 +102,9 @@ static bool event_wanted(const struct val *notification, const char *name)
 {
     VAL_EACH(val_get(notification, "events"), e)
     {
-        const char *pattern = val_text(e, "");
+        const char *text = val_text(e, ""), *pattern = str_starts(text, "s3:") ? strchr(text, ':') + 1 : text;
         size_t n = strlen(pattern);
 
-        pattern += str_starts(pattern, "s3:") ? 3 : 0;
-        n = strlen(pattern);
         if (streq(pattern, name) || (n && pattern[n - 1] == '*' && strncmp(pattern, name, n - 1) == 0))
             return true;
     }

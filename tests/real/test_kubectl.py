@@ -108,8 +108,7 @@ def test_exec_with_a_terminal(k):
     one = subprocess.Popen([k.instance.kubectls[k.program], '--kubeconfig', k.instance.state + '/kubeconfig', '-n', k.ns, 'exec', '-it', pod(k), '--', '/bin/sh'],
                            stdin=side, stdout=side, stderr=side, start_new_session=True)
     os.close(side)
-    os.write(main, b'echo $((6*7)); exit\n')
-    seen = b''
+    seen, typed = b'', False
     until = time.time() + 20
     while time.time() < until and one.poll() is None:
         if select.select([main], [], [], 0.2)[0]:
@@ -117,6 +116,9 @@ def test_exec_with_a_terminal(k):
                 seen += os.read(main, 4096)
             except OSError:                           # the other side is closed
                 break
+        if not typed and seen.endswith(b'# '):        # as a person does: after the prompt
+            os.write(main, b'echo $((6*7)); exit\r')
+            typed = True
     if one.poll() is None:
         one.terminate()
     one.wait(10)

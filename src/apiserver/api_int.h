@@ -111,6 +111,9 @@ struct call {
     const char *form_version; /* "v1", "v1beta1" of the table or partial object */
     const char *include_object;
 
+    const char *managed_sub;   /* the sub-resource that managedFields name, when sub does not say it */
+    struct val *managed;       /* managedFields of what is written; NULL: not tracked */
+    bool applying;             /* managed is set already */
     const struct obj *deleted; /* delete.c: as it went */
     struct texts warnings;
     struct api_response resp;

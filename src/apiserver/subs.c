@@ -42,6 +42,7 @@ static int scale_put(struct call *c, const struct obj *old, struct val *scale)
     if (*uid)
         val_put_str(c->a, meta_of(c->a, v), "uid", uid);
     c->sub = NULL; /* it is the object that is written */
+    c->managed_sub = "scale";
     if (update_with(c, old, v, &o) < 0)
         return -1;
     c->sub = sub;

@@ -5,6 +5,7 @@
  * The same for all kinds and versions; everything after the defaults works in the stored version. */
 #include "apiserver/hooks.h"
 
+#include "apiserver/managed.h"
 #include "codec/json.h"
 #include "schema/patch.h"
 
@@ -24,7 +25,7 @@ const char *now_text(struct call *c)
 static void meta_clean(struct val *meta)
 {
     val_del(meta, "selfLink");
-    val_del(meta, "managedFields"); /* not kept (README.md) */
+    val_del(meta, "managedFields"); /* put_managed() */
 }
 
 static int check_namespace(struct call *c, struct val *v)
@@ -43,12 +44,21 @@ static int check_namespace(struct call *c, struct val *v)
     return 0;
 }
 
-/* To the stored version, with its defaults. */
-static int to_stored(struct call *c, struct val *v)
+static void put_managed(struct call *c, struct val *v)
+{
+    if (val_len(c->managed))
+        val_put(c->a, meta_of(c->a, v), "managedFields", c->managed);
+}
+
+/* To the stored version, with its defaults. Notes who manages the fields, before anything but the
+ * client's own words and the defaults is in it. */
+static int to_stored(struct call *c, struct val *v, const struct obj *old)
 {
     struct err err = {0};
 
     schema_default(c->r, c->a, v);
+    if (!c->applying)
+        c->managed = managed_update(c, old ? answer_version(c, old) : NULL, v);
     if (c->r == c->stored)
         return 0;
     if (schema_convert(c->r, c->stored, c->a, v, &err) < 0)
@@ -144,7 +154,7 @@ int create_with(struct call *c, struct val *v, const struct obj **ret)
     struct val *meta = meta_of(c->a, v);
     bool generate;
 
-    if (to_stored(c, v) < 0)
+    if (to_stored(c, v, NULL) < 0)
         return -1;
     meta = meta_of(c->a, v);
     if (admit_namespace(c, val_str_at(meta, "name", "")) < 0)
@@ -169,6 +179,7 @@ int create_with(struct call *c, struct val *v, const struct obj **ret)
     }
     if (c->hooks && c->hooks->allocate && c->hooks->allocate(c, v, NULL) < 0)
         return -1;
+    put_managed(c, v);
     return put_new(c, v, ret);
 }
 
@@ -299,7 +310,7 @@ int update_with(struct call *c, const struct obj *old, struct val *v, const stru
     const char *sub = c->sub ? c->sub->name : "";
     const struct val *was = obj_val(old);
 
-    if (check_versions(c, old, v) < 0 || to_stored(c, v) < 0)
+    if (check_versions(c, old, v) < 0 || to_stored(c, v, old) < 0)
         return -1;
     meta_keep(c, v, was);
     if (restrict_node(c, v, old) < 0)
@@ -312,6 +323,7 @@ int update_with(struct call *c, const struct obj *old, struct val *v, const stru
         return -1;
     if (c->hooks && c->hooks->allocate && c->hooks->allocate(c, v, old) < 0)
         return -1;
+    put_managed(c, v);
     return put_over(c, old, v, ret);
 }
 
@@ -433,52 +445,88 @@ static struct val *patch_body(struct call *c, enum patch_kind kind, struct texts
     return patch;
 }
 
-/* Server-side apply without field ownership: an object that is not there is made; one that is
- * there is merged with by the merge keys of its type. Nobody's fields conflict, and what a manager
- * leaves out stays (README.md says so). */
-static int apply(struct call *c)
+/* The body of an apply as it was written: nothing filled in, nothing dropped. What the kind does
+ * not know is an error here, whatever fieldValidation says. */
+static struct val *apply_body(struct call *c)
 {
-    const struct obj *old = find(c), *o = NULL;
     struct api_request as_yaml = *c->req;
     const struct api_request *was = c->req;
-    struct val *v, *merged;
     struct texts strict = {.a = c->a};
     struct err err = {0};
+    struct val *v, *copy;
 
     as_yaml.content_type = "application/yaml";
     c->req = &as_yaml;
-    v = body_tree(c, &strict);
+    v = body_tree(c, NULL);
     c->req = was;
     if (!v)
-        return -1;
-    if (!val_is(v, VAL_MAP) || !*val_str_at(v, "apiVersion", "") || !*val_str_at(v, "kind", ""))
-        return fail(c, 400, "BadRequest", "Object 'Kind' is missing");
+        return NULL;
+    if (!val_is(v, VAL_MAP) || !*val_str_at(v, "apiVersion", "") || !*val_str_at(v, "kind", "")) {
+        fail(c, 400, "BadRequest", "Object 'Kind' is missing");
+        return NULL;
+    }
     if (!streq(val_str_at(v, "apiVersion", ""), c->r->api_version) ||
-        !streq(val_str_at(v, "kind", ""), c->r->kind))
-        return fail(c, 400, "BadRequest", "the API version or kind in the data does not match %s %s",
-                    c->r->api_version, c->r->kind);
-    if (val_len(val_at(v, "metadata.managedFields")))
-        return fail(c, 400, "BadRequest", "metadata.managedFields must be nil");
-    if (!*val_str_at(v, "metadata.name", ""))
-        val_put_str(c->a, meta_of(c->a, v), "name", c->path.name);
+        !streq(val_str_at(v, "kind", ""), c->r->kind)) {
+        fail(c, 400, "BadRequest", "the API version or kind in the data does not match %s %s",
+             c->r->api_version, c->r->kind);
+        return NULL;
+    }
+    if (val_len(val_at(v, "metadata.managedFields"))) {
+        fail(c, 400, "BadRequest", "metadata.managedFields must be nil");
+        return NULL;
+    }
+    copy = val_copy(c->a, v);
+    if (schema_decode(c->r, c->a, copy, &strict, &err) < 0 || strict.n) {
+        fail(c, 500, "", "failed to create typed patch object (%s; %s, Kind=%s): %s", c->path.name,
+             c->r->api_version, c->r->kind, strict.n ? strict.v[0] : err.msg);
+        return NULL;
+    }
+    return v;
+}
+
+static int apply(struct call *c)
+{
+    const struct obj *old = find(c), *o = NULL;
+    struct texts strict = {.a = c->a};
+    const struct val *now = NULL;
+    struct val *config = apply_body(c), *v;
+    struct causes bad = {.a = c->a};
+    const char *uid;
+
+    if (!config)
+        return -1;
+    if (!old && c->sub)
+        return fail_not_found(c, c->path.name);
+    if (!*val_str_at(config, "metadata.name", ""))
+        val_put_str(c->a, meta_of(c->a, config), "name", c->path.name);
+    if (check_name(c, config) < 0)
+        return -1;
+    if (!old && admit_namespace(c, c->path.name) < 0)
+        return -1;
+    uid = val_str_at(config, "metadata.uid", "");
+    if (old && *uid && !streq(uid, old->uid)) {
+        causes_add(&bad, CAUSE_INVALID, "metadata.uid", val_str(c->a, uid), "field is immutable");
+        return fail_causes(c, &bad, old->name);
+    }
+    if (managed_apply(c, old ? answer_version(c, old) : NULL, config, &now, &c->managed) < 0)
+        return -1;
+    c->applying = true;
+    if (!now) {
+        c->resp.revision = old->revision;
+        answer_obj(c, 200, old);
+        return 0;
+    }
+    v = val_copy(c->a, now);
+    if (body_decode(c, c->r, v, &strict, false) < 0)
+        return -1;
     if (!old) {
-        if (c->sub)
-            return fail_not_found(c, c->path.name);
-        if (body_decode(c, c->r, v, &strict, false) < 0 || check_name(c, v) < 0 ||
-            create_with(c, v, &o) < 0)
+        if (create_with(c, v, &o) < 0)
             return -1;
         return answer_written(c, 201, o, v);
     }
-    if (check_name(c, v) < 0)
+    if (update_with(c, old, v, &o) < 0)
         return -1;
-    merged = c->r->custom ? patch_merge(c->a, answer_version(c, old), v, &err)
-                          : patch_strategic(c->r->type, c->a, answer_version(c, old), v, &err);
-    if (!merged)
-        return fail(c, 400, "BadRequest", "%s", err.msg);
-    merged = val_copy(c->a, merged);
-    if (body_decode(c, c->r, merged, &strict, false) < 0 || update_with(c, old, merged, &o) < 0)
-        return -1;
-    return answer_written(c, 200, o, merged);
+    return answer_written(c, 200, o, v);
 }
 
 int write_patch(struct call *c)

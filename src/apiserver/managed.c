@@ -1,0 +1,326 @@
+/* apiserver/managed.c - see managed.h. The algorithm is upstream's: an update takes over what it
+ * changes; an apply takes what it says, is refused when it changes what others say, and removes
+ * what it said before, says no more and nobody else says. */
+#include "apiserver/managed.h"
+
+#include "apiserver/fieldset.h"
+
+#include <stdio.h>
+
+enum { MANAGERS_MAX = 64 };
+
+struct manager {
+    const char *name, *operation, *api_version, *sub, *time;
+    struct fset *fields;
+    bool touched;
+};
+
+struct managers {
+    struct manager v[MANAGERS_MAX];
+    uint32_t n;
+};
+
+/* Fields that belong to nobody. */
+static struct fset *nobodys(struct call *c)
+{
+    static const char *const paths[] = {
+        "f:apiVersion", "f:kind", "f:metadata", "f:metadata f:name", "f:metadata f:namespace",
+        "f:metadata f:creationTimestamp", "f:metadata f:selfLink", "f:metadata f:uid",
+        "f:metadata f:clusterName", "f:metadata f:generation", "f:metadata f:managedFields",
+        "f:metadata f:resourceVersion"};
+    struct fset *s = fset_new(c->a);
+
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+        fset_add(c->a, s, paths[i]);
+    return s;
+}
+
+/* What this request cannot write, with all below: the status, or everything but it. */
+static struct fset *out_of_reach(struct call *c)
+{
+    struct fset *s = fset_new(c->a);
+
+    if (c->sub && streq(c->sub->name, "status"))
+        fset_add(c->a, s, "f:spec");
+    else if (c->stored->has_status)
+        fset_add(c->a, s, "f:status");
+    return s;
+}
+
+static const char *sub_of(const struct call *c)
+{
+    return c->managed_sub ? c->managed_sub : c->sub ? c->sub->name : "";
+}
+
+static const char *manager_name(struct call *c)
+{
+    const char *agent = c->req->user_agent;
+
+    if (!str_empty(c->o.field_manager))
+        return c->o.field_manager;
+    return str_empty(agent) ? "unknown" : arena_strndup(c->a, agent, MIN(strcspn(agent, "/"), (size_t)128));
+}
+
+static void read_managers(struct call *c, const struct val *live, struct managers *ms)
+{
+    VAL_EACH(val_at(live, "metadata.managedFields"), e) {
+        if (ms->n == MANAGERS_MAX)
+            return;
+        ms->v[ms->n++] = (struct manager){
+            .name = val_str_at(e, "manager", ""), .operation = val_str_at(e, "operation", ""),
+            .api_version = val_str_at(e, "apiVersion", ""), .sub = val_str_at(e, "subresource", ""),
+            .time = val_str_at(e, "time", ""), .fields = fset_read(c->a, val_get(e, "fieldsV1"))};
+    }
+}
+
+static struct manager *find_manager(struct call *c, struct managers *ms, const char *name, const char *operation)
+{
+    for (uint32_t i = 0; i < ms->n; i++) {
+        struct manager *m = &ms->v[i];
+
+        if (streq(m->name, name) && streq(m->operation, operation) && streq(m->sub, sub_of(c)) &&
+            (streq(operation, "Apply") || streq(m->api_version, c->r->api_version)))
+            return m;
+    }
+    if (ms->n == MANAGERS_MAX)
+        return &ms->v[MANAGERS_MAX - 1];
+    ms->v[ms->n] = (struct manager){.name = name, .operation = operation, .sub = sub_of(c),
+                                    .api_version = c->r->api_version, .fields = fset_new(c->a), .time = ""};
+    return &ms->v[ms->n++];
+}
+
+static int order(const struct manager *x, const struct manager *y)
+{
+    int by = strcmp(x->operation, y->operation); /* Apply before Update */
+
+    if (!by)
+        by = strcmp(x->time, y->time);
+    return by ? by : strcmp(x->name, y->name);
+}
+
+static struct val *write_managers(struct call *c, struct managers *ms)
+{
+    struct val *list = val_list(c->a);
+
+    for (uint32_t i = 1; i < ms->n; i++)
+        for (uint32_t k = i; k > 0 && order(&ms->v[k], &ms->v[k - 1]) < 0; k--) {
+            struct manager t = ms->v[k];
+            ms->v[k] = ms->v[k - 1];
+            ms->v[k - 1] = t;
+        }
+    for (uint32_t i = 0; i < ms->n; i++) {
+        const struct manager *m = &ms->v[i];
+        struct val *e;
+
+        if (fset_empty(m->fields))
+            continue;
+        e = val_map(c->a);
+        val_put_str(c->a, e, "manager", m->name);
+        val_put_str(c->a, e, "operation", m->operation);
+        val_put_str(c->a, e, "apiVersion", m->api_version);
+        if (*m->time)
+            val_put_str(c->a, e, "time", m->time);
+        val_put_str(c->a, e, "fieldsType", "FieldsV1");
+        val_put(c->a, e, "fieldsV1", fset_write(c->a, m->fields));
+        if (*m->sub)
+            val_put_str(c->a, e, "subresource", m->sub);
+        val_push(c->a, list, e);
+    }
+    return list;
+}
+
+/* Shallow, without what no manager is asked about. */
+static const struct val *bare(struct call *c, const struct val *v)
+{
+    struct val *out = val_map(c->a), *meta = val_map(c->a);
+
+    VAL_EACH_MEMBER(v, m)
+        val_putn(c->a, out, m->key, m->n, &m->v);
+    VAL_EACH_MEMBER(val_get(v, "metadata"), m)
+        if (!streq(m->key, "managedFields"))
+            val_putn(c->a, meta, m->key, m->n, &m->v);
+    val_put(c->a, out, "metadata", meta);
+    return out;
+}
+
+/* What a new object of the kind is before anybody says anything. */
+static const struct val *empty_object(struct call *c)
+{
+    struct val *v = val_map(c->a);
+    struct err ignored = {0};
+
+    val_put_str(c->a, v, "apiVersion", c->r->api_version);
+    val_put_str(c->a, v, "kind", c->r->kind);
+    if (schema_decode(c->r, c->a, v, NULL, &ignored) < 0)
+        return val_map(c->a);
+    return v;
+}
+
+/* Others lose what changed. Fields of other versions of the kind stay: their paths may differ. */
+static void take_over(struct call *c, struct managers *ms, const struct manager *self,
+                      const struct typed_diff *d, const struct fset *changed)
+{
+    for (uint32_t i = 0; i < ms->n; i++) {
+        struct manager *m = &ms->v[i];
+
+        if (m == self || !streq(m->api_version, c->r->api_version))
+            continue;
+        m->fields = fset_without(c->a, m->fields, changed, false);
+        m->fields = fset_without(c->a, m->fields, d->removed, false);
+    }
+}
+
+static struct typed_diff differences(struct call *c, const struct val *live, const struct val *now)
+{
+    struct typed_diff d = typed_compare(c->a, c->r->type, live, now);
+    struct fset *out = out_of_reach(c), *none = nobodys(c);
+
+    d.added = fset_without(c->a, fset_without(c->a, d.added, out, true), none, false);
+    d.removed = fset_without(c->a, fset_without(c->a, d.removed, out, true), none, false);
+    d.modified = fset_without(c->a, fset_without(c->a, d.modified, out, true), none, false);
+    return d;
+}
+
+static void note_update(struct call *c, struct managers *ms, const char *name, const struct val *live,
+                        const struct val *now)
+{
+    struct typed_diff d = differences(c, live, now);
+    struct fset *changed = fset_union(c->a, d.added, d.modified), *mine;
+    struct manager *self = find_manager(c, ms, name, "Update");
+
+    take_over(c, ms, self, &d, changed);
+    mine = fset_union(c->a, fset_without(c->a, self->fields, d.removed, false), changed);
+    if (!fset_equal(mine, self->fields) || !*self->time)
+        self->time = now_text(c);
+    self->fields = mine;
+}
+
+struct val *managed_update(struct call *c, const struct val *live, const struct val *now)
+{
+    struct managers *ms = arena_new_of(c->a, struct managers);
+    const struct val *said = val_at(now, "metadata.managedFields");
+
+    if (!live && (!c->user || auth_user_in(c->user, "system:nodes")))
+        return NULL; /* our own parts: not tracked before somebody applies */
+    if (live && !val_len(val_at(live, "metadata.managedFields")))
+        return NULL;
+    if (live && val_len(said) == 1 && !val_len(&said->items[0]))
+        return NULL; /* the way to ask for no managers at all */
+    if (live)
+        read_managers(c, live, ms);
+    note_update(c, ms, manager_name(c), bare(c, live ? live : empty_object(c)), bare(c, now));
+    return write_managers(c, ms);
+}
+
+/* ---------------------------------------------------------------- apply */
+
+struct conflict {
+    struct call *c;
+    struct val *causes;
+    const struct manager *with;
+    struct buf text;
+    uint32_t n;
+};
+
+static void add_conflict(void *arg, const char *path)
+{
+    struct conflict *x = arg;
+    struct val *cause = val_map(x->c->a);
+
+    val_put_str(x->c->a, cause, "reason", "FieldManagerConflict");
+    val_put(x->c->a, cause, "message",
+            val_printf(x->c->a, "conflict with \"%s\"%s%s%s using %s", x->with->name,
+                       *x->with->sub ? " with subresource \"" : "", x->with->sub, *x->with->sub ? "\"" : "",
+                       x->with->api_version));
+    val_put_str(x->c->a, cause, "field", path);
+    val_push(x->c->a, x->causes, cause);
+    buf_printf(&x->text, "%s%s: conflict with \"%s\"", x->n++ ? ", " : "", path, x->with->name);
+}
+
+static int check_conflicts(struct call *c, struct managers *ms, const struct manager *self, const struct fset *changed)
+{
+    struct conflict x = {.c = c, .causes = val_list(c->a), .text = {.max = 1 << 16}};
+    struct val *s, *d;
+
+    for (uint32_t i = 0; i < ms->n; i++) {
+        if (&ms->v[i] == self || !streq(ms->v[i].api_version, c->r->api_version))
+            continue;
+        x.with = &ms->v[i];
+        fset_each(c->a, fset_both(c->a, ms->v[i].fields, changed), add_conflict, &x);
+    }
+    if (!x.n)
+        return 0;
+    s = status_doc(c->a, 409, "Conflict", arena_printf(c->a, "Apply failed with %u conflict%s: %s", x.n,
+                                                       x.n > 1 ? "s" : "", x.text.p));
+    buf_done(&x.text);
+    d = val_map(c->a);
+    val_put(c->a, d, "causes", x.causes);
+    val_put(c->a, s, "details", d);
+    return fail_status(c, s);
+}
+
+/* Without what self said before, says no more, and nobody else says. */
+static const struct val *prune(struct call *c, struct managers *ms, const struct val *merged, const struct fset *last)
+{
+    const struct type *t = c->r->type;
+    struct fset *managed = fset_new(c->a), *merged_set, *pruned_set, *named_last;
+    const struct val *pruned;
+
+    if (fset_empty(last))
+        return merged;
+    named_last = typed_named(c->a, t, last);
+    pruned = typed_remove(c->a, t, merged, named_last);
+    for (uint32_t i = 0; i < ms->n; i++)
+        if (streq(ms->v[i].api_version, c->r->api_version))
+            managed = fset_union(c->a, managed, ms->v[i].fields);
+    merged_set = typed_named(c->a, t, typed_fields(c->a, t, merged, NULL));
+    pruned_set = typed_named(c->a, t, typed_fields(c->a, t, pruned, NULL));
+    /* back comes what anybody owns ... */
+    pruned = typed_remove(c->a, t, merged,
+                          fset_without(c->a, merged_set,
+                                       fset_union(c->a, pruned_set, typed_named(c->a, t, managed)), false));
+    /* ... and what was not ours to remove */
+    pruned_set = typed_named(c->a, t, typed_fields(c->a, t, pruned, NULL));
+    return typed_remove(c->a, t, merged,
+                        fset_both(c->a, fset_without(c->a, merged_set, pruned_set, false), named_last));
+}
+
+int managed_apply(struct call *c, const struct val *live, const struct val *config,
+                  const struct val **ret_new, struct val **ret_managed)
+{
+    struct managers *ms = arena_new_of(c->a, struct managers);
+    const struct val *empty = empty_object(c), *was = bare(c, live ? live : empty), *now;
+    struct fset *set, *last, *changed;
+    struct manager *self;
+    struct typed_diff d;
+    bool twice = false;
+
+    config = bare(c, config);
+    set = typed_fields(c->a, c->r->type, config, &twice);
+    if (twice)
+        return fail(c, 500, "", "failed to create typed patch object: duplicate entries for a key");
+    if (live)
+        read_managers(c, live, ms);
+    if (live && !ms->n) { /* what was there before is somebody's too */
+        note_update(c, ms, "before-first-apply", bare(c, empty), was);
+        ms->v[0].sub = "";
+    }
+    self = find_manager(c, ms, manager_name(c), "Apply");
+    last = self->fields;
+    self->api_version = c->r->api_version;
+    self->fields = fset_without(c->a, fset_without(c->a, set, out_of_reach(c), true), nobodys(c), false);
+    now = prune(c, ms, typed_merge(c->a, c->r->type, was, config), last);
+    d = differences(c, was, now);
+    changed = fset_union(c->a, d.added, d.modified);
+    if (!c->o.force && check_conflicts(c, ms, self, changed) < 0)
+        return -1;
+    take_over(c, ms, self, &d, changed);
+    if (live && val_equal(was, now) && fset_equal(last, self->fields)) {
+        *ret_new = NULL; /* nothing is said that was not said before */
+    } else {
+        self->time = now_text(c);
+        *ret_new = now;
+    }
+    *ret_managed = write_managers(c, ms);
+    return 0;
+}

@@ -315,8 +315,8 @@ int managed_apply(struct call *c, const struct val *live, const struct val *conf
     if (!c->o.force && check_conflicts(c, ms, self, changed) < 0)
         return -1;
     take_over(c, ms, self, &d, changed);
-    if (live && val_equal(was, now) && fset_equal(last, self->fields)) {
-        *ret_new = NULL; /* nothing is said that was not said before */
+    if (live && val_equal(was, now)) { /* the time is that of the last change of the object */
+        *ret_new = fset_equal(last, self->fields) ? NULL : now;
     } else {
         self->time = now_text(c);
         *ret_new = now;

@@ -226,6 +226,8 @@ static void meta_keep(struct call *c, struct val *v, const struct val *old)
     for (size_t i = 0; i < ARRAY_LEN(kept); i++) {
         const struct val *x = val_get(was, kept[i]);
 
+        if (c->applying && i == 0 && val_get(meta, "uid"))
+            continue; /* validation says that it cannot be changed */
         if (x)
             val_put(c->a, meta, kept[i], x);
         else
@@ -285,7 +287,7 @@ static int check_versions(struct call *c, const struct obj *old, const struct va
     const char *uid = val_str_at(meta, "uid", ""), *rv = val_str_at(meta, "resourceVersion", "");
     int64_t revision;
 
-    if (*uid && !streq(uid, old->uid))
+    if (*uid && !streq(uid, old->uid) && !c->applying)
         return fail_conflict(c, old->name, "Precondition failed: UID in precondition: %s, UID in "
                              "object meta: %s", uid, old->uid);
     if (!parse_revision(rv, &revision))
@@ -490,8 +492,6 @@ static int apply(struct call *c)
     struct texts strict = {.a = c->a};
     const struct val *now = NULL;
     struct val *config = apply_body(c), *v;
-    struct causes bad = {.a = c->a};
-    const char *uid;
 
     if (!config)
         return -1;
@@ -503,11 +503,6 @@ static int apply(struct call *c)
         return -1;
     if (!old && admit_namespace(c, c->path.name) < 0)
         return -1;
-    uid = val_str_at(config, "metadata.uid", "");
-    if (old && *uid && !streq(uid, old->uid)) {
-        causes_add(&bad, CAUSE_INVALID, "metadata.uid", val_str(c->a, uid), "field is immutable");
-        return fail_causes(c, &bad, old->name);
-    }
     if (managed_apply(c, old ? answer_version(c, old) : NULL, config, &now, &c->managed) < 0)
         return -1;
     c->applying = true;

@@ -191,7 +191,7 @@ static void note_update(struct call *c, struct managers *ms, const char *name, c
     take_over(c, ms, self, &d, changed);
     mine = fset_union(c->a, fset_without(c->a, self->fields, d.removed, false), changed);
     if (!fset_equal(mine, self->fields) || !*self->time)
-        self->time = now_text(c);
+        self->time = c->managed_sub ? "" : now_text(c); /* as upstream has it for a Scale */
     self->fields = mine;
 }
 
@@ -308,8 +308,9 @@ int managed_apply(struct call *c, const struct val *live, const struct val *conf
     self = find_manager(c, ms, manager_name(c), "Apply");
     last = self->fields;
     self->api_version = c->r->api_version;
-    self->fields = fset_without(c->a, fset_without(c->a, set, out_of_reach(c), true), nobodys(c), false);
+    self->fields = fset_without(c->a, set, out_of_reach(c), true);
     now = prune(c, ms, typed_merge(c->a, c->r->type, was, config), last);
+    self->fields = fset_without(c->a, self->fields, nobodys(c), false);
     d = differences(c, was, now);
     changed = fset_union(c->a, d.added, d.modified);
     if (!c->o.force && check_conflicts(c, ms, self, changed) < 0)
@@ -318,7 +319,7 @@ int managed_apply(struct call *c, const struct val *live, const struct val *conf
     if (live && val_equal(was, now)) { /* the time is that of the last change of the object */
         *ret_new = fset_equal(last, self->fields) ? NULL : now;
     } else {
-        self->time = now_text(c);
+        self->time = c->managed_sub ? "" : now_text(c);
         *ret_new = now;
     }
     *ret_managed = write_managers(c, ms);

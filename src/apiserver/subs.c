@@ -2,6 +2,7 @@
  * ...) go the way of the object; the others are here. */
 #include "apiserver/hooks.h"
 
+#include "apiserver/managed.h"
 #include "schema/patch.h"
 
 static int scale_get(struct call *c, const struct obj *o, struct val **ret)
@@ -11,6 +12,26 @@ static int scale_get(struct call *c, const struct obj *o, struct val **ret)
 
     *ret = schema_scale_get(c->r, c->a, v, &err);
     return *ret ? 0 : fail_err(c, &err);
+}
+
+/* An apply of a Scale is one of the object's replicas, by its own kind of manager. */
+static int apply_scale(struct call *c, const struct obj *old, const struct val *scale)
+{
+    const struct subresource *sub = c->sub;
+    struct val *config = val_map(c->a), *spec = val_map(c->a);
+    const struct val *now;
+    int r;
+
+    val_put_str(c->a, config, "apiVersion", c->r->api_version);
+    val_put_str(c->a, config, "kind", c->r->kind);
+    if (val_at(scale, "spec.replicas"))
+        val_put(c->a, spec, "replicas", val_at(scale, "spec.replicas"));
+    val_put(c->a, config, "spec", spec);
+    c->sub = NULL;
+    c->managed_sub = "scale";
+    r = managed_apply(c, answer_version(c, old), config, &now, &c->managed);
+    c->sub = sub;
+    return r;
 }
 
 static int scale_put(struct call *c, const struct obj *old, struct val *scale)
@@ -32,6 +53,8 @@ static int scale_put(struct call *c, const struct obj *old, struct val *scale)
                    "must be greater than or equal to 0");
         return fail_causes_of(c, &bad, "autoscaling", "Scale", name);
     }
+    if (c->applying && apply_scale(c, old, scale) < 0)
+        return -1;
     v = val_copy(c->a, answer_version(c, old));
     if (schema_scale_put(c->r, c->a, v, scale, &err) < 0)
         return fail_err(c, &err);
@@ -82,6 +105,7 @@ static int scale_patch(struct call *c, const struct obj *old)
         return fail(c, err.code == ERR_INVALID ? 422 : 400,
                     err.code == ERR_INVALID ? "Invalid" : "BadRequest", "%s", err.msg);
     v = val_copy(c->a, v);
+    c->applying = str_starts(t, "application/apply-patch");
     if (c->sub->type && schema_decode_type(c->api->schema, c->sub->type, "Scale", "v1", c->a, v,
                                            &strict, &err) < 0) {
         struct causes bad = {.a = c->a};

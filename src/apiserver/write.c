@@ -459,10 +459,14 @@ static struct val *apply_body(struct call *c)
 
     as_yaml.content_type = "application/yaml";
     c->req = &as_yaml;
-    v = body_tree(c, NULL);
+    v = body_tree(c, &strict);
     c->req = was;
     if (!v)
         return NULL;
+    if (strict.n) {
+        fail(c, 500, "", "error decoding YAML: %s", strict.v[0]);
+        return NULL;
+    }
     if (!val_is(v, VAL_MAP) || !*val_str_at(v, "apiVersion", "") || !*val_str_at(v, "kind", "")) {
         fail(c, 400, "BadRequest", "Object 'Kind' is missing");
         return NULL;

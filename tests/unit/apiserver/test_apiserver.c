@@ -432,6 +432,36 @@ static void test_watch_freed_at_once(void **state)
     assert_int_equal(h.n, 0);
 }
 
+/* ---------------------------------------------------------------- apply */
+
+static struct api_response apply(struct world *w, const char *manager, const char *data)
+{
+    return ask_as(w, NULL, "PATCH", arena_printf(w->a, CMS "/c?fieldManager=%s", manager),
+                  "application/apply-patch+yaml",
+                  arena_printf(w->a, "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {%s}}", data));
+}
+
+static void test_apply_knows_who_said_what(void **state)
+{
+    struct world *w = *state;
+    struct api_response r = apply(w, "one", "a: x, b: x");
+    const char *rv;
+
+    assert_int_equal(r.status, 201);
+    rv = arena_strdup(w->a, at(w, &r, "metadata.resourceVersion"));
+    r = apply(w, "one", "a: x, b: x"); /* the same again changes nothing */
+    assert_string_equal(at(w, &r, "metadata.resourceVersion"), rv);
+    r = apply(w, "two", "a: y"); /* one's word against two's */
+    assert_int_equal(r.status, 409);
+    assert_string_equal(at(w, &r, "details.causes[0].field"), ".data.a");
+    assert_int_equal(apply(w, "two&force=true", "a: y, c: z").status, 200);
+    r = apply(w, "one", "b: x"); /* one says a no more, but two does: it stays */
+    assert_string_equal(at(w, &r, "data.a"), "y");
+    r = apply(w, "one", ""); /* nobody says b any more */
+    assert_string_equal(at(w, &r, "data.b"), "");
+    assert_string_equal(at(w, &r, "data.c"), "z");
+}
+
 /* ---------------------------------------------------------------- services */
 
 static void test_service_addresses(void **state)
@@ -464,7 +494,7 @@ int main(void)
         T(test_bad_input_is_told), T(test_pages), T(test_access), T(test_node_sees_what_its_pods_use),
         T(test_token_ends_with_what_it_is_bound_to), T(test_watch_tells_selection),
         T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_watch_too_old),
-        T(test_watch_freed_at_once), T(test_service_addresses),
+        T(test_watch_freed_at_once), T(test_apply_knows_who_said_what), T(test_service_addresses),
     };
 
     return cmocka_run_group_tests_name("apiserver", tests, NULL, NULL);

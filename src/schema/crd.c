@@ -696,6 +696,14 @@ static void check_schema(struct checker *k, const struct val *js, const struct v
     check_logic(k, js, v, depth);
 }
 
+void crd_check_value(struct check *c, const struct val *js, const struct val *v);
+void crd_check_value(struct check *c, const struct val *js, const struct val *v)
+{
+    struct checker k = {.c = c};
+
+    check_schema(&k, js, v, 0);
+}
+
 void crd_validate(const struct resource *r, const char *sub, const struct val *v,
                   const struct val *old, struct causes *causes)
 {

@@ -420,39 +420,3 @@ HOOK(v_resourceslice)
     if (n > 1)
         check_fail(c, CAUSE_INVALID, "", v, "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set");
 }
-
-/* ---- custom resource definitions ---- */
-
-static bool established(const struct val *crd)
-{
-    VAL_EACH(val_at(crd, "status.conditions"), c)
-        if (streq(val_str_at(c, "type", ""), "Established"))
-            return streq(val_str_at(c, "status", ""), "True");
-    return false;
-}
-
-HOOK(v_crd_definition)
-{
-    static const char *const once[] = {"spec.scope", "spec.names.kind"};
-    static const char *const always[] = {"spec.group", "spec.names.plural"};
-    const struct val *stored = val_at(v, "status.storedVersions");
-
-    if (!old)
-        return;
-    for (uint32_t i = 0; i < ARRAY_LEN(always) && !*c->sub; i++)
-        if (!same(val_at(v, always[i]), val_at(old, always[i])))
-            check_fail(c, CAUSE_INVALID, always[i], val_at(v, always[i]), "field is immutable");
-    for (uint32_t i = 0; i < ARRAY_LEN(once) && !*c->sub && established(old); i++)
-        if (!same(val_at(v, once[i]), val_at(old, once[i])))
-            check_fail(c, CAUSE_INVALID, once[i], val_at(v, once[i]), "field is immutable");
-    for (uint32_t i = 0; i < val_items_n_(stored); i++) {
-        bool served = false;
-        VAL_EACH(val_at(v, "spec.versions"), ver)
-            served |= streq(val_str_at(ver, "name", ""), val_text(&stored->items[i], ""));
-        if (!served)
-            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "status.storedVersions[%u]", i), &stored->items[i],
-                       "missing from spec.versions; %s was previously a storage version, and must remain in "
-                       "spec.versions until a storage migration ensures no data remains persisted in it",
-                       val_text(&stored->items[i], ""));
-    }
-}

@@ -223,7 +223,8 @@ static struct version *version_new(struct function *f, const struct val *spec)
     list_init(&v->instances);
     list_init(&v->idle);
     list_init(&v->stems);
-    snprintf(v->cgroup, sizeof v->cgroup, "functions/%u-%llu", f->id, (unsigned long long)v->number);
+    snprintf(v->cgroup, sizeof v->cgroup, "functions/%.63s.%.80s-%llu", f->namespace_, f->name,
+             (unsigned long long)v->number);
     set_limits(v);
     make_env(v, val_get(spec, "environment"));
     v->interpreter = find_interpreter(v->runtime, err);
@@ -348,6 +349,12 @@ static struct function *function_new(struct functions *fs, const struct obj *o, 
     list_push(&fs->all, &f->link);
     map_put(&fs->by_key, key, f);
     return f;
+}
+
+void functions_flush_logs(struct functions *fs)
+{
+    LIST_EACH(&fs->all, l)
+    flog_flush(&list_entry(l, struct function, link)->log);
 }
 
 void function_let_go(struct function *f)

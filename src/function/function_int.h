@@ -100,7 +100,7 @@ struct version {
     struct list stems; /* sandboxed, nothing loaded yet */
     uint32_t instances_n, starting_n, stems_n;
     struct cgroup_limits limits;
-    char cgroup[64]; /* functions/<id> */
+    char cgroup[192]; /* functions/NAMESPACE.NAME-<number> */
 };
 
 struct function {
@@ -147,7 +147,7 @@ struct instance {
     int64_t idle_since_us, asked_us, cpu_seen_us, sampled_us;
     bool deadline_hit;
     char stream[36];
-    char cgroup[96];
+    char cgroup[208];
     bool has_cgroup;
     const char *net_owner; /* not NULL: has a pooled network namespace */
     char net_name[24];
@@ -209,6 +209,7 @@ void uuid_make(char out[FUNCTION_ID_MAX]);
 
 /* function.c */
 struct function *function_find(struct functions *fs, const char *namespace_, const char *name);
+void functions_flush_logs(struct functions *fs);
 void function_let_go(struct function *f); /* frees it when nothing holds it any more */
 void functions_let_go(struct functions *fs); /* while stopping: frees when all is gone */
 void version_let_go(struct version *v);   /* the same; then its function */

@@ -171,7 +171,7 @@ static void on_base_tell(struct base *b, const struct zygote_tell *t)
 {
     struct version *v = version_by_number(b->fs, t->slot);
     struct functions *fs = b->fs;
-    char group[96];
+    char group[208];
     struct err e;
 
     if (!v || v->base != b || (v->zygote != ZYGOTE_STARTING && v->zygote != ZYGOTE_READY))

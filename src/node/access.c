@@ -20,7 +20,8 @@ struct node_exec {
 };
 static struct list EXECS = {&EXECS, &EXECS}; /* the loop's; a node process has one */
 
-static struct ctr *find(struct node *n, const char *ns, const char *pod, const char *container, struct err *err)
+static struct ctr *find(struct node *n, const char *ns, const char *pod, const char *container,
+                        struct err *err)
 {
     struct pod *p = pod_by_name(n, ns, pod);
     struct ctr *c = NULL;
@@ -33,7 +34,8 @@ static struct ctr *find(struct node *n, const char *ns, const char *pod, const c
     if (!str_empty(container)) {
         c = pod_ctr(p, container);
         if (!c)
-            err_set(err, NOT_FOUND, "container \"%s\" not found in pod \"%s_%s\"", container, pod, ns);
+            err_set(err, NOT_FOUND, "container \"%s\" not found in pod \"%s_%s\"", container, pod,
+                    ns);
         return c;
     }
     named = obj_annotation(p->o, "kubectl.kubernetes.io/default-container");
@@ -76,7 +78,8 @@ int node_find(struct node *n, const char *ns, const char *pod, const char *conta
     return 0;
 }
 
-/* ---- exec --------------------------------------------------------------------------------------- */
+/* ---- exec ---------------------------------------------------------------------------------------
+ */
 
 static void exec_free(struct node_exec *e)
 {
@@ -118,7 +121,8 @@ static void exec_answer(void *arg, const struct val *answer, int fd)
         args.failed(args.arg, &err);
 }
 
-int node_exec(struct node *n, const struct node_exec_args *args, struct node_exec **ret_e, struct err *err)
+int node_exec(struct node *n, const struct node_exec_args *args, struct node_exec **ret_e,
+              struct err *err)
 {
     struct ctr *c = find(n, args->ns, args->pod, args->container, err);
     _auto_(arena_freep) struct arena *a = arena_new();
@@ -187,8 +191,7 @@ void node_exec_forget(struct node_exec *e)
 
 void exec_ended(struct pod *p, int64_t nr, int code)
 {
-    LIST_EACH(&EXECS, l)
-    {
+    LIST_EACH (&EXECS, l) {
         struct node_exec *e = list_entry(l, struct node_exec, link);
         if (e->nr != nr || !streq(e->uid, p->uid))
             continue;
@@ -207,8 +210,7 @@ void execs_dropped(struct pod *p)
 
     while (again) { /* a callback may end others */
         again = false;
-        LIST_EACH(&EXECS, l)
-        {
+        LIST_EACH (&EXECS, l) {
             struct node_exec *e = list_entry(l, struct node_exec, link);
             if (!e->nr || !streq(e->uid, p->uid))
                 continue;
@@ -219,7 +221,8 @@ void execs_dropped(struct pod *p)
     }
 }
 
-/* ---- attach, resize, sockets --------------------------------------------------------------------- */
+/* ---- attach, resize, sockets
+ * --------------------------------------------------------------------- */
 
 struct attach_arg {
     void (*done)(void *arg, const struct err *err);
@@ -241,8 +244,9 @@ static void attached(void *arg, const struct val *answer, int fd)
     free(w);
 }
 
-int node_attach(struct node *n, const char *ns, const char *pod, const char *container, const int stdio[3],
-                void (*done)(void *arg, const struct err *err), void *arg, struct err *err)
+int node_attach(struct node *n, const char *ns, const char *pod, const char *container,
+                const int stdio[3], void (*done)(void *arg, const struct err *err), void *arg,
+                struct err *err)
 {
     static const char *const names[3] = {"stdin", "stdout", "stderr"};
     struct ctr *c = find(n, ns, pod, container, err);
@@ -269,7 +273,8 @@ int node_attach(struct node *n, const char *ns, const char *pod, const char *con
     return 0;
 }
 
-int node_resize(struct node *n, const char *ns, const char *pod, const char *container, int rows, int cols, struct err *err)
+int node_resize(struct node *n, const char *ns, const char *pod, const char *container, int rows,
+                int cols, struct err *err)
 {
     struct ctr *c = find(n, ns, pod, container, err);
     _auto_(arena_freep) struct arena *a = arena_new();

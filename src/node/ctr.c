@@ -10,7 +10,12 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { IMAGE_BACKOFF_FIRST_MS = 10000, TERM_MESSAGE_MAX = 4096, TERM_LOG_LINES = 80, TERM_LOG_MAX = 2048 };
+enum {
+    IMAGE_BACKOFF_FIRST_MS = 10000,
+    TERM_MESSAGE_MAX = 4096,
+    TERM_LOG_LINES = 80,
+    TERM_LOG_MAX = 2048
+};
 
 const struct val *ctr_spec(const struct ctr *c)
 {
@@ -31,7 +36,8 @@ char *ctr_log_path(struct arena *a, const struct ctr *c, int attempt)
 {
     struct pod *p = c->pod;
 
-    return arena_printf(a, "%s/logs/pods/%s_%s_%s/%s/%d.log", p->n->o.state, p->ns, p->name, p->uid, c->name, attempt);
+    return arena_printf(a, "%s/logs/pods/%s_%s_%s/%s/%d.log", p->n->o.state, p->ns, p->name, p->uid,
+                        c->name, attempt);
 }
 
 void ctr_run_done(struct ctr_run *r)
@@ -52,7 +58,10 @@ void ctr_run_set(struct ctr_run *r, const struct val *state)
     r->code = (int)val_int_at(state, "code", 0);
     r->signal = (int)val_int_at(state, "signal", 0);
     r->oom = val_bool_at(state, "oom", false);
-    snprintf(r->reason, sizeof r->reason, "%s", r->oom ? "OOMKilled" : r->code ? "Error" : "Completed");
+    snprintf(r->reason, sizeof r->reason, "%s",
+             r->oom    ? "OOMKilled"
+             : r->code ? "Error"
+                       : "Completed");
 }
 
 void ctr_wait(struct ctr *c, const char *reason, const char *fmt, ...)
@@ -84,14 +93,17 @@ bool ctr_over(const struct ctr *c)
     return streq(policy, "Never");
 }
 
-/* ---- image ------------------------------------------------------------------------------------ */
+/* ---- image ------------------------------------------------------------------------------------
+ */
 
 static void image_failed(struct ctr *c, const struct err *err)
 {
     struct pod *p = c->pod;
     const char *ref = c->image_ref ? c->image_ref : "";
 
-    c->image_backoff_ms = c->image_backoff_ms ? MIN(c->image_backoff_ms * 2, (int64_t)BACKOFF_MAX_MS) : IMAGE_BACKOFF_FIRST_MS;
+    c->image_backoff_ms = c->image_backoff_ms
+                              ? MIN(c->image_backoff_ms * 2, (int64_t)BACKOFF_MAX_MS)
+                              : IMAGE_BACKOFF_FIRST_MS;
     c->image_retry_ms = mono_ms(p->n) + c->image_backoff_ms;
     pod_poke_at(p, c->image_retry_ms);
     pod_event(p, "Warning", "Failed", "Failed to pull image \"%s\": %s", ref, err->msg);
@@ -143,17 +155,17 @@ static void pulled(void *arg, struct image *img, const struct err *err)
     c->image = img;
     c->image_backoff_ms = 0;
     ctr_wait(c, "ContainerCreating", "%s", "");
-    pod_event(p, "Normal", "Pulled", "Successfully pulled image \"%s\". Image size: %lld bytes.", c->image_ref,
-              (long long)img->size);
+    pod_event(p, "Normal", "Pulled", "Successfully pulled image \"%s\". Image size: %lld bytes.",
+              c->image_ref, (long long)img->size);
     node_status_poke(p->n);
     pod_poke(p);
 }
 
 /* Credentials of the pod's imagePullSecrets for this image's registry. */
-static bool pull_secret(struct pod *p, struct arena *a, const char *image, const char **ret_user, const char **ret_password)
+static bool pull_secret(struct pod *p, struct arena *a, const char *image, const char **ret_user,
+                        const char **ret_password)
 {
-    VAL_EACH(val_get(pod_spec(p), "imagePullSecrets"), it)
-    {
+    VAL_EACH (val_get(pod_spec(p), "imagePullSecrets"), it) {
         const struct obj *o = node_secret(p->n, p->ns, val_str_at(it, "name", ""));
         const char *data;
         size_t n;
@@ -162,15 +174,15 @@ static bool pull_secret(struct pod *p, struct arena *a, const char *image, const
         if (!o || !map_data(o, true, ".dockerconfigjson", a, &data, &n))
             continue;
         const struct val *auths = val_get(json_parse(a, data, n, &err), "auths");
-        VAL_EACH_MEMBER(auths, m)
-        {
+        VAL_EACH_MEMBER (auths, m) {
             const char *host = m->key;
             if (str_starts(host, "https://"))
                 host += 8;
             if (str_starts(host, "http://"))
                 host += 7;
             size_t len = strcspn(host, "/");
-            if (strncmp(image, host, len) != 0 && !(strstr(host, "docker.io") && str_starts(image, "docker.io/")))
+            if (strncmp(image, host, len) != 0 &&
+                !(strstr(host, "docker.io") && str_starts(image, "docker.io/")))
                 continue;
             *ret_user = val_str_at(&m->v, "username", NULL);
             *ret_password = val_str_at(&m->v, "password", NULL);
@@ -215,18 +227,22 @@ static bool image_sync(struct ctr *c)
     char *normal = image_name_normal(ref, &err);
     if (!normal) {
         if (!streq(c->wait_reason, "InvalidImageName"))
-            pod_event(p, "Warning", "InspectFailed", "Failed to apply default image tag \"%s\": %s", ref, err.msg);
-        ctr_wait(c, "InvalidImageName", "Failed to apply default image tag \"%s\": %s", ref, err.msg);
+            pod_event(p, "Warning", "InspectFailed", "Failed to apply default image tag \"%s\": %s",
+                      ref, err.msg);
+        ctr_wait(c, "InvalidImageName", "Failed to apply default image tag \"%s\": %s", ref,
+                 err.msg);
         return false;
     }
     bool latest = str_ends(normal, ":latest");
     free(normal);
     policy = val_str_at(ctr_spec(c), "imagePullPolicy", latest ? "Always" : "IfNotPresent");
-    if (!streq(policy, "Always") || c->now.there || c->last.there || str_starts(ref, "localhost/")) {
+    if (!streq(policy, "Always") || c->now.there || c->last.there ||
+        str_starts(ref, "localhost/")) {
         c->image = image_resolve(p->n->images, ref, &err);
         if (c->image) {
             if (!c->now.there)
-                pod_event(p, "Normal", "Pulled", "Container image \"%s\" already present on machine", ref);
+                pod_event(p, "Normal", "Pulled",
+                          "Container image \"%s\" already present on machine", ref);
             return true;
         }
         if (err.code != ERR_NOT_FOUND) {
@@ -236,8 +252,10 @@ static bool image_sync(struct ctr *c)
     }
     if (streq(policy, "Never")) {
         if (!streq(c->wait_reason, "ErrImageNeverPull")) {
-            pod_event(p, "Warning", "ErrImageNeverPull", "Container image \"%s\" is not present with pull policy of Never", ref);
-            ctr_wait(c, "ErrImageNeverPull", "Container image \"%s\" is not present with pull policy of Never", ref);
+            pod_event(p, "Warning", "ErrImageNeverPull",
+                      "Container image \"%s\" is not present with pull policy of Never", ref);
+            ctr_wait(c, "ErrImageNeverPull",
+                     "Container image \"%s\" is not present with pull policy of Never", ref);
         }
         pod_poke_at(p, mono_ms(p->n) + 5000); /* it may be imported by hand */
         return false;
@@ -254,18 +272,23 @@ static bool image_sync(struct ctr *c)
     return false;
 }
 
-/* ---- start ------------------------------------------------------------------------------------ */
+/* ---- start ------------------------------------------------------------------------------------
+ */
 
 static void start_failed(struct ctr *c, const struct err *err)
 {
     struct pod *p = c->pod;
     int64_t now = now_ms();
 
-    pod_event(p, "Warning", "Failed", "Error: failed to start container \"%s\": %s", c->name, err->msg);
+    pod_event(p, "Warning", "Failed", "Error: failed to start container \"%s\": %s", c->name,
+              err->msg);
     ctr_run_done(&c->last);
     c->last = c->now;
-    c->now = (struct ctr_run){.there = true, .attempt = c->attempt, .started_ms = now, .finished_ms = now};
-    c->now.code = err->sys == ENOENT || err->sys == ENOTDIR ? 127 : err->sys == EACCES || err->sys == ENOEXEC ? 126 : 128;
+    c->now = (struct ctr_run){
+        .there = true, .attempt = c->attempt, .started_ms = now, .finished_ms = now};
+    c->now.code = err->sys == ENOENT || err->sys == ENOTDIR   ? 127
+                  : err->sys == EACCES || err->sys == ENOEXEC ? 126
+                                                              : 128;
     snprintf(c->now.reason, sizeof c->now.reason, "StartError");
     c->now.message = xasprintf("failed to start container: %s", err->msg);
     c->state = CTR_EXITED;
@@ -356,7 +379,8 @@ static void start(struct ctr *c)
     struct val *spec = ctr_spec_build(c, a, &err), *v;
 
     if (!spec) {
-        const char *reason = err.code == ERR_INVALID_ARGUMENT ? "CreateContainerConfigError" : "CreateContainerError";
+        const char *reason = err.code == ERR_INVALID_ARGUMENT ? "CreateContainerConfigError"
+                                                              : "CreateContainerError";
         bool again = streq(c->wait_reason, reason) && streq0(c->wait_message, err.msg);
         if (!again)
             pod_event(p, "Warning", "Failed", "Error: %s", err.msg);
@@ -384,22 +408,32 @@ void ctr_sync(struct ctr *c)
     if (!p->vols_ready || !p->shim_said_hello)
         return;
     if (c->state == CTR_EXITED) {
-        /* The first restart is at once, later ones wait 10 s, 20 s, ... 5 min; a long life makes up for all. */
+        /* The first restart is at once, later ones wait 10 s, 20 s, ... 5 min; a long life makes up
+         * for all. */
         if (!c->restart_at_ms) {
             if (c->now.finished_ms - c->now.started_ms > BACKOFF_CALM_MS)
                 c->backoff_ms = 0;
             c->restart_at_ms = now + c->backoff_ms;
-            c->backoff_ms = c->backoff_ms ? MIN(c->backoff_ms * 2, (int64_t)BACKOFF_MAX_MS) : BACKOFF_FIRST_MS;
+            c->backoff_ms =
+                c->backoff_ms ? MIN(c->backoff_ms * 2, (int64_t)BACKOFF_MAX_MS) : BACKOFF_FIRST_MS;
         }
         if (now < c->restart_at_ms) {
             if (!streq(c->wait_reason, "CrashLoopBackOff")) {
-                int64_t pause = c->backoff_ms / 2 >= BACKOFF_FIRST_MS ? c->backoff_ms / 2 : BACKOFF_FIRST_MS;
+                int64_t pause =
+                    c->backoff_ms / 2 >= BACKOFF_FIRST_MS ? c->backoff_ms / 2 : BACKOFF_FIRST_MS;
                 snprintf(c->wait_reason, sizeof c->wait_reason, "CrashLoopBackOff");
                 free(c->wait_message);
-                c->wait_message = xasprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
-                                            pause >= 300000 ? "5m0s" : pause >= 160000 ? "2m40s" : pause >= 80000 ? "1m20s" : pause >= 40000 ? "40s" : pause >= 20000 ? "20s" : "10s",
-                                            c->name, p->name, p->ns, p->uid);
-                pod_event(p, "Warning", "BackOff", "Back-off restarting failed container %s in pod %s_%s(%s)", c->name,
+                c->wait_message =
+                    xasprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
+                              pause >= 300000   ? "5m0s"
+                              : pause >= 160000 ? "2m40s"
+                              : pause >= 80000  ? "1m20s"
+                              : pause >= 40000  ? "40s"
+                              : pause >= 20000  ? "20s"
+                                                : "10s",
+                              c->name, p->name, p->ns, p->uid);
+                pod_event(p, "Warning", "BackOff",
+                          "Back-off restarting failed container %s in pod %s_%s(%s)", c->name,
                           p->name, p->ns, p->uid);
             }
             pod_poke_at(p, c->restart_at_ms);
@@ -412,7 +446,8 @@ void ctr_sync(struct ctr *c)
     start(c);
 }
 
-/* ---- end -------------------------------------------------------------------------------------- */
+/* ---- end --------------------------------------------------------------------------------------
+ */
 
 static char *read_tail(const char *path, size_t max)
 {
@@ -453,7 +488,8 @@ static void take_message(struct ctr *c)
     ctr_id(c, c->now.attempt, id);
     char *text = read_tail(arena_printf(a, "%s/term/%s", c->pod->dir, id), TERM_MESSAGE_MAX);
     if (!*text && c->now.code != 0 && c->pod->o &&
-        streq(val_str_at(ctr_spec(c), "terminationMessagePolicy", "File"), "FallbackToLogsOnError")) {
+        streq(val_str_at(ctr_spec(c), "terminationMessagePolicy", "File"),
+              "FallbackToLogsOnError")) {
         free(text);
         text = log_tail(ctr_log_path(a, c, c->now.attempt));
     }
@@ -488,7 +524,8 @@ void ctr_exited(struct ctr *c, const struct val *state)
     c->wait_reason[0] = 0;
     c->stopping = false;
     take_message(c);
-    LOG(INFO, "node", "pod=%s/%s container=%s did=exited code=%d oom=%d", p->ns, p->name, c->name, c->now.code, c->now.oom);
+    LOG(INFO, "node", "pod=%s/%s container=%s did=exited code=%d oom=%d", p->ns, p->name, c->name,
+        c->now.code, c->now.oom);
     pod_poke(p);
 }
 
@@ -520,9 +557,9 @@ static int signal_of(const char *name)
     static const struct {
         const char *name;
         int nr;
-    } known[] = {{"TERM", SIGTERM}, {"INT", SIGINT}, {"QUIT", SIGQUIT}, {"HUP", SIGHUP}, {"KILL", SIGKILL},
-                 {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"WINCH", SIGWINCH}, {"ABRT", SIGABRT}, {"PWR", SIGPWR},
-                 {"RTMIN+3", 37}};
+    } known[] = {{"TERM", SIGTERM}, {"INT", SIGINT},   {"QUIT", SIGQUIT}, {"HUP", SIGHUP},
+                 {"KILL", SIGKILL}, {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"WINCH", SIGWINCH},
+                 {"ABRT", SIGABRT}, {"PWR", SIGPWR},   {"RTMIN+3", 37}};
 
     if (str_starts(name, "SIG"))
         name += 3;
@@ -535,7 +572,8 @@ static int signal_of(const char *name)
 
 static void term_now(struct ctr *c, bool ok)
 {
-    const char *own = val_str_at(ctr_spec(c), "lifecycle.stopSignal", c->image ? c->image->config.stop_signal : "");
+    const char *own = val_str_at(ctr_spec(c), "lifecycle.stopSignal",
+                                 c->image ? c->image->config.stop_signal : "");
 
     (void)ok; /* the hook's event has told it */
     c->hook_busy = false;

@@ -56,8 +56,7 @@ static void answer(struct slink *l, const struct val *v, int fd)
 {
     int64_t id = val_int_at(v, "id", 0);
 
-    LIST_EACH(&l->calls, it)
-    {
+    LIST_EACH (&l->calls, it) {
         struct call *c = list_entry(it, struct call, link);
         if (c->id != id)
             continue;
@@ -138,7 +137,8 @@ void *slink_free(struct slink *l)
     return NULL;
 }
 
-void slink_call(struct slink *l, struct arena *a, struct val *v, const int *fds, int fds_n, slink_fn *fn, void *arg)
+void slink_call(struct slink *l, struct arena *a, struct val *v, const int *fds, int fds_n,
+                slink_fn *fn, void *arg)
 {
     struct call *c = xcalloc(1, sizeof *c);
     struct err err = {0};
@@ -168,6 +168,7 @@ void slink_error(const struct val *answer, struct err *err)
         err_set(err, UNAVAILABLE, "the pod's shim is gone");
         return;
     }
-    err_set_(err, (enum err_code)val_int_at(answer, "code", ERR_INTERNAL), (int)val_int_at(answer, "sys", 0), "%s",
+    err_set_(err, (enum err_code)val_int_at(answer, "code", ERR_INTERNAL),
+             (int)val_int_at(answer, "sys", 0), "%s",
              val_str_at(answer, "error", "the shim gave no reason"));
 }

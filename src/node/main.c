@@ -15,7 +15,8 @@
 
 enum { SWEEP_MS = 20000, IMPORT_MS = 300, KUBECONFIG_WAIT_MS = 30000 };
 
-/* ---- news from the API ----------------------------------------------------------------------------- */
+/* ---- news from the API
+ * ----------------------------------------------------------------------------- */
 
 static void pod_added(void *arg, const struct obj *o)
 {
@@ -49,8 +50,9 @@ static void pods_synced(void *arg)
     struct node *n = arg;
 
     n->synced = true;
-    LIST_EACH(&n->all, l)
-    pod_poke(list_entry(l, struct pod, link)); /* those that the API does not name are orphans now */
+    LIST_EACH (&n->all, l)
+        pod_poke(
+            list_entry(l, struct pod, link)); /* those that the API does not name are orphans now */
     LOG(INFO, "node", "did=synced pods=%u", mirror_count(n->pods));
 }
 
@@ -78,18 +80,28 @@ static void watch_all(struct node *n)
     char *mine = xasprintf("spec.nodeName=%s", n->o.name);
 
     if (!n->services) /* the proxy has it otherwise */
-        n->services = client_mirror(n->client, &(struct mirror_args){.resource = "v1/services", .arg = n});
-    n->configmaps = client_mirror(n->client, &(struct mirror_args){.resource = "v1/configmaps", .added = config_added,
-                                                                   .changed = config_changed, .arg = n});
-    n->secrets = client_mirror(n->client, &(struct mirror_args){.resource = "v1/secrets", .added = secret_added,
-                                                                .changed = secret_changed, .arg = n});
-    n->pods = client_mirror(n->client, &(struct mirror_args){.resource = "v1/pods", .field_selector = mine, .added = pod_added,
-                                                             .changed = pod_changed, .removed = pod_removed,
-                                                             .synced = pods_synced, .arg = n});
+        n->services =
+            client_mirror(n->client, &(struct mirror_args){.resource = "v1/services", .arg = n});
+    n->configmaps = client_mirror(n->client, &(struct mirror_args){.resource = "v1/configmaps",
+                                                                   .added = config_added,
+                                                                   .changed = config_changed,
+                                                                   .arg = n});
+    n->secrets = client_mirror(n->client, &(struct mirror_args){.resource = "v1/secrets",
+                                                                .added = secret_added,
+                                                                .changed = secret_changed,
+                                                                .arg = n});
+    n->pods = client_mirror(n->client, &(struct mirror_args){.resource = "v1/pods",
+                                                             .field_selector = mine,
+                                                             .added = pod_added,
+                                                             .changed = pod_changed,
+                                                             .removed = pod_removed,
+                                                             .synced = pods_synced,
+                                                             .arg = n});
     free(mine);
 }
 
-/* ---- the socket --------------------------------------------------------------------------------------- */
+/* ---- the socket
+ * --------------------------------------------------------------------------------------- */
 
 static void reply_val(struct http_req *req, struct val *v)
 {
@@ -114,8 +126,7 @@ static void on_request(struct http_req *req, void *arg)
         val_put_str(req->arena, v, "apiVersion", "v1");
         val_need_map(req->arena, v, "metadata");
         items = val_need_list(req->arena, v, "items");
-        LIST_EACH(&n->all, l)
-        {
+        LIST_EACH (&n->all, l) {
             struct pod *p = list_entry(l, struct pod, link);
             if (p->o && !p->absent)
                 val_push(req->arena, items, obj_val(p->o));
@@ -130,12 +141,17 @@ static int open_socket(struct node *n, struct err *err)
 {
     char *path = xasprintf("%s/run/node.sock", n->o.state);
 
-    n->server = http_server_new(&n->loop, &(struct http_server_opts){.unix_path = path, .unix_mode = 0600, .on_request = on_request, .arg = n}, err);
+    n->server = http_server_new(
+        &n->loop,
+        &(struct http_server_opts){
+            .unix_path = path, .unix_mode = 0600, .on_request = on_request, .arg = n},
+        err);
     free(path);
     return n->server ? 0 : -1;
 }
 
-/* ---- archives dropped into STATE/images/import ------------------------------------------------------------ */
+/* ---- archives dropped into STATE/images/import
+ * ------------------------------------------------------------ */
 
 static uv_fs_event_t import_watch;
 static struct env_timer *import_timer;
@@ -151,8 +167,8 @@ static void imported(void *arg, struct image *img, const struct err *err)
     import_busy = false;
     if (err && err->code != ERR_OK)
         LOG(WARN, "node", "did=import err=\"%s\"", err->msg);
-    LIST_EACH(&n->all, l)
-    pod_poke(list_entry(l, struct pod, link));
+    LIST_EACH (&n->all, l)
+        pod_poke(list_entry(l, struct pod, link));
     node_status_poke(n);
     if (import_again)
         import_now(n);
@@ -194,11 +210,13 @@ static void watch_imports(struct node *n)
     free(dir);
 }
 
-/* ---- start --------------------------------------------------------------------------------------------- */
+/* ---- start
+ * --------------------------------------------------------------------------------------------- */
 
 static char *find_shim(void)
 {
-    static const char *const places[] = {"tandem-shim", "../sandbox/tandem-shim", "../libexec/tandem/tandem-shim",
+    static const char *const places[] = {"tandem-shim", "../sandbox/tandem-shim",
+                                         "../libexec/tandem/tandem-shim",
                                          "../../src/sandbox/tandem-shim"};
     const char *named = getenv("TANDEM_SHIM");
     char self[PATH_MAX], path[PATH_MAX];
@@ -211,7 +229,8 @@ static char *find_shim(void)
     if (slash)
         slash[1] = 0;
     for (size_t i = 0; i < ARRAY_LEN(places); i++) {
-        if ((size_t)snprintf(path, sizeof path, "%s%s", self, places[i]) < sizeof path && access(path, X_OK) == 0)
+        if ((size_t)snprintf(path, sizeof path, "%s%s", self, places[i]) < sizeof path &&
+            access(path, X_OK) == 0)
             return realpath(path, NULL);
     }
     return NULL;
@@ -285,7 +304,8 @@ static int find_kubeconfig(struct node *n, char *path, size_t cap, struct err *e
             return 0;
         usleep(5000);
     }
-    return err_set(err, NOT_FOUND, "no kubeconfig in %s after %d s", n->o.state, KUBECONFIG_WAIT_MS / 1000);
+    return err_set(err, NOT_FOUND, "no kubeconfig in %s after %d s", n->o.state,
+                   KUBECONFIG_WAIT_MS / 1000);
 }
 
 static int node_open(struct node *n, struct err *err)
@@ -294,11 +314,14 @@ static int node_open(struct node *n, struct err *err)
 
     n->shim = find_shim();
     if (!n->shim)
-        return err_set(err, NOT_FOUND, "tandem-shim is not beside the program (TANDEM_SHIM names it otherwise)");
-    if (make_dirs(n, err) < 0 || cgroup_mount_missing(err) < 0 || cgroup_host_init(&n->cgroups, n->o.instance, err) < 0)
+        return err_set(err, NOT_FOUND,
+                       "tandem-shim is not beside the program (TANDEM_SHIM names it otherwise)");
+    if (make_dirs(n, err) < 0 || cgroup_mount_missing(err) < 0 ||
+        cgroup_host_init(&n->cgroups, n->o.instance, err) < 0)
         return -1;
     if (!cgroup_favor_dynmods())
-        LOG(INFO, "node", "did=favordynmods ok=0 then=\"containers start some milliseconds later\"");
+        LOG(INFO, "node",
+            "did=favordynmods ok=0 then=\"containers start some milliseconds later\"");
     snprintf(path, sizeof path, "%s/images", n->o.state);
     snprintf(registries, sizeof registries, "%s/registries.json", n->o.state);
     n->images = image_store_open(path, registries, err);

@@ -25,6 +25,6 @@ struct node_options {
 /* Runs until SIGTERM or SIGINT (containers go on); the process's exit status. */
 int node_main(const struct node_options *o);
 
-/* After the node process has ended: stops every container of the state folder and takes what the node
- * left on the host (groups, mounts, links, rules). What is not there is fine. */
+/* After the node process has ended: stops every container of the state folder and takes what the
+ * node left on the host (groups, mounts, links, rules). What is not there is fine. */
 int node_teardown(const char *state, const char *instance, struct err *err);

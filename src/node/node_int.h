@@ -28,7 +28,8 @@ enum { BACKOFF_FIRST_MS = 10000, BACKOFF_MAX_MS = 300000, BACKOFF_CALM_MS = 6000
 struct slink;
 struct pod;
 
-/* ---- the process ------------------------------------------------------------------------------ */
+/* ---- the process ------------------------------------------------------------------------------
+ */
 
 struct node {
     struct node_options o;
@@ -45,9 +46,9 @@ struct node {
     struct env_timer *beat, *meter, *sweep;
     uv_signal_t sig[2];
 
-    struct map by_uid;  /* struct pod */
-    struct list all;    /* struct pod.link */
-    struct list dirty;  /* struct pod.dirty: wait for pod_sync() */
+    struct map by_uid; /* struct pod */
+    struct list all;   /* struct pod.link */
+    struct list dirty; /* struct pod.dirty: wait for pod_sync() */
     bool dirty_posted, leaving, synced, registered;
     char *shim; /* path of tandem-shim */
     char host_ip[64];
@@ -74,10 +75,12 @@ struct val *stats_summary(struct node *n, struct arena *a);
 /* proxy.c: services and DNS from the API's objects into src/network */
 int proxy_start(struct node *n, struct err *err);
 struct net *network_open(struct node *n, struct err *err);
-int network_teardown(const char *state, const char *instance, const char *pod_cidr, const char *service_cidr, struct err *err);
+int network_teardown(const char *state, const char *instance, const char *pod_cidr,
+                     const char *service_cidr, struct err *err);
 void proxy_pod_ports(struct node *n, struct pod *p, bool there); /* hostPort */
 
-/* ---- talking to a shim (link.c) ----------------------------------------------------------------- */
+/* ---- talking to a shim (link.c) -----------------------------------------------------------------
+ */
 
 /* answer NULL: the connection was lost. fd: what came with the answer, the callee owns it (-1). */
 typedef void slink_fn(void *arg, const struct val *answer, int fd);
@@ -89,12 +92,14 @@ struct slink_events {
 struct slink *slink_new(uv_loop_t *loop, int fd, const struct slink_events *ev); /* takes fd */
 void *slink_free(struct slink *l); /* calls under way end with NULL first */
 /* v gets its id; fds stay the caller's. fn comes exactly once, never inside this call. */
-void slink_call(struct slink *l, struct arena *a, struct val *v, const int *fds, int fds_n, slink_fn *fn, void *arg);
+void slink_call(struct slink *l, struct arena *a, struct val *v, const int *fds, int fds_n,
+                slink_fn *fn, void *arg);
 struct val *slink_verb(struct arena *a, const char *name, const char *container);
 /* The error text and errno of an answer with ok false. */
 void slink_error(const struct val *answer, struct err *err);
 
-/* ---- containers ---------------------------------------------------------------------------------- */
+/* ---- containers
+ * ---------------------------------------------------------------------------------- */
 
 enum ctr_kind { CTR_INIT, CTR_SIDECAR, CTR_MAIN, CTR_EPHEMERAL };
 /* WAITING (why) -> PULLING -> WAITING -> STARTING -> RUNNING -> EXITED -> WAITING (back-off) ... */
@@ -137,10 +142,10 @@ struct ctr {
     int restarts;
     int64_t backoff_ms, restart_at_ms; /* mono */
     bool ready, started;
-    bool want_kill;          /* a probe or a changed pod wants it gone */
-    bool stopping;           /* TERM was sent */
+    bool want_kill;            /* a probe or a changed pod wants it gone */
+    bool stopping;             /* TERM was sent */
     bool hook_busy, hook_done; /* preStop */
-    int64_t kill_at_ms;      /* mono: KILL then */
+    int64_t kill_at_ms;        /* mono: KILL then */
     struct probe probe[PROBES];
     char *tty_;
 };
@@ -149,7 +154,8 @@ const struct val *ctr_spec(const struct ctr *c); /* its part of the pod's spec *
 void ctr_sync(struct ctr *c);                    /* bring its image; start it when it is due */
 bool ctr_over(const struct ctr *c);              /* exited, and will not be started again */
 void ctr_exited(struct ctr *c, const struct val *state);
-void ctr_stop(struct ctr *c, int64_t grace_ms, const char *why); /* TERM now, KILL after; repeated calls only shorten */
+void ctr_stop(struct ctr *c, int64_t grace_ms,
+              const char *why); /* TERM now, KILL after; repeated calls only shorten */
 void ctr_free_parts(struct ctr *c);
 void ctr_wait(struct ctr *c, const char *reason, const char *fmt, ...) _printf_(3, 4);
 char *ctr_log_path(struct arena *a, const struct ctr *c, int attempt);
@@ -157,31 +163,42 @@ void ctr_id(const struct ctr *c, int attempt, char out[NAME_BYTES]);
 void ctr_run_done(struct ctr_run *r);
 void ctr_run_set(struct ctr_run *r, const struct val *state); /* from a shim's STATE */
 
-/* spec.c: NULL and err: code INVALID_ARGUMENT = CreateContainerConfigError, else CreateContainerError */
+/* spec.c: NULL and err: code INVALID_ARGUMENT = CreateContainerConfigError, else
+ * CreateContainerError */
 struct val *ctr_spec_build(struct ctr *c, struct arena *a, struct err *err);
-struct val *ctr_env(struct ctr *c, struct arena *a, struct err *err); /* podenv.c: list of "NAME=value" */
+struct val *ctr_env(struct ctr *c, struct arena *a,
+                    struct err *err); /* podenv.c: list of "NAME=value" */
 /* A field of the pod as downward API names it; NULL: no such field. */
 const char *pod_field(struct pod *p, struct arena *a, const char *path);
-int resource_field(struct pod *p, struct arena *a, const char *container, const char *resource, const char *divisor,
-                   const char **ret, struct err *err);
+int resource_field(struct pod *p, struct arena *a, const char *container, const char *resource,
+                   const char *divisor, const char **ret, struct err *err);
 
 /* probe.c */
 void probes_start(struct ctr *c); /* at container start */
 void probes_stop(struct ctr *c);
-void ctr_hook(struct ctr *c, const char *which, void (*done)(struct ctr *c, bool ok)); /* "postStart", "preStop" */
+void ctr_hook(struct ctr *c, const char *which,
+              void (*done)(struct ctr *c, bool ok)); /* "postStart", "preStop" */
 
-/* ---- pods ---------------------------------------------------------------------------------------- */
+/* ---- pods
+ * ---------------------------------------------------------------------------------------- */
 
 enum pod_stage {
-    POD_NEW,    /* nothing is made yet */
-    POD_SETUP,  /* directories, network, shim, volumes come */
-    POD_RUN,    /* containers may start */
-    POD_STOP,   /* all containers are told to end */
-    POD_CLEAN,  /* none runs; shim, mounts, network go */
-    POD_KEPT,   /* ended and cleaned, the API object stays (phase Succeeded or Failed) */
+    POD_NEW,   /* nothing is made yet */
+    POD_SETUP, /* directories, network, shim, volumes come */
+    POD_RUN,   /* containers may start */
+    POD_STOP,  /* all containers are told to end */
+    POD_CLEAN, /* none runs; shim, mounts, network go */
+    POD_KEPT,  /* ended and cleaned, the API object stays (phase Succeeded or Failed) */
     POD_GONE,
 };
-enum cond { COND_READY_TO_START, COND_INITIALIZED, COND_READY, COND_CONTAINERS_READY, COND_SCHEDULED, CONDS };
+enum cond {
+    COND_READY_TO_START,
+    COND_INITIALIZED,
+    COND_READY,
+    COND_CONTAINERS_READY,
+    COND_SCHEDULED,
+    CONDS
+};
 
 struct volume;
 
@@ -192,7 +209,8 @@ struct pod {
     bool absent;         /* the API has it no more */
     bool orphan;         /* never seen from the API in this life: only its directory is known */
     char *uid, *ns, *name, *cgroup;
-    char *dir;  /* STATE/run/mem/UID: its shim's socket and state, small files, secrets; gone with the machine's memory */
+    char *dir;  /* STATE/run/mem/UID: its shim's socket and state, small files, secrets; gone with
+                   the machine's memory */
     char *disk; /* STATE/pods/UID: what its containers write, emptyDir */
     enum pod_stage stage;
     struct slink *shim;
@@ -206,7 +224,7 @@ struct pod {
     uint32_t vols_n;
     bool vols_ready;
     struct env_timer *wake;
-    int64_t wake_ms; /* mono; INT64_MAX = none */
+    int64_t wake_ms;  /* mono; INT64_MAX = none */
     int64_t start_ms; /* status.startTime */
     int64_t stop_deadline_ms;
     const char *end_reason; /* "DeadlineExceeded", "Evicted", ... literal */
@@ -237,7 +255,8 @@ struct pod *pod_by_name(struct node *n, const char *ns, const char *name);
 const struct val *pod_spec(const struct pod *p);
 bool pod_stopping(const struct pod *p);
 const char *pod_qos(const struct pod *p);
-void pod_event(struct pod *p, const char *type, const char *reason, const char *fmt, ...) _printf_(4, 5);
+void pod_event(struct pod *p, const char *type, const char *reason, const char *fmt, ...)
+    _printf_(4, 5);
 
 /* access.c */
 void exec_ended(struct pod *p, int64_t nr, int code);
@@ -252,9 +271,11 @@ int volumes_init(struct pod *p);
 /* 1 ready, 0 something is on its way (pokes), -1 err */
 int volumes_sync(struct pod *p, struct err *err);
 void volumes_done(struct pod *p); /* unmounts what was mounted; frees */
-/* Host path of a volume, and whether it is to be read-only whatever the mount says. NULL: no such volume. */
+/* Host path of a volume, and whether it is to be read-only whatever the mount says. NULL: no such
+ * volume. */
 const char *volume_path(struct pod *p, const char *name, bool *ret_read_only);
-void volumes_changed(struct node *n, const char *kind, const char *ns, const char *name); /* live updates */
+void volumes_changed(struct node *n, const char *kind, const char *ns,
+                     const char *name); /* live updates */
 /* Writes {path -> bytes} into dir so that readers see the old or the new set (..data link). */
 struct volume_file {
     const char *path;
@@ -262,9 +283,12 @@ struct volume_file {
     size_t n;
     int mode;
 };
-int volume_write_files(const char *dir, const struct volume_file *files, size_t n, int64_t gid, struct err *err);
-int mem_mount(struct node *n, struct err *err); /* STATE/run/mem: one tmpfs for secrets of all pods */
+int volume_write_files(const char *dir, const struct volume_file *files, size_t n, int64_t gid,
+                       struct err *err);
+int mem_mount(struct node *n,
+              struct err *err); /* STATE/run/mem: one tmpfs for secrets of all pods */
 const struct obj *node_configmap(struct node *n, const char *ns, const char *name);
 const struct obj *node_secret(struct node *n, const char *ns, const char *name);
 /* The bytes of a key; secrets are decoded. false: not there. */
-bool map_data(const struct obj *o, bool secret, const char *key, struct arena *a, const char **ret, size_t *ret_n);
+bool map_data(const struct obj *o, bool secret, const char *key, struct arena *a, const char **ret,
+              size_t *ret_n);

@@ -86,8 +86,7 @@ struct pod *pod_by_name(struct node *n, const char *ns, const char *name)
 {
     struct pod *found = NULL;
 
-    LIST_EACH(&n->all, l)
-    {
+    LIST_EACH (&n->all, l) {
         struct pod *p = list_entry(l, struct pod, link);
         if (!p->orphan && streq(p->ns, ns) && streq(p->name, name) && (!found || found->absent))
             found = p;
@@ -105,11 +104,12 @@ const char *pod_qos(const struct pod *p)
     if (*told)
         return told;
     for (size_t l = 0; l < 2; l++)
-        VAL_EACH(val_get(pod_spec(p), lists[l]), c)
-        {
-            const struct val *r = val_at(c, "resources.requests"), *m = val_at(c, "resources.limits");
+        VAL_EACH (val_get(pod_spec(p), lists[l]), c) {
+            const struct val *r = val_at(c, "resources.requests"),
+                             *m = val_at(c, "resources.limits");
             for (size_t i = 0; i < 2; i++) {
-                quantity req = quantity_of(val_get(r, names[i])), lim = quantity_of(val_get(m, names[i]));
+                quantity req = quantity_of(val_get(r, names[i])),
+                         lim = quantity_of(val_get(m, names[i]));
                 any |= req > 0 || lim > 0;
                 all &= lim > 0 && (req == lim || req == 0);
             }
@@ -117,7 +117,8 @@ const char *pod_qos(const struct pod *p)
     return !any ? "BestEffort" : all ? "Guaranteed" : "Burstable";
 }
 
-/* ---- poking ------------------------------------------------------------------------------------ */
+/* ---- poking ------------------------------------------------------------------------------------
+ */
 
 static void pod_sync(struct pod *p);
 
@@ -163,7 +164,8 @@ void pod_poke_at(struct pod *p, int64_t mono)
     env_timer_start(p->wake, MAX(mono - now, (int64_t)1), 0);
 }
 
-/* ---- making ------------------------------------------------------------------------------------ */
+/* ---- making ------------------------------------------------------------------------------------
+ */
 
 static struct pod *pod_bare(struct node *n, const char *uid)
 {
@@ -189,26 +191,33 @@ static void add_ctrs(struct pod *p, const char *list, enum ctr_kind kind)
     const struct val *l = val_get(pod_spec(p), list);
     uint32_t i = 0;
 
-    VAL_EACH(l, s)
-    {
+    VAL_EACH (l, s) {
         struct ctr *c = &p->ctrs[p->ctrs_n++];
         bool side = kind == CTR_INIT && streq(val_str_at(s, "restartPolicy", ""), "Always");
-        *c = (struct ctr){.pod = p, .kind = side ? CTR_SIDECAR : kind, .index = i++, .name = xstrdup(val_str_at(s, "name", ""))};
-        ctr_wait(c, kind == CTR_MAIN && val_len(val_get(pod_spec(p), "initContainers")) ? "PodInitializing" : "ContainerCreating", "%s", "");
+        *c = (struct ctr){.pod = p,
+                          .kind = side ? CTR_SIDECAR : kind,
+                          .index = i++,
+                          .name = xstrdup(val_str_at(s, "name", ""))};
+        ctr_wait(c,
+                 kind == CTR_MAIN && val_len(val_get(pod_spec(p), "initContainers"))
+                     ? "PodInitializing"
+                     : "ContainerCreating",
+                 "%s", "");
     }
 }
 
 static void read_conds(struct pod *p)
 {
-    static const char *const types[CONDS] = {"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"};
+    static const char *const types[CONDS] = {"PodReadyToStartContainers", "Initialized", "Ready",
+                                             "ContainersReady", "PodScheduled"};
 
-    VAL_EACH(val_at(obj_val(p->o), "status.conditions"), it)
-    for (int i = 0; i < CONDS; i++)
-        if (streq(val_str_at(it, "type", ""), types[i])) {
-            p->cond[i].known = true;
-            p->cond[i].is = streq(val_str_at(it, "status", ""), "True");
-            p->cond[i].since_ms = kubetime_parse(val_str_at(it, "lastTransitionTime", ""));
-        }
+    VAL_EACH (val_at(obj_val(p->o), "status.conditions"), it)
+        for (int i = 0; i < CONDS; i++)
+            if (streq(val_str_at(it, "type", ""), types[i])) {
+                p->cond[i].known = true;
+                p->cond[i].is = streq(val_str_at(it, "status", ""), "True");
+                p->cond[i].since_ms = kubetime_parse(val_str_at(it, "lastTransitionTime", ""));
+            }
 }
 
 /* The first look at the object: what follows from its spec and never changes. */
@@ -221,7 +230,9 @@ static void pod_known(struct pod *p)
     p->ns = xstrdup(p->o->namespace_);
     p->name = xstrdup(p->o->name);
     p->host_net = val_bool_at(spec, "hostNetwork", false) || !p->n->net;
-    p->ctrs = xcalloc(val_len(val_get(spec, "initContainers")) + val_len(val_get(spec, "containers")) + 1, sizeof *p->ctrs);
+    p->ctrs =
+        xcalloc(val_len(val_get(spec, "initContainers")) + val_len(val_get(spec, "containers")) + 1,
+                sizeof *p->ctrs);
     add_ctrs(p, "initContainers", CTR_INIT);
     add_ctrs(p, "containers", CTR_MAIN);
     volumes_init(p);
@@ -260,7 +271,8 @@ void pod_seen(struct pod *p, const struct obj *o)
             _auto_(arena_freep) struct arena *a = arena_new();
             struct err err;
             size_t n;
-            _auto_(freep) char *text = fs_read(arena_printf(a, "%s/shim.json", p->dir), 8 << 20, &n, &err);
+            _auto_(freep) char *text =
+                fs_read(arena_printf(a, "%s/shim.json", p->dir), 8 << 20, &n, &err);
             const struct val *v = text ? json_parse(a, text, n, &err) : NULL;
             states_merge(p, val_get(v, "containers"), false);
         }
@@ -329,13 +341,13 @@ void pod_free(struct pod *p)
     free(p);
 }
 
-/* ---- what the shim knows ------------------------------------------------------------------------ */
+/* ---- what the shim knows ------------------------------------------------------------------------
+ */
 
 /* Takes over what a shim (alive) or its file (not) says about the containers. */
 static void states_merge(struct pod *p, const struct val *list, bool alive)
 {
-    VAL_EACH(list, s)
-    {
+    VAL_EACH (list, s) {
         struct ctr *c = pod_ctr(p, val_str_at(s, "name", ""));
         const char *id = val_str_at(s, "id", ""), *dot = strrchr(id, '.');
         int attempt = dot ? atoi(dot + 1) : 0;
@@ -361,8 +373,9 @@ static void states_merge(struct pod *p, const struct val *list, bool alive)
     }
     /* What only the API remembers. */
     for (int l = 0; l < 2; l++)
-        VAL_EACH(val_at(obj_val(p->o), l ? "status.initContainerStatuses" : "status.containerStatuses"), s)
-        {
+        VAL_EACH (
+            val_at(obj_val(p->o), l ? "status.initContainerStatuses" : "status.containerStatuses"),
+            s) {
             struct ctr *c = pod_ctr(p, val_str_at(s, "name", ""));
             if (!c)
                 continue;
@@ -406,7 +419,9 @@ static void shim_closed(void *arg)
         pod_poke(p);
         return;
     }
-    LOG(WARN, "node", "pod=%s/%s did=lost_shim then=\"its containers count as killed, a new one is started\"", p->ns, p->name);
+    LOG(WARN, "node",
+        "pod=%s/%s did=lost_shim then=\"its containers count as killed, a new one is started\"",
+        p->ns, p->name);
     for (uint32_t i = 0; i < p->ctrs_n; i++) {
         struct ctr *c = &p->ctrs[i];
         if (c->state == CTR_STARTING)
@@ -439,7 +454,8 @@ static void hello_came(void *arg, const struct val *answer, int fd)
         return;
     if (p->n->net && !p->host_net && !p->has_net) {
         _auto_(arena_freep) struct arena *a = arena_new();
-        _auto_(closep) int ns = open(arena_printf(a, "/proc/%d/ns/net", (int)p->shim_pid), O_RDONLY | O_CLOEXEC);
+        _auto_(closep) int ns =
+            open(arena_printf(a, "/proc/%d/ns/net", (int)p->shim_pid), O_RDONLY | O_CLOEXEC);
         struct err err = {0};
         const struct net_ns *net = ns < 0 ? NULL : net_adopt(p->n->net, p->uid, ns, &err);
         if (net) {
@@ -447,7 +463,9 @@ static void hello_came(void *arg, const struct val *answer, int fd)
             snprintf(p->ip, sizeof p->ip, "%s", net->ip);
             proxy_pod_ports(p->n, p, true);
         } else {
-            LOG(WARN, "node", "pod=%s/%s did=adopt_net err=\"%s\" then=\"it goes on with the address it had\"", p->ns, p->name, err.msg);
+            LOG(WARN, "node",
+                "pod=%s/%s did=adopt_net err=\"%s\" then=\"it goes on with the address it had\"",
+                p->ns, p->name, err.msg);
             snprintf(p->ip, sizeof p->ip, "%s", val_str_at(answer, "pod.ip", ""));
         }
     }
@@ -524,7 +542,8 @@ int pods_found(struct node *n)
     return found;
 }
 
-/* ---- setting up --------------------------------------------------------------------------------- */
+/* ---- setting up ---------------------------------------------------------------------------------
+ */
 
 static int put_text(const char *dir, const char *name, struct buf *b, struct err *err)
 {
@@ -550,8 +569,10 @@ static int write_hosts(struct pod *p, const char *host, struct err *err)
     const char *sub = val_str_at(spec, "subdomain", "");
     struct buf b = {0};
 
-    buf_adds(&b, "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-                 "fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
+    buf_adds(&b, "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost "
+                 "ip6-localhost ip6-loopback\n"
+                 "fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::"
+                 "2\tip6-allrouters\n");
     const char *ip = p->host_net ? p->n->host_ip : p->ip;
     if (*sub)
         buf_printf(&b, "%s\t%s.%s.%s.svc.cluster.local\t%s\n", ip, host, sub, p->ns, host);
@@ -560,11 +581,10 @@ static int write_hosts(struct pod *p, const char *host, struct err *err)
     const struct val *aliases = val_get(spec, "hostAliases");
     if (val_len(aliases))
         buf_adds(&b, "\n# Entries added by HostAliases.\n");
-    VAL_EACH(aliases, h)
-    {
+    VAL_EACH (aliases, h) {
         buf_printf(&b, "%s", val_str_at(h, "ip", ""));
-        VAL_EACH(val_get(h, "hostnames"), name)
-        buf_printf(&b, "\t%s", val_text(name, ""));
+        VAL_EACH (val_get(h, "hostnames"), name)
+            buf_printf(&b, "\t%s", val_text(name, ""));
         buf_addc(&b, '\n');
     }
     return put_text(p->dir, "etc-hosts", &b, err);
@@ -574,7 +594,8 @@ static int write_resolv(struct pod *p, struct err *err)
 {
     const struct val *spec = pod_spec(p), *conf = val_get(spec, "dnsConfig");
     const char *policy = val_str_at(spec, "dnsPolicy", "ClusterFirst");
-    bool cluster = (streq(policy, "ClusterFirst") && !val_bool_at(spec, "hostNetwork", false)) || streq(policy, "ClusterFirstWithHostNet");
+    bool cluster = (streq(policy, "ClusterFirst") && !val_bool_at(spec, "hostNetwork", false)) ||
+                   streq(policy, "ClusterFirstWithHostNet");
     struct buf b = {0}, search = {0}, options = {0};
     char *host = NULL, *save = NULL;
     struct err ignored;
@@ -586,7 +607,8 @@ static int write_resolv(struct pod *p, struct err *err)
         buf_printf(&b, "nameserver %s\n", p->n->o.cluster_dns);
         buf_printf(&search, " %s.svc.cluster.local svc.cluster.local cluster.local", p->ns);
     }
-    for (char *line = host ? strtok_r(host, "\n", &save) : NULL; line; line = strtok_r(NULL, "\n", &save)) {
+    for (char *line = host ? strtok_r(host, "\n", &save) : NULL; line;
+         line = strtok_r(NULL, "\n", &save)) {
         if (str_starts(line, "search ") || str_starts(line, "domain "))
             buf_printf(&search, " %s", line + 7);
         else if (!cluster && str_starts(line, "nameserver "))
@@ -595,13 +617,12 @@ static int write_resolv(struct pod *p, struct err *err)
             buf_printf(&options, " %s", line + 8);
     }
     free(host);
-    VAL_EACH(val_get(conf, "nameservers"), it)
-    buf_printf(&b, "nameserver %s\n", val_text(it, ""));
-    VAL_EACH(val_get(conf, "searches"), it)
-    buf_printf(&search, " %s", val_text(it, ""));
+    VAL_EACH (val_get(conf, "nameservers"), it)
+        buf_printf(&b, "nameserver %s\n", val_text(it, ""));
+    VAL_EACH (val_get(conf, "searches"), it)
+        buf_printf(&search, " %s", val_text(it, ""));
     bool ndots = false;
-    VAL_EACH(val_get(conf, "options"), it)
-    {
+    VAL_EACH (val_get(conf, "options"), it) {
         const char *name = val_str_at(it, "name", ""), *value = val_str_at(it, "value", NULL);
         ndots |= streq(name, "ndots");
         buf_printf(&options, value ? " %s:%s" : " %s", name, value);
@@ -628,7 +649,8 @@ static int take_net(struct pod *p, char *ret_path, size_t cap, struct err *err)
     }
     ns = net_find(p->n->net, p->uid);
     if (ns && ns->fd < 0) {
-        net_give_back(p->n->net, p->uid, false); /* of an earlier life, and nobody holds it any more */
+        net_give_back(p->n->net, p->uid,
+                      false); /* of an earlier life, and nobody holds it any more */
         ns = NULL;
     }
     if (!ns && !(ns = net_take(p->n->net, p->uid, err)))
@@ -659,30 +681,35 @@ static struct val *shim_pod(struct pod *p, struct arena *a, const char *net, con
     val_put_bool(a, v, "host_pid", val_bool_at(spec, "hostPID", false));
     val_put_bool(a, v, "share_pid", val_bool_at(spec, "shareProcessNamespace", false));
     val_put_str(a, v, "cgroup", p->cgroup);
-    VAL_EACH(val_get(spec, "containers"), c)
-    milli += quantity_milli(quantity_of(val_at(c, "resources.requests.cpu")));
+    VAL_EACH (val_get(spec, "containers"), c)
+        milli += quantity_milli(quantity_of(val_at(c, "resources.requests.cpu")));
     limits = val_need_map(a, v, "limits");
     val_put_int(a, limits, "cpu_shares", MAX(milli * 1024 / 1000, (int64_t)2));
     val_put_int(a, limits, "pids", PIDS_MAX);
-    VAL_EACH(val_at(spec, "securityContext.sysctls"), s)
-    val_push_str(a, val_need_list(a, v, "sysctls"),
-                 arena_printf(a, "%s=%s", val_str_at(s, "name", ""), val_str_at(s, "value", "")));
+    VAL_EACH (val_at(spec, "securityContext.sysctls"), s)
+        val_push_str(
+            a, val_need_list(a, v, "sysctls"),
+            arena_printf(a, "%s=%s", val_str_at(s, "name", ""), val_str_at(s, "value", "")));
     return v;
 }
 
 static int setup(struct pod *p, struct err *err)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
-    const char *host = val_bool_at(pod_spec(p), "hostNetwork", false) ? p->n->o.name : val_str_at(pod_spec(p), "hostname", p->name);
+    const char *host = val_bool_at(pod_spec(p), "hostNetwork", false)
+                           ? p->n->o.name
+                           : val_str_at(pod_spec(p), "hostname", p->name);
     char net[64], name[64];
     struct buf b = {0};
     int fd;
 
     snprintf(name, sizeof name, "%.63s", host);
-    if (fs_mkdirs(p->disk, 0755, err) < 0 || fs_mkdirs(p->dir, 0755, err) < 0 || take_net(p, net, sizeof net, err) < 0)
+    if (fs_mkdirs(p->disk, 0755, err) < 0 || fs_mkdirs(p->dir, 0755, err) < 0 ||
+        take_net(p, net, sizeof net, err) < 0)
         return -1;
     buf_printf(&b, "%s\n", name);
-    if (put_text(p->dir, "etc-hostname", &b, err) < 0 || write_hosts(p, name, err) < 0 || write_resolv(p, err) < 0)
+    if (put_text(p->dir, "etc-hostname", &b, err) < 0 || write_hosts(p, name, err) < 0 ||
+        write_resolv(p, err) < 0)
         return -1;
     if (shim_spawn(p->n->shim, p->dir, shim_pod(p, a, net, name), &fd, &p->shim_pid, err) < 0)
         return -1;
@@ -690,22 +717,25 @@ static int setup(struct pod *p, struct err *err)
     return 0;
 }
 
-/* No shim knows anything of a container that the API says has run: the machine was started anew. It counts
- * as killed then, one that had ended keeps how. */
+/* No shim knows anything of a container that the API says has run: the machine was started anew. It
+ * counts as killed then, one that had ended keeps how. */
 static void states_from_api(struct pod *p)
 {
     for (int l = 0; l < 2; l++)
-        VAL_EACH(val_at(obj_val(p->o), l ? "status.initContainerStatuses" : "status.containerStatuses"), s)
-        {
+        VAL_EACH (
+            val_at(obj_val(p->o), l ? "status.initContainerStatuses" : "status.containerStatuses"),
+            s) {
             struct ctr *c = pod_ctr(p, val_str_at(s, "name", ""));
             const struct val *t = val_at(s, "state.terminated");
             if (!c || c->now.there || str_empty(val_str_at(s, "containerID", "")))
                 continue;
             c->restarts = (int)val_int_at(s, "restartCount", 0);
             c->attempt = c->restarts + 1;
-            c->now = (struct ctr_run){.there = true, .attempt = c->restarts, .code = 137, .finished_ms = now_ms()};
+            c->now = (struct ctr_run){
+                .there = true, .attempt = c->restarts, .code = 137, .finished_ms = now_ms()};
             snprintf(c->now.reason, sizeof c->now.reason, "ContainerStatusUnknown");
-            c->now.started_ms = kubetime_parse(val_str_at(s, "state.running.startedAt", val_str_at(t, "startedAt", "")));
+            c->now.started_ms = kubetime_parse(
+                val_str_at(s, "state.running.startedAt", val_str_at(t, "startedAt", "")));
             if (t) {
                 c->now.code = (int)val_int_at(t, "exitCode", 0);
                 c->now.finished_ms = kubetime_parse(val_str_at(t, "finishedAt", ""));
@@ -726,8 +756,10 @@ static void sync_new(struct pod *p)
     }
     if (setup(p, &err) < 0) {
         if (!streq0(p->setup_error, err.msg)) {
-            pod_event(p, "Warning", "FailedCreatePodSandBox", "Failed to create pod sandbox: %s", err.msg);
-            LOG(WARN, "node", "pod=%s/%s did=setup err=\"%s\" then=\"tried again in a second\"", p->ns, p->name, err.msg);
+            pod_event(p, "Warning", "FailedCreatePodSandBox", "Failed to create pod sandbox: %s",
+                      err.msg);
+            LOG(WARN, "node", "pod=%s/%s did=setup err=\"%s\" then=\"tried again in a second\"",
+                p->ns, p->name, err.msg);
             free(p->setup_error);
             p->setup_error = xstrdup(err.msg);
         }
@@ -738,7 +770,8 @@ static void sync_new(struct pod *p)
     say_hello(p);
 }
 
-/* ---- running ------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------------------------------
+ */
 
 static void sync_volumes(struct pod *p)
 {
@@ -791,13 +824,16 @@ static bool must_stop(struct pod *p)
     bool all = true, any = false;
     const char *phase = val_str_at(obj_val(p->o), "status.phase", "");
 
-    if (p->absent || obj_deleting(p->o) || p->end_reason || streq(phase, "Failed") || streq(phase, "Succeeded"))
+    if (p->absent || obj_deleting(p->o) || p->end_reason || streq(phase, "Failed") ||
+        streq(phase, "Succeeded"))
         return true;
     if (deadline) {
         int64_t left = p->start_ms + deadline * 1000 - now_ms();
         if (left <= 0) {
-            end_pod(p, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
-            pod_event(p, "Normal", "DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+            end_pod(p, "DeadlineExceeded",
+                    "Pod was active on the node longer than the specified deadline");
+            pod_event(p, "Normal", "DeadlineExceeded",
+                      "Pod was active on the node longer than the specified deadline");
             return true;
         }
         pod_poke_at(p, mono_ms(p->n) + left);
@@ -831,11 +867,13 @@ static void sync_run(struct pod *p)
             ctr_sync(&p->ctrs[i]);
 }
 
-/* ---- ending ------------------------------------------------------------------------------------- */
+/* ---- ending -------------------------------------------------------------------------------------
+ */
 
 static int64_t grace_left(struct pod *p)
 {
-    int64_t grace = val_int_at(pod_spec(p), "terminationGracePeriodSeconds", 30) * 1000, now = mono_ms(p->n), at;
+    int64_t grace = val_int_at(pod_spec(p), "terminationGracePeriodSeconds", 30) * 1000,
+            now = mono_ms(p->n), at;
 
     if (p->absent && !obj_deleting(p->o))
         grace = ABSENT_GRACE_MS;
@@ -883,7 +921,8 @@ static void shim_stopped(void *arg, const struct val *answer, int fd)
     pod_poke(p);
 }
 
-static bool touches_net(struct pod *p) /* may have changed its network namespace: not for anybody else */
+static bool
+touches_net(struct pod *p) /* may have changed its network namespace: not for anybody else */
 {
     if (p->orphan || val_len(val_at(pod_spec(p), "securityContext.sysctls")))
         return true;
@@ -959,7 +998,12 @@ static void delete_object(struct pod *p)
     val_put_str(a, body, "apiVersion", "v1");
     val_put_int(a, body, "gracePeriodSeconds", 0);
     val_put_str(a, val_need_map(a, body, "preconditions"), "uid", p->uid);
-    client_call(p->n->client, &(struct client_call){.verb = CLIENT_DELETE, .resource = "v1/pods", .ns = p->ns, .name = p->name, .body = body},
+    client_call(p->n->client,
+                &(struct client_call){.verb = CLIENT_DELETE,
+                                      .resource = "v1/pods",
+                                      .ns = p->ns,
+                                      .name = p->name,
+                                      .body = body},
                 deleted, arg);
 }
 
@@ -979,7 +1023,8 @@ static void remove_logs(struct pod *p)
     _auto_(arena_freep) struct arena *a = arena_new();
 
     if (*p->name)
-        remove_later(p->n, arena_printf(a, "%s/logs/pods/%s_%s_%s", p->n->o.state, p->ns, p->name, p->uid));
+        remove_later(
+            p->n, arena_printf(a, "%s/logs/pods/%s_%s_%s", p->n->o.state, p->ns, p->name, p->uid));
 }
 
 static void pod_sync(struct pod *p)

@@ -37,8 +37,7 @@ static void service_vars(struct vars *v, const struct obj *svc)
     if (!*ip || streq(ip, "None") || !val_len(ports))
         return;
     set(v, arena_printf(v->a, "%s_SERVICE_HOST", base), ip);
-    VAL_EACH(ports, p)
-    {
+    VAL_EACH (ports, p) {
         int port = (int)val_int_at(p, "port", 0);
         const char *proto = val_str_at(p, "protocol", "TCP"), *name = val_str_at(p, "name", "");
         char *low = arena_strdup(v->a, proto), *text = arena_printf(v->a, "%d", port);
@@ -116,21 +115,22 @@ static const char *expand(struct vars *v, const char *text)
 
 static int env_from(struct vars *v, struct pod *p, const struct val *list, struct err *err)
 {
-    VAL_EACH(list, f)
-    {
+    VAL_EACH (list, f) {
         bool secret = val_get(f, "secretRef") != NULL;
         const struct val *ref = val_get(f, secret ? "secretRef" : "configMapRef");
-        const char *name = val_str_at(ref, "name", ""), *prefix = val_str_at(f, "prefix", ""), *data;
-        const struct obj *o = secret ? node_secret(p->n, p->ns, name) : node_configmap(p->n, p->ns, name);
+        const char *name = val_str_at(ref, "name", ""), *prefix = val_str_at(f, "prefix", ""),
+                   *data;
+        const struct obj *o =
+            secret ? node_secret(p->n, p->ns, name) : node_configmap(p->n, p->ns, name);
         size_t n;
 
         if (!o) {
             if (val_bool_at(ref, "optional", false))
                 continue;
-            return err_set(err, INVALID_ARGUMENT, "%s \"%s\" not found", secret ? "secret" : "configmap", name);
+            return err_set(err, INVALID_ARGUMENT, "%s \"%s\" not found",
+                           secret ? "secret" : "configmap", name);
         }
-        VAL_EACH_MEMBER(val_get(obj_val(o), "data"), m)
-        {
+        VAL_EACH_MEMBER (val_get(obj_val(o), "data"), m) {
             if (!strchr(m->key, '=') && map_data(o, secret, m->key, v->a, &data, &n))
                 set(v, arena_printf(v->a, "%s%s", prefix, m->key), data);
         }
@@ -138,7 +138,8 @@ static int env_from(struct vars *v, struct pod *p, const struct val *list, struc
     return 0;
 }
 
-static int value_from(struct vars *v, struct ctr *c, const struct val *e, const struct val *from, struct err *err)
+static int value_from(struct vars *v, struct ctr *c, const struct val *e, const struct val *from,
+                      struct err *err)
 {
     struct pod *p = c->pod;
     const char *name = val_str_at(e, "name", ""), *text = NULL, *field;
@@ -153,8 +154,8 @@ static int value_from(struct vars *v, struct ctr *c, const struct val *e, const 
     }
     if ((ref = val_get(from, "resourceFieldRef"))) {
         const char *of = val_str_at(ref, "containerName", "");
-        if (resource_field(p, v->a, *of ? of : c->name, val_str_at(ref, "resource", ""), val_str_at(ref, "divisor", "1"),
-                           &text, err) < 0)
+        if (resource_field(p, v->a, *of ? of : c->name, val_str_at(ref, "resource", ""),
+                           val_str_at(ref, "divisor", "1"), &text, err) < 0)
             return -1;
         set(v, name, text);
         return 0;
@@ -171,8 +172,10 @@ static int value_from(struct vars *v, struct ctr *c, const struct val *e, const 
     if (val_bool_at(ref, "optional", false))
         return 0;
     if (!o)
-        return err_set(err, INVALID_ARGUMENT, "%s \"%s\" not found", secret ? "secret" : "configmap", of);
-    return err_set(err, INVALID_ARGUMENT, "couldn't find key %s in %s %s/%s", key, secret ? "Secret" : "ConfigMap", p->ns, of);
+        return err_set(err, INVALID_ARGUMENT, "%s \"%s\" not found",
+                       secret ? "secret" : "configmap", of);
+    return err_set(err, INVALID_ARGUMENT, "couldn't find key %s in %s %s/%s", key,
+                   secret ? "Secret" : "ConfigMap", p->ns, of);
 }
 
 struct val *ctr_env(struct ctr *c, struct arena *a, struct err *err)
@@ -190,8 +193,7 @@ struct val *ctr_env(struct ctr *c, struct arena *a, struct err *err)
     all_services(&v, c->pod);
     if (env_from(&v, c->pod, val_get(spec, "envFrom"), err) < 0)
         return NULL;
-    VAL_EACH(val_get(spec, "env"), e)
-    {
+    VAL_EACH (val_get(spec, "env"), e) {
         const struct val *from = val_get(e, "valueFrom");
         if (from && !val_is_null(from)) {
             if (value_from(&v, c, e, from, err) < 0)
@@ -202,20 +204,20 @@ struct val *ctr_env(struct ctr *c, struct arena *a, struct err *err)
     }
     /* The map itself goes first: spec.c needs it for $(NAME) in command and args. */
     val_push(a, list, v.map);
-    VAL_EACH_MEMBER(v.map, m)
-    val_push_str(a, list, arena_printf(a, "%s=%s", m->key, m->v.s));
+    VAL_EACH_MEMBER (v.map, m)
+        val_push_str(a, list, arena_printf(a, "%s=%s", m->key, m->v.s));
     return list;
     (void)member;
 }
 
-/* ---- fields ------------------------------------------------------------------------------------- */
+/* ---- fields -------------------------------------------------------------------------------------
+ */
 
 static const char *map_text(struct arena *a, const struct val *map)
 {
     struct buf b = {0};
 
-    VAL_EACH_MEMBER(map, m)
-    {
+    VAL_EACH_MEMBER (map, m) {
         buf_printf(&b, "%s%s=\"", b.n ? "\n" : "", m->key);
         for (const char *s = val_text(&m->v, ""); *s; s++) {
             if (*s == '"' || *s == '\\')
@@ -238,8 +240,9 @@ const char *pod_field(struct pod *p, struct arena *a, const char *path)
     const char *key;
     size_t n;
 
-    if (streq(path, "metadata.name") || streq(path, "metadata.namespace") || streq(path, "metadata.uid") ||
-        streq(path, "spec.nodeName") || streq(path, "spec.serviceAccountName"))
+    if (streq(path, "metadata.name") || streq(path, "metadata.namespace") ||
+        streq(path, "metadata.uid") || streq(path, "spec.nodeName") ||
+        streq(path, "spec.serviceAccountName"))
         return arena_strdup(a, val_str_at(o, path, ""));
     if (streq(path, "status.podIP") || streq(path, "status.podIPs"))
         return arena_strdup(a, p->host_net ? p->n->host_ip : p->ip);
@@ -259,8 +262,8 @@ const char *pod_field(struct pod *p, struct arena *a, const char *path)
     return NULL;
 }
 
-int resource_field(struct pod *p, struct arena *a, const char *container, const char *resource, const char *divisor,
-                   const char **ret, struct err *err)
+int resource_field(struct pod *p, struct arena *a, const char *container, const char *resource,
+                   const char *divisor, const char **ret, struct err *err)
 {
     struct ctr *c = pod_ctr(p, container);
     quantity q, div = QUANTITY_ONE;
@@ -271,13 +274,16 @@ int resource_field(struct pod *p, struct arena *a, const char *container, const 
         return err_set(err, INVALID_ARGUMENT, "resourceFieldRef: no container %s", container);
     if (!dot)
         return err_set(err, INVALID_ARGUMENT, "resourceFieldRef: resource %s", resource);
-    const struct val *map = val_at(ctr_spec(c), str_starts(resource, "limits.") ? "resources.limits" : "resources.requests");
+    const struct val *map = val_at(
+        ctr_spec(c), str_starts(resource, "limits.") ? "resources.limits" : "resources.requests");
     const struct val *is = val_get(map, dot + 1);
     cpu = streq(dot + 1, "cpu");
     if (is)
         q = quantity_of(is);
     else if (str_starts(resource, "limits.")) /* no limit: what the node has */
-        q = quantity_from_value(cpu ? p->n->cpu_n : streq(dot + 1, "memory") ? p->n->memory_bytes : 0);
+        q = quantity_from_value(cpu                        ? p->n->cpu_n
+                                : streq(dot + 1, "memory") ? p->n->memory_bytes
+                                                           : 0);
     else
         q = 0;
     if (!quantity_parse(divisor, &div) || div <= 0)

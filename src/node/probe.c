@@ -31,7 +31,8 @@ static const char *const LABEL[PROBES] = {"Startup", "Liveness", "Readiness"};
 
 static void probe_result(struct probe *p, bool ok, const char *why);
 
-/* ---- one try ----------------------------------------------------------------------------------- */
+/* ---- one try -----------------------------------------------------------------------------------
+ */
 
 static void tcp_closed(uv_handle_t *h)
 {
@@ -73,7 +74,8 @@ static void try_over(struct probe_try *t, bool ok, const char *why)
         pod = map_get(&t->n->by_uid, t->uid);
         c = pod ? pod_ctr(pod, t->name) : NULL;
         if (c && !ok)
-            pod_event(pod, "Warning", streq(t->hook, "preStop") ? "FailedPreStopHook" : "FailedPostStartHook",
+            pod_event(pod, "Warning",
+                      streq(t->hook, "preStop") ? "FailedPreStopHook" : "FailedPostStartHook",
                       "%s failed: %s", t->hook, text);
     }
     if (p)
@@ -149,21 +151,28 @@ static void try_exec(struct probe_try *t, struct ctr *c, const struct val *spec)
     int p[2] = {-1, -1};
     uint32_t n = 0;
 
-    VAL_EACH(command, it)
-    args[n++] = val_text(it, "");
+    VAL_EACH (command, it)
+        args[n++] = val_text(it, "");
     if (uv_pipe(p, UV_NONBLOCK_PIPE, 0) < 0)
         p[0] = p[1] = -1;
     t->out = p[0];
     if (node_exec(c->pod->n,
-                  &(struct node_exec_args){.ns = c->pod->ns, .pod = c->pod->name, .container = c->name, .command = args,
-                                           .stdio = {-1, p[1], p[1]}, .started = exec_started, .failed = exec_failed,
-                                           .exited = exec_exited, .arg = t},
+                  &(struct node_exec_args){.ns = c->pod->ns,
+                                           .pod = c->pod->name,
+                                           .container = c->name,
+                                           .command = args,
+                                           .stdio = {-1, p[1], p[1]},
+                                           .started = exec_started,
+                                           .failed = exec_failed,
+                                           .exited = exec_exited,
+                                           .arg = t},
                   &t->exec, &err) < 0)
         fail_soon(t, err.msg);
     closep(&p[1]);
 }
 
-static void fetched(const struct http_answer *a, char *body, size_t n, const struct err *err, void *arg)
+static void fetched(const struct http_answer *a, char *body, size_t n, const struct err *err,
+                    void *arg)
 {
     struct probe_try *t = arg;
     char why[600];
@@ -185,9 +194,9 @@ static int port_of(struct ctr *c, const struct val *v)
         return (int)v->i;
     if (!val_is(v, VAL_STR))
         return 0;
-    VAL_EACH(val_get(ctr_spec(c), "ports"), p)
-    if (streq(val_str_at(p, "name", ""), v->s))
-        return (int)val_int_at(p, "containerPort", 0);
+    VAL_EACH (val_get(ctr_spec(c), "ports"), p)
+        if (streq(val_str_at(p, "name", ""), v->s))
+            return (int)val_int_at(p, "containerPort", 0);
     return atoi(v->s);
 }
 
@@ -205,23 +214,28 @@ static void try_http(struct probe_try *t, struct ctr *c, const struct val *get, 
 
     h[n++] = (struct http_header){"user-agent", "kube-probe/1.36"};
     h[n++] = (struct http_header){"connection", "close"};
-    VAL_EACH(headers, it)
-    {
+    VAL_EACH (headers, it) {
         if (strcasecmp(val_str_at(it, "name", ""), "host") == 0)
             as_host = val_str_at(it, "value", "");
         else
             h[n++] = (struct http_header){val_str_at(it, "name", ""), val_str_at(it, "value", "")};
     }
-    t->origin = http_origin_new(c->pod->n->http, arena_printf(a, "%s://%s:%d", tls ? "https" : "http", host, port),
+    t->origin = http_origin_new(c->pod->n->http,
+                                arena_printf(a, "%s://%s:%d", tls ? "https" : "http", host, port),
                                 &(struct http_origin_opts){.insecure = true}, &err);
     if (!t->origin) {
         fail_soon(t, err.msg);
         return;
     }
-    t->call = http_fetch(t->origin,
-                         &(struct http_call_opts){.method = "GET", .path = *path == '/' ? path : arena_printf(a, "/%s", path),
-                                                  .host = as_host, .headers = h, .headers_n = n, .timeout_ms = (uint32_t)timeout_ms},
-                         1 << 20, fetched, t);
+    t->call = http_fetch(
+        t->origin,
+        &(struct http_call_opts){.method = "GET",
+                                 .path = *path == '/' ? path : arena_printf(a, "/%s", path),
+                                 .host = as_host,
+                                 .headers = h,
+                                 .headers_n = n,
+                                 .timeout_ms = (uint32_t)timeout_ms},
+        1 << 20, fetched, t);
 }
 
 static void tcp_connected(uv_connect_t *req, int status)
@@ -260,7 +274,8 @@ static void slept(void *arg)
     try_over(arg, true, "");
 }
 
-static void try_start(struct probe_try *t, struct ctr *c, const struct val *spec, int64_t timeout_ms)
+static void try_start(struct probe_try *t, struct ctr *c, const struct val *spec,
+                      int64_t timeout_ms)
 {
     const struct val *x;
 
@@ -290,7 +305,8 @@ static struct probe_try *try_new(struct ctr *c)
     return t;
 }
 
-/* ---- probes ------------------------------------------------------------------------------------ */
+/* ---- probes ------------------------------------------------------------------------------------
+ */
 
 static const struct val *probe_spec(const struct probe *p)
 {
@@ -318,7 +334,8 @@ static void now_started(struct ctr *c)
     if (!c->probe[PROBE_READINESS].there)
         c->ready = true;
     for (int i = PROBE_LIVENESS; i < PROBES; i++)
-        if (c->probe[i].there && val_int_at(probe_spec(&c->probe[i]), "initialDelaySeconds", 0) == 0)
+        if (c->probe[i].there &&
+            val_int_at(probe_spec(&c->probe[i]), "initialDelaySeconds", 0) == 0)
             probe_tick(&c->probe[i]);
     pod_poke(c->pod);
 }
@@ -348,17 +365,20 @@ static void probe_result(struct probe *p, bool ok, const char *why)
             pod_poke(c->pod);
         }
         if (p->kind != PROBE_READINESS && !c->want_kill && !c->stopping) {
-            pod_event(c->pod, "Normal", "Killing", "Container %s failed %s probe, will be restarted", c->name,
+            pod_event(c->pod, "Normal", "Killing",
+                      "Container %s failed %s probe, will be restarted", c->name,
                       p->kind == PROBE_STARTUP ? "startup" : "liveness");
             c->want_kill = true;
-            int64_t grace = val_int_at(spec, "terminationGracePeriodSeconds",
-                                       val_int_at(pod_spec(c->pod), "terminationGracePeriodSeconds", 30));
+            int64_t grace =
+                val_int_at(spec, "terminationGracePeriodSeconds",
+                           val_int_at(pod_spec(c->pod), "terminationGracePeriodSeconds", 30));
             ctr_stop(c, grace * 1000, NULL);
             pod_poke(c->pod);
         }
     }
     /* A container that is not up yet is asked often: Ready shall not lag by a whole period. */
-    if (!ok && p->kind == PROBE_READINESS && c->started && p->passed == 0 && p->failed < 20 && !p->ok && p->timer) {
+    if (!ok && p->kind == PROBE_READINESS && c->started && p->passed == 0 && p->failed < 20 &&
+        !p->ok && p->timer) {
         int64_t period = MAX(val_int_at(spec, "periodSeconds", 10), (int64_t)1) * 1000;
         env_timer_start(p->timer, MIN(period, (int64_t)100 << MIN(p->failed, 7)), period);
     }

@@ -27,17 +27,24 @@ struct net *network_open(struct node *n, struct err *err)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
 
-    return net_open(&(struct net_options){.instance = n->o.instance, .pod_cidr = n->o.pod_cidr, .service_cidr = n->o.service_cidr,
-                                          .pool = 'p', .idle_min = 8, .loop = &n->loop,
-                                          .state_path = arena_printf(a, "%s/run/net.json", n->o.state)},
-                    err);
+    return net_open(
+        &(struct net_options){.instance = n->o.instance,
+                              .pod_cidr = n->o.pod_cidr,
+                              .service_cidr = n->o.service_cidr,
+                              .pool = 'p',
+                              .idle_min = 8,
+                              .loop = &n->loop,
+                              .state_path = arena_printf(a, "%s/run/net.json", n->o.state)},
+        err);
 }
 
-int network_teardown(const char *state, const char *instance, const char *pod_cidr, const char *service_cidr, struct err *err)
+int network_teardown(const char *state, const char *instance, const char *pod_cidr,
+                     const char *service_cidr, struct err *err)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
 
-    return net_teardown(instance, pod_cidr, service_cidr, arena_printf(a, "%s/run/net.json", state), err);
+    return net_teardown(instance, pod_cidr, service_cidr, arena_printf(a, "%s/run/net.json", state),
+                        err);
 }
 
 static uint8_t protocol(const char *name)
@@ -59,9 +66,9 @@ static const char *slice_key(const struct obj *o, char *out, size_t cap)
 /* The port of a slice that a service's port means: by name. */
 static int slice_port(const struct val *slice, const char *name)
 {
-    VAL_EACH(val_get(slice, "ports"), p)
-    if (streq(val_str_at(p, "name", ""), name))
-        return (int)val_int_at(p, "port", 0);
+    VAL_EACH (val_get(slice, "ports"), p)
+        if (streq(val_str_at(p, "name", ""), name))
+            return (int)val_int_at(p, "port", 0);
     return 0;
 }
 
@@ -85,12 +92,13 @@ static struct found endpoints(struct arena *a, struct objs slices, const char *p
             int port = slice_port(s, port_name);
             if (!port || !streq(val_str_at(s, "addressType", "IPv4"), "IPv4"))
                 continue;
-            VAL_EACH(val_get(s, "endpoints"), e)
-            {
+            VAL_EACH (val_get(s, "endpoints"), e) {
                 struct in_addr ip;
                 bool ready = val_bool_at(e, "conditions.ready", true),
-                     serving = val_bool_at(e, "conditions.serving", ready) && val_bool_at(e, "conditions.terminating", false);
-                if (!(last ? serving : ready) || inet_pton(AF_INET, val_str_at(e, "addresses[0]", ""), &ip) != 1)
+                     serving = val_bool_at(e, "conditions.serving", ready) &&
+                               val_bool_at(e, "conditions.terminating", false);
+                if (!(last ? serving : ready) ||
+                    inet_pton(AF_INET, val_str_at(e, "addresses[0]", ""), &ip) != 1)
                     continue;
                 f.v[f.n++] = (struct service_endpoint){ip, (uint16_t)port};
             }
@@ -114,15 +122,16 @@ static void tell_dns(struct proxy *x, struct arena *a, const struct obj *svc, st
         d.external_name = "";
     inet_pton(AF_INET, ip, &d.cluster_ip);
     d.publish_not_ready = val_bool_at(v, "spec.publishNotReadyAddresses", false);
-    VAL_EACH(ports, it)
-    p[d.n_ports++] = (struct dns_port){val_str_at(it, "name", ""), protocol(val_str_at(it, "protocol", "TCP")), (uint16_t)val_int_at(it, "port", 0)};
+    VAL_EACH (ports, it)
+        p[d.n_ports++] = (struct dns_port){val_str_at(it, "name", ""),
+                                           protocol(val_str_at(it, "protocol", "TCP")),
+                                           (uint16_t)val_int_at(it, "port", 0)};
     d.ports = p;
     for (uint32_t i = 0; i < slices.n; i++)
         max += val_len(val_get(obj_val(slices.v[i]), "endpoints"));
     h = arena_array(a, struct dns_host, max + 1);
     for (uint32_t i = 0; i < slices.n; i++)
-        VAL_EACH(val_get(obj_val(slices.v[i]), "endpoints"), e)
-        {
+        VAL_EACH (val_get(obj_val(slices.v[i]), "endpoints"), e) {
             struct dns_host *one = &h[d.n_hosts];
             if (inet_pton(AF_INET, val_str_at(e, "addresses[0]", ""), &one->ip) != 1)
                 continue;
@@ -162,22 +171,24 @@ static int look(struct proxy *x, const char *key, struct err *err)
     if (inet_pton(AF_INET, val_str_at(v, "spec.clusterIP", ""), &s.cluster_ip) != 1)
         return service_del(x->services, ns, name, err); /* headless or ExternalName: only names */
     if (streq(val_str_at(v, "spec.sessionAffinity", ""), "ClientIP"))
-        s.affinity_s = (uint32_t)val_int_at(v, "spec.sessionAffinityConfig.clientIP.timeoutSeconds", 10800);
-    VAL_EACH(ports, it)
-    {
+        s.affinity_s =
+            (uint32_t)val_int_at(v, "spec.sessionAffinityConfig.clientIP.timeoutSeconds", 10800);
+    VAL_EACH (ports, it) {
         struct found f = endpoints(a, slices, val_str_at(it, "name", ""));
         /* An API server on this machine's loopback cannot be an endpoint by the API's rules; pods
          * reach it all the same. */
         if (!f.n && streq(key, "default/kubernetes") && val_int_at(it, "targetPort", 0)) {
-            f.v[0] = (struct service_endpoint){{htonl(INADDR_LOOPBACK)}, (uint16_t)val_int_at(it, "targetPort", 0)};
+            f.v[0] = (struct service_endpoint){{htonl(INADDR_LOOPBACK)},
+                                               (uint16_t)val_int_at(it, "targetPort", 0)};
             f.n = 1;
         }
-        p[s.n_ports++] = (struct service_port){.name = val_str_at(it, "name", ""),
-                                               .protocol = protocol(val_str_at(it, "protocol", "TCP")),
-                                               .port = (uint16_t)val_int_at(it, "port", 0),
-                                               .node_port = (uint16_t)val_int_at(it, "nodePort", 0),
-                                               .endpoints = f.v,
-                                               .n_endpoints = f.n};
+        p[s.n_ports++] =
+            (struct service_port){.name = val_str_at(it, "name", ""),
+                                  .protocol = protocol(val_str_at(it, "protocol", "TCP")),
+                                  .port = (uint16_t)val_int_at(it, "port", 0),
+                                  .node_port = (uint16_t)val_int_at(it, "nodePort", 0),
+                                  .endpoints = f.v,
+                                  .n_endpoints = f.n};
     }
     s.ports = p;
     return service_set(x->services, &s, NULL, err);
@@ -200,7 +211,8 @@ static void drain(void *arg)
         if (bad == 0) {
             workq_forget(x->q, copy);
         } else {
-            LOG(WARN, "node", "service=%s did=write err=\"%s\" then=\"tried again\"", copy, err.msg);
+            LOG(WARN, "node", "service=%s did=write err=\"%s\" then=\"tried again\"", copy,
+                err.msg);
             if (workq_retry(x->q, copy, &err) < 0)
                 LOG(ERROR, "node", "service=%s err=\"%s\"", copy, err.msg);
         }
@@ -265,17 +277,29 @@ int proxy_start(struct node *n, struct err *err)
     services_begin(x->services);
     x->begun = true;
 #ifdef HAVE_DNS
-    x->dns = dns_new(&(struct dns_options){.loop = &n->loop, .ip = n->o.cluster_dns, .port = 53, .domain = "cluster.local"}, err);
+    x->dns = dns_new(
+        &(struct dns_options){
+            .loop = &n->loop, .ip = n->o.cluster_dns, .port = 53, .domain = "cluster.local"},
+        err);
     if (!x->dns) {
         LOG(ERROR, "node", "did=start_dns err=\"%s\" then=\"pods resolve no names\"", err->msg);
         *err = (struct err){0};
     }
 #endif
-    x->slices = client_mirror(n->client, &(struct mirror_args){.resource = "discovery.k8s.io/v1/endpointslices", .added = slice_added,
-                                                               .changed = slice_changed, .removed = slice_added, .synced = synced, .arg = x});
+    x->slices = client_mirror(
+        n->client, &(struct mirror_args){.resource = "discovery.k8s.io/v1/endpointslices",
+                                         .added = slice_added,
+                                         .changed = slice_changed,
+                                         .removed = slice_added,
+                                         .synced = synced,
+                                         .arg = x});
     x->by_service = mirror_index(x->slices, slice_key);
-    x->svc = client_mirror(n->client, &(struct mirror_args){.resource = "v1/services", .added = svc_added, .changed = svc_changed,
-                                                            .removed = svc_added, .synced = synced, .arg = x});
+    x->svc = client_mirror(n->client, &(struct mirror_args){.resource = "v1/services",
+                                                            .added = svc_added,
+                                                            .changed = svc_changed,
+                                                            .removed = svc_added,
+                                                            .synced = synced,
+                                                            .arg = x});
     n->services = x->svc;
     (void)err;
     return 0;
@@ -293,19 +317,20 @@ void proxy_pod_ports(struct node *n, struct pod *p, bool there)
         return;
     s.name = arena_printf(a, "hostport.%s", p->uid);
     for (uint32_t i = 0; there && i < p->ctrs_n; i++)
-        VAL_EACH(val_get(ctr_spec(&p->ctrs[i]), "ports"), it)
-        {
+        VAL_EACH (val_get(ctr_spec(&p->ctrs[i]), "ports"), it) {
             int host = (int)val_int_at(it, "hostPort", 0);
             struct service_endpoint *e = &ends[s.n_ports];
             if (!host || s.n_ports == ARRAY_LEN(ports) || inet_pton(AF_INET, p->ip, &e->ip) != 1)
                 continue;
             e->port = (uint16_t)val_int_at(it, "containerPort", 0);
-            ports[s.n_ports++] = (struct service_port){.name = val_str_at(it, "name", ""),
-                                                       .protocol = protocol(val_str_at(it, "protocol", "TCP")),
-                                                       .node_port = (uint16_t)host,
-                                                       .endpoints = e,
-                                                       .n_endpoints = 1};
+            ports[s.n_ports++] =
+                (struct service_port){.name = val_str_at(it, "name", ""),
+                                      .protocol = protocol(val_str_at(it, "protocol", "TCP")),
+                                      .node_port = (uint16_t)host,
+                                      .endpoints = e,
+                                      .n_endpoints = 1};
         }
-    if (s.n_ports ? service_set(n->proxy->services, &s, NULL, &err) < 0 : service_del(n->proxy->services, s.namespace_, s.name, &err) < 0)
+    if (s.n_ports ? service_set(n->proxy->services, &s, NULL, &err) < 0
+                  : service_del(n->proxy->services, s.namespace_, s.name, &err) < 0)
         LOG(WARN, "node", "pod=%s/%s did=host_ports err=\"%s\"", p->ns, p->name, err.msg);
 }

@@ -13,9 +13,17 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-enum { LEASE_S = 40, RENEW_MS = 10000, STATUS_MS = 300000, RETRY_MS = 500, PODS_MAX = 500, IMAGES_MAX = 50 };
+enum {
+    LEASE_S = 40,
+    RENEW_MS = 10000,
+    STATUS_MS = 300000,
+    RETRY_MS = 500,
+    PODS_MAX = 500,
+    IMAGES_MAX = 50
+};
 
-/* The address of the interface that packets to the outside would leave by; else any; else loopback. */
+/* The address of the interface that packets to the outside would leave by; else any; else loopback.
+ */
 void node_host_ip(char out[64])
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(53)}, own;
@@ -25,14 +33,16 @@ void node_host_ip(char out[64])
 
     strcpy(out, "127.0.0.1");
     inet_pton(AF_INET, "192.0.2.1", &to.sin_addr);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0 && getsockname(fd, (struct sockaddr *)&own, &n) == 0) {
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
+        getsockname(fd, (struct sockaddr *)&own, &n) == 0) {
         inet_ntop(AF_INET, &own.sin_addr, out, 64);
         return;
     }
     if (getifaddrs(&all) < 0)
         return;
     for (i = all; i; i = i->ifa_next)
-        if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET && !(i->ifa_flags & IFF_LOOPBACK) && i->ifa_flags & IFF_UP) {
+        if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET && !(i->ifa_flags & IFF_LOOPBACK) &&
+            i->ifa_flags & IFF_UP) {
             inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr, out, 64);
             break;
         }
@@ -75,8 +85,8 @@ static const char *arch_name(void)
 #endif
 }
 
-static void put_condition(struct arena *a, struct val *list, const char *type, const char *status, const char *reason,
-                          const char *message, int64_t since_ms)
+static void put_condition(struct arena *a, struct val *list, const char *type, const char *status,
+                          const char *reason, const char *message, int64_t since_ms)
 {
     struct val *c = val_map(a);
     char text[KUBETIME_MAX];
@@ -99,8 +109,9 @@ static struct val *resources(struct node *n, struct arena *a)
     val_put_str(a, v, "memory", arena_printf(a, "%lldKi", (long long)(n->memory_bytes / 1024)));
     val_put_str(a, v, "pods", arena_printf(a, "%d", PODS_MAX));
     if (statvfs(n->o.state, &fs) == 0)
-        val_put_str(a, v, "ephemeral-storage",
-                    arena_printf(a, "%lldKi", (long long)((uint64_t)fs.f_blocks * fs.f_frsize / 1024)));
+        val_put_str(
+            a, v, "ephemeral-storage",
+            arena_printf(a, "%lldKi", (long long)((uint64_t)fs.f_blocks * fs.f_frsize / 1024)));
     val_put_str(a, v, "hugepages-1Gi", "0");
     val_put_str(a, v, "hugepages-2Mi", "0");
     return v;
@@ -144,10 +155,14 @@ static struct val *status_of(struct node *n, struct arena *a)
     val_put(a, s, "capacity", resources(n, a));
     val_put(a, s, "allocatable", resources(n, a));
     list = val_need_list(a, s, "conditions");
-    put_condition(a, list, "MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available", n->boot_ms);
-    put_condition(a, list, "DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure", n->boot_ms);
-    put_condition(a, list, "PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available", n->boot_ms);
-    put_condition(a, list, "Ready", "True", "KubeletReady", "tandem node is posting ready status", n->boot_ms);
+    put_condition(a, list, "MemoryPressure", "False", "KubeletHasSufficientMemory",
+                  "kubelet has sufficient memory available", n->boot_ms);
+    put_condition(a, list, "DiskPressure", "False", "KubeletHasNoDiskPressure",
+                  "kubelet has no disk pressure", n->boot_ms);
+    put_condition(a, list, "PIDPressure", "False", "KubeletHasSufficientPID",
+                  "kubelet has sufficient PID available", n->boot_ms);
+    put_condition(a, list, "Ready", "True", "KubeletReady", "tandem node is posting ready status",
+                  n->boot_ms);
     info = val_need_map(a, s, "nodeInfo");
     uname(&u);
     os_name(text, sizeof text);
@@ -165,7 +180,8 @@ static struct val *status_of(struct node *n, struct arena *a)
     return s;
 }
 
-/* ---- writing --------------------------------------------------------------------------------------- */
+/* ---- writing
+ * --------------------------------------------------------------------------------------- */
 
 static void write_status(struct node *n);
 
@@ -199,7 +215,11 @@ static void write_status(struct node *n)
     n->node_write_busy = true;
     val_put(a, body, "status", status_of(n, a));
     client_call(n->client,
-                &(struct client_call){.verb = CLIENT_PATCH, .resource = "v1/nodes", .name = n->o.name, .sub = "status", .body = body,
+                &(struct client_call){.verb = CLIENT_PATCH,
+                                      .resource = "v1/nodes",
+                                      .name = n->o.name,
+                                      .sub = "status",
+                                      .body = body,
                                       .patch_type = CLIENT_PATCH_STRATEGIC},
                 status_written, n);
 }
@@ -252,7 +272,9 @@ static void create(struct node *n)
     val_put_str(a, s, "providerID", arena_printf(a, "tandem://%s", n->o.name));
     val_put(a, v, "status", status_of(n, a));
     n->node_write_busy = true;
-    client_call(n->client, &(struct client_call){.verb = CLIENT_CREATE, .resource = "v1/nodes", .body = v}, registered, n);
+    client_call(n->client,
+                &(struct client_call){.verb = CLIENT_CREATE, .resource = "v1/nodes", .body = v},
+                registered, n);
 }
 
 static void beat(void *arg)

@@ -33,7 +33,8 @@ static int add_mount(struct build *b, const struct sandbox_mount *m, struct err 
 
 /* ---- command --------------------------------------------------------------------------------- */
 
-static const char *put_in(struct build *b, const char *text) /* $(NAME) by the container's variables */
+static const char *put_in(struct build *b,
+                          const char *text) /* $(NAME) by the container's variables */
 {
     struct buf out = {0};
     const char *p = text;
@@ -75,15 +76,15 @@ static int set_command(struct build *b, struct err *err)
     v = arena_array(b->a, const char *, n + 1);
     n = 0;
     if (val_len(command)) {
-        VAL_EACH(command, it)
-        v[n++] = put_in(b, val_text(it, ""));
+        VAL_EACH (command, it)
+            v[n++] = put_in(b, val_text(it, ""));
     } else {
         for (const char *const *e = ic->entrypoint; *e; e++)
             v[n++] = arena_strdup(b->a, *e);
     }
     if (val_len(args)) {
-        VAL_EACH(args, it)
-        v[n++] = put_in(b, val_text(it, ""));
+        VAL_EACH (args, it)
+            v[n++] = put_in(b, val_text(it, ""));
     } else if (!val_len(command)) {
         for (const char *const *e = ic->cmd; *e; e++)
             v[n++] = arena_strdup(b->a, *e);
@@ -97,7 +98,8 @@ static int set_command(struct build *b, struct err *err)
 
 /* ---- who ------------------------------------------------------------------------------------ */
 
-static const struct val *sec(const struct build *b, const char *name) /* container's wins over pod's */
+static const struct val *sec(const struct build *b,
+                             const char *name) /* container's wins over pod's */
 {
     const struct val *v = val_get(b->csc, name);
 
@@ -106,7 +108,8 @@ static const struct val *sec(const struct build *b, const char *name) /* contain
 
 static int set_user(struct build *b, struct err *err)
 {
-    const struct val *uid = sec(b, "runAsUser"), *gid = sec(b, "runAsGroup"), *non_root = sec(b, "runAsNonRoot");
+    const struct val *uid = sec(b, "runAsUser"), *gid = sec(b, "runAsGroup"),
+                     *non_root = sec(b, "runAsNonRoot");
     const struct val *more = val_get(b->psc, "supplementalGroups");
     const char *image_user = b->c->image->config.user;
     int64_t fs_group = val_int_at(b->psc, "fsGroup", -1), *groups;
@@ -127,18 +130,22 @@ static int set_user(struct build *b, struct err *err)
         bool numeric = digits > 0 && (u[digits] == 0 || u[digits] == ':');
         if (!numeric)
             return err_set(err, INVALID_ARGUMENT,
-                           "container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root", u);
+                           "container has runAsNonRoot and image has non-numeric user (%s), cannot "
+                           "verify user is non-root",
+                           u);
         if (atoll(u) == 0)
-            return err_set(err, INVALID_ARGUMENT,
-                           val_is(uid, VAL_INT)
-                               ? "container's runAsUser breaks non-root policy (pod: \"%s_%s\", container: %s)"
-                               : "container has runAsNonRoot and image will run as root (pod: \"%s_%s\", container: %s)",
-                           b->c->pod->name, b->c->pod->ns, b->c->name);
+            return err_set(
+                err, INVALID_ARGUMENT,
+                val_is(uid, VAL_INT)
+                    ? "container's runAsUser breaks non-root policy (pod: \"%s_%s\", container: %s)"
+                    : "container has runAsNonRoot and image will run as root (pod: \"%s_%s\", "
+                      "container: %s)",
+                b->c->pod->name, b->c->pod->ns, b->c->name);
     }
     groups = arena_array(b->a, int64_t, val_len(more) + 1);
-    VAL_EACH(more, g)
-    if (g->type == VAL_INT)
-        groups[n++] = g->i;
+    VAL_EACH (more, g)
+        if (g->type == VAL_INT)
+            groups[n++] = g->i;
     if (fs_group >= 0)
         groups[n++] = fs_group;
     b->s.groups = groups;
@@ -149,18 +156,17 @@ static int set_user(struct build *b, struct err *err)
 static int set_caps(struct build *b, struct err *err)
 {
     uint64_t caps = b->s.privileged ? caps_all() : caps_default();
-    const struct val *drop = val_at(b->csc, "capabilities.drop"), *add = val_at(b->csc, "capabilities.add");
+    const struct val *drop = val_at(b->csc, "capabilities.drop"),
+                     *add = val_at(b->csc, "capabilities.add");
 
-    VAL_EACH(drop, it)
-    {
+    VAL_EACH (drop, it) {
         int c = caps_parse(val_text(it, ""));
         if (streq(val_text(it, ""), "ALL") || streq(val_text(it, ""), "all"))
             caps = 0;
         else if (c >= 0)
             caps &= ~(1ull << c);
     }
-    VAL_EACH(add, it)
-    {
+    VAL_EACH (add, it) {
         int c = caps_parse(val_text(it, ""));
         if (streq(val_text(it, ""), "ALL") || streq(val_text(it, ""), "all"))
             caps = caps_all();
@@ -180,7 +186,8 @@ static int set_security(struct build *b, struct err *err)
 
     b->s.privileged = val_bool_at(b->csc, "privileged", false);
     b->s.no_new_privs = val_is(escalate, VAL_BOOL) && !escalate->b;
-    b->s.seccomp = !b->s.privileged && !streq(val_str_at(profile, "type", "RuntimeDefault"), "Unconfined");
+    b->s.seccomp =
+        !b->s.privileged && !streq(val_str_at(profile, "type", "RuntimeDefault"), "Unconfined");
     if (streq(val_str_at(profile, "type", ""), "Localhost"))
         return err_set(err, INTERNAL, "seccompProfile type Localhost is not supported");
     b->s.read_only_root = val_bool_at(b->csc, "readOnlyRootFilesystem", false);
@@ -191,7 +198,8 @@ static int set_security(struct build *b, struct err *err)
 
 static void set_limits(struct build *b)
 {
-    const struct val *limits = val_at(b->ctr, "resources.limits"), *requests = val_at(b->ctr, "resources.requests");
+    const struct val *limits = val_at(b->ctr, "resources.limits"),
+                     *requests = val_at(b->ctr, "resources.requests");
     const struct val *cpu_limit = val_get(limits, "cpu"), *cpu_request = val_get(requests, "cpu"),
                      *memory = val_get(limits, "memory");
     struct cgroup_limits *l = &b->s.limits;
@@ -201,7 +209,9 @@ static void set_limits(struct build *b)
         l->cpu_quota_us = MAX(quantity_milli(quantity_of(cpu_limit)) * 100, (int64_t)1000);
     l->cpu_shares = 2;
     if (cpu_request || cpu_limit)
-        l->cpu_shares = MAX(quantity_milli(quantity_of(cpu_request ? cpu_request : cpu_limit)) * 1024 / 1000, (int64_t)2);
+        l->cpu_shares =
+            MAX(quantity_milli(quantity_of(cpu_request ? cpu_request : cpu_limit)) * 1024 / 1000,
+                (int64_t)2);
     if (memory)
         l->memory_bytes = quantity_value(quantity_of(memory));
     if (streq(qos, "Guaranteed")) {
@@ -217,18 +227,22 @@ static void set_limits(struct build *b)
 
 /* ---- mounts --------------------------------------------------------------------------------- */
 
-static int mount_file(struct build *b, const char *source, const char *target, bool read_only, struct err *err)
+static int mount_file(struct build *b, const char *source, const char *target, bool read_only,
+                      struct err *err)
 {
     for (uint32_t i = 0; i < b->mounts_n; i++)
         if (streq(b->mounts[i].target, target))
             return 0; /* the pod brings its own */
-    return add_mount(b, &(struct sandbox_mount){.kind = SANDBOX_BIND, .source = source, .target = target, .read_only = read_only}, err);
+    return add_mount(
+        b,
+        &(struct sandbox_mount){
+            .kind = SANDBOX_BIND, .source = source, .target = target, .read_only = read_only},
+        err);
 }
 
 static int volume_mounts(struct build *b, struct err *err)
 {
-    VAL_EACH(val_get(b->ctr, "volumeMounts"), m)
-    {
+    VAL_EACH (val_get(b->ctr, "volumeMounts"), m) {
         const char *name = val_str_at(m, "name", ""), *target = val_str_at(m, "mountPath", "");
         const char *sub = val_str_at(m, "subPath", ""), *expr = val_str_at(m, "subPathExpr", "");
         const char *propagation = val_str_at(m, "mountPropagation", "None");
@@ -240,18 +254,20 @@ static int volume_mounts(struct build *b, struct err *err)
         if (*expr)
             sub = put_in(b, expr);
         if (*sub == '/' || strstr(sub, ".."))
-            return err_set(err, INVALID_ARGUMENT, "subPath %s of volume %s is not below it", sub, name);
+            return err_set(err, INVALID_ARGUMENT, "subPath %s of volume %s is not below it", sub,
+                           name);
         if (*target != '/')
             target = arena_printf(b->a, "/%s", target);
-        if (add_mount(b,
-                      &(struct sandbox_mount){.kind = SANDBOX_BIND,
-                                              .source = arena_strdup(b->a, path),
-                                              .sub_path = *sub ? arena_strdup(b->a, sub) : NULL,
-                                              .target = arena_strdup(b->a, target),
-                                              .read_only = volume_ro || val_bool_at(m, "readOnly", false),
-                                              .recursive = true,
-                                              .propagate = !streq(propagation, "None")},
-                      err) < 0)
+        if (add_mount(
+                b,
+                &(struct sandbox_mount){.kind = SANDBOX_BIND,
+                                        .source = arena_strdup(b->a, path),
+                                        .sub_path = *sub ? arena_strdup(b->a, sub) : NULL,
+                                        .target = arena_strdup(b->a, target),
+                                        .read_only = volume_ro || val_bool_at(m, "readOnly", false),
+                                        .recursive = true,
+                                        .propagate = !streq(propagation, "None")},
+                err) < 0)
             return -1;
     }
     return 0;
@@ -270,7 +286,10 @@ static int image_volumes(struct build *b, struct err *err)
             continue;
         char *path = arena_printf(b->a, "%s/volumes/.image-%s-%u", b->c->pod->disk, b->c->name, k);
         if (fs_mkdirs(path, 0755, err) < 0 ||
-            add_mount(b, &(struct sandbox_mount){.kind = SANDBOX_BIND, .source = path, .target = arena_strdup(b->a, *v)}, err) < 0)
+            add_mount(b,
+                      &(struct sandbox_mount){
+                          .kind = SANDBOX_BIND, .source = path, .target = arena_strdup(b->a, *v)},
+                      err) < 0)
             return -1;
     }
     return 0;
@@ -283,8 +302,10 @@ static int standard_mounts(struct build *b, struct err *err)
     char id[NAME_BYTES];
 
     if (mount_file(b, arena_printf(b->a, "%s/etc-hosts", p->dir), "/etc/hosts", false, err) < 0 ||
-        mount_file(b, arena_printf(b->a, "%s/etc-hostname", p->dir), "/etc/hostname", false, err) < 0 ||
-        mount_file(b, arena_printf(b->a, "%s/resolv.conf", p->dir), "/etc/resolv.conf", false, err) < 0)
+        mount_file(b, arena_printf(b->a, "%s/etc-hostname", p->dir), "/etc/hostname", false, err) <
+            0 ||
+        mount_file(b, arena_printf(b->a, "%s/resolv.conf", p->dir), "/etc/resolv.conf", false,
+                   err) < 0)
         return -1;
     if (!val_bool_at(b->pod, "hostIPC", false)) {
         if (fs_mkdirs(shm, 01777, err) < 0)
@@ -303,21 +324,26 @@ static int standard_mounts(struct build *b, struct err *err)
     (void)fchmod(fd, 0666);
     close(fd);
     b->s.termination_log = term;
-    return mount_file(b, term, val_str_at(b->ctr, "terminationMessagePath", "/dev/termination-log"), false, err);
+    return mount_file(b, term, val_str_at(b->ctr, "terminationMessagePath", "/dev/termination-log"),
+                      false, err);
 }
 
 static int set_mounts(struct build *b, struct err *err)
 {
     b->mounts = arena_array(b->a, struct sandbox_mount, MOUNTS_MAX);
     if (b->s.privileged &&
-        add_mount(b, &(struct sandbox_mount){.kind = SANDBOX_BIND, .source = "/dev", .target = "/dev", .recursive = true}, err) < 0)
+        add_mount(b,
+                  &(struct sandbox_mount){
+                      .kind = SANDBOX_BIND, .source = "/dev", .target = "/dev", .recursive = true},
+                  err) < 0)
         return -1;
     if (volume_mounts(b, err) < 0 || image_volumes(b, err) < 0 || standard_mounts(b, err) < 0)
         return -1;
     b->s.mounts = b->mounts;
     b->s.mounts_n = b->mounts_n;
     sandbox_spec_defaults(&b->s, b->a);
-    /* By depth of the path: a mount inside another comes after it, and what lies below /dev after /dev. */
+    /* By depth of the path: a mount inside another comes after it, and what lies below /dev after
+     * /dev. */
     for (uint32_t i = 1; i < b->s.mounts_n; i++)
         for (uint32_t k = i; k > 0; k--) {
             struct sandbox_mount *x = &b->s.mounts[k - 1], *y = &b->s.mounts[k];

@@ -1,9 +1,11 @@
-/* What every pod has used: STATE/meter/pods.json every ten seconds (and at the end of each pod), and the kubelet's
- * /stats/summary.
+/* What every pod has used: STATE/meter/pods.json every ten seconds (and at the end of each pod),
+ * and the kubelet's /stats/summary.
  *
- * meter/pods.json: {"time_ms":T,"node":NAME,"pods":[{"uid","namespace","name","labels":{},"owner":{"kind","name"},
+ * meter/pods.json:
+ * {"time_ms":T,"node":NAME,"pods":[{"uid","namespace","name","labels":{},"owner":{"kind","name"},
  * "started_ms","seconds","cpu_us","memory_bytes","memory_peak_bytes","oom_kills","cpu_request_milli",
- * "memory_request_bytes","cpu_limit_milli","memory_limit_bytes","phase"}]} - totals since the pod began here. */
+ * "memory_request_bytes","cpu_limit_milli","memory_limit_bytes","phase"}]} - totals since the pod
+ * began here. */
 #include "codec/json.h"
 #include "codec/kubetime.h"
 #include "codec/quantity.h"
@@ -18,8 +20,7 @@ static int64_t total(const struct pod *p, const char *path, bool milli)
 {
     int64_t sum = 0;
 
-    VAL_EACH(val_get(pod_spec(p), "containers"), c)
-    {
+    VAL_EACH (val_get(pod_spec(p), "containers"), c) {
         quantity q = quantity_of(val_at(c, path));
         sum += milli ? quantity_milli(q) : quantity_value(q);
     }
@@ -66,8 +67,7 @@ static void meter(void *arg)
     struct buf text = {0};
     struct err err = {0};
 
-    LIST_EACH(&n->all, l)
-    {
+    LIST_EACH (&n->all, l) {
         struct pod *p = list_entry(l, struct pod, link);
         if (p->o && p->stage >= POD_SETUP && p->stage <= POD_STOP)
             val_push(a, pods, meter_row(p, a));
@@ -76,12 +76,14 @@ static void meter(void *arg)
     val_put_str(a, v, "node", n->o.name);
     val_put(a, v, "pods", pods);
     json_write(&text, v);
-    if (fs_write_fast(arena_printf(a, "%s/meter/pods.json", n->o.state), text.p, text.n, 0644, &err) < 0)
+    if (fs_write_fast(arena_printf(a, "%s/meter/pods.json", n->o.state), text.p, text.n, 0644,
+                      &err) < 0)
         LOG(WARN, "node", "did=meter err=\"%s\" then=\"again in ten seconds\"", err.msg);
     buf_done(&text);
 }
 
-static struct val *summary_part(struct arena *a, const struct cgroup_usage *u, int64_t started_ms, struct val *v)
+static struct val *summary_part(struct arena *a, const struct cgroup_usage *u, int64_t started_ms,
+                                struct val *v)
 {
     char text[KUBETIME_MAX];
     struct val *cpu, *memory;
@@ -108,8 +110,7 @@ struct val *stats_summary(struct node *n, struct arena *a)
     (void)cgroup_usage(&n->cgroups, "", &u, &err);
     summary_part(a, &u, n->boot_ms, node);
     pods = val_need_list(a, v, "pods");
-    LIST_EACH(&n->all, l)
-    {
+    LIST_EACH (&n->all, l) {
         struct pod *p = list_entry(l, struct pod, link);
         if (!p->o || p->stage < POD_SETUP || p->stage > POD_STOP)
             continue;
@@ -120,7 +121,9 @@ struct val *stats_summary(struct node *n, struct arena *a)
         list = val_need_list(a, one, "containers");
         for (uint32_t i = 0; i < p->ctrs_n; i++) {
             struct ctr *c = &p->ctrs[i];
-            if (c->state != CTR_RUNNING || cgroup_usage(&n->cgroups, arena_printf(a, "%s/%s", p->cgroup, c->name), &u, &err) < 0)
+            if (c->state != CTR_RUNNING ||
+                cgroup_usage(&n->cgroups, arena_printf(a, "%s/%s", p->cgroup, c->name), &u, &err) <
+                    0)
                 continue;
             struct val *cv = val_map(a);
             val_put_str(a, cv, "name", c->name);

@@ -1,4 +1,5 @@
-/* A pod's status as the API shows it, and its writing: one PATCH at a time, the newest state wins. */
+/* A pod's status as the API shows it, and its writing: one PATCH at a time, the newest state wins.
+ */
 #include "codec/json.h"
 #include "codec/kubetime.h"
 #include "node/node_int.h"
@@ -66,7 +67,8 @@ static struct val *run_state(struct arena *a, const struct ctr *c, const struct 
         val_put_str(a, t, "message", r->message);
     put_time(a, t, "startedAt", r->started_ms);
     put_time(a, t, "finishedAt", r->finished_ms);
-    val_put_str(a, t, "containerID", arena_printf(a, "tandem://%s/%s.%d", c->pod->uid, c->name, r->attempt));
+    val_put_str(a, t, "containerID",
+                arena_printf(a, "tandem://%s/%s.%d", c->pod->uid, c->name, r->attempt));
     return v;
 }
 
@@ -84,7 +86,8 @@ static struct val *waiting(struct arena *a, const char *reason, const char *mess
 static struct val *ctr_status(struct arena *a, const struct ctr *c)
 {
     struct val *v = val_map(a), *state;
-    const struct ctr_run *id = c->now.there ? &c->now : NULL, *last = c->last.there ? &c->last : NULL;
+    const struct ctr_run *id = c->now.there ? &c->now : NULL,
+                         *last = c->last.there ? &c->last : NULL;
     bool backing_off = c->state == CTR_EXITED && streq(c->wait_reason, "CrashLoopBackOff");
 
     val_put_str(a, v, "name", c->name);
@@ -96,8 +99,10 @@ static struct val *ctr_status(struct arena *a, const struct ctr *c)
         last = &c->now;
     } else if (c->state == CTR_EXITED) {
         state = run_state(a, c, &c->now);
-    } else if (c->now.there) { /* between two runs: its image is pulled again, or it is being started */
-        state = c->state == CTR_STARTING ? run_state(a, c, &c->now) : waiting(a, c->wait_reason, c->wait_message);
+    } else if (c->now.there) { /* between two runs: its image is pulled again, or it is being
+                                  started */
+        state = c->state == CTR_STARTING ? run_state(a, c, &c->now)
+                                         : waiting(a, c->wait_reason, c->wait_message);
         if (c->state != CTR_STARTING)
             last = &c->now;
     } else {
@@ -105,13 +110,16 @@ static struct val *ctr_status(struct arena *a, const struct ctr *c)
     }
     val_put(a, v, "state", state);
     val_put(a, v, "lastState", last ? run_state(a, c, last) : val_map(a));
-    val_put_bool(a, v, "ready", c->kind == CTR_INIT ? c->state == CTR_EXITED && c->now.code == 0 : c->state == CTR_RUNNING && c->ready);
+    val_put_bool(a, v, "ready",
+                 c->kind == CTR_INIT ? c->state == CTR_EXITED && c->now.code == 0
+                                     : c->state == CTR_RUNNING && c->ready);
     val_put_bool(a, v, "started", c->state == CTR_RUNNING && c->started);
     val_put_int(a, v, "restartCount", c->restarts);
     val_put_str(a, v, "image", c->image ? c->image->name : val_str_at(ctr_spec(c), "image", ""));
     val_put_str(a, v, "imageID", c->image ? c->image->repo_digest : "");
     if (id)
-        val_put_str(a, v, "containerID", arena_printf(a, "tandem://%s/%s.%d", c->pod->uid, c->name, id->attempt));
+        val_put_str(a, v, "containerID",
+                    arena_printf(a, "tandem://%s/%s.%d", c->pod->uid, c->name, id->attempt));
     return v;
 }
 
@@ -138,11 +146,11 @@ static bool gates_open(const struct pod *p)
 {
     const struct val *conds = val_at(obj_val(p->o), "status.conditions");
 
-    VAL_EACH(val_get(pod_spec(p), "readinessGates"), g)
-    {
+    VAL_EACH (val_get(pod_spec(p), "readinessGates"), g) {
         bool open = false;
-        VAL_EACH(conds, c)
-        open |= streq(val_str_at(c, "type", ""), val_str_at(g, "conditionType", "?")) && streq(val_str_at(c, "status", ""), "True");
+        VAL_EACH (conds, c)
+            open |= streq(val_str_at(c, "type", ""), val_str_at(g, "conditionType", "?")) &&
+                    streq(val_str_at(c, "status", ""), "True");
         if (!open)
             return false;
     }
@@ -160,23 +168,31 @@ static const char *unready_names(struct pod *p, struct arena *a, bool init)
         if (!good)
             buf_printf(&b, "%s%s", b.n ? " " : "", c->name);
     }
-    const char *text = arena_printf(a, init ? "containers with incomplete status: [%s]" : "containers with unready status: [%s]", b.p ? b.p : "");
+    const char *text = arena_printf(a,
+                                    init ? "containers with incomplete status: [%s]"
+                                         : "containers with unready status: [%s]",
+                                    b.p ? b.p : "");
     buf_done(&b);
     return text;
 }
 
 static struct val *conditions(struct pod *p, struct arena *a, const char *phase)
 {
-    static const char *const types[CONDS] = {"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"};
+    static const char *const types[CONDS] = {"PodReadyToStartContainers", "Initialized", "Ready",
+                                             "ContainersReady", "PodScheduled"};
     struct val *list = val_list(a);
-    bool done = streq(phase, "Succeeded"), over = done || streq(phase, "Failed"), ready = !over && init_done(p) && all_ready(p);
+    bool done = streq(phase, "Succeeded"), over = done || streq(phase, "Failed"),
+         ready = !over && init_done(p) && all_ready(p);
     int64_t generation = val_int_at(obj_meta(p->o), "generation", 0);
 
     set_cond(p, COND_READY_TO_START, p->shim_said_hello && p->stage == POD_RUN, NULL);
     set_cond(p, COND_INITIALIZED, done || init_done(p), "ContainersNotInitialized");
-    set_cond(p, COND_CONTAINERS_READY, ready, over ? (done ? "PodCompleted" : "PodFailed") : "ContainersNotReady");
+    set_cond(p, COND_CONTAINERS_READY, ready,
+             over ? (done ? "PodCompleted" : "PodFailed") : "ContainersNotReady");
     set_cond(p, COND_READY, ready && gates_open(p),
-             over ? (done ? "PodCompleted" : "PodFailed") : ready ? "ReadinessGatesNotReady" : "ContainersNotReady");
+             over    ? (done ? "PodCompleted" : "PodFailed")
+             : ready ? "ReadinessGatesNotReady"
+                     : "ContainersNotReady");
     set_cond(p, COND_SCHEDULED, true, NULL);
     for (int i = 0; i < CONDS; i++) {
         struct val *c = val_map(a);
@@ -196,8 +212,7 @@ static struct val *conditions(struct pod *p, struct arena *a, const char *phase)
         val_push(a, list, c);
     }
     /* Those of others stay as they are. */
-    VAL_EACH(val_at(obj_val(p->o), "status.conditions"), it)
-    {
+    VAL_EACH (val_at(obj_val(p->o), "status.conditions"), it) {
         bool own = false;
         for (int i = 0; i < CONDS; i++)
             own |= streq(val_str_at(it, "type", ""), types[i]);
@@ -270,7 +285,8 @@ static void written(void *arg, const struct client_result *r)
     }
     if (r->err->code == ERR_NOT_FOUND || r->err->code == ERR_CONFLICT)
         return; /* deleted, or a namesake: the watch tells */
-    LOG(WARN, "node", "pod=%s/%s did=write_status err=\"%s\" then=\"again in a second\"", p->ns, p->name, r->err->msg);
+    LOG(WARN, "node", "pod=%s/%s did=write_status err=\"%s\" then=\"again in a second\"", p->ns,
+        p->name, r->err->msg);
     free(STEAL(p->status_sent));
     p->status_retry_ms = mono_ms(p->n) + 1000;
     pod_poke_at(p, p->status_retry_ms);
@@ -282,7 +298,8 @@ static bool still_creating(const struct pod *p)
 {
     for (uint32_t i = 0; i < p->ctrs_n; i++) {
         const struct ctr *c = &p->ctrs[i];
-        if (c->now.there || (!streq(c->wait_reason, "ContainerCreating") && !streq(c->wait_reason, "PodInitializing")))
+        if (c->now.there || (!streq(c->wait_reason, "ContainerCreating") &&
+                             !streq(c->wait_reason, "PodInitializing")))
             return false;
     }
     return true;
@@ -303,7 +320,8 @@ void pod_status_write(struct pod *p)
         return;
     /* A pod that comes up at once needs no "being created" in between: that write would only delay
      * the one that says Running. */
-    if (!p->status_sent && p->stage < POD_STOP && env_mono_us(p->n->env) - p->seen_us < QUIET_US && still_creating(p)) {
+    if (!p->status_sent && p->stage < POD_STOP && env_mono_us(p->n->env) - p->seen_us < QUIET_US &&
+        still_creating(p)) {
         pod_poke_at(p, mono_ms(p->n) + QUIET_US / 1000);
         return;
     }
@@ -320,7 +338,12 @@ void pod_status_write(struct pod *p)
     struct write_arg *w = xcalloc(1, sizeof *w);
     *w = (struct write_arg){p->n, xstrdup(p->uid)};
     client_call(p->n->client,
-                &(struct client_call){.verb = CLIENT_PATCH, .resource = "v1/pods", .ns = p->ns, .name = p->name, .sub = "status",
-                                      .body = body, .patch_type = CLIENT_PATCH_MERGE},
+                &(struct client_call){.verb = CLIENT_PATCH,
+                                      .resource = "v1/pods",
+                                      .ns = p->ns,
+                                      .name = p->name,
+                                      .sub = "status",
+                                      .body = body,
+                                      .patch_type = CLIENT_PATCH_MERGE},
                 written, w);
 }

@@ -2,10 +2,10 @@
  *
  *   emptyDir                  STATE/pods/UID/volumes/NAME, with medium Memory a tmpfs of its own
  *   configMap, secret, downwardAPI, projected
- *                             STATE/run/mem/UID/volumes/NAME: files behind a ..data link, on one tmpfs that
- *                             all pods share, so that secrets never reach a disk
- *   hostPath                  as it is
- *   persistentVolumeClaim     claim -> volume -> csi tandem.dev: STATE/volumes/HANDLE; hostPath, local
+ *                             STATE/run/mem/UID/volumes/NAME: files behind a ..data link, on one
+ * tmpfs that all pods share, so that secrets never reach a disk hostPath                  as it is
+ *   persistentVolumeClaim     claim -> volume -> csi tandem.dev: STATE/volumes/HANDLE; hostPath,
+ * local
  *
  * Changing content (a configMap is edited): the new set is written beside the old one and ..data is
  * renamed over, so a reader sees one whole set. */
@@ -79,7 +79,8 @@ static char *base64(struct arena *a, const struct val *v, size_t *ret_n)
     return out;
 }
 
-bool map_data(const struct obj *o, bool secret, const char *key, struct arena *a, const char **ret, size_t *ret_n)
+bool map_data(const struct obj *o, bool secret, const char *key, struct arena *a, const char **ret,
+              size_t *ret_n)
 {
     const struct val *v = val_get(val_get(obj_val(o), "data"), key);
 
@@ -101,7 +102,8 @@ bool map_data(const struct obj *o, bool secret, const char *key, struct arena *a
     return true;
 }
 
-/* ---- files behind ..data ---------------------------------------------------------------------- */
+/* ---- files behind ..data ----------------------------------------------------------------------
+ */
 
 static bool path_is_safe(const char *path)
 {
@@ -161,7 +163,8 @@ static void fix_links(int dir, const struct volume_file *files, size_t n)
         closedir(d);
 }
 
-int volume_write_files(const char *dir, const struct volume_file *files, size_t n, int64_t gid, struct err *err)
+int volume_write_files(const char *dir, const struct volume_file *files, size_t n, int64_t gid,
+                       struct err *err)
 {
     char stamp[64], old[300], path[PATH_MAX];
     struct timespec t;
@@ -200,7 +203,8 @@ int volume_write_files(const char *dir, const struct volume_file *files, size_t 
     return 0;
 }
 
-/* ---- gathering what they hold ------------------------------------------------------------------ */
+/* ---- gathering what they hold ------------------------------------------------------------------
+ */
 
 struct files {
     struct arena *a;
@@ -226,33 +230,38 @@ static void add_file(struct files *f, const char *path, const char *data, size_t
     f->v[f->n++] = (struct volume_file){path, data, n, mode};
 }
 
-static int add_map(struct volume *v, struct files *f, const struct val *src, bool secret, struct err *err)
+static int add_map(struct volume *v, struct files *f, const struct val *src, bool secret,
+                   struct err *err)
 {
     struct pod *p = v->pod;
-    const char *name = val_str_at(src, secret && val_get(src, "secretName") ? "secretName" : "name", "");
+    const char *name =
+        val_str_at(src, secret && val_get(src, "secretName") ? "secretName" : "name", "");
     bool optional = val_bool_at(src, "optional", false);
-    const struct obj *o = secret ? node_secret(p->n, p->ns, name) : node_configmap(p->n, p->ns, name);
+    const struct obj *o =
+        secret ? node_secret(p->n, p->ns, name) : node_configmap(p->n, p->ns, name);
     const struct val *items = val_get(src, "items"), *tree;
     const char *data;
     size_t n;
 
     if (!o)
-        return optional ? 0 : err_set(err, NOT_FOUND, "%s \"%s\" not found", secret ? "secret" : "configmap", name);
+        return optional ? 0
+                        : err_set(err, NOT_FOUND, "%s \"%s\" not found",
+                                  secret ? "secret" : "configmap", name);
     if (val_len(items)) {
-        VAL_EACH(items, it)
-        {
+        VAL_EACH (items, it) {
             const char *key = val_str_at(it, "key", "");
             if (map_data(o, secret, key, f->a, &data, &n))
-                add_file(f, val_str_at(it, "path", key), data, n, (int)val_int_at(it, "mode", f->mode));
+                add_file(f, val_str_at(it, "path", key), data, n,
+                         (int)val_int_at(it, "mode", f->mode));
             else if (!optional)
-                return err_set(err, NOT_FOUND, "references non-existent %s key: %s", secret ? "secret" : "config", key);
+                return err_set(err, NOT_FOUND, "references non-existent %s key: %s",
+                               secret ? "secret" : "config", key);
         }
         return 0;
     }
     tree = obj_val(o);
     for (int bin = 0; bin < 2; bin++)
-        VAL_EACH_MEMBER(val_get(tree, bin ? "binaryData" : "data"), m)
-        {
+        VAL_EACH_MEMBER (val_get(tree, bin ? "binaryData" : "data"), m) {
             if (map_data(o, secret, m->key, f->a, &data, &n))
                 add_file(f, m->key, data, n, f->mode);
         }
@@ -261,17 +270,17 @@ static int add_map(struct volume *v, struct files *f, const struct val *src, boo
 
 static int add_downward(struct volume *v, struct files *f, const struct val *src, struct err *err)
 {
-    VAL_EACH(val_get(src, "items"), it)
-    {
+    VAL_EACH (val_get(src, "items"), it) {
         const char *path = val_str_at(it, "path", ""), *text = NULL;
         const char *field = val_str_at(it, "fieldRef.fieldPath", NULL);
         if (field) {
             text = pod_field(v->pod, f->a, field);
             if (!text)
                 return err_set(err, INVALID_ARGUMENT, "fieldPath %s is not supported", field);
-        } else if (resource_field(v->pod, f->a, val_str_at(it, "resourceFieldRef.containerName", ""),
-                                  val_str_at(it, "resourceFieldRef.resource", ""),
-                                  val_str_at(it, "resourceFieldRef.divisor", "1"), &text, err) < 0) {
+        } else if (resource_field(
+                       v->pod, f->a, val_str_at(it, "resourceFieldRef.containerName", ""),
+                       val_str_at(it, "resourceFieldRef.resource", ""),
+                       val_str_at(it, "resourceFieldRef.divisor", "1"), &text, err) < 0) {
             return -1;
         }
         add_file(f, path, text, strlen(text), (int)val_int_at(it, "mode", f->mode));
@@ -288,7 +297,8 @@ static void token_came(void *arg, const struct client_result *r)
     t->op = NULL;
     if (!text) {
         free(t->v->error);
-        t->v->error = xasprintf("token for service account: %s", r->err ? r->err->msg : "no token in the answer");
+        t->v->error = xasprintf("token for service account: %s",
+                                r->err ? r->err->msg : "no token in the answer");
         t->renew_ms = mono_ms(p->n) + 1000;
         pod_poke_at(p, t->renew_ms);
         pod_poke(p);
@@ -322,11 +332,15 @@ static void ask_token(struct token *t)
     val_put_str(a, ref, "apiVersion", "v1");
     val_put_str(a, ref, "name", p->name);
     val_put_str(a, ref, "uid", p->uid);
-    t->op = client_call(p->n->client,
-                        &(struct client_call){.verb = CLIENT_CREATE, .resource = "v1/serviceaccounts", .ns = p->ns,
-                                              .name = val_str_at(pod_spec(p), "serviceAccountName", "default"),
-                                              .sub = "token", .body = body},
-                        token_came, t);
+    t->op = client_call(
+        p->n->client,
+        &(struct client_call){.verb = CLIENT_CREATE,
+                              .resource = "v1/serviceaccounts",
+                              .ns = p->ns,
+                              .name = val_str_at(pod_spec(p), "serviceAccountName", "default"),
+                              .sub = "token",
+                              .body = body},
+        token_came, t);
 }
 
 static int add_token(struct volume *v, struct files *f, const struct val *src, struct err *err)
@@ -352,8 +366,7 @@ static int add_token(struct volume *v, struct files *f, const struct val *src, s
 
 static int add_sources(struct volume *v, struct files *f, const struct val *list, struct err *err)
 {
-    VAL_EACH(list, s)
-    {
+    VAL_EACH (list, s) {
         const struct val *x;
         int bad = 0;
         if ((x = val_get(s, "configMap")))
@@ -365,7 +378,8 @@ static int add_sources(struct volume *v, struct files *f, const struct val *list
         else if ((x = val_get(s, "serviceAccountToken")))
             bad = add_token(v, f, x, err);
         else
-            return err_set(err, NOT_IMPLEMENTED, "volume %s: this projected source is not supported", v->name);
+            return err_set(err, NOT_IMPLEMENTED,
+                           "volume %s: this projected source is not supported", v->name);
         if (bad < 0)
             return -1;
     }
@@ -433,7 +447,8 @@ static int sync_files(struct volume *v, const struct val *spec, struct err *err)
     return 0;
 }
 
-/* ---- the other kinds -------------------------------------------------------------------------- */
+/* ---- the other kinds --------------------------------------------------------------------------
+ */
 
 static void give_group(const char *path, int64_t gid)
 {
@@ -462,7 +477,8 @@ static int sync_empty_dir(struct volume *v, const struct val *x, struct err *err
         if (stat(v->path, &here) < 0 || stat(v->pod->disk, &above) < 0)
             return err_sys(err, "memory volume %s", v->name);
         /* Another device: mounted in an earlier life of ours. */
-        if (here.st_dev == above.st_dev && mount("tandem", v->path, "tmpfs", MS_NOSUID | MS_NODEV, options) < 0)
+        if (here.st_dev == above.st_dev &&
+            mount("tandem", v->path, "tmpfs", MS_NOSUID | MS_NODEV, options) < 0)
             return err_sys(err, "mount memory volume %s", v->name);
         v->mounted = true;
     }
@@ -496,10 +512,13 @@ static int sync_host_path(struct volume *v, const struct val *x, struct err *err
     if (!there)
         return err_set(err, NOT_FOUND, "hostPath type check failed: %s is not there", path);
     bool ok = !*type || (str_starts(type, "Directory") && S_ISDIR(st.st_mode)) ||
-              (str_starts(type, "File") && S_ISREG(st.st_mode)) || (streq(type, "Socket") && S_ISSOCK(st.st_mode)) ||
-              (streq(type, "CharDevice") && S_ISCHR(st.st_mode)) || (streq(type, "BlockDevice") && S_ISBLK(st.st_mode));
+              (str_starts(type, "File") && S_ISREG(st.st_mode)) ||
+              (streq(type, "Socket") && S_ISSOCK(st.st_mode)) ||
+              (streq(type, "CharDevice") && S_ISCHR(st.st_mode)) ||
+              (streq(type, "BlockDevice") && S_ISBLK(st.st_mode));
     if (!ok)
-        return err_set(err, INVALID_ARGUMENT, "hostPath type check failed: %s is not a %s", path, type);
+        return err_set(err, INVALID_ARGUMENT, "hostPath type check failed: %s is not a %s", path,
+                       type);
     if (!v->path)
         v->path = xstrdup(path);
     v->state = VOL_READY;
@@ -520,16 +539,20 @@ static void claim_came(void *arg, const struct client_result *r)
         if (*name && streq(val_str_at(r->val, "status.phase", ""), "Bound"))
             v->pv = xstrdup(name);
         else
-            v->error = xasprintf("persistentvolumeclaim \"%s\" is not bound", val_str_at(r->val, "metadata.name", ""));
+            v->error = xasprintf("persistentvolumeclaim \"%s\" is not bound",
+                                 val_str_at(r->val, "metadata.name", ""));
     } else {
         const char *driver = val_str_at(r->val, "spec.csi.driver", ""),
                    *handle = val_str_at(r->val, "spec.csi.volumeHandle", ""),
-                   *host = val_str_at(r->val, "spec.hostPath.path", val_str_at(r->val, "spec.local.path", NULL));
+                   *host = val_str_at(r->val, "spec.hostPath.path",
+                                      val_str_at(r->val, "spec.local.path", NULL));
         v->read_only |= val_bool_at(r->val, "spec.csi.readOnly", false);
         if (host) {
             v->path = xstrdup(host);
         } else if (!streq(driver, "tandem.dev")) {
-            v->error = xasprintf("persistent volume %s: only csi driver tandem.dev, hostPath and local are supported", v->pv);
+            v->error = xasprintf("persistent volume %s: only csi driver tandem.dev, hostPath and "
+                                 "local are supported",
+                                 v->pv);
         } else if (!*handle || strchr(handle, '/') || *handle == '.') {
             v->error = xasprintf("persistent volume %s: bad volumeHandle", v->pv);
         } else {
@@ -542,11 +565,13 @@ static void claim_came(void *arg, const struct client_result *r)
         pod_poke(p);
 }
 
-static int sync_claim(struct volume *v, const struct val *spec, const struct val *x, struct err *err)
+static int sync_claim(struct volume *v, const struct val *spec, const struct val *x,
+                      struct err *err)
 {
     struct pod *p = v->pod;
     char *name = x ? xstrdup(val_str_at(x, "claimName", "")) : xasprintf("%s-%s", p->name, v->name);
-    struct client_call call = {.verb = CLIENT_GET, .resource = "v1/persistentvolumeclaims", .ns = p->ns, .name = name};
+    struct client_call call = {
+        .verb = CLIENT_GET, .resource = "v1/persistentvolumeclaims", .ns = p->ns, .name = name};
 
     (void)spec;
     if (x)
@@ -561,7 +586,8 @@ static int sync_claim(struct volume *v, const struct val *spec, const struct val
     }
     if (!v->op) {
         if (v->pv)
-            call = (struct client_call){.verb = CLIENT_GET, .resource = "v1/persistentvolumes", .name = v->pv};
+            call = (struct client_call){
+                .verb = CLIENT_GET, .resource = "v1/persistentvolumes", .name = v->pv};
         v->op = client_call(p->n->client, &call, claim_came, v);
     }
     free(name);
@@ -570,15 +596,15 @@ static int sync_claim(struct volume *v, const struct val *spec, const struct val
     return err_set(err, TIMEOUT, "claim is on its way");
 }
 
-/* ---- all of a pod ------------------------------------------------------------------------------ */
+/* ---- all of a pod ------------------------------------------------------------------------------
+ */
 
 static void make_tokens(struct volume *v, const struct val *spec)
 {
     const struct val *sources = val_get(val_get(spec, "projected"), "sources");
 
     v->tokens = xcalloc(val_len(sources) + 1, sizeof *v->tokens);
-    VAL_EACH(sources, s)
-    {
+    VAL_EACH (sources, s) {
         const struct val *x = val_get(s, "serviceAccountToken");
         if (!x)
             continue;
@@ -599,7 +625,8 @@ int volumes_init(struct pod *p)
     p->vols = xcalloc(p->vols_n + 1, sizeof *p->vols);
     for (uint32_t i = 0; i < p->vols_n; i++) {
         struct volume *v = &p->vols[i];
-        *v = (struct volume){.pod = p, .index = i, .name = xstrdup(val_str_at(&list->items[i], "name", ""))};
+        *v = (struct volume){
+            .pod = p, .index = i, .name = xstrdup(val_str_at(&list->items[i], "name", ""))};
         make_tokens(v, &list->items[i]);
     }
     return 0;
@@ -611,7 +638,8 @@ static int sync_one(struct volume *v, struct err *err)
 
     if (!s)
         return err_set(err, INTERNAL, "volume %s is gone from the pod", v->name);
-    if (val_get(s, "projected") || val_get(s, "configMap") || val_get(s, "secret") || val_get(s, "downwardAPI"))
+    if (val_get(s, "projected") || val_get(s, "configMap") || val_get(s, "secret") ||
+        val_get(s, "downwardAPI"))
         return sync_files(v, s, err);
     if (v->state == VOL_READY)
         return 0;
@@ -623,9 +651,9 @@ static int sync_one(struct volume *v, struct err *err)
         return sync_claim(v, s, NULL, err);
     if ((x = val_get(s, "emptyDir")) || val_len(s) == 1)
         return sync_empty_dir(v, x, err);
-    VAL_EACH_MEMBER(s, m)
-    if (!streq(m->key, "name"))
-        return err_set(err, NOT_IMPLEMENTED, "volume type %s is not supported", m->key);
+    VAL_EACH_MEMBER (s, m)
+        if (!streq(m->key, "name"))
+            return err_set(err, NOT_IMPLEMENTED, "volume type %s is not supported", m->key);
     return err_set(err, NOT_IMPLEMENTED, "volume %s has no type", v->name);
 }
 
@@ -707,16 +735,15 @@ static bool mentions(const struct val *spec, const char *kind, const char *name)
 
     if (x)
         return streq(val_str_at(x, streq(kind, "secret") ? "secretName" : "name", ""), name);
-    VAL_EACH(val_get(val_get(spec, "projected"), "sources"), s)
-    if ((x = val_get(s, kind)) && streq(val_str_at(x, "name", ""), name))
-        return true;
+    VAL_EACH (val_get(val_get(spec, "projected"), "sources"), s)
+        if ((x = val_get(s, kind)) && streq(val_str_at(x, "name", ""), name))
+            return true;
     return false;
 }
 
 void volumes_changed(struct node *n, const char *kind, const char *ns, const char *name)
 {
-    LIST_EACH(&n->all, l)
-    {
+    LIST_EACH (&n->all, l) {
         struct pod *p = list_entry(l, struct pod, link);
         if (!streq(p->ns, ns) || p->stage < POD_SETUP || p->stage > POD_RUN)
             continue;
@@ -731,11 +758,14 @@ void volumes_changed(struct node *n, const char *kind, const char *ns, const cha
     }
 }
 
-/* The lowest layer of every container: the places that we mount over and that images lack. Made in a
- * container's own layer they would cost it some hundred microseconds each time. */
+/* The lowest layer of every container: the places that we mount over and that images lack. Made in
+ * a container's own layer they would cost it some hundred microseconds each time. */
 static int skeleton(const char *mem, struct err *err)
 {
-    static const char *const dirs[] = {"proc", "sys", "dev", "etc"}, *const files[] = {"etc/hosts", "etc/hostname", "etc/resolv.conf"};
+    static const char *const dirs[] = {"proc", "sys", "dev", "etc"}, *const files[] = {
+                                                                         "etc/hosts",
+                                                                         "etc/hostname",
+                                                                         "etc/resolv.conf"};
     char path[PATH_MAX + 64];
 
     for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {

@@ -24,7 +24,8 @@ static bool has_word(const char *list, const char *word)
     size_t n = strlen(word);
 
     for (const char *p = list; (p = strstr(p, word)); p += n)
-        if ((p == list || p[-1] == ',') && (p[n] == ',' || p[n] == 0 || p[n] == '\n' || p[n] == ' '))
+        if ((p == list || p[-1] == ',') &&
+            (p[n] == ',' || p[n] == 0 || p[n] == '\n' || p[n] == ' '))
             return true;
     return false;
 }
@@ -116,27 +117,32 @@ int cgroup_mount_missing(struct err *err)
     if (!(f = fopen("/proc/cgroups", "re")))
         return err_sys(err, "open /proc/cgroups");
     while (fgets(line, sizeof line, f)) {
-        if (sscanf(line, "%63s %d", name, &hierarchy) != 2 || *name == '#' || hierarchy <= 0 || hierarchy >= 16)
+        if (sscanf(line, "%63s %d", name, &hierarchy) != 2 || *name == '#' || hierarchy <= 0 ||
+            hierarchy >= 16)
             continue;
         size_t n = strlen(options[hierarchy]);
         snprintf(options[hierarchy] + n, sizeof options[0] - n, "%s%s", n ? "," : "", name);
-        wanted[hierarchy] |= streq(name, "cpu") || streq(name, "cpuacct") || streq(name, "memory") || streq(name, "pids");
+        wanted[hierarchy] |= streq(name, "cpu") || streq(name, "cpuacct") ||
+                             streq(name, "memory") || streq(name, "pids");
     }
     fclose(f);
     bool v1 = false;
     for (int i = 1; i < 16; i++)
         v1 |= wanted[i];
-    if (v1 && mount("tandem", "/sys/fs/cgroup", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755") < 0)
+    if (v1 && mount("tandem", "/sys/fs/cgroup", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+                    "mode=755") < 0)
         return err_sys(err, "mount /sys/fs/cgroup");
     for (int i = 1; i < 16; i++) {
         if (!wanted[i])
             continue;
         snprintf(path, sizeof path, "/sys/fs/cgroup/%s", options[i]);
-        if (mkdir(path, 0755) < 0 || mount("cgroup", path, "cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, options[i]) < 0)
+        if (mkdir(path, 0755) < 0 ||
+            mount("cgroup", path, "cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, options[i]) < 0)
             return err_sys(err, "mount cgroup %s", options[i]);
     }
     snprintf(path, sizeof path, v1 ? "/sys/fs/cgroup/unified" : "/sys/fs/cgroup");
-    if ((v1 && mkdir(path, 0755) < 0) || mount("cgroup2", path, "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+    if ((v1 && mkdir(path, 0755) < 0) ||
+        mount("cgroup2", path, "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
         return v1 ? 0 : err_sys(err, "mount cgroup2"); /* v1 alone will do */
     return 0;
 }
@@ -192,7 +198,8 @@ static int write_text(const char *file, const char *text)
     return bad ? -1 : 0;
 }
 
-static int write_num(const struct cgroup_host *h, int c, const char *path, const char *file, int64_t n)
+static int write_num(const struct cgroup_host *h, int c, const char *path, const char *file,
+                     int64_t n)
 {
     char at[PATH_MAX_], text[32];
 
@@ -201,8 +208,8 @@ static int write_num(const struct cgroup_host *h, int c, const char *path, const
 }
 
 /* The file's text, cut to the buffer; "" when it is not there. */
-static size_t read_text(const struct cgroup_host *h, int c, const char *path, const char *file, char *text,
-                        size_t cap)
+static size_t read_text(const struct cgroup_host *h, int c, const char *path, const char *file,
+                        char *text, size_t cap)
 {
     char at[PATH_MAX_];
     int fd = open(place(at, h, c, path, file), O_RDONLY | O_CLOEXEC);
@@ -271,7 +278,8 @@ static int make_dirs(const struct cgroup_host *h, int c, const char *path, struc
     return 0;
 }
 
-static int limit_v2(const struct cgroup_host *h, const char *path, const struct cgroup_limits *l, struct err *err)
+static int limit_v2(const struct cgroup_host *h, const char *path, const struct cgroup_limits *l,
+                    struct err *err)
 {
     char at[PATH_MAX_], text[64];
 
@@ -293,7 +301,8 @@ static int limit_v2(const struct cgroup_host *h, const char *path, const struct 
     return 0;
 }
 
-int cgroup_limit(const struct cgroup_host *h, const char *path, const struct cgroup_limits *l, struct err *err)
+int cgroup_limit(const struct cgroup_host *h, const char *path, const struct cgroup_limits *l,
+                 struct err *err)
 {
     if (h->v2_controls)
         return limit_v2(h, path, l, err);
@@ -315,7 +324,8 @@ int cgroup_limit(const struct cgroup_host *h, const char *path, const struct cgr
     return 0;
 }
 
-int cgroup_make(const struct cgroup_host *h, const char *path, const struct cgroup_limits *limits, struct err *err)
+int cgroup_make(const struct cgroup_host *h, const char *path, const struct cgroup_limits *limits,
+                struct err *err)
 {
     if (strlen(path) >= CGROUP_PATH_MAX || strstr(path, ".."))
         return err_set(err, INVALID_ARGUMENT, "bad cgroup path %s", path);
@@ -333,7 +343,8 @@ int cgroup_attach(const struct cgroup_host *h, const char *path, pid_t pid, stru
     return 0;
 }
 
-int cgroup_open_attach(const struct cgroup_host *h, const char *path, int fds[CGROUP_FDS], struct err *err)
+int cgroup_open_attach(const struct cgroup_host *h, const char *path, int fds[CGROUP_FDS],
+                       struct err *err)
 {
     char at[PATH_MAX_];
 
@@ -506,7 +517,8 @@ int cgroup_remove(const struct cgroup_host *h, const char *path, struct err *err
     return 0;
 }
 
-int cgroup_usage(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage, struct err *err)
+int cgroup_usage(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage,
+                 struct err *err)
 {
     struct cgroup_usage u = {0};
     char at[PATH_MAX_];
@@ -516,7 +528,9 @@ int cgroup_usage(const struct cgroup_host *h, const char *path, struct cgroup_us
     if (used(h, CGROUP_V2))
         u.cpu_us = read_key(h, CGROUP_V2, path, "cpu.stat", "usage_usec");
     else
-        u.cpu_us = read_num(h, used(h, CGROUP_CPUACCT) ? CGROUP_CPUACCT : CGROUP_CPU, path, "cpuacct.usage") / 1000;
+        u.cpu_us = read_num(h, used(h, CGROUP_CPUACCT) ? CGROUP_CPUACCT : CGROUP_CPU, path,
+                            "cpuacct.usage") /
+                   1000;
     if (h->v2_controls) {
         u.memory_bytes = read_num(h, CGROUP_V2, path, "memory.current") -
                          read_key(h, CGROUP_V2, path, "memory.stat", "inactive_file");

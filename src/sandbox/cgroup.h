@@ -13,7 +13,14 @@
 
 #include <sys/types.h>
 
-enum cgroup_hierarchy { CGROUP_CPU, CGROUP_CPUACCT, CGROUP_MEMORY, CGROUP_PIDS, CGROUP_V2, CGROUP_HIERARCHIES };
+enum cgroup_hierarchy {
+    CGROUP_CPU,
+    CGROUP_CPUACCT,
+    CGROUP_MEMORY,
+    CGROUP_PIDS,
+    CGROUP_V2,
+    CGROUP_HIERARCHIES
+};
 enum { CGROUP_PATH_MAX = 256, CGROUP_FDS = CGROUP_HIERARCHIES };
 
 /* What this machine has. A value: copy it as you like. */
@@ -26,7 +33,7 @@ struct cgroup_host {
 /* 0 = no limit, in every field. */
 struct cgroup_limits {
     int64_t memory_bytes;
-    int64_t cpu_quota_us; /* per cpu_period_us */
+    int64_t cpu_quota_us;  /* per cpu_period_us */
     int64_t cpu_period_us; /* 0 = 100,000 */
     int64_t cpu_shares;    /* v1 shares, 2..262144; on v2 turned into cpu.weight */
     int64_t pids;
@@ -34,7 +41,8 @@ struct cgroup_limits {
 
 struct cgroup_usage {
     int64_t cpu_us;
-    int64_t memory_bytes; /* without the page cache that can go at once (inactive_file), as kubelet's working set */
+    int64_t memory_bytes; /* without the page cache that can go at once (inactive_file), as
+                             kubelet's working set */
     int64_t memory_peak_bytes;
     int64_t oom_kills;
     int64_t pids;
@@ -43,8 +51,9 @@ struct cgroup_usage {
 /* Looks at /proc/self/mountinfo. `instance` is a short id ([0-9a-z-]). Nothing is made yet. */
 int cgroup_host_init(struct cgroup_host *h, const char *instance, struct err *err);
 
-/* Mounts what the kernel has below /sys/fs/cgroup when nothing of it is mounted there (in a mount namespace with a
- * fresh /sys, as `ip netns exec` makes). Something mounted already: does nothing. Before cgroup_host_init(). */
+/* Mounts what the kernel has below /sys/fs/cgroup when nothing of it is mounted there (in a mount
+ * namespace with a fresh /sys, as `ip netns exec` makes). Something mounted already: does nothing.
+ * Before cgroup_host_init(). */
 int cgroup_mount_missing(struct err *err);
 
 /* Once at daemon start, by a process that is still single-threaded or does not mind a short-lived
@@ -53,13 +62,16 @@ int cgroup_mount_missing(struct err *err);
 bool cgroup_favor_dynmods(void);
 
 /* Makes the group, its parents and sets the limits. An existing group is fine (limits are set). */
-int cgroup_make(const struct cgroup_host *h, const char *path, const struct cgroup_limits *limits, struct err *err);
-int cgroup_limit(const struct cgroup_host *h, const char *path, const struct cgroup_limits *limits, struct err *err);
+int cgroup_make(const struct cgroup_host *h, const char *path, const struct cgroup_limits *limits,
+                struct err *err);
+int cgroup_limit(const struct cgroup_host *h, const char *path, const struct cgroup_limits *limits,
+                 struct err *err);
 /* Moves a process (0 = the caller) into the group in every hierarchy. */
 int cgroup_attach(const struct cgroup_host *h, const char *path, pid_t pid, struct err *err);
 /* The same by descriptors opened ahead (cgroup_open_attach), for a child between fork and exec:
  * no path look-ups. Unused entries are -1. cgroup_attach_fds moves the caller; 0 or errno. */
-int cgroup_open_attach(const struct cgroup_host *h, const char *path, int fds[CGROUP_FDS], struct err *err);
+int cgroup_open_attach(const struct cgroup_host *h, const char *path, int fds[CGROUP_FDS],
+                       struct err *err);
 int cgroup_attach_fds(const int fds[CGROUP_FDS]);
 void cgroup_close_fds(int fds[CGROUP_FDS]);
 /* A directory descriptor for clone3(CLONE_INTO_CGROUP), or -1 without a v2 tree. */
@@ -70,7 +82,8 @@ int cgroup_kill(const struct cgroup_host *h, const char *path, struct err *err);
 bool cgroup_empty(const struct cgroup_host *h, const char *path); /* an absent group is empty */
 /* Waits until it is empty; false after timeout_ms. Blocks: not on a loop thread. */
 bool cgroup_wait_empty(const struct cgroup_host *h, const char *path, int timeout_ms);
-int cgroup_usage(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage, struct err *err);
+int cgroup_usage(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage,
+                 struct err *err);
 /* Removes the group and all below it; an absent one is fine. Busy (processes left) is an error. */
 int cgroup_remove(const struct cgroup_host *h, const char *path, struct err *err);
 /* Frozen processes get no cpu time (v1 freezer is not used: v2 tree, or NOT_IMPLEMENTED). */

@@ -119,7 +119,8 @@ int mnt_fs_fd(const char *type, const char *options, uint64_t attr, struct err *
         int bad;
         if (eq)
             *eq++ = 0;
-        bad = eq ? set_string(fs, o, eq) : (int)syscall(SYS_fsconfig, fs, X_FSCONFIG_SET_FLAG, o, NULL, 0);
+        bad = eq ? set_string(fs, o, eq)
+                 : (int)syscall(SYS_fsconfig, fs, X_FSCONFIG_SET_FLAG, o, NULL, 0);
         if (bad < 0) {
             err_sys(err, "mount %s: option %s", type, o);
             close(fs);
@@ -239,7 +240,8 @@ static int apply_bind(int root_fd, const struct sandbox_mount *m, struct err *er
     fd = mnt_bind_fd(from, "", m->recursive, attr_of(m), err);
     if (fd < 0)
         return err_wrap(err, "%s", m->source);
-    if (!m->propagate && x_mount_setattr(fd, m->recursive ? X_AT_RECURSIVE : 0, 0, 0, MS_PRIVATE) < 0) {
+    if (!m->propagate &&
+        x_mount_setattr(fd, m->recursive ? X_AT_RECURSIVE : 0, 0, 0, MS_PRIVATE) < 0) {
         close(fd);
         return err_sys(err, "bind %s", m->source);
     }
@@ -252,7 +254,8 @@ static int apply_dev(int root_fd, const struct sandbox_mount *m, struct err *err
     static const struct {
         const char *name;
         unsigned major, minor;
-    } nodes[] = {{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
+    } nodes[] = {{"null", 1, 3},   {"zero", 1, 5},    {"full", 1, 7},
+                 {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
     static const char *const links[][2] = {{"/proc/self/fd", "fd"},
                                            {"/proc/self/fd/0", "stdin"},
                                            {"/proc/self/fd/1", "stdout"},
@@ -295,8 +298,8 @@ int mnt_apply(int root_fd, const struct sandbox_mount *m, struct err *err)
         return apply_dev(root_fd, m, err);
     case SANDBOX_TMPFS:
         if (m->size_bytes)
-            snprintf(options, sizeof options, "mode=%o,size=%lld", (unsigned)(m->mode ? m->mode : 01777),
-                     (long long)m->size_bytes);
+            snprintf(options, sizeof options, "mode=%o,size=%lld",
+                     (unsigned)(m->mode ? m->mode : 01777), (long long)m->size_bytes);
         else
             snprintf(options, sizeof options, "mode=%o", (unsigned)(m->mode ? m->mode : 01777));
         fd = mnt_fs_fd("tmpfs", options, attr_of(m), err);
@@ -308,7 +311,8 @@ int mnt_apply(int root_fd, const struct sandbox_mount *m, struct err *err)
         fd = mnt_fs_fd("sysfs", "", attr_of(m) | X_ATTR_NOSUID | X_ATTR_NODEV | X_ATTR_NOEXEC, err);
         break;
     case SANDBOX_MQUEUE:
-        fd = mnt_fs_fd("mqueue", "", attr_of(m) | X_ATTR_NOSUID | X_ATTR_NODEV | X_ATTR_NOEXEC, err);
+        fd =
+            mnt_fs_fd("mqueue", "", attr_of(m) | X_ATTR_NOSUID | X_ATTR_NODEV | X_ATTR_NOEXEC, err);
         break;
     case SANDBOX_DEVPTS:
         fd = mnt_fs_fd("devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5",

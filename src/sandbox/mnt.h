@@ -14,15 +14,16 @@ struct sandbox_mount;
 /* After CLONE_NEWNS / unshare: nothing we mount goes back, what the host mounts later comes in
  * (slave) or does not (private). */
 int mnt_detach_propagation(bool slave, struct err *err);
-/* A detached overlay (fd for mnt_move), lower[0] is the top layer. upper == NULL: read-only. Made ahead it
- * costs nothing on the start path. */
-int mnt_overlay_fd(const char *const lower[], size_t lower_n, const char *upper, const char *work, struct err *err);
+/* A detached overlay (fd for mnt_move), lower[0] is the top layer. upper == NULL: read-only. Made
+ * ahead it costs nothing on the start path. */
+int mnt_overlay_fd(const char *const lower[], size_t lower_n, const char *upper, const char *work,
+                   struct err *err);
 /* A detached copy of a directory or file as a bind mount. flags: MOUNT_ATTR_*. */
 int mnt_bind_fd(int dirfd, const char *source, bool recursive, uint64_t attr, struct err *err);
 /* A detached new file system: type "tmpfs", "proc", ...; options "size=1m,mode=755". */
 int mnt_fs_fd(const char *type, const char *options, uint64_t attr, struct err *err);
-/* Attaches a detached mount at `target` below root_fd (made when absent: a directory, or an empty file when
- * `file`). Closes mount_fd, also on failure. */
+/* Attaches a detached mount at `target` below root_fd (made when absent: a directory, or an empty
+ * file when `file`). Closes mount_fd, also on failure. */
 int mnt_move(int mount_fd, int root_fd, const char *target, bool file, struct err *err);
 int mnt_move_path(int mount_fd, const char *path, struct err *err); /* at a plain host path */
 /* Opens/makes a place below root_fd (O_PATH). */
@@ -31,5 +32,6 @@ int mnt_open_in(int root_fd, const char *path, bool make, bool file, struct err 
 int mnt_apply(int root_fd, const struct sandbox_mount *m, struct err *err);
 /* Makes root_path (a mount point) the root of this mount namespace and lets the old one go. */
 int mnt_pivot(const char *root_path, struct err *err);
-int mnt_mask(const char *path, struct err *err);      /* /dev/null or an empty tmpfs over it; absent is fine */
+int mnt_mask(const char *path,
+             struct err *err); /* /dev/null or an empty tmpfs over it; absent is fine */
 int mnt_read_only(const char *path, struct err *err); /* as it is, but read-only; absent is fine */

@@ -190,7 +190,8 @@ int seccomp_load(const struct seccomp_filter *filter, struct err *err)
     return 0;
 }
 
-uint32_t seccomp_eval(const struct seccomp_filter *filter, uint32_t arch, int nr, const uint64_t args[6])
+uint32_t seccomp_eval(const struct seccomp_filter *filter, uint32_t arch, int nr,
+                      const uint64_t args[6])
 {
     struct seccomp_data d = {.nr = nr, .arch = arch};
     uint32_t acc = 0;

@@ -24,4 +24,5 @@ void seccomp_default(struct seccomp_filter *ret_filter, uint64_t caps);
 /* Loads it for the calling thread. Needs no_new_privs or CAP_SYS_ADMIN. */
 int seccomp_load(const struct seccomp_filter *filter, struct err *err);
 /* Runs the filter over a call as the kernel would: SECCOMP_RET_* value. For tests and "explain". */
-uint32_t seccomp_eval(const struct seccomp_filter *filter, uint32_t arch, int nr, const uint64_t args[6]);
+uint32_t seccomp_eval(const struct seccomp_filter *filter, uint32_t arch, int nr,
+                      const uint64_t args[6]);

@@ -50,7 +50,8 @@ int shim_send(int fd, const struct val *v, const int *fds, int fds_n, struct err
     return n < 0 ? err_sys(err, "send to shim") : 0;
 }
 
-int shim_recv(int fd, struct arena *a, struct val **ret_v, struct shim_message *ret_m, struct err *err)
+int shim_recv(int fd, struct arena *a, struct val **ret_v, struct shim_message *ret_m,
+              struct err *err)
 {
     union {
         char room[CMSG_SPACE(sizeof(int) * SHIM_FDS_MAX)];
@@ -68,7 +69,8 @@ int shim_recv(int fd, struct arena *a, struct val **ret_v, struct shim_message *
         return err_set(err, TOO_LARGE, "message of %zd bytes", n);
     char *text = arena_raw(a, (size_t)n + 1);
     iov = (struct iovec){text, (size_t)n};
-    m = (struct msghdr){.msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.room, .msg_controllen = sizeof u.room};
+    m = (struct msghdr){
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.room, .msg_controllen = sizeof u.room};
     n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
     if (n <= 0)
         return err_set(err, UNAVAILABLE, "the shim's connection is closed");
@@ -142,7 +144,8 @@ static int write_pod(const char *dir, const struct val *pod, struct err *err)
     return bad ? err_sys(err, "write %s", path) : 0;
 }
 
-int shim_spawn(const char *binary, const char *dir, const struct val *pod, int *ret_fd, pid_t *ret_pid, struct err *err)
+int shim_spawn(const char *binary, const char *dir, const struct val *pod, int *ret_fd,
+               pid_t *ret_pid, struct err *err)
 {
     struct sockaddr_un at;
     _auto_(closep) int dir_fd = -1;
@@ -161,9 +164,11 @@ int shim_spawn(const char *binary, const char *dir, const struct val *pod, int *
     snprintf(path, sizeof path, "%s/shim.log", dir);
     log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     (void)unlinkat(dir_fd, "shim.sock", 0);
-    /* The socket listens before the shim runs: whoever connects waits for it and cannot be refused. */
+    /* The socket listens before the shim runs: whoever connects waits for it and cannot be refused.
+     */
     listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (listener < 0 || bind(listener, (struct sockaddr *)&at, sizeof at) < 0 || listen(listener, 64) < 0)
+    if (listener < 0 || bind(listener, (struct sockaddr *)&at, sizeof at) < 0 ||
+        listen(listener, 64) < 0)
         return err_sys(err, "listen at %s/shim.sock", dir);
     (void)fchmodat(dir_fd, "shim.sock", 0600, 0);
 
@@ -181,7 +186,8 @@ int shim_spawn(const char *binary, const char *dir, const struct val *pod, int *
     sigfillset(&all);
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setsigdefault(&attr, &all);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setflags(&attr,
+                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     bad = posix_spawn(&pid, binary, &fa, &attr, (char *const *)(uintptr_t)argv, environ);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&fa);

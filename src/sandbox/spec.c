@@ -19,11 +19,11 @@ struct table {
 
 #define F(s, type, name)                                                                           \
     {                                                                                              \
-        #name, type, offsetof(struct s, name), 0, NULL                                             \
+#name, type, offsetof(struct s, name), 0, NULL                                             \
     }
 #define FN(s, type, name, sub)                                                                     \
     {                                                                                              \
-        #name, type, offsetof(struct s, name), offsetof(struct s, name##_n), sub                   \
+#name, type, offsetof(struct s, name), offsetof(struct s, name##_n), sub                   \
     }
 #define TABLE(s, rows)                                                                             \
     {                                                                                              \
@@ -31,21 +31,23 @@ struct table {
     }
 
 static const struct field MOUNT_ROWS[] = {
-    F(sandbox_mount, T_INT, kind),        F(sandbox_mount, T_STR, source),
-    F(sandbox_mount, T_STR, sub_path),    F(sandbox_mount, T_STR, target),
-    F(sandbox_mount, T_BOOL, read_only),  F(sandbox_mount, T_BOOL, recursive),
-    F(sandbox_mount, T_BOOL, no_exec),    F(sandbox_mount, T_BOOL, no_suid),
-    F(sandbox_mount, T_BOOL, no_dev),     F(sandbox_mount, T_BOOL, propagate),
-    F(sandbox_mount, T_BOOL, optional),   F(sandbox_mount, T_INT, size_bytes),
+    F(sandbox_mount, T_INT, kind),       F(sandbox_mount, T_STR, source),
+    F(sandbox_mount, T_STR, sub_path),   F(sandbox_mount, T_STR, target),
+    F(sandbox_mount, T_BOOL, read_only), F(sandbox_mount, T_BOOL, recursive),
+    F(sandbox_mount, T_BOOL, no_exec),   F(sandbox_mount, T_BOOL, no_suid),
+    F(sandbox_mount, T_BOOL, no_dev),    F(sandbox_mount, T_BOOL, propagate),
+    F(sandbox_mount, T_BOOL, optional),  F(sandbox_mount, T_INT, size_bytes),
     F(sandbox_mount, T_INT, mode),
 };
 static const struct table MOUNT = TABLE(sandbox_mount, MOUNT_ROWS);
 
-static const struct field RLIMIT_ROWS[] = {
-    F(sandbox_rlimit, T_INT, resource), F(sandbox_rlimit, T_INT, soft), F(sandbox_rlimit, T_INT, hard)};
+static const struct field RLIMIT_ROWS[] = {F(sandbox_rlimit, T_INT, resource),
+                                           F(sandbox_rlimit, T_INT, soft),
+                                           F(sandbox_rlimit, T_INT, hard)};
 static const struct table RLIMIT = TABLE(sandbox_rlimit, RLIMIT_ROWS);
 
-static const struct field DEVICE_ROWS[] = {F(sandbox_device, T_STR, source), F(sandbox_device, T_STR, target)};
+static const struct field DEVICE_ROWS[] = {F(sandbox_device, T_STR, source),
+                                           F(sandbox_device, T_STR, target)};
 static const struct table DEVICE = TABLE(sandbox_device, DEVICE_ROWS);
 
 static const struct field LIMIT_ROWS[] = {
@@ -165,19 +167,22 @@ static int bad_type(const struct field *f, const char *want, struct err *err)
     return err_set(err, INVALID_ARGUMENT, "sandbox spec: %s is no %s", f->name, want);
 }
 
-static int read_table(const struct table *t, void *to, const struct val *from, struct arena *a, struct err *err);
+static int read_table(const struct table *t, void *to, const struct val *from, struct arena *a,
+                      struct err *err);
 
-static int read_array(const struct field *f, void *to, const struct val *v, struct arena *a, struct err *err)
+static int read_array(const struct field *f, void *to, const struct val *v, struct arena *a,
+                      struct err *err)
 {
     uint32_t n = 0;
     char *items;
-    size_t size = f->type == T_STRS ? sizeof(char *) : f->type == T_INTS ? sizeof(int64_t) : f->sub->size;
+    size_t size = f->type == T_STRS   ? sizeof(char *)
+                  : f->type == T_INTS ? sizeof(int64_t)
+                                      : f->sub->size;
 
     if (v->type != VAL_LIST)
         return bad_type(f, "list", err);
     items = arena_alloc(a, size * MAX(v->n, 1u));
-    VAL_EACH(v, it)
-    {
+    VAL_EACH (v, it) {
         if (f->type == T_STRS) {
             if (it->type != VAL_STR)
                 return bad_type(f, "list of strings", err);
@@ -195,7 +200,8 @@ static int read_array(const struct field *f, void *to, const struct val *v, stru
     return 0;
 }
 
-static int read_table(const struct table *t, void *to, const struct val *from, struct arena *a, struct err *err)
+static int read_table(const struct table *t, void *to, const struct val *from, struct arena *a,
+                      struct err *err)
 {
     if (!val_is(from, VAL_MAP))
         return err_set(err, INVALID_ARGUMENT, "sandbox spec: a part is no map");
@@ -240,7 +246,8 @@ struct val *sandbox_spec_write(const struct sandbox_spec *s, struct arena *a)
     return v;
 }
 
-int sandbox_spec_read(struct sandbox_spec *ret_s, const struct val *v, struct arena *a, struct err *err)
+int sandbox_spec_read(struct sandbox_spec *ret_s, const struct val *v, struct arena *a,
+                      struct err *err)
 {
     struct sandbox_spec s = {0};
 
@@ -259,13 +266,27 @@ void sandbox_spec_defaults(struct sandbox_spec *s, struct arena *a)
         {.kind = SANDBOX_MQUEUE, .target = "/dev/mqueue"},
         {.kind = SANDBOX_SYSFS, .target = "/sys", .read_only = true},
         {.kind = SANDBOX_CGROUP, .target = "/sys/fs/cgroup", .read_only = true},
-        {.kind = SANDBOX_TMPFS, .target = "/dev/shm", .size_bytes = 64 << 20, .no_exec = true, .no_suid = true, .no_dev = true},
+        {.kind = SANDBOX_TMPFS,
+         .target = "/dev/shm",
+         .size_bytes = 64 << 20,
+         .no_exec = true,
+         .no_suid = true,
+         .no_dev = true},
     };
-    static const char *const masked[] = {
-        "/proc/acpi",       "/proc/asound",        "/proc/kcore",      "/proc/keys",   "/proc/latency_stats",
-        "/proc/timer_list", "/proc/timer_stats",   "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
-        "/sys/devices/virtual/powercap", "/proc/interrupts"};
-    static const char *const read_only[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
+    static const char *const masked[] = {"/proc/acpi",
+                                         "/proc/asound",
+                                         "/proc/kcore",
+                                         "/proc/keys",
+                                         "/proc/latency_stats",
+                                         "/proc/timer_list",
+                                         "/proc/timer_stats",
+                                         "/proc/sched_debug",
+                                         "/proc/scsi",
+                                         "/sys/firmware",
+                                         "/sys/devices/virtual/powercap",
+                                         "/proc/interrupts"};
+    static const char *const read_only[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
+                                            "/proc/sysrq-trigger"};
     struct sandbox_mount *m = arena_array(a, struct sandbox_mount, ARRAY_LEN(usual) + s->mounts_n);
     uint32_t n = 0;
 

@@ -33,8 +33,8 @@ enum { HIGH_FD = 100 };
 
 /* ---- clone ------------------------------------------------------------------------------- */
 
-static pid_t clone_into(const struct cgroup_host *host, const char *group, uint64_t flags, int *ret_pid_fd,
-                        struct err *err)
+static pid_t clone_into(const struct cgroup_host *host, const char *group, uint64_t flags,
+                        int *ret_pid_fd, struct err *err)
 {
     int pid_fd = -1;
     _auto_(closep) int into = host && group ? cgroup_open_v2(host, group) : -1;
@@ -47,7 +47,8 @@ static pid_t clone_into(const struct cgroup_host *host, const char *group, uint6
     pid_t pid;
 
     /* clone3 without a stack is fork; libc's fork would run handlers and knows no group. */
-    pid = (pid_t)syscall(SYS_clone3, &args, into >= 0 ? sizeof args : sizeof args - sizeof args.cgroup);
+    pid = (pid_t)syscall(SYS_clone3, &args,
+                         into >= 0 ? sizeof args : sizeof args - sizeof args.cgroup);
     if (pid < 0)
         return err_sys(err, "clone");
     if (pid > 0)
@@ -80,7 +81,8 @@ static void pid_ns_back(int back)
     }
 }
 
-pid_t sandbox_clone(const struct cgroup_host *host, const struct sandbox_spec *s, int *ret_pid_fd, struct err *err)
+pid_t sandbox_clone(const struct cgroup_host *host, const struct sandbox_spec *s, int *ret_pid_fd,
+                    struct err *err)
 {
     uint64_t flags = CLONE_NEWNS | (s->new_pid && !s->pid_ns ? CLONE_NEWPID : 0) |
                      (s->new_ipc && !s->ipc_ns ? CLONE_NEWIPC : 0) |
@@ -113,7 +115,8 @@ static int write_file(const char *path, const char *text, struct err *err)
     return 0;
 }
 
-static int enter_group(const struct cgroup_host *host, const struct sandbox_spec *s, struct err *err)
+static int enter_group(const struct cgroup_host *host, const struct sandbox_spec *s,
+                       struct err *err)
 {
     int fds[CGROUP_FDS], bad;
 
@@ -148,7 +151,8 @@ static int write_sysctls(const struct sandbox_spec *s, struct err *err)
 
     for (uint32_t i = 0; i < s->sysctls_n; i++) {
         const char *eq = strchr(s->sysctls[i], '=');
-        if (!eq || (size_t)snprintf(path, sizeof path, "/proc/sys/%.*s", (int)(eq - s->sysctls[i]), s->sysctls[i]) >= sizeof path)
+        if (!eq || (size_t)snprintf(path, sizeof path, "/proc/sys/%.*s", (int)(eq - s->sysctls[i]),
+                                    s->sysctls[i]) >= sizeof path)
             return err_set(err, INVALID_ARGUMENT, "sysctl %s", s->sysctls[i]);
         if (strstr(path, ".."))
             return err_set(err, INVALID_ARGUMENT, "sysctl %s", s->sysctls[i]);
@@ -170,7 +174,8 @@ static int set_limits(const struct sandbox_spec *s, struct err *err)
         /* Going below what we have ourselves needs CAP_SYS_RESOURCE, which a machine inside another
          * one may not give us: then it is only less well protected. */
         struct err why = {0};
-        if (write_file("/proc/self/oom_score_adj", text, &why) < 0 && why.sys != EACCES && why.sys != EPERM) {
+        if (write_file("/proc/self/oom_score_adj", text, &why) < 0 && why.sys != EACCES &&
+            why.sys != EPERM) {
             *err = why;
             return -1;
         }
@@ -188,8 +193,10 @@ static int set_limits(const struct sandbox_spec *s, struct err *err)
 static int mount_cgroups(const struct cgroup_host *host, const struct sandbox_spec *s, int root_fd,
                          const struct sandbox_mount *m, struct err *err)
 {
-    static const char *const names[CGROUP_HIERARCHIES] = {"cpu", "cpuacct", "memory", "pids", "unified"};
-    uint64_t attr = X_ATTR_NOSUID | X_ATTR_NODEV | X_ATTR_NOEXEC | (m->read_only ? X_ATTR_RDONLY : 0);
+    static const char *const names[CGROUP_HIERARCHIES] = {"cpu", "cpuacct", "memory", "pids",
+                                                          "unified"};
+    uint64_t attr =
+        X_ATTR_NOSUID | X_ATTR_NODEV | X_ATTR_NOEXEC | (m->read_only ? X_ATTR_RDONLY : 0);
     char path[640], target[128];
     int fd;
 
@@ -298,7 +305,8 @@ static int finish_root(const struct sandbox_spec *s, struct err *err)
         return err_sys(err, "set host name %s", s->hostname);
     if (!str_empty(s->cwd) && make_dirs(s->cwd, err) < 0)
         return err_wrap(err, "working directory");
-    if (s->read_only_root && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV, NULL) < 0)
+    if (s->read_only_root &&
+        mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV, NULL) < 0)
         return err_sys(err, "make the root read-only");
     return 0;
 }
@@ -358,7 +366,8 @@ static int set_environ(const struct sandbox_spec *s, const struct sandbox_user *
     return 0;
 }
 
-static int enter(const struct cgroup_host *host, const struct sandbox_spec *s, int report_fd, struct err *err);
+static int enter(const struct cgroup_host *host, const struct sandbox_spec *s, int report_fd,
+                 struct err *err);
 
 int sandbox_enter(const struct cgroup_host *host, const struct sandbox_spec *s, struct err *err)
 {
@@ -396,7 +405,8 @@ int sandbox_exec(const struct sandbox_spec *s, struct err *err)
     if (bad == ENOENT) {
         err_sys(err, "exec");
         err->sys = ENOENT;
-        snprintf(err->msg, sizeof err->msg, "exec \"%s\": executable file not found in $PATH", name);
+        snprintf(err->msg, sizeof err->msg, "exec \"%s\": executable file not found in $PATH",
+                 name);
         return -1;
     }
     return err_sys(err, "exec %s", name);
@@ -442,7 +452,10 @@ static int hear(int sock, int *ret_master, struct err *err)
 
     for (;;) {
         struct iovec iov = {&r, sizeof r};
-        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = u.room, .msg_controllen = sizeof u.room};
+        struct msghdr m = {.msg_iov = &iov,
+                           .msg_iovlen = 1,
+                           .msg_control = u.room,
+                           .msg_controllen = sizeof u.room};
         n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
         if (n < 0 && errno == EINTR)
             continue;
@@ -494,7 +507,8 @@ static int take_terminal(int report_fd, const struct sandbox_user *u, struct err
     return 0;
 }
 
-static int enter(const struct cgroup_host *host, const struct sandbox_spec *s, int report_fd, struct err *err)
+static int enter(const struct cgroup_host *host, const struct sandbox_spec *s, int report_fd,
+                 struct err *err)
 {
     struct sandbox_user user = {0};
 
@@ -534,7 +548,8 @@ static int settle(const int stdio[3], bool tty, int sock)
     return report;
 }
 
-static int started(pid_t pid, int pid_fd, int sock, struct sandbox_child *ret_child, struct err *err)
+static int started(pid_t pid, int pid_fd, int sock, struct sandbox_child *ret_child,
+                   struct err *err)
 {
     int master = -1;
 
@@ -570,8 +585,9 @@ int sandbox_start(const struct cgroup_host *host, const struct sandbox_spec *s, 
     return done;
 }
 
-int sandbox_exec_in(const struct cgroup_host *host, int target_pid_fd, const struct sandbox_spec *what,
-                    const int stdio[3], struct sandbox_child *ret_child, struct err *err)
+int sandbox_exec_in(const struct cgroup_host *host, int target_pid_fd,
+                    const struct sandbox_spec *what, const int stdio[3],
+                    struct sandbox_child *ret_child, struct err *err)
 {
     int pair[2], pid_fd = -1, back = -1;
     pid_t pid;
@@ -591,11 +607,13 @@ int sandbox_exec_in(const struct cgroup_host *host, int target_pid_fd, const str
         int report = settle(stdio, what->tty, pair[1]);
         if (enter_group(host, what, &bad) < 0 || set_limits(what, &bad) < 0)
             give_up(report, &bad);
-        if (setns(target, CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0) {
+        if (setns(target,
+                  CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0) {
             err_sys(&bad, "join the container");
             give_up(report, &bad);
         }
-        if (sandbox_user_find(what, &user, &bad) < 0 || (what->tty && take_terminal(report, &user, &bad) < 0) ||
+        if (sandbox_user_find(what, &user, &bad) < 0 ||
+            (what->tty && take_terminal(report, &user, &bad) < 0) ||
             become(what, &user, &bad) < 0 || set_environ(what, &user, &bad) < 0)
             give_up(report, &bad);
         (void)sandbox_exec(what, &bad);

@@ -79,7 +79,8 @@ static inline int x_move_mount(int from, int to_fd, const char *to, unsigned fla
 {
     return (int)syscall(SYS_move_mount, from, "", to_fd, to, flags);
 }
-static inline int x_mount_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr, uint64_t propagation)
+static inline int x_mount_setattr(int fd, unsigned flags, uint64_t set, uint64_t clr,
+                                  uint64_t propagation)
 {
     struct x_mount_attr a = {set, clr, propagation, 0};
 

@@ -35,7 +35,8 @@ static bool number(const char *s, uint32_t *ret_n)
 }
 
 /* The passwd line of a name, or of a number when name is NULL. */
-static bool find_passwd(const char *name, uint32_t uid, char ret_name[64], struct sandbox_user *u, uint32_t *ret_gid)
+static bool find_passwd(const char *name, uint32_t uid, char ret_name[64], struct sandbox_user *u,
+                        uint32_t *ret_gid)
 {
     char line[1024], *f[7];
     uint32_t id, gid;
@@ -68,7 +69,8 @@ static void add_group(struct sandbox_user *u, uint32_t gid)
 }
 
 /* The number of a group's name; adds the groups that `member` belongs to. */
-static bool scan_groups(const char *name, const char *member, struct sandbox_user *u, uint32_t *ret_gid)
+static bool scan_groups(const char *name, const char *member, struct sandbox_user *u,
+                        uint32_t *ret_gid)
 {
     char line[4096], *f[4], *save;
     uint32_t gid;
@@ -119,13 +121,16 @@ int sandbox_user_find(const struct sandbox_spec *s, struct sandbox_user *ret_use
     } else {
         known = find_passwd(text, 0, name, ret_user, &primary);
         if (!known)
-            return err_set(err, INVALID_ARGUMENT, "unable to find user %s: no matching entries in passwd file", text);
+            return err_set(err, INVALID_ARGUMENT,
+                           "unable to find user %s: no matching entries in passwd file", text);
     }
     if (!known && ret_user->uid == 0)
         strcpy(ret_user->home, "/root");
     ret_user->gid = primary;
-    if (!str_empty(group) && !number(group, &ret_user->gid) && !scan_groups(group, NULL, ret_user, &ret_user->gid))
-        return err_set(err, INVALID_ARGUMENT, "unable to find group %s: no matching entries in group file", group);
+    if (!str_empty(group) && !number(group, &ret_user->gid) &&
+        !scan_groups(group, NULL, ret_user, &ret_user->gid))
+        return err_set(err, INVALID_ARGUMENT,
+                       "unable to find group %s: no matching entries in group file", group);
     if (s->gid_set)
         ret_user->gid = (uint32_t)s->gid;
     scan_groups(NULL, name, ret_user, &primary);

@@ -1,6 +1,6 @@
-/* sandbox_bench: from the decision to start a container to its program's first instruction, and the CPU time of
- * start and end, next to crun and bwrap with the same root and the same program (a static one that
- * writes the clock). Rows: what, median, unit, beside, note. Needs root. */
+/* sandbox_bench: from the decision to start a container to its program's first instruction, and the
+ * CPU time of start and end, next to crun and bwrap with the same root and the same program (a
+ * static one that writes the clock). Rows: what, median, unit, beside, note. Needs root. */
 #include "base/base.h"
 #include "codec/json.h"
 #include "sandbox/caps.h"
@@ -38,7 +38,8 @@ static int64_t cpu_us(void) /* of ended children */
     struct rusage r;
 
     getrusage(RUSAGE_CHILDREN, &r);
-    return (int64_t)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1000000 + r.ru_utime.tv_usec + r.ru_stime.tv_usec;
+    return (int64_t)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1000000 + r.ru_utime.tv_usec +
+           r.ru_stime.tv_usec;
 }
 
 static int by_value(const void *a, const void *b)
@@ -53,8 +54,8 @@ static void row(const char *what, int n, int64_t cpu)
     char note[96];
 
     qsort(B.us, (size_t)n, sizeof B.us[0], by_value);
-    snprintf(note, sizeof note, "min %lld us, p99 %lld us, cpu %lld us, n=%d", (long long)B.us[0], (long long)B.us[n * 99 / 100],
-             (long long)(cpu / n), n);
+    snprintf(note, sizeof note, "min %lld us, p99 %lld us, cpu %lld us, n=%d", (long long)B.us[0],
+             (long long)B.us[n * 99 / 100], (long long)(cpu / n), n);
     printf("%-50s %12.2f %-8s %-28s %s\n", what, (double)B.us[n / 2], "us", "", note);
     fflush(stdout);
 }
@@ -107,7 +108,8 @@ static void own(const char *what, bool in_pod)
             s->new_net = s->new_ipc = s->new_uts = false;
         stdio[1] = p[1];
         began = now_us();
-        if (cgroup_make(&B.host, s->cgroup, &s->limits, &err) < 0 || sandbox_start(&B.host, s, stdio, &c, &err) < 0)
+        if (cgroup_make(&B.host, s->cgroup, &s->limits, &err) < 0 ||
+            sandbox_start(&B.host, s, stdio, &c, &err) < 0)
             fail(&err);
         if (read(p[0], &at, sizeof at) != sizeof at)
             exit(1);
@@ -169,10 +171,14 @@ static void crun(void)
     if (!B.host.v2_controls)
         (void)umount2("/sys/fs/cgroup/unified", MNT_DETACH);
     snprintf(bundle, sizeof bundle, "%s", B.dir);
-    snprintf(command, sizeof command, "cd %s && crun spec && sed -i 's/\"terminal\": true/\"terminal\": false/; s#\"sh\"#\"/stamp\"#' config.json", B.dir);
+    snprintf(command, sizeof command,
+             "cd %s && crun spec && sed -i 's/\"terminal\": true/\"terminal\": false/; "
+             "s#\"sh\"#\"/stamp\"#' config.json",
+             B.dir);
     if (system(command) != 0)
         return;
-    other("container: start to first instruction, crun", (const char *const[]){"crun", "run", "-b", bundle, "%d", NULL});
+    other("container: start to first instruction, crun",
+          (const char *const[]){"crun", "run", "-b", bundle, "%d", NULL});
 }
 
 int main(void)
@@ -184,7 +190,9 @@ int main(void)
     if (!mkdtemp(B.dir) || cgroup_host_init(&B.host, "bench", &err) < 0)
         fail(&err);
     (void)cgroup_favor_dynmods();
-    snprintf(command, sizeof command, "cd %s && mkdir -p rootfs/proc rootfs/dev rootfs/sys && cp %s rootfs/stamp", B.dir, STAMP);
+    snprintf(command, sizeof command,
+             "cd %s && mkdir -p rootfs/proc rootfs/dev rootfs/sys && cp %s rootfs/stamp", B.dir,
+             STAMP);
     if (system(command) != 0)
         return 1;
     own("container: start to first instruction, own", false);
@@ -193,7 +201,8 @@ int main(void)
     fflush(stdout);
     if (system("command -v bwrap >/dev/null") == 0)
         other("container: start to first instruction, bwrap",
-              (const char *const[]){"bwrap", "--unshare-all", "--bind", path, "/", "--proc", "/proc", "--dev", "/dev", "/stamp", NULL});
+              (const char *const[]){"bwrap", "--unshare-all", "--bind", path, "/", "--proc",
+                                    "/proc", "--dev", "/dev", "/stamp", NULL});
     pid_t pid = fork();
     if (pid == 0) {
         crun();

@@ -34,7 +34,8 @@ static void reopen(struct crilog *l)
 
 void crilog_open(struct crilog *l, const char *path, int64_t bytes_max, int files)
 {
-    *l = (struct crilog){.fd = -1, .bytes_max = bytes_max ? bytes_max : 10 << 20, .files = files ? files : 5};
+    *l = (struct crilog){
+        .fd = -1, .bytes_max = bytes_max ? bytes_max : 10 << 20, .files = files ? files : 5};
     if (!path)
         return;
     l->path = xstrdup(path);
@@ -67,7 +68,8 @@ static void rotate(struct crilog *l)
     reopen(l);
 }
 
-static void record(struct crilog *l, const char *stamp, const char *stream, char tag, const char *p, size_t n)
+static void record(struct crilog *l, const char *stamp, const char *stream, char tag, const char *p,
+                   size_t n)
 {
     buf_adds(&l->out, stamp);
     buf_adds(&l->out, stream);

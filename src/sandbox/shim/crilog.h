@@ -25,4 +25,5 @@ struct crilog_stream {
 void crilog_open(struct crilog *l, const char *path, int64_t bytes_max, int files);
 void crilog_close(struct crilog *l);
 void crilog_write(struct crilog *l, struct crilog_stream *s, const char *p, size_t n);
-void crilog_end(struct crilog *l, struct crilog_stream *s); /* the stream ended: what is left goes out as P */
+void crilog_end(struct crilog *l,
+                struct crilog_stream *s); /* the stream ended: what is left goes out as P */

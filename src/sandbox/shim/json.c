@@ -15,7 +15,7 @@ struct reader {
     bool bad;
 };
 
-static void skip(struct reader *r)
+static void blanks(struct reader *r)
 {
     while (r->p < r->end && (*r->p == ' ' || *r->p == '\n' || *r->p == '\t' || *r->p == '\r'))
         r->p++;
@@ -37,9 +37,10 @@ static unsigned hex4(struct reader *r)
 
     for (int i = 0; i < 4; i++) {
         char c = r->p < r->end ? *r->p++ : 0;
-        unsigned d = c >= '0' && c <= '9' ? (unsigned)(c - '0')
+        unsigned d = c >= '0' && c <= '9'   ? (unsigned)(c - '0')
                      : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a' + 10)
-                     : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A' + 10) : 99;
+                     : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A' + 10)
+                                            : 99;
         if (d == 99)
             r->bad = true;
         v = v << 4 | (d & 15);
@@ -108,7 +109,7 @@ static struct val value(struct reader *r)
 {
     struct val v = {.type = VAL_NULL};
 
-    skip(r);
+    blanks(r);
     if (r->bad || r->p >= r->end || r->depth > 100) {
         r->bad = true;
         return v;
@@ -121,7 +122,7 @@ static struct val value(struct reader *r)
         char close = map ? '}' : ']';
         r->p++;
         r->depth++;
-        skip(r);
+        blanks(r);
         while (!r->bad && r->p < r->end && *r->p != close) {
             const char *key = NULL;
             uint32_t n = 0;
@@ -131,7 +132,7 @@ static struct val value(struct reader *r)
                     break;
                 }
                 key = string(r, &n);
-                skip(r);
+                blanks(r);
                 if (!word(r, ":")) {
                     r->bad = true;
                     break;
@@ -142,9 +143,9 @@ static struct val value(struct reader *r)
                 val_putn(r->a, made, key, n, &item);
             else
                 val_push(r->a, made, &item);
-            skip(r);
+            blanks(r);
             if (word(r, ","))
-                skip(r);
+                blanks(r);
             else if (r->p >= r->end || *r->p != close)
                 r->bad = true;
         }
@@ -189,7 +190,7 @@ struct val *json_parse(struct arena *a, const char *text, size_t n, struct err *
     struct val *v = val_null(a);
 
     *v = value(&r);
-    skip(&r);
+    blanks(&r);
     if (r.bad || r.p != r.end) {
         err_set(err, INVALID_ARGUMENT, "no JSON at byte %td", r.p - text);
         return NULL;
@@ -236,8 +237,7 @@ void json_write(struct buf *b, const struct val *v)
         break;
     case VAL_LIST:
         buf_addc(b, '[');
-        VAL_EACH(v, it)
-        {
+        VAL_EACH (v, it) {
             if (!first)
                 buf_addc(b, ',');
             first = false;
@@ -247,8 +247,7 @@ void json_write(struct buf *b, const struct val *v)
         break;
     case VAL_MAP:
         buf_addc(b, '{');
-        VAL_EACH_MEMBER(v, m)
-        {
+        VAL_EACH_MEMBER (v, m) {
             if (!first)
                 buf_addc(b, ',');
             first = false;

@@ -152,8 +152,8 @@ static struct val *all_states(struct arena *a)
 {
     struct val *list = val_list(a);
 
-    LIST_EACH(&S.containers, l)
-    val_push(a, list, state_of(list_entry(l, struct container, link), a));
+    LIST_EACH (&S.containers, l)
+        val_push(a, list, state_of(list_entry(l, struct container, link), a));
     return list;
 }
 
@@ -196,14 +196,13 @@ static void tell(struct client *c, const struct val *v, const int *fds, int n)
 
 static void tell_all(const struct val *v)
 {
-    LIST_EACH(&S.clients, l)
-    tell(list_entry(l, struct client, link), v, NULL, 0);
+    LIST_EACH (&S.clients, l)
+        tell(list_entry(l, struct client, link), v, NULL, 0);
 }
 
 static struct container *find(const char *id)
 {
-    LIST_EACH(&S.containers, l)
-    {
+    LIST_EACH (&S.containers, l) {
         struct container *c = list_entry(l, struct container, link);
         if (streq0(c->spec.id, id))
             return c;
@@ -217,8 +216,7 @@ static void streams_pause(struct container *c)
 {
     bool slow = false;
 
-    LIST_EACH(&c->attached, l)
-    {
+    LIST_EACH (&c->attached, l) {
         struct attach *at = list_entry(l, struct attach, link);
         slow |= at->pending[0].n > ATTACH_PENDING_MAX || at->pending[1].n > ATTACH_PENDING_MAX;
     }
@@ -343,8 +341,7 @@ static bool stream_read(struct container *c, int i) /* false: nothing more now *
         return false;
     }
     crilog_write(&c->log, &c->stream[i], piece, (size_t)n);
-    LIST_EACH(&c->attached, l)
-    {
+    LIST_EACH (&c->attached, l) {
         struct attach *at = list_entry(l, struct attach, link);
         if ((i ? at->err.fd : at->out.fd) < 0)
             continue;
@@ -371,8 +368,8 @@ static void stderr_ready(struct src *s, uint32_t events)
 
 static void container_free(struct container *c)
 {
-    LIST_EACH(&c->attached, l)
-    attach_end(list_entry(l, struct attach, link));
+    LIST_EACH (&c->attached, l)
+        attach_end(list_entry(l, struct attach, link));
     for (int i = 0; i < 2; i++) {
         if (c->spec.tty && c->in == c->out[i].fd)
             c->in = -1;
@@ -445,7 +442,8 @@ static int container_start(const struct val *spec, struct container **ret_c, str
     struct arena *arena = arena_new();
     int fds[3];
 
-    if (sandbox_spec_read(&s, spec, arena, err) < 0 || (str_empty(s.id) && err_set(err, INVALID_ARGUMENT, "a spec without id") < 0)) {
+    if (sandbox_spec_read(&s, spec, arena, err) < 0 ||
+        (str_empty(s.id) && err_set(err, INVALID_ARGUMENT, "a spec without id") < 0)) {
         arena_free(arena);
         return -1;
     }
@@ -528,8 +526,7 @@ static void container_exited(struct container *c, int status)
     closep(&c->pid_fd);
     c->pid_fd = -1;
     crilog_close(&c->log);
-    LIST_EACH(&c->attached, l)
-    {
+    LIST_EACH (&c->attached, l) {
         struct attach *at = list_entry(l, struct attach, link);
         src_close(&at->in);
         for (int i = 0; i < 2 && !at->ended; i++)
@@ -566,14 +563,12 @@ static void signals_ready(struct src *s, uint32_t events)
     while (read(s->fd, &info, sizeof info) == sizeof info)
         ;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        LIST_EACH(&S.containers, l)
-        {
+        LIST_EACH (&S.containers, l) {
             struct container *c = list_entry(l, struct container, link);
             if (c->running && c->pid == pid)
                 container_exited(c, status);
         }
-        LIST_EACH(&S.execs, l)
-        {
+        LIST_EACH (&S.execs, l) {
             struct exec *e = list_entry(l, struct exec, link);
             if (e->pid == pid)
                 exec_exited(e, status);
@@ -640,8 +635,7 @@ static int do_signal(struct call *q)
     struct container *c;
 
     if (nr) {
-        LIST_EACH(&S.execs, l)
-        {
+        LIST_EACH (&S.execs, l) {
             struct exec *e = list_entry(l, struct exec, link);
             if (e->nr == nr)
                 (void)syscall(SYS_pidfd_send_signal, e->pid_fd, sig, NULL, 0);
@@ -755,8 +749,7 @@ static int do_stop(struct call *q)
 {
     struct err ignored = {0};
 
-    LIST_EACH(&S.containers, l)
-    {
+    LIST_EACH (&S.containers, l) {
         struct container *c = list_entry(l, struct container, link);
         if (!c->running)
             continue;
@@ -776,13 +769,16 @@ static int do_stop(struct call *q)
 static const struct {
     const char *name;
     int (*fn)(struct call *q);
-} VERBS[] = {{"hello", do_hello}, {"start", do_start},   {"signal", do_signal}, {"exec", do_exec},
-             {"attach", do_attach}, {"resize", do_resize}, {"remove", do_remove}, {"stop", do_stop}};
+} VERBS[] = {{"hello", do_hello},   {"start", do_start},   {"signal", do_signal},
+             {"exec", do_exec},     {"attach", do_attach}, {"resize", do_resize},
+             {"remove", do_remove}, {"stop", do_stop}};
 
-static void client_answer(struct client *cl, struct arena *a, const struct val *ask, struct shim_message *m)
+static void client_answer(struct client *cl, struct arena *a, const struct val *ask,
+                          struct shim_message *m)
 {
     struct err err = {0};
-    struct call q = {.client = cl, .a = a, .ask = ask, .m = m, .answer = val_map(a), .fd = -1, .err = &err};
+    struct call q = {
+        .client = cl, .a = a, .ask = ask, .m = m, .answer = val_map(a), .fd = -1, .err = &err};
     const char *verb = val_str_at(ask, "do", "");
     int bad = -1;
     size_t i;
@@ -900,7 +896,8 @@ static int write_sysctl(const char *text, struct err *err)
 
 static int pod_setup(struct err *err)
 {
-    const char *net = val_str_at(S.pod, "net_ns", NULL), *host = val_str_at(S.pod, "hostname", NULL);
+    const char *net = val_str_at(S.pod, "net_ns", NULL),
+               *host = val_str_at(S.pod, "hostname", NULL);
     int flags = val_bool_at(S.pod, "host_ipc", false) ? 0 : CLONE_NEWIPC;
     struct cgroup_limits limits = {
         .memory_bytes = val_int_at(S.pod, "limits.memory_bytes", 0),
@@ -929,9 +926,9 @@ static int pod_setup(struct err *err)
     if (host && flags & CLONE_NEWUTS && sethostname(host, strlen(host)) < 0)
         return err_sys(err, "set host name %s", host);
     const struct val *sysctls = val_get(S.pod, "sysctls");
-    VAL_EACH(sysctls, it)
-    if (write_sysctl(val_text(it, ""), err) < 0)
-        return -1;
+    VAL_EACH (sysctls, it)
+        if (write_sysctl(val_text(it, ""), err) < 0)
+            return -1;
     return val_bool_at(S.pod, "share_pid", false) ? share_pid(err) : 0;
 }
 
@@ -962,8 +959,7 @@ static struct val *read_pod(const char *dir, struct arena *a, struct err *err)
 
 static void bury(void)
 {
-    LIST_EACH(&S.graves, l)
-    {
+    LIST_EACH (&S.graves, l) {
         list_remove(l);
         free(l); /* link is the first member of all three */
     }
@@ -991,7 +987,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: tandem-shim POD_DIR, with a listening socket as descriptor 3\n");
         return 2;
     }
-    _Static_assert(offsetof(struct client, link) == 0 && offsetof(struct attach, link) == 0 && offsetof(struct container, link) == 0, "bury() frees by link");
+    _Static_assert(offsetof(struct client, link) == 0 && offsetof(struct attach, link) == 0 &&
+                       offsetof(struct container, link) == 0,
+                   "bury() frees by link");
     log_set_part("shim");
     list_init(&S.containers);
     list_init(&S.execs);
@@ -1006,7 +1004,8 @@ int main(int argc, char **argv)
     }
     S.group = (char *)(uintptr_t)val_str_at(S.pod, "cgroup", NULL);
     for (int i = 1; i < 32; i++) /* nobody asks us to leave but by "stop" */
-        if (i != SIGKILL && i != SIGSTOP && i != SIGCHLD && i != SIGSEGV && i != SIGABRT && i != SIGBUS && i != SIGFPE && i != SIGILL)
+        if (i != SIGKILL && i != SIGSTOP && i != SIGCHLD && i != SIGSEGV && i != SIGABRT &&
+            i != SIGBUS && i != SIGFPE && i != SIGILL)
             signal(i, SIG_IGN);
     sigemptyset(&chld);
     sigaddset(&chld, SIGCHLD);
@@ -1019,7 +1018,8 @@ int main(int argc, char **argv)
     S.ep = epoll_create1(EPOLL_CLOEXEC);
     fcntl(LISTEN_FD, F_SETFD, FD_CLOEXEC);
     S.listener = (struct src){.fd = LISTEN_FD, .ready = listener_ready};
-    S.signals = (struct src){.fd = signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK), .ready = signals_ready};
+    S.signals =
+        (struct src){.fd = signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK), .ready = signals_ready};
     src_want(&S.listener, EPOLLIN);
     src_want(&S.signals, EPOLLIN);
     for (;;) {

@@ -41,16 +41,24 @@ static void filter_answers_as_the_table_says(void **state)
         const uint64_t *args;
         uint32_t want;
     } cases[] = {
-        {__NR_read, no, SECCOMP_RET_ALLOW},           {__NR_execve, no, SECCOMP_RET_ALLOW},
-        {__NR_clone3, no, SECCOMP_RET_ERRNO | ENOSYS}, {__NR_clone, no, SECCOMP_RET_ALLOW},
-        {__NR_clone, newns, SECCOMP_RET_ERRNO | EPERM}, {__NR_mount, no, SECCOMP_RET_ERRNO | EPERM},
-        {__NR_socket, no, SECCOMP_RET_ALLOW},         {__NR_socket, vsock, SECCOMP_RET_ERRNO | EPERM},
-        {__NR_personality, no, SECCOMP_RET_ALLOW},    {__NR_personality, weird, SECCOMP_RET_ERRNO | EPERM},
-        {__NR_keyctl, no, SECCOMP_RET_ERRNO | EPERM}, {__NR_chroot, no, SECCOMP_RET_ALLOW},
-        {500, no, SECCOMP_RET_ERRNO | ENOSYS},        {0x40000000, no, SECCOMP_RET_ERRNO | ENOSYS},
+        {__NR_read, no, SECCOMP_RET_ALLOW},
+        {__NR_execve, no, SECCOMP_RET_ALLOW},
+        {__NR_clone3, no, SECCOMP_RET_ERRNO | ENOSYS},
+        {__NR_clone, no, SECCOMP_RET_ALLOW},
+        {__NR_clone, newns, SECCOMP_RET_ERRNO | EPERM},
+        {__NR_mount, no, SECCOMP_RET_ERRNO | EPERM},
+        {__NR_socket, no, SECCOMP_RET_ALLOW},
+        {__NR_socket, vsock, SECCOMP_RET_ERRNO | EPERM},
+        {__NR_personality, no, SECCOMP_RET_ALLOW},
+        {__NR_personality, weird, SECCOMP_RET_ERRNO | EPERM},
+        {__NR_keyctl, no, SECCOMP_RET_ERRNO | EPERM},
+        {__NR_chroot, no, SECCOMP_RET_ALLOW},
+        {500, no, SECCOMP_RET_ERRNO | ENOSYS},
+        {0x40000000, no, SECCOMP_RET_ERRNO | ENOSYS},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
-        assert_int_equal(seccomp_eval(&f, AUDIT_ARCH_X86_64, cases[i].nr, cases[i].args), cases[i].want);
+        assert_int_equal(seccomp_eval(&f, AUDIT_ARCH_X86_64, cases[i].nr, cases[i].args),
+                         cases[i].want);
     assert_int_equal(seccomp_eval(&f, AUDIT_ARCH_I386, __NR_read, no), SECCOMP_RET_ERRNO | ENOSYS);
     seccomp_default(&f, caps_default() | 1ull << CAP_SYS_ADMIN);
     assert_int_equal(seccomp_eval(&f, AUDIT_ARCH_X86_64, __NR_mount, no), SECCOMP_RET_ALLOW);
@@ -99,9 +107,18 @@ static void spec_survives_json(void **state)
     struct err err = {0};
     const char *args[] = {"/bin/sh", "-c", "echo \"x\"\n\t\xc3\xa9"}, *lower[] = {"/a", "/b"};
     int64_t groups[] = {1, 2};
-    struct sandbox_spec s = {.id = "c.0", .args = args, .args_n = 3, .lower = lower, .lower_n = 2, .groups = groups,
-                             .groups_n = 2, .caps = (int64_t)caps_default(), .tty = true, .new_pid = true,
-                             .limits = {.memory_bytes = 1 << 20, .pids = 10}, .oom_score_adj = -998};
+    struct sandbox_spec s = {.id = "c.0",
+                             .args = args,
+                             .args_n = 3,
+                             .lower = lower,
+                             .lower_n = 2,
+                             .groups = groups,
+                             .groups_n = 2,
+                             .caps = (int64_t)caps_default(),
+                             .tty = true,
+                             .new_pid = true,
+                             .limits = {.memory_bytes = 1 << 20, .pids = 10},
+                             .oom_score_adj = -998};
     struct sandbox_spec back;
 
     (void)state;
@@ -115,6 +132,117 @@ static void spec_survives_json(void **state)
     assert_int_equal(back.limits.pids, 10);
     v = json_parse(a, "{\"args\":[1]}", 12, &err);
     assert_int_equal(sandbox_spec_read(&back, v, a, &err), -1);
+}
+
+/* The shim's own JSON code under other names. */
+#define json_parse shim_json_parse
+#define json_write shim_json_write
+#define json_write_str shim_json_write_str
+struct val *shim_json_parse(struct arena *a, const char *text, size_t n, struct err *err);
+void shim_json_write(struct buf *b, const struct val *v);
+void shim_json_write_str(struct buf *b, const char *s, size_t n);
+#include "sandbox/shim/json.c"
+#undef json_parse
+#undef json_write
+#undef json_write_str
+#include "sandbox/shim/crilog.c"
+
+static struct val *random_val(struct tt_rng *rng, struct arena *a, int depth)
+{
+    static const char *const texts[] = {
+        "", "plain", "q\"b\\s/", "\n\t\r\b\f\x01", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", "0"};
+    struct val *v;
+
+    switch (tt_below(rng, depth > 4 ? 4 : 6)) {
+    case 0:
+        return val_null(a);
+    case 1:
+        return val_bool(a, tt_below(rng, 2));
+    case 2:
+        return val_int(a, (int64_t)tt_next(rng) >> tt_below(rng, 60));
+    case 3:
+        return val_str(a, texts[tt_below(rng, ARRAY_LEN(texts))]);
+    case 4:
+        v = val_list(a);
+        for (uint32_t i = tt_below(rng, 6); i > 0; i--)
+            val_push(a, v, random_val(rng, a, depth + 1));
+        return v;
+    default:
+        v = val_map(a);
+        for (uint32_t i = tt_below(rng, 6); i > 0; i--)
+            val_put(a, v, arena_printf(a, "k%u%s", i, texts[tt_below(rng, ARRAY_LEN(texts))]),
+                    random_val(rng, a, depth + 1));
+        return v;
+    }
+}
+
+/* Goal: the node and its shims understand each other. Method: random trees written by one and read
+ * by the other, both ways. */
+TT_PROP(shim, json_agrees_with_the_node, 300)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *v = random_val(rng, a, 0), *back;
+    struct buf b = {0};
+    size_t n;
+    char *text = json_text(a, v, &n);
+
+    back = shim_json_parse(a, text, n, &err);
+    TT_OK(back && val_equal(v, back));
+    shim_json_write(&b, v);
+    back = json_parse(a, b.p, b.n, &err);
+    TT_OK(back && val_equal(v, back));
+    /* Cut short it is an error, never a crash. */
+    if (n > 1)
+        TT_OK(v->type < VAL_LIST ||
+              !shim_json_parse(a, arena_strndup(a, text, n - 1), n - 1, &err));
+    buf_done(&b);
+}
+
+/* Goal: no byte of a container's output is lost or doubled by the CRI form. Method: random output
+ * in random pieces; the log, put together again, is the output. */
+TT_PROP(crilog, log_holds_the_output, 60)
+{
+    char path[] = "/tmp/tandem-log-XXXXXX", *text = xcalloc(1, 200001), *back = xcalloc(1, 400001);
+    struct crilog l;
+    struct crilog_stream s = {.name = "stdout"};
+    uint32_t n = tt_below(rng, 200000), got = 0, partial = 0;
+    int fd = mkstemp(path);
+    FILE *f;
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t len;
+
+    close(fd);
+    for (uint32_t i = 0; i < n; i++)
+        text[i] =
+            tt_below(rng, tt_below(rng, 2) ? 40 : 60000) ? (char)('a' + tt_below(rng, 26)) : '\n';
+    crilog_open(&l, path, 100 << 20, 1);
+    for (uint32_t at = 0; at < n;) {
+        uint32_t part = MIN(n - at, 1 + tt_below(rng, 40000));
+        crilog_write(&l, &s, text + at, part);
+        at += part;
+    }
+    crilog_end(&l, &s);
+    crilog_close(&l);
+    f = fopen(path, "r");
+    while ((len = getline(&line, &cap, f)) > 0) {
+        char *tag = strstr(line, "Z stdout ");
+        TT_OK(tag && (tag[9] == 'F' || tag[9] == 'P') && tag[10] == ' ' && line[len - 1] == '\n');
+        partial += tag[9] == 'P';
+        size_t body = (size_t)(line + len - 1 - (tag + 11));
+        TT_OK(body <= CRILOG_LINE_MAX);
+        memcpy(back + got, tag + 11, body);
+        got += (uint32_t)body;
+        if (tag[9] == 'F')
+            back[got++] = '\n';
+    }
+    TT_OK(got == n && memcmp(back, text, n) == 0);
+    free(line);
+    fclose(f);
+    unlink(path);
+    free(text);
+    free(back);
+    (void)partial;
 }
 
 /* ---- for real ----------------------------------------------------------------------------- */
@@ -154,7 +282,9 @@ static void put_file(const char *path, const char *text)
 static int setup(void **state)
 {
     static const char *const dirs[] = {"bin", "etc", "tmp", "proc"};
-    static const char *const tools[] = {"sh", "cat", "echo", "id", "sleep", "ls", "stty", "tty", "touch", "mount", "dd", "hostname", "true", "mknod", "grep"};
+    static const char *const tools[] = {"sh", "cat",      "echo", "id",    "sleep",
+                                        "ls", "stty",     "tty",  "touch", "mount",
+                                        "dd", "hostname", "true", "mknod", "grep"};
     char at[160], to[160];
     struct err err = {0};
 
@@ -210,7 +340,8 @@ static int teardown(void **state)
 
 static void group_limits_counts_and_kills(void **state)
 {
-    struct cgroup_limits limits = {.memory_bytes = 64 << 20, .pids = 20, .cpu_quota_us = 50000, .cpu_shares = 512};
+    struct cgroup_limits limits = {
+        .memory_bytes = 64 << 20, .pids = 20, .cpu_quota_us = 50000, .cpu_shares = 512};
     struct cgroup_usage u;
     struct err err = {0};
 
@@ -304,10 +435,14 @@ static void container_is_isolated(void **state)
     int status = 0;
 
     NEED_ROOT();
-    struct sandbox_spec *s = spec_of(a, "iso",
-        "echo pid $$; hostname; echo $A $HOME; ls / ; touch /new && echo wrote; mount -t tmpfs x /tmp || echo nomount;"
-        "mknod /tmp/sda b 8 0 || echo nomknod; cat /proc/sys/kernel/hostname; echo x > /proc/sys/kernel/hostname || echo rosys;"
-        "ls /sys/firmware | grep -c . ; ls /proc/self/fd | grep -c .; id; cat /sys/fs/cgroup/memory/memory.limit_in_bytes; exit 7");
+    struct sandbox_spec *s =
+        spec_of(a, "iso",
+                "echo pid $$; hostname; echo $A $HOME; ls / ; touch /new && echo wrote; mount -t "
+                "tmpfs x /tmp || echo nomount;"
+                "mknod /tmp/sda b 8 0 || echo nomknod; cat /proc/sys/kernel/hostname; echo x > "
+                "/proc/sys/kernel/hostname || echo rosys;"
+                "ls /sys/firmware | grep -c . ; ls /proc/self/fd | grep -c .; id; cat "
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes; exit 7");
     char *text = run(a, s, &status, &err);
     if (!text)
         fail_msg("%s", err.msg);
@@ -340,10 +475,16 @@ static void container_users_binds_and_read_only(void **state)
     mkdir(at, 0777);
     snprintf(at, sizeof at, "%s/vol/file", T.dir);
     put_file(at, "hello from the host\n");
-    struct sandbox_spec *s = spec_of(a, "user",
-        "id; cat /data/deep/file; touch /data/deep/x || echo robind; touch /x || echo roroot; grep -i -E 'capeff|nonew|seccomp:' /proc/self/status; pwd; echo $HOME");
-    struct sandbox_mount m[] = {{.kind = SANDBOX_BIND, .source = arena_printf(a, "%s/vol", T.dir), .target = "/data/deep", .read_only = true},
-                                {.kind = SANDBOX_TMPFS, .target = "/scratch", .size_bytes = 1 << 20}};
+    struct sandbox_spec *s =
+        spec_of(a, "user",
+                "id; cat /data/deep/file; touch /data/deep/x || echo robind; touch /x || echo "
+                "roroot; grep -i -E 'capeff|nonew|seccomp:' /proc/self/status; pwd; echo $HOME");
+    struct sandbox_mount m[] = {
+        {.kind = SANDBOX_BIND,
+         .source = arena_printf(a, "%s/vol", T.dir),
+         .target = "/data/deep",
+         .read_only = true},
+        {.kind = SANDBOX_TMPFS, .target = "/scratch", .size_bytes = 1 << 20}};
     struct sandbox_mount *all = arena_array(a, struct sandbox_mount, s->mounts_n + 2);
     memcpy(all, s->mounts, s->mounts_n * sizeof *all);
     memcpy(all + s->mounts_n, m, sizeof m);
@@ -473,7 +614,10 @@ static void shim_runs_a_pod(void **state)
     pid_t shim;
 
     NEED_ROOT();
-    char *dir = arena_printf(a, "%s/a-long-directory-name-so-that-the-socket-does-not-fit-into-sun-path/as-it-happens/pod", T.dir);
+    char *dir = arena_printf(
+        a,
+        "%s/a-long-directory-name-so-that-the-socket-does-not-fit-into-sun-path/as-it-happens/pod",
+        T.dir);
     assert_int_equal(system(arena_printf(a, "mkdir -p %s", dir)), 0);
     val_put_str(a, pod, "instance", T.instance);
     val_put_str(a, pod, "hostname", "podname");
@@ -481,7 +625,8 @@ static void shim_runs_a_pod(void **state)
     if (shim_spawn(SHIM, dir, pod, &fd, &shim, &err) < 0)
         fail_msg("%s", err.msg);
 
-    struct sandbox_spec *s = spec_of(a, "one.0", "hostname; echo to stderr >&2; echo -n half; exit 3");
+    struct sandbox_spec *s =
+        spec_of(a, "one.0", "hostname; echo to stderr >&2; echo -n half; exit 3");
     s->cgroup = "shimpod/one";
     got = ask(fd, a, start_ask(a, s), NULL, 0, NULL);
     if (!val_bool_at(got, "ok", false))
@@ -504,7 +649,8 @@ static void shim_runs_a_pod(void **state)
     assert_int_equal(val_int_at(got, "sys", 0), ENOENT);
 
     /* Its starter goes, another one connects and finds it; exec with pipes and with a terminal. */
-    s = spec_of(a, "two.0", "trap 'echo bye; exit 5' TERM; echo up; while true; do sleep 0.05; done");
+    s = spec_of(a, "two.0",
+                "trap 'echo bye; exit 5' TERM; echo up; while true; do sleep 0.05; done");
     s->cgroup = "shimpod/two";
     got = ask(fd, a, start_ask(a, s), NULL, 0, NULL);
     assert_true(val_bool_at(got, "ok", false));
@@ -514,7 +660,8 @@ static void shim_runs_a_pod(void **state)
     assert_int_equal(val_len(val_get(got, "containers")), 2);
     assert_string_equal(val_str_at(got, "containers[1].state", ""), "running");
 
-    struct sandbox_spec what = {.args = (const char *[]){"sh", "-c", "echo out; echo $A; id; exit 9"}, .args_n = 3};
+    struct sandbox_spec what = {
+        .args = (const char *[]){"sh", "-c", "echo out; echo $A; id; exit 9"}, .args_n = 3};
     struct val *e = verb(a, "exec", "two.0");
     val_put(a, e, "spec", sandbox_spec_write(&what, a));
     assert_int_equal(pipe(p), 0);
@@ -531,7 +678,8 @@ static void shim_runs_a_pod(void **state)
     got = event(fd, a, "exec-exit");
     assert_int_equal(val_int_at(got, "code", -1), 9);
 
-    what = (struct sandbox_spec){.args = (const char *[]){"sh", "-c", "tty; stty size"}, .args_n = 3, .tty = true};
+    what = (struct sandbox_spec){
+        .args = (const char *[]){"sh", "-c", "tty; stty size"}, .args_n = 3, .tty = true};
     e = verb(a, "exec", "two.0");
     val_put(a, e, "spec", sandbox_spec_write(&what, a));
     got = ask(fd, a, e, NULL, 0, &master);
@@ -598,6 +746,8 @@ int main(void)
         cmocka_unit_test(filter_answers_as_the_table_says),
         cmocka_unit_test(tt_seccomp_search_equals_linear),
         cmocka_unit_test(spec_survives_json),
+        cmocka_unit_test(tt_shim_json_agrees_with_the_node),
+        cmocka_unit_test(tt_crilog_log_holds_the_output),
         cmocka_unit_test(group_limits_counts_and_kills),
         cmocka_unit_test(container_is_isolated),
         cmocka_unit_test(container_users_binds_and_read_only),

@@ -1,0 +1,455 @@
+/* door/aws/aws.c - the port: finds out who signed a request and which service it is for, and hands
+ * it on. S3 requests go on as soon as their headers are checked (their bodies stream); all others when their
+ * body is whole, because its hash is part of what was signed. */
+#include "door/aws/aws_int.h"
+
+#include <ctype.h>
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "event/event.h"
+
+enum { BODY_MAX = 72 * 1024 * 1024 };
+
+/* ---- small things ---- */
+
+char *b64_encode(struct arena *a, const void *p, size_t n)
+{
+    char *out = arena_raw(a, 4 * ((n + 2) / 3) + 1);
+
+    EVP_EncodeBlock((unsigned char *)out, p, (int)n);
+    return out;
+}
+
+char *b64_decode(struct arena *a, const char *s, size_t *ret_n)
+{
+    size_t n = strlen(s);
+    char *out = arena_raw(a, n / 4 * 3 + 4);
+    int got;
+
+    if (n % 4)
+        return NULL;
+    got = EVP_DecodeBlock((unsigned char *)out, (const unsigned char *)s, (int)n);
+    if (got < 0)
+        return NULL;
+    while (n && s[n - 1] == '=' && got > 0) { /* the padding decodes to zeros */
+        got--;
+        n--;
+    }
+    out[got] = 0;
+    if (ret_n)
+        *ret_n = (size_t)got;
+    return out;
+}
+
+void xml_text(struct buf *b, const char *s)
+{
+    for (; *s; s++)
+        switch (*s) {
+        case '&': buf_adds(b, "&amp;"); break;
+        case '<': buf_adds(b, "&lt;"); break;
+        case '>': buf_adds(b, "&gt;"); break;
+        case '"': buf_adds(b, "&quot;"); break;
+        default:
+            if ((unsigned char)*s < 32)
+                buf_printf(b, "&#x%X;", (unsigned char)*s);
+            else
+                buf_addc(b, *s);
+        }
+}
+
+void xml_element(struct buf *b, const char *name, const char *text)
+{
+    buf_printf(b, "<%s>", name);
+    xml_text(b, text);
+    buf_printf(b, "</%s>", name);
+}
+
+char *iso_time(struct arena *a, int64_t ms)
+{
+    time_t t = (time_t)(ms / 1000);
+    struct tm tm;
+    char text[32];
+
+    gmtime_r(&t, &tm);
+    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
+    return arena_printf(a, "%s.%03dZ", text, (int)(ms % 1000));
+}
+
+struct pending {
+    struct aws_req *q;
+    aws_fn *fn;
+    void *arg;
+};
+static void on_called(void *arg, const struct client_result *r)
+{
+    struct pending *p = arg;
+
+    p->fn(p->q, r, p->arg);
+}
+void aws_call(struct aws_req *q, const struct client_call *call, aws_fn *fn, void *arg)
+{
+    struct pending *p = arena_new_of(q->req->arena, struct pending);
+
+    *p = (struct pending){q, fn, arg};
+    client_call(q->d->o.client, call, on_called, p);
+}
+
+struct job {
+    uv_work_t work;
+    struct aws_req *q;
+    void (*run)(void *);
+    void (*done)(struct aws_req *, void *);
+    void *arg;
+};
+static void job_run(uv_work_t *w)
+{
+    struct job *j = w->data;
+
+    j->run(j->arg);
+}
+static void job_done(uv_work_t *w, int status)
+{
+    struct job *j = w->data;
+
+    (void)status;
+    j->done(j->q, j->arg);
+}
+void aws_work(struct aws_req *q, void (*work)(void *arg), void (*done)(struct aws_req *q, void *arg),
+              void *arg)
+{
+    struct job *j = arena_new_of(q->req->arena, struct job);
+
+    *j = (struct job){.q = q, .run = work, .done = done, .arg = arg};
+    j->work.data = j;
+    uv_queue_work(q->d->o.loop, &j->work, job_run, job_done);
+}
+
+static void make_id(char out[40])
+{
+    unsigned char r[16];
+    char hex[33];
+
+    RAND_bytes(r, sizeof r);
+    r[6] = (unsigned char)((r[6] & 15) | 64);
+    r[8] = (unsigned char)((r[8] & 63) | 128);
+    sigv4_hex(r, 16, hex);
+    snprintf(out, 40, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+}
+
+/* ---- which service ---- */
+
+enum service { S3, LAMBDA, STS, OTHER };
+
+static enum service service_of(const struct aws_req *q)
+{
+    const char *s = q->sig.service ? q->sig.service : "", *path = q->req->path;
+
+    if (streq(s, "s3") || q->sig.kind == SIGV2_QUERY)
+        return S3;
+    if (streq(s, "lambda"))
+        return LAMBDA;
+    if (streq(s, "sts"))
+        return STS;
+    if (*s)
+        return OTHER;
+    /* unsigned: by the look of its path */
+    return strlen(path) > 11 && path[0] == '/' && isdigit((unsigned char)path[1]) && path[5] == '-' &&
+                   path[8] == '-' && path[11] == '/'
+               ? LAMBDA
+               : S3;
+}
+
+void query_error(struct aws_req *q, int status, const char *code, const char *message)
+{
+    struct buf b = {0};
+
+    buf_adds(&b, "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error>"
+                 "<Type>Sender</Type>");
+    xml_element(&b, "Code", code);
+    xml_element(&b, "Message", message);
+    buf_printf(&b, "</Error><RequestId>%s</RequestId></ErrorResponse>", q->id);
+    http_header(q->req, "x-amzn-RequestId", q->id);
+    http_reply(q->req, status, "text/xml", b.p, b.n);
+    buf_done(&b);
+}
+
+static void refuse(struct aws_req *q, int status, const char *s3_code, const char *type,
+                   const char *message)
+{
+    switch (service_of(q)) {
+    case S3:
+        s3_error(q, status, s3_code, "%s", message);
+        break;
+    case STS:
+        query_error(q, status, type, message);
+        break;
+    case LAMBDA:
+    case OTHER:
+        lambda_error(q, status, type, "%s", message);
+        break;
+    }
+}
+
+static void serve(struct aws_req *q)
+{
+    switch (service_of(q)) {
+    case S3:
+        s3_request(q);
+        break;
+    case LAMBDA:
+        lambda_request(q);
+        break;
+    case STS:
+        sts_request(q);
+        break;
+    case OTHER:
+        lambda_error(q, 501, "NotImplementedException",
+                     "tandem does not serve the AWS service \"%s\" (it serves lambda, s3 and sts)",
+                     q->sig.service);
+        break;
+    }
+}
+
+/* ---- whose signature ---- */
+
+static const char *bucket_of_host(struct aws_req *q)
+{
+    const char *host = q->req->host, *dot = strstr(host, ".s3");
+
+    return dot && dot != host && strchr(".-:", dot[3] ? dot[3] : '.')
+               ? arena_strndup(q->req->arena, host, (size_t)(dot - host))
+               : NULL;
+}
+
+static void check(struct aws_req *q, const struct obj *secret)
+{
+    const struct val *data = val_get(obj_val(secret), "data");
+    const char *key = val_text(val_get(data, "secretAccessKey"), "");
+    const char *hash = http_get(q->req, "x-amz-content-sha256");
+    char own[SIGV4_HEX_BYTES], *text = b64_decode(q->req->arena, key, NULL);
+    struct err err = {0};
+
+    if (service_of(q) != S3) {
+        sigv4_sha256_hex(q->body, q->body_n, own);
+        hash = own;
+    } else if (q->sig.kind == SIGV4_QUERY || !hash) {
+        hash = "UNSIGNED-PAYLOAD";
+    }
+    if (!text || !*text) {
+        refuse(q, 403, "InvalidAccessKeyId", "InvalidClientTokenId", "the access key's Secret has no secretAccessKey");
+        return;
+    }
+    if (sigv4_check(q->req, &q->sig, text, hash, bucket_of_host(q), time(NULL), &err) == 0) {
+        serve(q);
+        return;
+    }
+    if (err.code == ERR_EXPIRED)
+        refuse(q, 403, q->sig.kind == SIGV4_HEADER ? "RequestTimeTooSkewed" : "AccessDenied",
+               "SignatureDoesNotMatch", err.msg);
+    else
+        refuse(q, 403, "SignatureDoesNotMatch",
+               service_of(q) == LAMBDA ? "InvalidSignatureException" : "SignatureDoesNotMatch", err.msg);
+}
+
+static bool is_key(const struct obj *o, const char *id)
+{
+    const struct val *v = obj_val(o);
+    const char *b64 = val_str_at(v, "data.accessKeyId", "");
+    unsigned char text[256];
+    size_t n = strlen(b64);
+
+    if (!streq(val_str_at(v, "type", ""), "tandem.dev/access-key") || n > 256 || n % 4 ||
+        EVP_DecodeBlock(text, (const unsigned char *)b64, (int)n) < 0)
+        return false;
+    return strncmp((char *)text, id, strlen(id)) == 0 && (strlen(id) >= sizeof text - 1 || !text[strlen(id)]);
+}
+
+static void unknown_key(struct aws_req *q)
+{
+    refuse(q, 403, "InvalidAccessKeyId",
+           service_of(q) == STS ? "InvalidClientTokenId" : "UnrecognizedClientException",
+           service_of(q) == S3 ? "The AWS Access Key Id you provided does not exist in our records."
+                               : "The security token included in the request is invalid.");
+}
+
+static void on_asked(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    (void)arg;
+    if (!r->err && r->obj && is_key(r->obj, q->sig.key_id))
+        check(q, r->obj);
+    else if (r->err && r->status == 0)
+        refuse(q, 503, "ServiceUnavailable", "ServiceException", "the API server cannot be reached");
+    else
+        unknown_key(q);
+}
+
+/* By the mirror; a key made a moment ago may not be in it yet, so the API is asked before a key
+ * is called unknown. */
+static void find_key(struct aws_req *q)
+{
+    struct arena *a = q->req->arena;
+    char *name = arena_printf(a, "access-key-%s", q->sig.key_id);
+    const struct obj *o;
+
+    if (!q->d->keys) {
+        refuse(q, 503, "ServiceUnavailable", "ServiceException", "tandem is stopping");
+        return;
+    }
+    for (char *p = name; *p; p++) {
+        *p = (char)tolower((unsigned char)*p);
+        if (!isalnum((unsigned char)*p) && *p != '-') {
+            unknown_key(q);
+            return;
+        }
+    }
+    o = mirror_get(q->d->keys, "kube-system", name);
+    if (!o || !is_key(o, q->sig.key_id)) {
+        struct objs all = mirror_list(q->d->keys, a, "kube-system");
+
+        o = NULL;
+        for (uint32_t i = 0; i < all.n && !o; i++)
+            if (is_key(all.v[i], q->sig.key_id))
+                o = all.v[i];
+    }
+    if (o)
+        check(q, o);
+    else
+        aws_call(q, &(struct client_call){.verb = CLIENT_GET, .resource = "v1/secrets",
+                                          .ns = "kube-system", .name = name}, on_asked, NULL);
+}
+
+static void on_body(struct http_req *req, char *data, size_t n, const struct err *err, void *arg)
+{
+    struct aws_req *q = arg;
+
+    if (err && err->code == ERR_TOO_LARGE) {
+        refuse(q, 413, "EntityTooLarge", "RequestEntityTooLargeException", "Request must be smaller than 70167211 bytes");
+        return;
+    }
+    if (err) {
+        http_abort(req);
+        return;
+    }
+    q->body = data;
+    q->body_n = n;
+    find_key(q);
+}
+
+static void on_request(struct http_req *req, void *arg)
+{
+    struct aws_req *q = arena_new_of(req->arena, struct aws_req);
+    struct err err = {0};
+
+    q->d = arg;
+    q->req = req;
+    req->user = q;
+    make_id(q->id);
+    if (streq(req->path, "/healthz")) {
+        http_reply_str(req, 200, "text/plain", "ok");
+        return;
+    }
+    if (sigv4_find(req, &q->sig, &err) < 0) {
+        refuse(q, 400, "AuthorizationHeaderMalformed", "IncompleteSignatureException", err.msg);
+        return;
+    }
+    if (q->sig.kind == SIGV4_NONE) {
+        if (service_of(q) == S3)
+            s3_error(q, 403, "AccessDenied", "Access Denied");
+        else
+            lambda_error(q, 403, "MissingAuthenticationTokenException", "Missing Authentication Token");
+        return;
+    }
+    if (service_of(q) == S3)
+        find_key(q);
+    else
+        http_body(req, BODY_MAX, on_body, q);
+}
+
+/* ---- life ---- */
+
+static void volume_news(void *arg, const struct obj *o)
+{
+    struct aws_door *d = arg;
+
+    objects_volume(d->objects, o);
+}
+static void volume_changed(void *arg, const struct obj *was, const struct obj *o)
+{
+    (void)was;
+    volume_news(arg, o);
+}
+static void volume_removed(void *arg, const struct obj *o)
+{
+    struct aws_door *d = arg;
+
+    objects_volume_gone(d->objects, o->name);
+}
+
+struct aws_door *aws_door_new(const struct aws_door_opts *o, struct err *err)
+{
+    struct aws_door *d = xcalloc(1, sizeof *d);
+
+    d->o = *o;
+    d->state = xstrdup(o->state);
+    d->region = xstrdup(o->region ? o->region : "us-east-1");
+    d->account = xstrdup(o->account ? o->account : "000000000000");
+    d->function_url = o->function_url ? xstrdup(o->function_url) : NULL;
+    d->o.state = d->o.address = d->o.region = d->o.account = d->o.function_url = NULL;
+    d->http = http_server_new(o->loop, &(struct http_server_opts){
+        .addr = o->address, .port = o->port, .body_bytes_max = BODY_MAX, .on_request = on_request, .arg = d}, err);
+    if (!d->http) {
+        err_wrap(err, "AWS port %d", o->port);
+        free(d->state);
+        free(d->region);
+        free(d->account);
+        free(d->function_url);
+        free(d);
+        return NULL;
+    }
+    d->objects = objects_new(&(struct objects_opts){
+        .loop = o->loop, .state = d->state, .region = d->region, .functions = o->functions});
+    d->keys = client_mirror(o->client, &(struct mirror_args){
+        .resource = "v1/secrets", .ns = "kube-system", .field_selector = "type=tandem.dev/access-key"});
+    d->volumes = client_mirror(o->client, &(struct mirror_args){
+        .resource = "tandem.dev/v1/volumes", .added = volume_news, .changed = volume_changed,
+        .removed = volume_removed, .arg = d});
+    LOG(INFO, "aws", "did=listen port=%d", http_server_port(d->http));
+    return d;
+}
+
+int aws_door_port(const struct aws_door *d)
+{
+    return http_server_port(d->http);
+}
+
+static void on_gone(void *arg)
+{
+    struct aws_door *d = arg;
+    void (*done)(void *) = d->done;
+    void *done_arg = d->done_arg;
+
+    free(d->state);
+    free(d->region);
+    free(d->account);
+    free(d->function_url);
+    free(d);
+    if (done)
+        done(done_arg);
+}
+
+void aws_door_stop(struct aws_door *d, uint32_t deadline_ms, void (*done)(void *), void *arg)
+{
+    d->done = done;
+    d->done_arg = arg;
+    mirror_free(d->keys);
+    mirror_free(d->volumes);
+    d->keys = d->volumes = NULL;
+    objects_free(d->objects);
+    d->objects = NULL;
+    http_server_stop(d->http, deadline_ms, on_gone, d);
+}

@@ -1,0 +1,64 @@
+/* door/aws/aws_int.h - what the files of this door share.
+ *   aws.c       the port: who signed, which service
+ *   lambda.c    Lambda: paths and operations;  lambda_conf.c: configuration <-> Function object
+ *   s3.c        S3: paths, buckets;  s3_put.c, s3_get.c, s3_list.c, s3_multi.c: objects
+ *   sts.c       GetCallerIdentity */
+#pragma once
+
+#include "auth/sigv4.h"
+#include "base/buf.h"
+#include "client/client.h"
+#include "codec/json.h"
+#include "codec/val.h"
+#include "door/aws/aws.h"
+#include "function/function.h"
+#include "http/server.h"
+
+struct objects;
+
+struct aws_door {
+    struct aws_door_opts o;
+    char *state, *region, *account, *function_url;
+    struct http_server *http;
+    struct mirror *keys, *volumes;
+    struct objects *objects; /* event/: who hears of written objects */
+    void (*done)(void *);
+    void *done_arg;
+};
+
+/* One request whose sender is known. req->user is this. */
+struct aws_req {
+    struct aws_door *d;
+    struct http_req *req;
+    struct sigv4 sig;
+    char id[40]; /* request id */
+    char *body; /* collected; NULL for S3 */
+    size_t body_n;
+};
+
+void lambda_request(struct aws_req *q);
+void sts_request(struct aws_req *q);
+void s3_request(struct aws_req *q);
+
+/* Errors in the services' own forms; they finish the request. */
+void lambda_error(struct aws_req *q, int status, const char *type, const char *fmt, ...)
+    _printf_(4, 5);
+void s3_error(struct aws_req *q, int status, const char *code, const char *fmt, ...) _printf_(4, 5);
+void query_error(struct aws_req *q, int status, const char *code, const char *message);
+
+/* Base64, in the arena; NULL when malformed. */
+char *b64_decode(struct arena *a, const char *s, size_t *ret_n);
+char *b64_encode(struct arena *a, const void *p, size_t n);
+/* & < > " and control bytes escaped. */
+void xml_text(struct buf *b, const char *s);
+void xml_element(struct buf *b, const char *name, const char *text);
+/* "2026-01-01T00:00:00.000Z" */
+char *iso_time(struct arena *a, int64_t ms);
+
+/* A client_call whose answer goes to an operation with its request; when the client of the door
+ * went away in between, fn is called all the same (answers then go nowhere). */
+typedef void aws_fn(struct aws_req *q, const struct client_result *r, void *arg);
+void aws_call(struct aws_req *q, const struct client_call *call, aws_fn *fn, void *arg);
+/* Work on uv's thread pool, then done on the loop. */
+void aws_work(struct aws_req *q, void (*work)(void *arg), void (*done)(struct aws_req *q, void *arg),
+              void *arg);

@@ -253,7 +253,16 @@ static void d_namespace(struct arena *a, struct val *v, _unused_ const struct va
 static void d_node(struct arena *a, struct val *v, _unused_ const struct val *root)
 {
     struct val *status = val_get(v, "status");
-    struct val *capacity = val_get(status, "capacity");
+    struct val *capacity = val_get(status, "capacity"), *spec = val_get(v, "spec");
+    const char *one = val_str_at(spec, "podCIDR", "");
+    const struct val *all = val_get(spec, "podCIDRs");
+    if (*one && !(val_len(all) && streq(val_text(&all->items[0], ""), one))) {
+        struct val *list = val_list(a); /* the old field with one of them goes before */
+        val_push_str(a, list, one);
+        val_put(a, spec, "podCIDRs", list);
+    } else if (!*one && val_len(all)) {
+        val_put(a, spec, "podCIDR", &all->items[0]);
+    }
 
     if (val_len(capacity) && !val_len(val_get(status, "allocatable")))
         val_put(a, status, "allocatable", val_copy(a, capacity));

@@ -235,7 +235,7 @@ HOOK(v_statefulset)
 
 HOOK(v_revision)
 {
-    if (val_is_null(val_get(v, "data")))
+    if (!val_is(val_get(v, "data"), VAL_MAP))
         check_fail(c, CAUSE_REQUIRED, "data", NULL, "data is mandatory");
     if (old && !same(val_get(v, "data"), val_get(old, "data")))
         check_fail(c, CAUSE_INVALID, "data", val_get(v, "data"), "field is immutable");
@@ -489,13 +489,27 @@ HOOK(v_job)
         return;
     restart_policy(c, "spec", spec);
     job_spec(c, spec);
+    const char *uid = val_str_at(v, "metadata.uid", "");
+    if (!val_bool_at(spec, "manualSelector", false) && *uid) {
+        const struct val *sel = val_get(spec, "selector"), *labels = val_get(sel, "matchLabels");
+        bool own = val_len(labels) == 1 && !val_len(val_get(sel, "matchExpressions")) &&
+                   (streq(val_str_at(labels, "controller-uid", ""), uid) ||
+                    streq(val_text(val_get(labels, "batch.kubernetes.io/controller-uid"), ""), uid));
+        if (!own) {
+            check_fail(c, CAUSE_INVALID, "spec.selector", sel, "`selector` not auto-generated");
+            for (int i = 0; i < (old ? 2 : 1) && selector_valid(sel); i++)
+                if (!selector_match(selector_of_map(c->a, labels), val_at(spec, "template.metadata.labels")))
+                    check_fail(c, CAUSE_INVALID, "spec.template.metadata.labels",
+                               val_at(spec, "template.metadata.labels"), "`selector` does not match template `labels`");
+        }
+    }
     if (val_bool_at(spec, "manualSelector", false)) {
         struct err err = {0};
         const struct val *sel = val_get(spec, "selector");
         struct selector *s = sel ? selector_of(c->a, sel, &err) : NULL;
         if (!sel)
             check_fail(c, CAUSE_REQUIRED, "spec.selector", NULL, "%s", "");
-        else if (s && !selector_match(s, val_at(spec, "template.metadata.labels")))
+        if (!s || !selector_match(s, val_at(spec, "template.metadata.labels")))
             check_fail(c, CAUSE_INVALID, "spec.template.metadata.labels",
                        val_at(spec, "template.metadata.labels"), "`selector` does not match template `labels`");
     }
@@ -622,7 +636,7 @@ static void target(struct check *c, const char *at, const struct val *t, const s
 
     if (!*type)
         check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.type", at), NULL, "must specify a metric target type");
-    else if (!streq(type, "Utilization") && !streq(type, "Value") && !streq(type, "AverageValue"))
+    if (!streq(type, "Utilization") && !streq(type, "Value") && !streq(type, "AverageValue"))
         check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.type", at), val_get(t, "type"), "must be either Utilization, Value, or AverageValue");
     if (value && quantity_num(value, 0) <= 0)
         check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.value", at), value, "must be positive");
@@ -692,6 +706,8 @@ HOOK(v_hpa)
         return;
     if (min && min->i < 1)
         check_fail(c, CAUSE_INVALID, "spec.minReplicas", min, "must be greater than or equal to 1");
+    if (min && min->i == 0)
+        check_fail(c, CAUSE_FORBIDDEN, "spec.metrics", NULL, "must specify at least one Object or External metric to support scaling to zero replicas");
     if (val_int_at(spec, "maxReplicas", 0) < 1)
         check_fail(c, CAUSE_INVALID, "spec.maxReplicas", max, "must be greater than 0");
     if (val_int_at(spec, "maxReplicas", 0) == 0)
@@ -699,7 +715,7 @@ HOOK(v_hpa)
     if (!*val_str_at(spec, "scaleTargetRef.apiVersion", ""))
         check_fail(c, CAUSE_INVALID, "spec.scaleTargetRef.apiVersion", val_at(spec, "scaleTargetRef.apiVersion"),
                    "must name a version");
-    if (min && max && max->i >= 1 && max->i < min->i)
+    if (min && max && max->i && max->i < min->i)
         check_fail(c, CAUSE_INVALID, "spec.maxReplicas", max, "must be greater than or equal to `minReplicas`");
     if (cpu && cpu->i < 1)
         check_fail(c, CAUSE_INVALID, "spec.metrics[0].resource.target.averageUtilization", cpu, "must be greater than 0");

@@ -126,8 +126,36 @@ HOOK(v_namespace)
     }
 }
 
+/* Told at metadata.taints, as upstream does. */
+static void taints(struct check *c, const struct val *list)
+{
+    static const char *const effects[] = {"NoSchedule", "PreferNoSchedule", "NoExecute", NULL};
+    struct map seen = {0};
+
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const struct val *t = &list->items[i];
+        const char *key = val_str_at(t, "key", ""), *effect = val_str_at(t, "effect", ""), *whys[4];
+        uint32_t bad = name_whys(name_qualified, key, whys);
+        for (uint32_t k = 0; k < bad; k++)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "metadata.taints[%u].key", i), val_get(t, "key"), "%s", whys[k]);
+        if (name_label_value(val_str_at(t, "value", "")))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "metadata.taints[%u].value", i), val_get(t, "value"), "%s",
+                       name_label_value(val_str_at(t, "value", "")));
+        if (!*effect)
+            check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "metadata.taints[%u].effect", i), NULL, "%s", "");
+        else if (!among(effect, effects))
+            check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "metadata.taints[%u].effect", i), val_get(t, "effect"),
+                       "supported values: \"NoExecute\", \"NoSchedule\", \"PreferNoSchedule\"");
+        if (map_put(&seen, arena_printf(c->a, "%s %s", key, effect), (void *)(uintptr_t)t))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "metadata.taints[%u]", i), t, "%s", "");
+    }
+    map_done(&seen);
+}
+
 HOOK(v_node)
 {
+    for (int i = 0; i < (old ? 2 : 1) && !*c->sub; i++) /* an update is told twice */
+        taints(c, val_at(v, "spec.taints"));
     if (!old || *c->sub)
         return;
     const struct val *was = val_at(old, "spec.podCIDRs"), *now = val_at(v, "spec.podCIDRs");
@@ -390,13 +418,14 @@ HOOK(v_event_new)
     const char *type = val_str_at(v, "type", "");
     const struct val *count = val_at(v, "series.count");
 
-    for (uint32_t i = 0; i < ARRAY_LEN(need); i++)
+    bool timed = !val_is_null(val_get(v, "eventTime"));
+    for (uint32_t i = 0; i < ARRAY_LEN(need) && timed; i++)
         if (!*val_str_at(v, need[i], ""))
             check_fail(c, CAUSE_REQUIRED, need[i], NULL, "%s", "");
-    const char *controller = val_str_at(v, "reportingController", "");
-    if (*controller && name_qualified(controller))
-        check_fail(c, CAUSE_INVALID, "reportingController", val_get(v, "reportingController"), "%s",
-                   name_qualified(controller));
+    const char *whys[4];
+    uint32_t bad = timed ? name_whys(name_qualified, val_str_at(v, "reportingController", ""), whys) : 0;
+    for (uint32_t i = 0; i < bad; i++)
+        check_fail(c, CAUSE_INVALID, "reportingController", val_get(v, "reportingController"), "%s", whys[i]);
     if (strlen(val_str_at(v, "reason", "")) > 128)
         check_fail(c, CAUSE_INVALID, "reason", val_get(v, "reason"), "can have at most 128 characters");
     if (!streq(type, "Normal") && !streq(type, "Warning"))

@@ -395,8 +395,15 @@ HOOK(v_priorityclass)
 
     if (str_starts(name, "system-") && !streq(name, "system-node-critical") && !streq(name, "system-cluster-critical"))
         check_fail(c, CAUSE_FORBIDDEN, "metadata.name", NULL, "priority class names with 'system-' prefix are reserved for system use only");
-    else if (!str_starts(name, "system-") && val_int_at(v, "value", 0) > 1000000000)
+    else if (!old && !str_starts(name, "system-") && val_int_at(v, "value", 0) > 1000000000)
         check_fail(c, CAUSE_FORBIDDEN, "value", NULL, "maximum allowed value of a user defined priority is 1000000000");
+    const char *policy = val_str_at(v, "preemptionPolicy", "");
+    if (old && !same(val_get(v, "preemptionPolicy"), val_get(old, "preemptionPolicy")))
+        check_fail(c, CAUSE_INVALID, "preemptionPolicy", val_get(v, "preemptionPolicy"), "may not be changed in an update.");
+    else if (!*policy)
+        check_fail(c, CAUSE_REQUIRED, "preemptionPolicy", NULL, "%s", "");
+    else if (!streq(policy, "Never") && !streq(policy, "PreemptLowerPriority"))
+        check_fail(c, CAUSE_NOT_SUPPORTED, "preemptionPolicy", val_get(v, "preemptionPolicy"), "supported values: \"Never\", \"PreemptLowerPriority\"");
     if (old && val_int_at(v, "value", 0) != val_int_at(old, "value", 0))
         check_fail(c, CAUSE_FORBIDDEN, "value", value, "may not be changed in an update.");
 }

@@ -44,11 +44,17 @@ static bool has_named(const struct val *list, const char *name)
 }
 
 /* A volume that is wrong itself is none that can be mounted. */
-static bool has_volume(const struct val *list, const char *name)
+static bool has_volume(struct check *c, const struct val *list, const char *name)
 {
-    VAL_EACH(list, it)
-        if (streq(val_str_at(it, "name", ""), name))
-            return !name_dns_label(name) && val_len(it) == 2;
+    VAL_EACH(list, it) {
+        if (!streq(val_str_at(it, "name", ""), name))
+            continue;
+        struct causes mine = {.a = c->a}, *outer = c->causes;
+        c->causes = &mine;
+        validate_struct(c, schema_type(c->r->schema, "core.v1.Volume"), it, NULL);
+        c->causes = outer;
+        return val_len(it) == 2 && !mine.n;
+    }
     return false;
 }
 
@@ -69,7 +75,7 @@ static void mounts(struct check *c, const char *at, const struct val *ctr, const
     for (uint32_t i = 0; i < val_items_n_(list); i++) {
         const struct val *m = &list->items[i];
         const char *name = val_str_at(m, "name", ""), *path = val_str_at(m, "mountPath", "");
-        if (*name && !has_volume(vols, name) && !has_claim(claim_templates, name))
+        if (*name && !has_volume(c, vols, name) && !has_claim(claim_templates, name))
             check_fail(c, CAUSE_NOT_FOUND, arena_printf(c->a, "%s.volumeMounts[%u].name", at, i),
                        val_get(m, "name"), "%s", "");
         if (*path && map_put(&seen, path, (void *)(uintptr_t)m))
@@ -81,7 +87,7 @@ static void mounts(struct check *c, const char *at, const struct val *ctr, const
     }
     for (uint32_t i = 0; i < val_items_n_(devs); i++) {
         const char *name = val_str_at(&devs->items[i], "name", "");
-        if (*name && !has_volume(vols, name) && !has_claim(claim_templates, name))
+        if (*name && !has_volume(c, vols, name) && !has_claim(claim_templates, name))
             check_fail(c, CAUSE_NOT_FOUND, arena_printf(c->a, "%s.volumeDevices[%u].name", at, i),
                        val_get(&devs->items[i], "name"), "%s", "");
     }
@@ -150,6 +156,13 @@ static void containers(struct check *c, const struct val *spec, const char *list
                 check_fail(c, CAUSE_INVALID,
                            arena_printf(c->a, "%s.%s.successThreshold", at, probes[k]),
                            val_get(p, "successThreshold"), "must be 1");
+        }
+        static const char *const moments[] = {"postStart", "preStop"};
+        for (uint32_t k = 0; k < ARRAY_LEN(moments); k++) {
+            const struct val *s = val_at(ctr, arena_printf(c->a, "lifecycle.%s.sleep.seconds", moments[k]));
+            if (s && s->i > val_int_at(spec, "terminationGracePeriodSeconds", INT64_MAX))
+                check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.lifecycle.%s.sleep", at, moments[k]), s,
+                           "must be less than the termination grace period");
         }
         if (init && !sidecar && val_get(ctr, "lifecycle"))
             check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.lifecycle", at), NULL,

@@ -77,9 +77,7 @@ static void pod_spec(struct texts *w, struct arena *a, const char *at, const str
             texts_add(w, "%s.volumes[%u].gitRepo: deprecated in v1.11, and disabled by default in v1.33+",
                       at, i);
     static const char *const old_sources[] = {
-        "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "flexVolume", "flocker",
-        "gcePersistentDisk", "glusterfs", "photonPersistentDisk", "portworxVolume", "quobyte", "rbd",
-        "scaleIO", "storageos", "vsphereVolume"};
+        "cephfs", "flocker", "glusterfs", "photonPersistentDisk", "quobyte", "rbd", "scaleIO", "storageos"};
     for (uint32_t i = 0; i < val_items_n_(vols); i++)
         for (uint32_t k = 0; k < ARRAY_LEN(old_sources); k++)
             if (val_get(&vols->items[i], old_sources[k]))

@@ -122,8 +122,9 @@ EXPORT int z_mount(const char *what, const char *where, const char *type, unsign
     return mount(what, where, type, flags, data) < 0 ? -errno : 0;
 }
 
-/* A user namespace in which only root is mapped, to `uid` outside: as the map of a mount it shows
- * root's files as uid's and makes uid's new files root's. The descriptor, or -errno. */
+/* A user namespace in which root is mapped to `uid` outside and everybody else to himself: as the
+ * map of a mount it shows root's files as uid's, makes uid's new files root's, and leaves what
+ * others own to the bits. The descriptor, or -errno. */
 static int user_ns_of(uint32_t uid)
 {
     char path[64], map[64];
@@ -151,7 +152,7 @@ static int user_ns_of(uint32_t uid)
 
         for (int i = 0; i < 2 && !e; i++) {
             snprintf(path, sizeof path, "/proc/%d/%s", pid, names[i]);
-            int n = snprintf(map, sizeof map, "0 %u 1\n", uid);
+            int n = snprintf(map, sizeof map, "0 %u 1\n1 1 65535\n", uid);
             int f = open(path, O_WRONLY | O_CLOEXEC);
 
             if (f < 0 || write(f, map, (size_t)n) != n)

@@ -301,7 +301,10 @@ static void volumes_are_shared(void **state)
     int fd = open(path, O_WRONLY | O_CREAT, 0600);
     assert_int_equal(write(fd, "abc", 3), 3);
     close(fd);
-    once("vol", "import os\ndef lambda_handler(e, c):\n    t = open('/mnt/pics/in').read()\n    os.makedirs('/mnt/pics/d')\n    open('/mnt/pics/d/out', 'w').write(t * 2)\n    return t\n",
+    snprintf(path, sizeof path, "%s/volumes/pics/others", H.state);
+    mkdir(path, 0777);
+    assert_int_equal(chmod(path, 0777) | chown(path, 1000, 1000), 0);
+    once("vol", "import os\ndef lambda_handler(e, c):\n    open('/mnt/pics/others/mine', 'w').close()\n    assert os.stat('/mnt/pics/others').st_uid == 1000\n    t = open('/mnt/pics/in').read()\n    os.makedirs('/mnt/pics/d')\n    open('/mnt/pics/d/out', 'w').write(t * 2)\n    return t\n",
          "\"fileSystems\":[{\"volume\":\"pics\",\"localMountPath\":\"/mnt/pics\"}]", "{}", &a);
     want(&a, "\"abc\"");
     answer_done(&a);

@@ -345,6 +345,8 @@ static void list_text(struct buf *b, const struct api_response *r)
     if (!str_empty(r->continue_)) {
         buf_adds(b, ",\"continue\":");
         json_write_str(b, r->continue_, strlen(r->continue_));
+    } else if (!typed) {
+        buf_adds(b, ",\"continue\":\"\""); /* as upstream writes lists of custom resources */
     }
     if (r->remaining >= 0 && !str_empty(r->continue_))
         buf_printf(b, ",\"remainingItemCount\":%lld", (long long)r->remaining);

@@ -1,7 +1,7 @@
 /* apiserver/crd.c - custom resource definitions become served kinds: at the start from the store,
  * later by their events. Accepted names and the Established condition are written here, as the
  * stock API server does itself. */
-#include "apiserver/api_int.h"
+#include "apiserver/hooks.h"
 
 #include "base/log.h"
 
@@ -40,13 +40,75 @@ static void store_write(struct api *api, const struct obj *old, const struct val
     obj_unref(o);
 }
 
+/* Is the name taken by another definition of the group that was there first? */
+static bool taken(struct api *api, const struct obj *self, const char *key, const char *name)
+{
+    struct store_table *t = table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions");
+    const char *group = val_str_at(obj_val(self), "spec.group", "");
+    bool kind = streq(key, "kind") || streq(key, "listKind"), found = false;
+    struct store_iter it;
+    struct err err = {0};
+    const struct obj *o;
+
+    if (!*name || store_iter_init(&it, api->store, t, NULL, 0, NULL, NULL, &err) < 0)
+        return false;
+    while (!found && (o = store_iter_next(&it))) {
+        const struct val *v = obj_val(o), *names = val_at(v, "status.acceptedNames");
+
+        if (streq(o->name, self->name) || !streq(val_str_at(v, "spec.group", ""), group))
+            continue;
+        if (kind) {
+            found = streq(val_str_at(names, "kind", ""), name) || streq(val_str_at(names, "listKind", ""), name);
+            continue;
+        }
+        found = streq(val_str_at(names, "plural", ""), name) || streq(val_str_at(names, "singular", ""), name);
+        VAL_EACH(val_get(names, "shortNames"), s)
+            found |= streq(val_text(s, ""), name);
+    }
+    store_iter_done(&it);
+    return found;
+}
+
+/* The names that nobody else has, and which kind of name is in the way (NULL: none). */
+static struct val *free_names(struct api *api, struct arena *a, const struct obj *o, const char **ret_conflict)
+{
+    static const char *const keys[] = {"plural", "singular", "kind", "listKind"};
+    static const char *const reasons[] = {"PluralConflict", "SingularConflict", "KindConflict", "ListKindConflict"};
+    const struct val *wanted = val_at(obj_val(o), "spec.names"), *was = val_at(obj_val(o), "status.acceptedNames");
+    struct val *names = val_map(a);
+    bool short_taken = false;
+
+    *ret_conflict = NULL;
+    VAL_EACH(val_get(wanted, "shortNames"), s)
+        if (taken(api, o, "shortNames", val_text(s, "")))
+            short_taken = true;
+    if (short_taken)
+        *ret_conflict = "ShortNamesConflict";
+    else if (val_len(val_get(wanted, "shortNames")))
+        val_put(a, names, "shortNames", val_get(wanted, "shortNames"));
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        const char *name = val_str_at(wanted, keys[i], "");
+
+        if (taken(api, o, keys[i], name)) {
+            *ret_conflict = reasons[i];
+            name = val_str_at(was, keys[i], "");
+        }
+        if (*name || i == 0 || i == 2)
+            val_put_str(a, names, keys[i], name);
+    }
+    if (val_len(val_get(wanted, "categories")))
+        val_put(a, names, "categories", val_get(wanted, "categories"));
+    return names;
+}
+
 static void accept_names(struct api *api, const struct obj *o)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct val *v = obj_edit(o, a), *status = val_need_map(a, v, "status"), *versions, *names;
-    const char *now = time_text(a, env_now_ms(api->env) * 1000, false);
+    const char *now = time_text(a, env_now_ms(api->env) * 1000, false), *conflict;
+    bool was = false;
 
-    names = val_copy(a, val_at(v, "spec.names"));
+    names = free_names(api, a, o, &conflict);
     val_put(a, status, "acceptedNames", names);
     versions = val_need_list(a, status, "storedVersions");
     VAL_EACH(val_at(v, "spec.versions"), ver) {
@@ -59,9 +121,17 @@ static void accept_names(struct api *api, const struct obj *o)
         if (!known)
             val_push_str(a, versions, val_str_at(ver, "name", ""));
     }
-    cond_put(a, status, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now);
-    cond_put(a, status, "Established", "True", "InitialNamesAccepted",
-             "the initial names have been accepted", now);
+    VAL_EACH(val_get(status, "conditions"), cond)
+        was |= streq(val_str_at(cond, "type", ""), "Established") && streq(val_str_at(cond, "status", ""), "True");
+    if (conflict) {
+        cond_put(a, status, "NamesAccepted", "False", conflict, "a name is already in use", now);
+        if (!was)
+            cond_put(a, status, "Established", "False", "NotAccepted", "not all names are accepted", now);
+    } else {
+        cond_put(a, status, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now);
+        cond_put(a, status, "Established", "True", "InitialNamesAccepted",
+                 "the initial names have been accepted", now);
+    }
     store_write(api, o, v);
 }
 
@@ -71,14 +141,6 @@ static void serve(struct api *api, const struct obj *o)
 
     if (schema_add_crd(api->schema, obj_val(o), &err) < 0)
         LOG(WARN, "api", "crd=%s did=refuse err=\"%s\"", o->name, err.msg);
-}
-
-static bool established(const struct val *v)
-{
-    VAL_EACH(val_at(v, "status.conditions"), cond)
-        if (streq(val_str_at(cond, "type", ""), "Established"))
-            return streq(val_str_at(cond, "status", ""), "True");
-    return false;
 }
 
 /* Deletes the objects of a definition that goes; true when none is left. */
@@ -163,7 +225,7 @@ static void settle(void *arg)
         if (obj_deleting(o)) {
             if (has_finalizer(o) && clean(api, o))
                 take_finalizer(api, o);
-        } else if (!established(obj_val(o))) {
+        } else {
             accept_names(api, o);
         }
         obj_unref(o);
@@ -194,8 +256,20 @@ static void crd_event(void *arg, const struct store_event *ev)
     if (ev->type == STORE_EXPIRED)
         return;
     serve(api, ev->obj);
-    if (!established(v) || obj_deleting(ev->obj))
-        settle_later(api, ev->obj->name);
+    settle_later(api, ev->obj->name);
+}
+
+/* A definition goes when its objects have gone. */
+void crd_hold(struct call *c, struct val *v)
+{
+    struct val *meta = meta_of(c->a, v), *list = val_need_list(c->a, meta, "finalizers");
+
+    if (val_get(meta, "deletionTimestamp"))
+        return;
+    VAL_EACH(list, f)
+        if (streq(val_text(f, ""), CRD_FINALIZER))
+            return;
+    val_push_str(c->a, list, CRD_FINALIZER);
 }
 
 int crd_start(struct api *api, struct err *err)
@@ -208,8 +282,7 @@ int crd_start(struct api *api, struct err *err)
         return -1;
     while ((o = store_iter_next(&it))) {
         serve(api, o);
-        if (!established(obj_val(o)) || obj_deleting(o))
-            settle_later(api, o->name);
+        settle_later(api, o->name);
     }
     store_iter_done(&it);
     api->crds = store_watch(api->store, t, 0, STORE_WATCH_HEAD, crd_event, api, err);

@@ -185,6 +185,8 @@ int delete_object(struct call *c, const struct obj *o, const struct delete_optio
     v = obj_edit(o, c->a);
     meta = meta_of(c->a, v);
     set_policy(c, v, &how);
+    if (c->hooks && c->hooks->hold)
+        c->hooks->hold(c, v);
     grace = how.grace_s < 0 ? 0 : how.grace_s;
     waits = grace > 0 || val_len(val_get(meta, "finalizers")) || val_len(val_at(v, "spec.finalizers"));
     before = val_int_at(meta, "deletionGracePeriodSeconds", 0);
@@ -229,6 +231,14 @@ int delete_object(struct call *c, const struct obj *o, const struct delete_optio
     return 0;
 }
 
+static void warn_orphans(struct call *c, const struct delete_options *how)
+{
+    if ((c->flags & KF_ORPHANS) && !how->propagation && !how->orphan_set && streq(c->stored->plural, "jobs"))
+        texts_add(&c->warnings, "child pods are preserved by default when jobs are deleted; set "
+                  "propagationPolicy=Background to remove them or set propagationPolicy=Orphan to "
+                  "suppress this warning");
+}
+
 int delete_one(struct call *c)
 {
     struct delete_options how;
@@ -238,11 +248,7 @@ int delete_one(struct call *c)
         return -1;
     if (!(o = find(c)))
         return fail_not_found(c, c->path.name);
-    if ((c->flags & KF_ORPHANS) && !how.propagation && !how.orphan_set &&
-        streq(c->stored->plural, "jobs"))
-        texts_add(&c->warnings, "child pods are preserved by default when jobs are deleted; set "
-                  "propagationPolicy=Background to remove them or set propagationPolicy=Orphan to "
-                  "suppress this warning");
+    warn_orphans(c, &how);
     if (delete_object(c, o, &how, &left) < 0)
         return -1;
     if (left)
@@ -264,6 +270,7 @@ int delete_collection(struct call *c)
     if (read_options(c, &how) < 0 || options_list(c) < 0 || answer_negotiate(c, true, true) < 0 ||
         list_find(c, &l) < 0)
         return -1;
+    warn_orphans(c, &how);
     revision = l.revision;
     for (uint32_t i = 0; i < l.n; i++) {
         if (delete_object(c, l.v[i], &how, &left) < 0 && c->resp.status != 404)

@@ -17,6 +17,8 @@ struct kind_hooks {
     /* Takes addresses and the like, last of all; old is NULL on create. */
     int (*allocate)(struct call *c, struct val *v, const struct obj *old);
     int (*check_delete)(struct call *c, const struct obj *o);
+    /* Adds what must be done before it may go (finalizers). */
+    void (*hold)(struct call *c, struct val *v);
     /* How long it takes to go: sets grace_s. Without it: at once. */
     void (*deleting)(struct call *c, const struct obj *o, struct delete_options *how);
 };
@@ -31,6 +33,9 @@ int admit_namespace(struct call *c, const char *name);
 int restrict_node(struct call *c, const struct val *v, const struct obj *old);
 int restrict_node_token(struct call *c, const struct val *bound);
 
+/* crd.c */
+void crd_hold(struct call *c, struct val *v);
+
 /* hooks_pod.c */
 int pod_admit_create(struct call *c, struct val *v);
 int pod_admit_update(struct call *c, const char *sub, struct val *v, const struct obj *old);
@@ -38,6 +43,7 @@ int pod_allocate(struct call *c, struct val *v, const struct obj *old);
 void pod_deleting(struct call *c, const struct obj *o, struct delete_options *how);
 /* hooks_service.c */
 int service_admit_update(struct call *c, const char *sub, struct val *v, const struct obj *old);
+int service_check(struct call *c, const char *sub, const struct val *v, const struct val *old);
 int service_allocate(struct call *c, struct val *v, const struct obj *old);
 /* hooks_quota.c */
 int limits_admit(struct call *c, struct val *pod);

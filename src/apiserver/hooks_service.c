@@ -309,6 +309,22 @@ int service_admit_update(struct call *c, const char *sub, struct val *v, const s
     return 0;
 }
 
+int service_check(struct call *c, const char *sub, const struct val *v, const struct val *old)
+{
+    const struct val *spec = val_get(v, "spec");
+
+    (void)old;
+    if (*sub)
+        return 0;
+    if (val_len(val_get(spec, "externalIPs")))
+        texts_add(&c->warnings, "spec.externalIPs is deprecated: anybody who may make services can "
+                  "take traffic for other addresses with it");
+    if (streq(val_str_at(spec, "trafficDistribution", ""), "PreferClose"))
+        texts_add(&c->warnings, "spec.trafficDistribution: \"PreferClose\" is deprecated; use "
+                  "\"PreferSameZone\"");
+    return 0;
+}
+
 int service_allocate(struct call *c, struct val *v, const struct obj *old)
 {
     struct val *spec = val_need_map(c->a, v, "spec"), *list;

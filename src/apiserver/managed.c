@@ -39,11 +39,14 @@ static struct fset *nobodys(struct call *c)
 static struct fset *out_of_reach(struct call *c)
 {
     struct fset *s = fset_new(c->a);
+    bool status = c->sub && streq(c->sub->name, "status");
 
-    if (c->sub && streq(c->sub->name, "status"))
+    if (status)
         fset_add(c->a, s, "f:spec");
     else if (c->stored->has_status)
         fset_add(c->a, s, "f:status");
+    if (status && c->r->custom)
+        fset_add(c->a, s, "f:metadata");
     return s;
 }
 

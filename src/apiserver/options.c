@@ -137,7 +137,7 @@ int options_list(struct call *c)
             causes_add(&bad, CAUSE_FORBIDDEN, "resourceVersionMatch", NULL,
                        "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
     }
-    if (o->watch && *match && !streq(match, "NotOlderThan") && !o->send_initial_set)
+    if (o->watch && *match && !streq(match, "NotOlderThan"))
         causes_add(&bad, CAUSE_NOT_SUPPORTED, "resourceVersionMatch", val_str(c->a, match), "%s",
                    "supported values: \"NotOlderThan\"");
     return bad.n ? fail_options(c, &bad, "ListOptions") : 0;

@@ -237,7 +237,7 @@ static void code_done(struct aws_req *q, void *arg)
     }
     op->then = reply_conf;
     aws_call(q, &(struct client_call){.verb = CLIENT_CREATE, .resource = FUNCTIONS, .ns = LAMBDA_NS,
-        .name = op->n.object, .body = op->patch}, on_written, op);
+        .body = op->patch}, on_written, op);
 }
 
 /* where: {ZipFile} or {S3Bucket, S3Key}. */

@@ -33,3 +33,6 @@ void *services_free(struct services *s);
 /* Addresses of pods: their way back to themselves is masqueraded. Twice is fine. */
 int services_hairpin(struct services *s, struct in_addr pod, struct err *err);
 int services_drop_table(const char *table, struct err *err);
+
+/* conntrack.c: UDP flows to ip:port (ip 0: any address) that lead to this endpoint are forgotten. */
+void conntrack_forget_udp(struct in_addr ip, uint16_t port, struct in_addr ep_ip, uint16_t ep_port);

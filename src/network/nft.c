@@ -326,6 +326,16 @@ void x_fib_type(struct nft *t, uint32_t reg)
     x_end(t, x);
 }
 
+void x_fib_source(struct nft *t, uint32_t reg)
+{
+    struct expr x = x_begin(t, "fib");
+
+    nlm_be32(&t->b, NFTA_FIB_DREG, reg);
+    nlm_be32(&t->b, NFTA_FIB_RESULT, NFT_FIB_RESULT_OIF);
+    nlm_be32(&t->b, NFTA_FIB_FLAGS, NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF);
+    x_end(t, x);
+}
+
 void x_nat(struct nft *t, uint32_t type, uint32_t addr, uint32_t port)
 {
     struct expr x = x_begin(t, "nat");

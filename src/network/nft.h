@@ -61,6 +61,7 @@ void x_lookup(struct nft *t, const char *set, uint32_t from, uint32_t to); /* to
 void x_dynset(struct nft *t, const char *set, uint32_t op, uint32_t key, uint32_t data, uint64_t timeout_ms);
 void x_random(struct nft *t, uint32_t below, uint32_t reg);
 void x_fib_type(struct nft *t, uint32_t reg); /* route type of the destination */
+void x_fib_source(struct nft *t, uint32_t reg); /* by which link the source is reached, 0: not by the one it came from */
 void x_nat(struct nft *t, uint32_t type, uint32_t addr, uint32_t port); /* registers, port 0: none */
 void x_masquerade(struct nft *t);
 void x_reject(struct nft *t);

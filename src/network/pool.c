@@ -313,6 +313,10 @@ static int slot_build(struct net *n, struct slot *s, struct nl *rt, struct err *
         put_route(rt, &b, s->host_index, s->ip, 0, true);
         rc = nl_talk(rt, &b, 0, "route to a pod", err);
     }
+    /* The host side got its carrier when eth0 came up; until the kernel's link watch has run, it drops
+     * what it should send. Asking for the link makes it run now. */
+    if (rc == 0)
+        net_link_index(rt, s->pub.ifname);
     buf_done(&b);
     return rc;
 }

@@ -13,7 +13,8 @@
  *   chain sKaT the same with affinity of T seconds
  *   chain none reject
  *   chain postrouting (nat) hairpin and 127.0.0.1 as the host's address, pods to outside masqueraded
- *   chain guard (filter) pods have no way to 127.0.0.0/8, which route_localnet would open
+ *   chain guard (filter) pods have no way to 127.0.0.0/8, which route_localnet would open, and
+ *              none with another's address
  *
  * Why a class between svc and the chain instead of a verdict in svc: an element with a verdict
  * makes the kernel walk all elements of the table again to look for loops; a class is entered once.
@@ -227,6 +228,13 @@ static void table_make(struct nft *t, const struct net_plan *p)
     x_meta(t, NFT_META_IIFNAME, NFT_REG_1);
     x_cmp(t, NFT_CMP_EQ, NFT_REG_1, p->prefix, strlen(p->prefix)); /* begins with */
     x_in_cidr(t, false, NFT_CMP_EQ, 0x7f000000, 0xff000000);
+    x_verdict(t, NF_DROP, NULL);
+    nft_rule_end(t, r);
+    r = nft_rule(t, "guard"); /* a pod speaks with its own address only */
+    x_meta(t, NFT_META_IIFNAME, NFT_REG_1);
+    x_cmp(t, NFT_CMP_EQ, NFT_REG_1, p->prefix, strlen(p->prefix));
+    x_fib_source(t, R(0));
+    x_cmp(t, NFT_CMP_EQ, R(0), &none, 4);
     x_verdict(t, NF_DROP, NULL);
     nft_rule_end(t, r);
 }
@@ -535,6 +543,30 @@ static int rebuild(struct services *s, struct err *err)
     return rc;
 }
 
+/* After the change is written: flows to UDP endpoints that the service has no more. new: NULL when
+ * it is gone. */
+static void forget_flows(const struct service *old, const struct service *new)
+{
+    for (uint32_t i = 0; old && i < old->n_ports; i++) {
+        const struct port *p = &old->ports[i], *now = NULL;
+
+        if (p->protocol != IPPROTO_UDP)
+            continue;
+        for (uint32_t k = 0; new && k < new->n_ports && !now; k++)
+            if (new->ports[k].protocol == p->protocol && new->ports[k].port == p->port &&
+                new->ports[k].node_port == p->node_port && new->ip.s_addr == old->ip.s_addr)
+                now = &new->ports[k];
+        for (uint32_t e = 0; e < p->n_ep; e++) {
+            if (now && ep_in(now->ep, now->n_ep, &p->ep[e]))
+                continue;
+            if (old->ip.s_addr && p->port)
+                conntrack_forget_udp(old->ip, p->port, p->ep[e].ip, p->ep[e].port);
+            if (p->node_port)
+                conntrack_forget_udp((struct in_addr){0}, p->node_port, p->ep[e].ip, p->ep[e].port);
+        }
+    }
+}
+
 int service_set(struct services *s, const struct service_spec *spec, uint32_t *ret_writes,
                 struct err *err)
 {
@@ -556,7 +588,6 @@ int service_set(struct services *s, const struct service_spec *spec, uint32_t *r
     service_elems(s, &t, new);
     writes = elems_diff(&t, old ? old->elems : NULL, old ? old->n_elems : 0, new->elems, new->n_elems);
     map_put(&s->all, key, new);
-    service_free(old);
     if (ret_writes)
         *ret_writes = writes;
     if (nft_commit(&t, "write a service", &e) < 0) {
@@ -564,6 +595,8 @@ int service_set(struct services *s, const struct service_spec *spec, uint32_t *r
         LOG(WARN, "network", "service=%s did=rebuild err=\"%s\"", key, e.msg);
         rc = rebuild(s, err);
     }
+    forget_flows(old, new);
+    service_free(old);
     return rc;
 }
 
@@ -584,6 +617,7 @@ int service_del(struct services *s, const char *namespace_, const char *name, st
             LOG(WARN, "network", "service=%s did=rebuild err=\"%s\"", key, e.msg);
             rc = rebuild(s, err);
         }
+        forget_flows(old, NULL);
     }
     service_free(old);
     return rc;

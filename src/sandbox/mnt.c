@@ -345,15 +345,28 @@ int mnt_pivot(const char *root_path, struct err *err)
 
 int mnt_mask(const char *path, struct err *err)
 {
+    int empty = -1, bad = mnt_mask_with(path, &empty, err);
+
+    closep(&empty);
+    return bad;
+}
+
+int mnt_mask_with(const char *path, int *empty_fd, struct err *err)
+{
     struct stat st;
     int fd;
 
-    if (lstat(path, &st) < 0)
+    if (lstat(path, &st) < 0 || S_ISLNK(st.st_mode))
         return 0;
-    if (S_ISLNK(st.st_mode))
-        return 0;
-    fd = S_ISDIR(st.st_mode) ? mnt_fs_fd("tmpfs", "size=0,nr_inodes=1,mode=755", X_ATTR_RDONLY, err)
-                             : mnt_bind_fd(AT_FDCWD, "/dev/null", false, 0, err);
+    if (!S_ISDIR(st.st_mode)) {
+        fd = mnt_bind_fd(AT_FDCWD, "/dev/null", false, 0, err);
+        return fd < 0 ? err_wrap(err, "mask %s", path) : mnt_move_path(fd, path, err);
+    }
+    if (*empty_fd < 0)
+        *empty_fd = mnt_fs_fd("tmpfs", "size=0,nr_inodes=1,mode=755", X_ATTR_RDONLY, err);
+    fd = *empty_fd < 0 ? -1 : mnt_bind_fd(*empty_fd, "", false, 0, err);
+    if (fd < 0 && *empty_fd >= 0) /* before 6.15 a mount that hangs nowhere cannot be copied */
+        fd = mnt_fs_fd("tmpfs", "size=0,nr_inodes=1,mode=755", X_ATTR_RDONLY, err);
     return fd < 0 ? err_wrap(err, "mask %s", path) : mnt_move_path(fd, path, err);
 }
 

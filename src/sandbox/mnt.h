@@ -34,4 +34,7 @@ int mnt_apply(int root_fd, const struct sandbox_mount *m, struct err *err);
 int mnt_pivot(const char *root_path, struct err *err);
 int mnt_mask(const char *path,
              struct err *err); /* /dev/null or an empty tmpfs over it; absent is fine */
+/* The same for many paths: *empty_fd (-1 at first, the caller closes it) is copied for each
+ * directory. */
+int mnt_mask_with(const char *path, int *empty_fd, struct err *err);
 int mnt_read_only(const char *path, struct err *err); /* as it is, but read-only; absent is fine */

@@ -115,13 +115,17 @@ static int write_file(const char *path, const char *text, struct err *err)
     return 0;
 }
 
-static int enter_group(const struct cgroup_host *host, const struct sandbox_spec *s,
+/* born: the clone went into the v2 group already. */
+static int enter_group(const struct cgroup_host *host, const struct sandbox_spec *s, bool born,
                        struct err *err)
 {
     int fds[CGROUP_FDS], bad;
 
     if (host && s->cgroup) {
-        if (cgroup_open_attach(host, s->cgroup, fds, err) < 0)
+        struct cgroup_host rest = *host;
+        if (born)
+            rest.mount[CGROUP_V2][0] = 0;
+        if (cgroup_open_attach(&rest, s->cgroup, fds, err) < 0)
             return -1;
         bad = cgroup_attach_fds(fds);
         cgroup_close_fds(fds);
@@ -292,8 +296,9 @@ static int build_root(const struct cgroup_host *host, const struct sandbox_spec 
     for (uint32_t i = 0; i < s->read_only_n; i++)
         if (mnt_read_only(s->read_only[i], err) < 0)
             return -1;
+    _auto_(closep) int empty = -1;
     for (uint32_t i = 0; i < s->masked_n; i++)
-        if (mnt_mask(s->masked[i], err) < 0)
+        if (mnt_mask_with(s->masked[i], &empty, err) < 0)
             return -1;
     return 0;
 }
@@ -512,8 +517,9 @@ static int enter(const struct cgroup_host *host, const struct sandbox_spec *s, i
 {
     struct sandbox_user user = {0};
 
-    if (enter_group(host, s, err) < 0 || join_ns(s->net_ns, CLONE_NEWNET, err) < 0 ||
-        join_ns(s->ipc_ns, CLONE_NEWIPC, err) < 0 || join_ns(s->uts_ns, CLONE_NEWUTS, err) < 0)
+    if (enter_group(host, s, report_fd >= 0, err) < 0 ||
+        join_ns(s->net_ns, CLONE_NEWNET, err) < 0 || join_ns(s->ipc_ns, CLONE_NEWIPC, err) < 0 ||
+        join_ns(s->uts_ns, CLONE_NEWUTS, err) < 0)
         return -1;
     if (set_limits(s, err) < 0 || write_sysctls(s, err) < 0 || build_root(host, s, err) < 0 ||
         finish_root(s, err) < 0 || sandbox_user_find(s, &user, err) < 0)
@@ -605,7 +611,7 @@ int sandbox_exec_in(const struct cgroup_host *host, int target_pid_fd,
         struct sandbox_user user = {0};
         int target = fcntl(target_pid_fd, F_DUPFD_CLOEXEC, HIGH_FD);
         int report = settle(stdio, what->tty, pair[1]);
-        if (enter_group(host, what, &bad) < 0 || set_limits(what, &bad) < 0)
+        if (enter_group(host, what, true, &bad) < 0 || set_limits(what, &bad) < 0)
             give_up(report, &bad);
         if (setns(target,
                   CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0) {

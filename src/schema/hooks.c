@@ -4,14 +4,14 @@
 #define HOOKS(H)                                                                                   \
     H(configmap) H(secret) H(namespace) H(node) H(limitrange) H(quota) H(event) H(event_new) H(endpoints)       \
     H(service) H(volume_object) H(volume_spec) H(claim_object) H(claim_spec)                       \
-    H(label_selector) H(replicationcontroller) H(podtemplate) H(template) H(pod) H(podspec)        \
+    H(label_selector) H(replicationcontroller) H(template) H(pod) H(podspec)        \
     H(toleration) H(node_requirement) H(envvar) H(handler) H(security_context) H(sysctl)           \
     H(seccomp) H(resources) H(deployment) H(replicaset) H(daemonset) H(statefulset) H(revision)    \
     H(replica_status) H(deployment_status) H(statefulset_status) H(job) H(cronjob) H(hpa)          \
     H(networkpolicy) H(netpol_port) H(netpol_peer) H(ingress) H(ingress_path) H(ingress_backend)   \
     H(ingressclass_parameters) H(servicecidr) H(endpointslice) H(budget) H(role) H(rolebinding)    \
     H(subject) H(csidriver) H(csinode) H(csicapacity) H(attachment) H(vac) H(runtime_scheduling)   \
-    H(runtime_class) H(priorityclass) H(csr) H(flow_rule) H(flow_subject) H(flow_resource_rule)    \
+    H(runtime_class) H(priorityclass) H(csr) H(csr_object) H(flow_rule) H(flow_subject) H(flow_resource_rule)    \
     H(flow_url_rule) H(priority_level) H(limit_response) H(webhooks) H(webhook_client)             \
     H(admission_rule) H(match_resources) H(policy_spec) H(mutation) H(param_ref)                   \
     H(binding_actions) H(apiservice) H(crd_definition) H(device_request) H(cel_selector) H(device_claim) H(resourceclaim)            \

@@ -268,7 +268,17 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
 {
     const struct val *om = val_get(old, "metadata");
 
-    if (streq(sub, "ephemeralcontainers")) { /* that list and nothing else */
+    if (streq(sub, "approval")) { /* the conditions and nothing else */
+        const struct val *list = val_at(v, "status.conditions");
+        struct val kept = list ? *list : (struct val){0};
+        only_part(r, "status", a, v, old);
+        struct val *st = val_copy(a, val_get(old, "status") ? val_get(old, "status") : val_map(a));
+        if (list)
+            val_put(a, st, "conditions", &kept);
+        else
+            val_del(st, "conditions");
+        val_put(a, v, "status", st);
+    } else if (streq(sub, "ephemeralcontainers")) { /* that list and nothing else */
         const struct val *list = val_at(v, "spec.ephemeralContainers");
         struct val *spec = val_copy(a, val_get(old, "spec")), kept = list ? *list : (struct val){0};
         const struct val *rv = val_at(v, "metadata.resourceVersion"), *managed = val_at(v, "metadata.managedFields");
@@ -292,6 +302,10 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
         keep(a, v, old, "status");
     struct val *meta = val_need_map(a, v, "metadata");
     keep(a, meta, om, "generation");
+    if (!*sub && is(r, "", "services") && streq(val_str_at(old, "spec.type", ""), "LoadBalancer") &&
+        !streq(val_str_at(v, "spec.type", ""), "LoadBalancer"))
+        val_set_at(a, val_put(a, v, "status", val_copy(a, val_get(v, "status") ? val_get(v, "status") : val_map(a))),
+                   "loadBalancer", val_map(a));
     if (!*sub && is(r, "", "services"))
         service_keep(a, val_need_map(a, v, "spec"), val_get(old, "spec"));
     if (!*sub && is(r, "", "pods")) /* set when the pod is placed, never taken back */

@@ -549,7 +549,7 @@ static bool cron_field(const char *s, size_t n, int lo, int hi, const char *name
                 const char *at = strlen(part) >= 3 ? strcasestr(names, (char[]){part[0], part[1], part[2], 0}) : NULL;
                 if (!at)
                     return false;
-                x = lo + (at - names) / 3 - (lo == 1 ? 0 : 0);
+                x = lo + (at - names) / 3;
                 end = part + 3;
             }
             if (x < lo || x > hi)
@@ -628,11 +628,10 @@ HOOK(v_cronjob)
 
 /* ---- autoscaling ---- */
 
-static void target(struct check *c, const char *at, const struct val *t, const struct val *type_of)
+static void target(struct check *c, const char *at, const struct val *t)
 {
     const char *type = val_str_at(t, "type", "");
     const struct val *use = val_get(t, "averageUtilization"), *value = val_get(t, "value"), *avg = val_get(t, "averageValue");
-    (void)type_of;
 
     if (!*type)
         check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.type", at), NULL, "must specify a metric target type");
@@ -675,7 +674,7 @@ static void metric(struct check *c, const struct val *m, uint32_t i)
             continue;
         }
         const struct val *t = val_get(s, "target");
-        target(c, arena_printf(c->a, "%s.target", at), t, s);
+        target(c, arena_printf(c->a, "%s.target", at), t);
         if (k == 2 || k == 4) {
             if (!*val_str_at(s, "name", ""))
                 check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.name", at), NULL, "must specify a resource name");
@@ -706,7 +705,10 @@ HOOK(v_hpa)
         return;
     if (min && min->i < 1)
         check_fail(c, CAUSE_INVALID, "spec.minReplicas", min, "must be greater than or equal to 1");
-    if (min && min->i == 0)
+    bool outside = false; /* what is measured elsewhere can wake it from zero */
+    VAL_EACH(metrics, m)
+        outside |= streq(val_str_at(m, "type", ""), "Object") || streq(val_str_at(m, "type", ""), "External");
+    if (min && min->i == 0 && !outside)
         check_fail(c, CAUSE_FORBIDDEN, "spec.metrics", NULL, "must specify at least one Object or External metric to support scaling to zero replicas");
     if (val_int_at(spec, "maxReplicas", 0) < 1)
         check_fail(c, CAUSE_INVALID, "spec.maxReplicas", max, "must be greater than 0");

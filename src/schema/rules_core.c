@@ -229,9 +229,8 @@ HOOK(v_quota)
         if (why)
             check_fail(c, CAUSE_INVALID, rel, val_str(c->a, m->key), "%s", why);
         else if (!strchr(m->key, '/') && !quota_resource(m->key))
-            for (int i = 0; i < 1; i++)
-                check_fail(c, CAUSE_INVALID, rel, val_str(c->a, m->key),
-                           "must be a standard resource for quota");
+            check_fail(c, CAUSE_INVALID, rel, val_str(c->a, m->key),
+                       "must be a standard resource for quota");
         double n = quantity_num(&m->v, 0);
         if (n < 0)
             check_fail(c, CAUSE_INVALID, rel, &m->v, "must be greater than or equal to 0");
@@ -451,7 +450,6 @@ static void service_ports(struct check *c, const struct val *spec, const char *t
 {
     const struct val *ports = val_get(spec, "ports");
     struct map names = {0}, pairs = {0}, nodes = {0};
-    bool headless = streq(val_str_at(spec, "clusterIP", ""), "None");
 
     for (uint32_t i = 0; i < val_items_n_(ports); i++) {
         const struct val *p = &ports->items[i], *target = val_get(p, "targetPort");
@@ -483,7 +481,6 @@ static void service_ports(struct check *c, const struct val *spec, const char *t
         if (map_put(&nodes, pair, (void *)(uintptr_t)p))
             check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "%s.nodePort", at), val_get(p, "nodePort"), "%s", "");
     }
-    (void)headless;
     map_done(&names);
     map_done(&pairs);
     map_done(&nodes);
@@ -602,10 +599,16 @@ HOOK(v_service)
     static const char *const types[] = {"ClusterIP", "ExternalName", "LoadBalancer", "NodePort", NULL};
     const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec");
     const char *type = val_str_at(spec, "type", ""), *why;
-    bool headless = streq(val_str_at(spec, "clusterIP", ""), "None");
+    bool headless = streq(val_str_at(spec, "clusterIP", ""), "None") ||
+                    streq(val_str_at(spec, "clusterIPs[0]", ""), "None");
 
-    if (streq(c->sub, "status"))
+    if (streq(c->sub, "status")) {
+        const struct val *in = val_at(v, "status.loadBalancer.ingress");
+        if (val_len(in) && !streq(type, "LoadBalancer") && !same(in, val_at(old, "status.loadBalancer.ingress")))
+            check_fail(c, CAUSE_FORBIDDEN, "status.loadBalancer.ingress", NULL,
+                       "may only be used when `spec.type` is \"LoadBalancer\"");
         return;
+    }
     if (!among(type, types)) {
         check_fail(c, CAUSE_NOT_SUPPORTED, "spec.type", val_get(spec, "type"),
                    "supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"");

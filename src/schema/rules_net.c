@@ -410,6 +410,46 @@ HOOK(v_priorityclass)
 
 /* ---- certificates ---- */
 
+static const struct val *csr_condition(const struct val *v, const char *type)
+{
+    VAL_EACH(val_at(v, "status.conditions"), c)
+        if (streq(val_str_at(c, "type", ""), type))
+            return c;
+    return NULL;
+}
+
+/* Approval and denial are given through /approval alone, and never taken back. */
+HOOK(v_csr_object)
+{
+    static const char *const verdicts[] = {"Approved", "Denied", "Failed"};
+    const struct val *list = val_at(v, "status.conditions"), *cert = val_at(v, "status.certificate");
+    bool status = streq(c->sub, "status"), moved = false;
+
+    if (!old || !*c->sub)
+        return;
+    for (uint32_t i = 0; i < ARRAY_LEN(verdicts); i++) {
+        bool had = csr_condition(old, verdicts[i]), has = csr_condition(v, verdicts[i]);
+        moved |= (had && !has) || (i < 2 && status && has && !had);
+    }
+    if (moved)
+        check_fail(c, CAUSE_FORBIDDEN, "status.conditions", NULL, status
+                       ? "updates may not add or remove a condition of type \"Approved\" or \"Denied\""
+                       : "updates may not remove a condition of type \"Approved\", \"Denied\" or \"Failed\"");
+    else if (csr_condition(v, "Approved") && csr_condition(v, "Denied"))
+        check_fail(c, CAUSE_INVALID, "status.conditions", list, "Approved and Denied conditions are mutually exclusive");
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const char *type = val_str_at(&list->items[i], "type", "");
+        bool verdict = streq(type, "Approved") || streq(type, "Denied") || streq(type, "Failed");
+        if (verdict && !streq(val_str_at(&list->items[i], "status", ""), "True"))
+            check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "status.conditions[%u].status", i),
+                       val_get(&list->items[i], "status"), "supported values: \"True\"");
+    }
+    /* "-----BEGIN CERTIFICATE-----" in base64 */
+    if (status && cert && cert->n && !same(cert, val_at(old, "status.certificate")) &&
+        !str_starts(cert->s, "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"))
+        check_fail(c, CAUSE_INVALID, "status.certificate", cert, "must contain at least one CERTIFICATE PEM block");
+}
+
 HOOK(v_csr)
 {
     static const char *const usages[] = {

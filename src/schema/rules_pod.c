@@ -254,10 +254,6 @@ static void scheduling(struct check *c, const struct val *spec)
     }
     map_done(&seen);
     validate_labels(c, "nodeSelector", val_get(spec, "nodeSelector"));
-    const struct val *terms = val_at(spec, "affinity.nodeAffinity."
-                                           "requiredDuringSchedulingIgnoredDuringExecution."
-                                           "nodeSelectorTerms");
-    (void)terms;
     if (streq(val_str_at(spec, "dnsPolicy", ""), "None") &&
         !val_len(val_at(spec, "dnsConfig.nameservers")))
         check_fail(c, CAUSE_REQUIRED, val_get(spec, "dnsConfig") ? "dnsConfig.nameservers" : "dnsConfig",
@@ -271,8 +267,7 @@ static void scheduling(struct check *c, const struct val *spec)
 HOOK(v_podspec)
 {
     struct map seen = {0}, vols = {0};
-    const struct val *host = val_get(v, "hostNetwork");
-    (void)host, (void)old;
+    (void)old;
 
     unique_names(c, "volumes", val_get(v, "volumes"), "name", &vols);
     volumes(c, val_get(v, "volumes"));
@@ -368,10 +363,7 @@ HOOK(v_envvar)
         known = streq(paths[i], path->s);
     if (known)
         return;
-    bool field = str_starts(path->s, "spec.") || str_starts(path->s, "status.") ||
-                 str_starts(path->s, "metadata.");
-    check_fail(c, field ? CAUSE_INVALID : CAUSE_INVALID, "valueFrom.fieldRef.fieldPath", path,
-               "error converting fieldPath");
+    check_fail(c, CAUSE_INVALID, "valueFrom.fieldRef.fieldPath", path, "error converting fieldPath");
 }
 
 /* ---- resources ---- */
@@ -647,9 +639,4 @@ HOOK(v_pod)
                            "existing ephemeral containers may not be removed or changed");
         }
     }
-}
-
-HOOK(v_podtemplate)
-{
-    (void)c, (void)v, (void)old;
 }

@@ -124,6 +124,9 @@ void schema_warn(const struct resource *r, const struct val *v, const struct val
         if (x && !(y && val_equal(x, y)))
             pod_spec(warnings, a, with_pods[i].path, x);
     }
+    if (streq(r->plural, "statefulsets") && val_int_at(v, "spec.revisionHistoryLimit", 0) < 0)
+        texts_add(warnings, "spec.revisionHistoryLimit: a negative value retains all historical revisions; "
+                            "a value >= 0 is recommended");
     if (streq(r->plural, "persistentvolumeclaims") && !*r->group)
         fractional(warnings, a, "spec.resources.requests", val_at(v, "spec.resources.requests"));
 }

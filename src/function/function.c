@@ -764,7 +764,8 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
             LIST_EACH(&v->instances, j)
             instance_kill(list_entry(j, struct instance, link));
         }
-        functions_remove(fs, f->namespace_, f->name);
+        if (!f->removed)
+            functions_remove(fs, f->namespace_, f->name);
     }
     fs->handles--;
     uv_close((uv_handle_t *)&fs->tick, on_timer_closed);

@@ -110,7 +110,8 @@ static int64_t mtime_ns(const struct stat *st)
     return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
 }
 
-void volume_etag(int fd, const struct stat *st, char out[VOLUME_ETAG_BYTES])
+/* False: not the kept one, so what was kept beside it does not hold either. */
+static bool etag_of(int fd, const struct stat *st, char out[VOLUME_ETAG_BYTES])
 {
     char text[160], etag[VOLUME_ETAG_BYTES];
     long long size, mtime;
@@ -122,7 +123,7 @@ void volume_etag(int fd, const struct stat *st, char out[VOLUME_ETAG_BYTES])
         if (sscanf(text, "%63s %lld %lld", etag, &size, &mtime) == 3 && size == st->st_size &&
             mtime == mtime_ns(st)) {
             memcpy(out, etag, sizeof etag);
-            return;
+            return true;
         }
     }
     snprintf(text, sizeof text, "%" PRIu64 "/%lld/%lld", (uint64_t)st->st_ino, (long long)st->st_size,
@@ -131,6 +132,12 @@ void volume_etag(int fd, const struct stat *st, char out[VOLUME_ETAG_BYTES])
         h = (h ^ (uint8_t)*p) * 1099511628211u;
     /* "-0" like a multipart ETag: clients then know that it is not the MD5 of the bytes */
     snprintf(out, VOLUME_ETAG_BYTES, "%016" PRIx64 "%016" PRIx64 "-0", h, h * 0x9e3779b97f4a7c15u);
+    return false;
+}
+
+void volume_etag(int fd, const struct stat *st, char out[VOLUME_ETAG_BYTES])
+{
+    etag_of(fd, st, out);
 }
 
 static void tell(int fd, struct arena *a, const struct stat *st, struct volume_info *ret)
@@ -140,7 +147,8 @@ static void tell(int fd, struct arena *a, const struct stat *st, struct volume_i
 
     *ret = (struct volume_info){.size = S_ISDIR(st->st_mode) ? 0 : st->st_size, .mtime_ns = mtime_ns(st),
                                 .inode = st->st_ino, .folder = S_ISDIR(st->st_mode)};
-    volume_etag(fd, st, ret->etag);
+    if (!etag_of(fd, st, ret->etag) && !ret->folder)
+        return;
     n = a ? fgetxattr(fd, X_META, NULL, 0) : 0;
     if (n > 0) {
         char *text = arena_raw(a, (size_t)n);

@@ -64,11 +64,11 @@ def call(fn, name, event, **more):
     return answer, json.loads(answer['Payload'].read() or b'null')
 
 
-def refused(code, status, what, *args, **kw):
+def refused(error, status, what, *args, **kw):
     with pytest.raises(ClientError) as e:
         what(*args, **kw)
     got = e.value.response
-    assert got['Error']['Code'] == code, got
+    assert got['Error']['Code'] == error, got
     assert got['ResponseMetadata']['HTTPStatusCode'] == status, got
     return got
 
@@ -120,17 +120,17 @@ def test_other_invocation_types(fn, name):
 
 
 def test_update(fn):
-    create(fn, 'update', Environment={'Variables': {'A': '1', 'B': '2'}})
+    create(fn, 'update', Environment={'Variables': {'AA': '1', 'BB': '2'}})
     before = fn.get_function_configuration(FunctionName='update')
-    got = fn.update_function_configuration(FunctionName='update', Timeout=7, Environment={'Variables': {'B': '3'}})
-    assert got['Timeout'] == 7 and got['Environment']['Variables'] == {'B': '3'} and got['RevisionId'] != before['RevisionId']
+    got = fn.update_function_configuration(FunctionName='update', Timeout=7, Environment={'Variables': {'BB': '3'}})
+    assert got['Timeout'] == 7 and got['Environment']['Variables'] == {'BB': '3'} and got['RevisionId'] != before['RevisionId']
     refused('PreconditionFailedException', 412, fn.update_function_configuration, FunctionName='update', Timeout=8, RevisionId=before['RevisionId'])
     got = fn.update_function_code(FunctionName='update', ZipFile=zipped(CODE.replace("'version': 1", "'version': 2")))
     assert got['CodeSha256'] != before['CodeSha256']
     fn.get_waiter('function_updated_v2').wait(FunctionName='update')
     assert call(fn, 'update', {})[1]['version'] == 2
     env = call(fn, 'update', {'do': 'env'})[1]
-    assert env['B'] == '3' and 'A' not in env
+    assert env['BB'] == '3' and 'AA' not in env
     fn.delete_function(FunctionName='update')
     refused('ResourceNotFoundException', 404, fn.get_function, FunctionName='update')
 
@@ -233,13 +233,14 @@ def test_hostile_zips(fn, code):
     ({'Runtime': 'cobol'}, 'InvalidParameterValueException'), ({'Timeout': 901}, 'ValidationException'),
     ({'MemorySize': 100}, 'ValidationException'), ({'Role': 'me'}, 'ValidationException'),
     ({'Environment': {'Variables': {'AWS_REGION': 'x'}}}, 'InvalidParameterValueException'),
-    ({'Environment': {'Variables': {'A': 'x' * 5000}}}, 'InvalidParameterValueException'),
+    ({'Environment': {'Variables': {'AA': 'x' * 5000}}}, 'InvalidParameterValueException'),
     ({'FileSystemConfigs': [{'Arn': 'arn:aws:elasticfilesystem:us-east-1:000000000000:access-point/v', 'LocalMountPath': '/etc'}]}, 'ValidationException'),
 ])
 def test_bad_configurations(tandem, more, code):
-    import botocore.config
-    fn = tandem.boto('lambda')
-    fn.meta.config.parameter_validation = False
+    import boto3, botocore.config
+    tandem.boto('lambda')
+    fn = boto3.client('lambda', endpoint_url=tandem.status['aws'], region_name='us-east-1', aws_access_key_id=tandem.key['AccessKeyId'],
+                      aws_secret_access_key=tandem.key['SecretAccessKey'], config=botocore.config.Config(parameter_validation=False))
     refused(code, 400, create, fn, **more)
 
 

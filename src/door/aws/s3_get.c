@@ -76,7 +76,7 @@ static void run_get(struct s3_op *op, int root)
         s3_fail_err(op);
 }
 
-static void object_headers(struct s3_op *op, const struct volume_info *info)
+static void object_headers(struct s3_op *op, const struct volume_info *info, bool whole)
 {
     static const char *const OVERRIDES[] = {"content-type", "cache-control", "content-disposition", "content-encoding",
                                             "content-language", "expires"};
@@ -99,7 +99,7 @@ static void object_headers(struct s3_op *op, const struct volume_info *info)
     }
     VAL_EACH_MEMBER(val_get(info->meta, "user"), m)
         http_header(req, arena_printf(s3_arena(op), "x-amz-meta-%s", m->key), val_text(&m->v, ""));
-    if (mode && strcasecmp(mode, "enabled") == 0 && sum)
+    if (mode && strcasecmp(mode, "enabled") == 0 && sum && whole)
         http_header(req, sum, val_str_at(info->meta, "checksum.value", ""));
 }
 
@@ -165,7 +165,7 @@ static void reply_get(struct s3_op *op)
         s3_error(op->q, 416, "InvalidRange", "The requested range is not satisfiable");
         return;
     }
-    object_headers(op, &g->info);
+    object_headers(op, &g->info, !ranged);
     if (ranged)
         http_headerf(req, "Content-Range", "bytes %lld-%lld/%lld", (long long)from, (long long)(from + n - 1),
                      (long long)g->info.size);

@@ -242,7 +242,7 @@ const struct obj *ctl_finalizer(struct ctl *ctl, enum kind kind, const struct ob
                                 const char *name, bool there, struct err *err)
 {
     struct val *v, *list;
-    const struct obj *now;
+    const struct obj *now = NULL;
 
     if (obj_has_finalizer(o, name) == there)
         return o;
@@ -253,8 +253,9 @@ const struct obj *ctl_finalizer(struct ctl *ctl, enum kind kind, const struct ob
             val_remove(list, i);
     if (there)
         val_push_str(ctl->arena, list, name);
-    now = ctl_update(ctl, kind, v, err);
-    return now || err->code != ERR_NOT_FOUND ? now : o;
+    if (client_update(ctl->client, kind_rows[kind].resource, v, &now, err) < 0)
+        return err->code == ERR_NOT_FOUND ? o : NULL;
+    return now ? take(ctl, now) : o; /* with its last finalizer the object itself may be gone */
 }
 
 /* ---- telling ---- */

@@ -18,6 +18,9 @@
 #ifdef HAVE_SCHEDULER
 #include "scheduler/scheduler.h"
 #endif
+#ifdef HAVE_ADVISE
+#include "advisor/advisor.h"
+#endif
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -47,11 +50,17 @@ struct server {
     struct client *scheduler_client;
     struct scheduler *scheduler;
 #endif
+#ifdef HAVE_ADVISE
+    struct advisor *advisor;
+#endif
     bool stopping;
 };
 
 static void stop_parts(struct server *s)
 {
+#ifdef HAVE_ADVISE
+    s->advisor = advisor_stop(s->advisor);
+#endif
 #ifdef HAVE_SCHEDULER
     s->scheduler = scheduler_stop(s->scheduler);
     s->scheduler_client = client_free(s->scheduler_client);
@@ -134,6 +143,10 @@ static int start_parts(struct server *s, struct err *err)
     s->scheduler_client = client_local_new(s->env, s->api, s->schema, "system:kube-scheduler");
     if (!(s->scheduler = scheduler_start(s->scheduler_client, s->env, NULL, err)))
         return err_wrap(err, "scheduler");
+#endif
+#ifdef HAVE_ADVISE
+    if (!(s->advisor = advisor_start(s->client, s->env, s->o->state, err)))
+        return err_wrap(err, "advisor");
 #endif
     return 0;
 }

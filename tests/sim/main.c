@@ -15,7 +15,7 @@
 enum { REST_MS = 30 * 60 * 1000, LOOK_MS = 5000 };
 
 struct totals {
-    uint64_t events, ops, refused, crashes, fulls, gone, removed, died;
+    uint64_t events, ops, refused, crashes, fulls, gone, removed, died, written, beats;
     int64_t slept_ms;
 };
 
@@ -46,6 +46,8 @@ static bool run(struct sim *s, uint32_t steps, struct totals *t)
     t->died += s->died;
     t->slept_ms += env_mono_us(s->env) / 1000;
     world_stop(s);
+    t->written += s->written;
+    t->beats += s->beats;
     return !*s->wrong;
 }
 
@@ -96,10 +98,11 @@ int main(int argc, char **argv)
             fflush(stdout);
         }
     }
-    printf("sim: %llu seeds, %u failed; %llu hours of cluster time in %.1f s: %llu changes, %llu user operations (%llu refused), "
+    printf("sim: %llu seeds, %u failed; %llu hours of cluster time in %.1f s: %llu changes (%llu written, %llu heartbeats), %llu user operations (%llu refused), "
            "%llu crashes, %llu full disks, %llu nodes lost (%llu removed), %llu pods ended\n",
            (unsigned long long)count, failed, (unsigned long long)(t.slept_ms / 3600000), (double)(clock_mono_us() - began) / 1e6,
-           (unsigned long long)t.events, (unsigned long long)t.ops, (unsigned long long)t.refused,
+           (unsigned long long)t.events, (unsigned long long)t.written, (unsigned long long)t.beats,
+           (unsigned long long)t.ops, (unsigned long long)t.refused,
            (unsigned long long)t.crashes, (unsigned long long)t.fulls, (unsigned long long)t.gone,
            (unsigned long long)t.removed, (unsigned long long)t.died);
     pki_free(pki);

@@ -40,6 +40,7 @@ struct sim {
     /* what happened */
     uint64_t hash; /* over all durable events: a replay must come to the same */
     uint32_t events, ops, refused, crashes, fulls, gone, removed, died;
+    uint64_t written, beats; /* changes that went to the disk, and those that did not have to */
     char wrong[600]; /* the first invariant that broke; "" */
 };
 #define SIM_TRACE(s, ...)                                                                          \

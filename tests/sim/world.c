@@ -83,6 +83,8 @@ static void down(struct sim *s)
     s->user = client_free(s->user);
     s->api = api_free(s->api);
     s->watch = store_watch_free(s->watch);
+    s->written += store_stats(s->store).writes;
+    s->beats += store_stats(s->store).volatile_writes;
 }
 
 void world_start(struct sim *s)

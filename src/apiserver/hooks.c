@@ -333,7 +333,7 @@ static int priority_check(struct call *c, const char *sub, const struct val *v, 
 
 static const struct kind_hooks HOOKS[] = {
     {"", "namespaces", .admit_create = namespace_create, .admit_update = namespace_update,
-     .check_delete = namespace_check_delete},
+     .check = podsecurity_labels, .check_delete = namespace_check_delete},
     {"", "pods", .admit_create = pod_admit_create, .admit_update = pod_admit_update,
      .allocate = pod_allocate, .deleting = pod_deleting},
     {"", "services", .admit_update = service_admit_update,

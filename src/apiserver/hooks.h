@@ -33,6 +33,9 @@ int admit_namespace(struct call *c, const char *name);
 int restrict_node(struct call *c, const struct val *v, const struct obj *old);
 int restrict_node_token(struct call *c, const struct val *bound);
 
+/* podsecurity.c */
+int podsecurity_labels(struct call *c, const char *sub, const struct val *v, const struct val *old);
+int podsecurity_check(struct call *c, const char *sub, const struct val *v, const struct val *old);
 /* crd.c */
 void crd_hold(struct call *c, struct val *v);
 

@@ -87,6 +87,8 @@ static int validate(struct call *c, const char *sub, const struct val *v, const 
         return events ? fail_causes_of(c, &bad, c->stored->group, c->stored->kind, name)
                       : fail_causes(c, &bad, name);
     schema_warn(c->stored, v, old, &c->warnings);
+    if (podsecurity_check(c, sub, v, old) < 0)
+        return -1;
     return c->hooks && c->hooks->check ? c->hooks->check(c, sub, v, old) : 0;
 }
 

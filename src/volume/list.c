@@ -27,7 +27,8 @@ static int by_bytes(const void *x, const void *y)
 /* The names of a folder, those of folders with '/' behind. */
 static char **names_of(struct arena *a, int fd, bool top, uint32_t *ret_n)
 {
-    DIR *dir = fdopendir(dup(fd));
+    int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* with an offset of its own */
+    DIR *dir = own >= 0 ? fdopendir(own) : NULL;
     char **v = NULL;
     uint32_t n = 0, cap = 0;
     struct dirent *d;

@@ -6,7 +6,7 @@ fixtures.py serve DIR PORTFILE  serves DIR/oci as a registry (token and basic au
                                 several machines, a flaky and a lying repository); the port it
                                 listens on is written to PORTFILE
 """
-import base64, gzip, hashlib, http.server, io, json, os, sys, tarfile, threading, urllib.parse
+import base64, gzip, hashlib, http.server, io, json, os, ssl, subprocess, sys, tarfile, threading, urllib.parse
 
 
 def sha(b):
@@ -67,14 +67,19 @@ HOSTILE = {
 }
 
 
-def layout(layers, config, arch="amd64", media="oci"):
+def zstd(b):
+    return subprocess.run(["zstd", "-qc"], input=b, stdout=subprocess.PIPE, check=True).stdout
+
+
+def layout(layers, config, arch="amd64", media="oci", packed=None):
     """blobs {digest: bytes}, manifest digest, manifest bytes"""
     blobs, ids, descs = {}, [], []
     for plain in layers:
-        z = gzip.compress(plain, 6, mtime=0)
+        z = packed(plain) if packed else gzip.compress(plain, 6, mtime=0)
         blobs[sha(z)] = z
         ids.append(sha(plain))
-        descs.append({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip" if media == "oci" else
+        descs.append({"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd" if packed else
+                      "application/vnd.oci.image.layer.v1.tar+gzip" if media == "oci" else
                       "application/vnd.docker.image.rootfs.diff.tar.gzip", "digest": sha(z), "size": len(z)})
     c = json.dumps({"architecture": arch, "os": "linux", "created": "2024-05-01T00:00:00Z", "config": config,
                     "rootfs": {"type": "layers", "diff_ids": ids}}).encode()
@@ -108,6 +113,8 @@ def make(d):
     blobs[sha(many)] = many
     docker, docker_digest, _ = layout([base, top], CONFIG, media="docker")
     blobs.update(docker)
+    zst, zst_digest, _ = layout([base, top], CONFIG, packed=zstd)
+    blobs.update(zst)
     os.makedirs(os.path.join(d, "oci/blobs/sha256"), exist_ok=True)
     files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": json.dumps({"schemaVersion": 2, "manifests": [
         {"mediaType": "application/vnd.oci.image.index.v1+json", "digest": sha(many), "size": len(many),
@@ -118,7 +125,7 @@ def make(d):
         put("oci/" + k, v)
     with tarfile.open(os.path.join(d, "oci.tar"), "w") as t:
         t.add(os.path.join(d, "oci"), ".")
-    put("tags.json", json.dumps({"one": digest, "many": sha(many), "docker": docker_digest, "lying": digest}).encode())
+    put("tags.json", json.dumps({"one": digest, "many": sha(many), "docker": docker_digest, "zstd": zst_digest, "lying": digest}).encode())
 
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as t:
@@ -137,6 +144,7 @@ def make(d):
 
 
 class Registry(http.server.BaseHTTPRequestHandler):
+    secure_port = 0
     protocol_version = "HTTP/1.1"
     failed = set()
     lock = threading.Lock()
@@ -173,7 +181,8 @@ class Registry(http.server.BaseHTTPRequestHandler):
                 return self.answer(401, b"", {"WWW-Authenticate": 'Basic realm="x"'})
         elif auth != "Bearer T:repository:%s:pull" % repo:
             return self.answer(401, b"", {"WWW-Authenticate":
-                'Bearer realm="http://%s/token",service="test",scope="repository:%s:pull"' % (host, repo)})
+                'Bearer realm="%s://%s/token",service="test",scope="repository:%s:pull"' % (
+                    "https" if host.endswith(":%d" % self.secure_port) else "http", host, repo)})
         with self.lock:
             self.log.append(self.path)
             first = self.path not in self.failed
@@ -207,8 +216,16 @@ def serve(d, portfile):
     Registry.dir = d
     Registry.tags = json.load(open(os.path.join(d, "tags.json")))
     s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=DNS:localhost", "-keyout", d + "/key.pem", "-out", d + "/ca.pem"], check=True, stderr=subprocess.DEVNULL)
+    secure = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(d + "/ca.pem", d + "/key.pem")
+    secure.socket = context.wrap_socket(secure.socket, server_side=True)
+    Registry.secure_port = secure.server_port
+    threading.Thread(target=secure.serve_forever, daemon=True).start()
     with open(portfile + ".tmp", "w") as f:
-        f.write(str(s.server_port))
+        f.write("%d %d" % (s.server_port, secure.server_port))
     os.rename(portfile + ".tmp", portfile)
     s.serve_forever()
 

@@ -16,7 +16,7 @@
 #include <uv.h>
 
 static char dir[] = "/tmp/tandem-image-XXXXXX";
-static int port;
+static int port, secure_port;
 static pid_t registry_pid;
 
 static char *fmt(const char *f, ...) _printf_(1, 2);
@@ -53,7 +53,7 @@ static int setup(void **state)
     for (int i = 0; i < 200 && !(f = fopen(fmt("%s/port", dir), "r")); i++)
         usleep(50000);
     assert_non_null(f);
-    assert_int_equal(fscanf(f, "%d", &port), 1);
+    assert_int_equal(fscanf(f, "%d %d", &port, &secure_port), 2);
     fclose(f);
     return 0;
 }
@@ -328,7 +328,7 @@ static void a_folder_is_imported_once(void **state)
 
 static void pulls_from_a_registry(void **state)
 {
-    static const char *const repos[] = {"t/plain:one", "t/plain:many", "t/plain:docker", "t/flaky:one"};
+    static const char *const repos[] = {"t/plain:one", "t/plain:many", "t/plain:docker", "t/plain:zstd", "t/flaky:one"};
     struct err err = {0};
     struct image *img;
 
@@ -399,6 +399,32 @@ static void mirrors_come_first(void **state)
     unlink(fmt("%s/registries.json", dir));
 }
 
+static void tls_is_checked(void **state)
+{
+    struct err err = {0};
+    struct image *img;
+    FILE *f;
+
+    (void)state;
+    _auto_(image_store_closep) struct image_store *s = store("tls");
+    assert_null(image_pull(s, fmt("localhost:%d/t/plain:one", secure_port), NULL, &err)); /* nobody vouches for it */
+    for (int i = 0; i < 2; i++) {
+        f = fopen(fmt("%s/registries.json", dir), "w");
+        if (i)
+            fprintf(f, "{\"registries\":{\"localhost:%d\":{\"insecure\":true}}}", secure_port);
+        else
+            fprintf(f, "{\"registries\":{\"localhost:%d\":{\"ca\":\"%s/in/ca.pem\"}}}", secure_port, dir);
+        fclose(f);
+        img = image_pull(s, fmt("localhost:%d/t/plain:one", secure_port), NULL, &err);
+        if (!img)
+            fail_msg("%d: %s", i, err.msg);
+        check_layers(img);
+        image_unref(img);
+        assert_int_equal(image_rm(s, fmt("localhost:%d/t/plain:one", secure_port), &err), 0);
+    }
+    unlink(fmt("%s/registries.json", dir));
+}
+
 struct outcome {
     int done, failed, progress;
     struct image *img;
@@ -447,6 +473,7 @@ int main(void)
         cmocka_unit_test(pulls_from_a_registry),
         cmocka_unit_test(refusals_of_a_registry_are_clear),
         cmocka_unit_test(mirrors_come_first),
+        cmocka_unit_test(tls_is_checked),
         cmocka_unit_test(jobs_report_to_the_loop),
     };
     if (geteuid() != 0) {

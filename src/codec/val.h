@@ -103,11 +103,12 @@ static inline const char *val_text(const struct val *v, const char *otherwise)
 /* VAL_EACH_MEMBER(map, m) / VAL_EACH(list, it): nothing for other types and NULL. The body may
  * change the value at hand, not the number of members. */
 #define VAL_EACH_MEMBER(map, m)                                                                    \
-    for (struct val_member *m = val_members_(map), *m##_end = m + val_members_n_(map);             \
+    for (struct val_member *m = val_members_(map),                                                 \
+                           *m##_end = m ? m + val_members_n_(map) : m;                             \
          m != m##_end; m++)
 #define VAL_EACH(list, it)                                                                         \
-    for (struct val *it = val_items_(list), *it##_end = it + val_items_n_(list); it != it##_end;   \
-         it++)
+    for (struct val *it = val_items_(list), *it##_end = it ? it + val_items_n_(list) : it;         \
+         it != it##_end; it++)
 static inline struct val_member *val_members_(const struct val *v)
 {
     return v && v->type == VAL_MAP ? v->members : NULL;

@@ -328,7 +328,8 @@ char *selector_text(struct arena *a, const struct selector *s)
             continue;
         }
         const char **v = arena_array(a, const char *, r->values_n + 1);
-        memcpy(v, r->values, r->values_n * sizeof(*v));
+        if (r->values_n)
+            memcpy(v, r->values, r->values_n * sizeof(*v));
         qsort(v, r->values_n, sizeof(*v), by_text);
         buf_adds(&b, r->op == OP_IN ? " in (" : " notin (");
         for (uint32_t k = 0; k < r->values_n; k++)

@@ -308,6 +308,22 @@ static int find_kubeconfig(struct node *n, char *path, size_t cap, struct err *e
                    KUBECONFIG_WAIT_MS / 1000);
 }
 
+/* This process and with it all shims that it starts are members of the instance's own group: so
+ * node_teardown() finds every one of them, whatever became of their directories. Only in the
+ * hierarchy that says who is a member. */
+static void own_group(struct node *n)
+{
+    struct cgroup_host h = n->cgroups;
+    struct err err;
+
+    for (int c = 0; c < CGROUP_HIERARCHIES; c++)
+        if (*h.mount[CGROUP_V2] ? c != CGROUP_V2 : c != CGROUP_MEMORY)
+            h.mount[c][0] = 0;
+    if (cgroup_make(&h, "node", NULL, &err) < 0 || cgroup_attach(&h, "node", 0, &err) < 0)
+        LOG(WARN, "node", "did=own_group err=\"%s\" then=\"shims are only found by their sockets\"",
+            err.msg);
+}
+
 static int node_open(struct node *n, struct err *err)
 {
     char path[PATH_MAX], registries[PATH_MAX];
@@ -319,6 +335,7 @@ static int node_open(struct node *n, struct err *err)
     if (make_dirs(n, err) < 0 || cgroup_mount_missing(err) < 0 ||
         cgroup_host_init(&n->cgroups, n->o.instance, err) < 0)
         return -1;
+    own_group(n);
     if (!cgroup_favor_dynmods())
         LOG(INFO, "node",
             "did=favordynmods ok=0 then=\"containers start some milliseconds later\"");

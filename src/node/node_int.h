@@ -209,9 +209,8 @@ struct pod {
     bool absent;         /* the API has it no more */
     bool orphan;         /* never seen from the API in this life: only its directory is known */
     char *uid, *ns, *name, *cgroup;
-    char *dir;  /* STATE/run/mem/UID: its shim's socket and state, small files, secrets; gone with
-                   the machine's memory */
-    char *disk; /* STATE/pods/UID: what its containers write, emptyDir */
+    char *dir;  /* STATE/run/mem/UID: small files and secrets, in memory */
+    char *disk; /* STATE/pods/UID: its shim's socket and state, what its containers write, emptyDir */
     enum pod_stage stage;
     struct slink *shim;
     pid_t shim_pid;

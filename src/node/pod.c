@@ -272,7 +272,7 @@ void pod_seen(struct pod *p, const struct obj *o)
             struct err err;
             size_t n;
             _auto_(freep) char *text =
-                fs_read(arena_printf(a, "%s/shim.json", p->dir), 8 << 20, &n, &err);
+                fs_read(arena_printf(a, "%s/shim.json", p->disk), 8 << 20, &n, &err);
             const struct val *v = text ? json_parse(a, text, n, &err) : NULL;
             states_merge(p, val_get(v, "containers"), false);
         }
@@ -493,13 +493,13 @@ static void name_by_file(struct pod *p)
     _auto_(arena_freep) struct arena *a = arena_new();
     struct err err;
     size_t n;
-    _auto_(freep) char *text = fs_read(arena_printf(a, "%s/pod.json", p->dir), 1 << 20, &n, &err);
+    _auto_(freep) char *text = fs_read(arena_printf(a, "%s/shim.json", p->disk), 1 << 20, &n, &err);
     const struct val *v = text ? json_parse(a, text, n, &err) : NULL;
 
     free(p->ns);
     free(p->name);
-    p->ns = xstrdup(val_str_at(v, "namespace", ""));
-    p->name = xstrdup(val_str_at(v, "name", ""));
+    p->ns = xstrdup(val_str_at(v, "pod.namespace", ""));
+    p->name = xstrdup(val_str_at(v, "pod.name", ""));
 }
 
 struct pod *pod_orphan(struct node *n, const char *uid)
@@ -510,7 +510,7 @@ struct pod *pod_orphan(struct node *n, const char *uid)
 
     p->orphan = true;
     name_by_file(p);
-    if (shim_connect(p->dir, &fd, &err) == 0) {
+    if (shim_connect(p->disk, &fd, &err) == 0) {
         shim_take(p, fd);
         say_hello(p);
     }
@@ -711,7 +711,8 @@ static int setup(struct pod *p, struct err *err)
     if (put_text(p->dir, "etc-hostname", &b, err) < 0 || write_hosts(p, name, err) < 0 ||
         write_resolv(p, err) < 0)
         return -1;
-    if (shim_spawn(p->n->shim, p->dir, shim_pod(p, a, net, name), &fd, &p->shim_pid, err) < 0)
+    if (shim_spawn(p->n->shim, p->disk, arena_printf(a, "%s/logs/shim.log", p->n->o.state),
+                   shim_pod(p, a, net, name), &fd, &p->shim_pid, err) < 0)
         return -1;
     shim_take(p, fd);
     return 0;

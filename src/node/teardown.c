@@ -66,7 +66,7 @@ int node_teardown(const char *state, const char *instance, struct err *err)
     while (d && (e = readdir(d))) {
         if (e->d_name[0] == '.')
             continue;
-        snprintf(path, sizeof path, "%s/run/mem/%s", state, e->d_name);
+        snprintf(path, sizeof path, "%s/pods/%s", state, e->d_name);
         stop_shim(path);
         snprintf(path, sizeof path, "%s/pods/%s/volumes", state, e->d_name);
         unmount_below(path);

@@ -285,7 +285,9 @@ static int limit_v2(const struct cgroup_host *h, const char *path, const struct 
 
     if (l->memory_bytes && write_num(h, CGROUP_V2, path, "memory.max", l->memory_bytes) < 0)
         return err_sys(err, "limit memory of cgroup %s", path);
-    if (l->pids && write_num(h, CGROUP_V2, path, "pids.max", l->pids) < 0)
+    /* Where the kernel gives us no such controller, a wish (weight) or a safety net (pids) is left out;
+     * what somebody asked for by number is an error. */
+    if (l->pids && write_num(h, CGROUP_V2, path, "pids.max", l->pids) < 0 && errno != ENOENT)
         return err_sys(err, "limit pids of cgroup %s", path);
     if (l->cpu_quota_us) {
         snprintf(text, sizeof text, "%" PRId64 " %" PRId64, l->cpu_quota_us,
@@ -295,7 +297,7 @@ static int limit_v2(const struct cgroup_host *h, const char *path, const struct 
     }
     if (l->cpu_shares) { /* the curve the container world agreed on: 2..262144 -> 1..10000 */
         int64_t weight = 1 + (MAX(l->cpu_shares, (int64_t)2) - 2) * 9999 / 262142;
-        if (write_num(h, CGROUP_V2, path, "cpu.weight", weight) < 0)
+        if (write_num(h, CGROUP_V2, path, "cpu.weight", weight) < 0 && errno != ENOENT)
             return err_sys(err, "set cpu weight of cgroup %s", path);
     }
     return 0;

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -126,47 +127,57 @@ int shim_connect(const char *dir, int *ret_fd, struct err *err)
     return 0;
 }
 
-static int write_pod(const char *dir, const struct val *pod, struct err *err)
+/* Hands the configuration over in memory: a file less to make and remove. */
+static int pod_fd(const struct val *pod, struct err *err)
 {
-    char path[512];
     struct buf text = {0};
-    int fd;
+    int fd = memfd_create("pod", MFD_CLOEXEC);
 
-    snprintf(path, sizeof path, "%s/pod.json", dir);
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
-        return err_sys(err, "write %s", path);
+        return err_sys(err, "memory for the pod's configuration");
     json_write(&text, pod);
     ssize_t n = write(fd, text.p, text.n);
-    int bad = n != (ssize_t)text.n;
+    bool ok = n == (ssize_t)text.n && lseek(fd, 0, SEEK_SET) == 0;
+    if (!ok)
+        err_sys(err, "write the pod's configuration");
     buf_done(&text);
-    close(fd);
-    return bad ? err_sys(err, "write %s", path) : 0;
+    if (!ok)
+        close(fd);
+    return ok ? fd : -1;
 }
 
-int shim_spawn(const char *binary, const char *dir, const struct val *pod, int *ret_fd,
-               pid_t *ret_pid, struct err *err)
+/* Out of the way of the numbers that the shim gets. */
+static int high(int fd)
+{
+    int up = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 10);
+
+    closep(&fd);
+    return up;
+}
+
+int shim_spawn(const char *binary, const char *dir, const char *log_path, const struct val *pod,
+               int *ret_fd, pid_t *ret_pid, struct err *err)
 {
     struct sockaddr_un at;
     _auto_(closep) int dir_fd = -1;
     _auto_(closep) int listener = -1;
     _auto_(closep) int log = -1;
+    _auto_(closep) int config = -1;
     posix_spawn_file_actions_t fa;
     posix_spawnattr_t attr;
     sigset_t none, all;
-    char path[512];
     const char *argv[] = {binary, dir, NULL};
     pid_t pid;
     int bad;
 
-    if (write_pod(dir, pod, err) < 0 || named(dir, &at, &dir_fd, err) < 0)
+    if ((config = high(pod_fd(pod, err))) < 0 || named(dir, &at, &dir_fd, err) < 0)
         return -1;
-    snprintf(path, sizeof path, "%s/shim.log", dir);
-    log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    log = high(
+        open(log_path ? log_path : "/dev/null", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
     (void)unlinkat(dir_fd, "shim.sock", 0);
     /* The socket listens before the shim runs: whoever connects waits for it and cannot be refused.
      */
-    listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    listener = high(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
     if (listener < 0 || bind(listener, (struct sockaddr *)&at, sizeof at) < 0 ||
         listen(listener, 64) < 0)
         return err_sys(err, "listen at %s/shim.sock", dir);
@@ -176,11 +187,9 @@ int shim_spawn(const char *binary, const char *dir, const struct val *pod, int *
     posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDWR, 0);
     posix_spawn_file_actions_adddup2(&fa, log >= 0 ? log : 0, 1);
     posix_spawn_file_actions_adddup2(&fa, log >= 0 ? log : 0, 2);
-    if (listener == 3)
-        posix_spawn_file_actions_adddup2(&fa, 3, 3); /* clears CLOEXEC */
-    else
-        posix_spawn_file_actions_adddup2(&fa, listener, 3);
-    posix_spawn_file_actions_addclosefrom_np(&fa, 4);
+    posix_spawn_file_actions_adddup2(&fa, listener, 3);
+    posix_spawn_file_actions_adddup2(&fa, config, 4);
+    posix_spawn_file_actions_addclosefrom_np(&fa, 5);
     posix_spawnattr_init(&attr);
     sigemptyset(&none);
     sigfillset(&all);

@@ -37,12 +37,12 @@ struct shim_message {
     int fds_n;
 };
 
-/* Starts DIR's shim (posix_spawn: fine from threaded programs) in its own session. `pod` is its
- * configuration:
+/* log_path (NULL: none): what it has to say, appended. Starts DIR's shim (posix_spawn: fine from
+ * threaded programs) in its own session. `pod` is its configuration:
  * {"instance","uid","net_ns","hostname","host_ipc","share_pid","cgroup"...}. Returns once the
  * socket takes connections. */
-int shim_spawn(const char *binary, const char *dir, const struct val *pod, int *ret_fd,
-               pid_t *ret_pid, struct err *err);
+int shim_spawn(const char *binary, const char *dir, const char *log_path, const struct val *pod,
+               int *ret_fd, pid_t *ret_pid, struct err *err);
 int shim_connect(const char *dir, int *ret_fd, struct err *err); /* UNAVAILABLE: nobody there */
 int shim_send(int fd, const struct val *v, const int *fds, int fds_n, struct err *err);
 /* One message; *ret_v in the arena. 0, or -1: UNAVAILABLE = closed, TIMEOUT = would block. */

@@ -1,10 +1,10 @@
 /* The shim of one pod: see sandbox/shim.h for what it promises and the wire.
  *
  * One thread, one epoll set. Everything in it is a `struct src` (a descriptor with a function).
- * Descriptor 3 is the listening socket, argv[1] the pod's directory with pod.json:
+ * Descriptor 3 is the listening socket, 4 the pod's configuration, argv[1] the pod's directory:
  *   {"instance","uid","net_ns","hostname","host_net","host_ipc","host_pid","share_pid","cgroup",
  *    "limits":{...},"sysctls":[...]}
- * shim.json there is what became of the containers, rewritten (and renamed) at each change.
+ * shim.json there is what became of the containers, rewritten at each change.
  *
  * Only kill -9 ends it before "stop"; the containers then end with it (parent death signal), and
  * the node sees the closed connection. */
@@ -31,7 +31,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { LISTEN_FD = 3, CONTAINERS_MAX = 256, ATTACH_PENDING_MAX = 256 << 10 };
+enum { LISTEN_FD = 3, POD_FD = 4, CONTAINERS_MAX = 256, ATTACH_PENDING_MAX = 256 << 10 };
 
 struct src {
     int fd;
@@ -91,8 +91,10 @@ static struct {
     struct list containers, execs, clients;
     struct list graves; /* clients, attaches and containers to free after this turn */
     int64_t exec_nr;
+    int state_fd; /* shim.json */
+    size_t state_bytes;
     bool leaving;
-} S;
+} S = {.state_fd = -1};
 
 /* ---- descriptors --------------------------------------------------------------------------- */
 
@@ -157,22 +159,29 @@ static struct val *all_states(struct arena *a)
     return list;
 }
 
+/* In place, as one write: kill -9 leaves the old or the new text. What the old one had more is
+ * overwritten with blanks, which JSON does not mind. */
 static void save(void)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct buf text = {0};
     struct val *v = val_map(a);
-    char tmp[600], path[600];
+    char path[600];
+    size_t n;
 
+    val_put(a, v, "pod", S.pod);
     val_put(a, v, "containers", all_states(a));
     json_write(&text, v);
-    snprintf(path, sizeof path, "%s/shim.json", S.dir);
-    snprintf(tmp, sizeof tmp, "%s/shim.json.new", S.dir);
-    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    bool ok = fd >= 0 && write(fd, text.p, text.n) == (ssize_t)text.n;
-    closep(&fd);
-    if (!ok || rename(tmp, path) < 0)
-        LOG(WARN, "shim", "did=save err=%s then=\"kept in memory only\"", strerror(errno));
+    n = text.n;
+    while (text.n < S.state_bytes)
+        buf_addc(&text, ' ');
+    S.state_bytes = n;
+    if (S.state_fd < 0) {
+        snprintf(path, sizeof path, "%s/shim.json", S.dir);
+        S.state_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    }
+    if (S.state_fd < 0 || pwrite(S.state_fd, text.p, text.n, 0) != (ssize_t)text.n)
+        LOG(WARN, "shim", "did=save err=\"%s\" then=\"kept in memory only\"", strerror(errno));
     buf_done(&text);
 }
 
@@ -932,26 +941,18 @@ static int pod_setup(struct err *err)
     return val_bool_at(S.pod, "share_pid", false) ? share_pid(err) : 0;
 }
 
-static struct val *read_pod(const char *dir, struct arena *a, struct err *err)
+static struct val *read_pod(struct arena *a, struct err *err)
 {
-    char path[600];
     struct buf text = {0};
     struct val *v;
+    ssize_t n = 1;
 
-    snprintf(path, sizeof path, "%s/pod.json", dir);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : 1;
     while (n > 0) {
         char piece[4096];
-        if ((n = read(fd, piece, sizeof piece)) > 0)
+        if ((n = read(POD_FD, piece, sizeof piece)) > 0)
             buf_add(&text, piece, (size_t)n);
     }
-    if (n < 0) {
-        err_sys(err, "read %s", path);
-        closep(&fd);
-        return NULL;
-    }
-    close(fd);
+    close(POD_FD);
     v = json_parse(a, text.p ? text.p : "", text.n, err);
     buf_done(&text);
     return v;
@@ -997,7 +998,7 @@ int main(int argc, char **argv)
     list_init(&S.graves);
     S.dir = argv[1];
     S.arena = arena_new();
-    S.pod = read_pod(S.dir, S.arena, &err);
+    S.pod = read_pod(S.arena, &err);
     if (!S.pod) {
         LOG(ERROR, "shim", "did=start err=\"%s\"", err.msg);
         return 1;

@@ -622,7 +622,7 @@ static void shim_runs_a_pod(void **state)
     val_put_str(a, pod, "instance", T.instance);
     val_put_str(a, pod, "hostname", "podname");
     val_put_str(a, pod, "cgroup", "shimpod");
-    if (shim_spawn(SHIM, dir, pod, &fd, &shim, &err) < 0)
+    if (shim_spawn(SHIM, dir, NULL, pod, &fd, &shim, &err) < 0)
         fail_msg("%s", err.msg);
 
     struct sandbox_spec *s =
@@ -729,7 +729,7 @@ static void shim_runs_a_pod(void **state)
     assert_int_equal(shim_connect(dir, &fd, &err), -1);
 
     /* another one in its place, and an orderly end */
-    if (shim_spawn(SHIM, dir, pod, &fd, &shim, &err) < 0)
+    if (shim_spawn(SHIM, dir, NULL, pod, &fd, &shim, &err) < 0)
         fail_msg("%s", err.msg);
     got = ask(fd, a, start_ask(a, s), NULL, 0, NULL);
     assert_true(val_bool_at(got, "ok", false));

@@ -46,7 +46,6 @@ int pod_allocate(struct call *c, struct val *v, const struct obj *old);
 void pod_deleting(struct call *c, const struct obj *o, struct delete_options *how);
 /* hooks_service.c */
 int service_admit_update(struct call *c, const char *sub, struct val *v, const struct obj *old);
-int service_check(struct call *c, const char *sub, const struct val *v, const struct val *old);
 int service_allocate(struct call *c, struct val *v, const struct obj *old);
 /* hooks_quota.c */
 int limits_admit(struct call *c, struct val *pod);

@@ -309,20 +309,14 @@ int service_admit_update(struct call *c, const char *sub, struct val *v, const s
     return 0;
 }
 
-int service_check(struct call *c, const char *sub, const struct val *v, const struct val *old)
+static void warn(struct call *c, const struct val *spec)
 {
-    const struct val *spec = val_get(v, "spec");
-
-    (void)old;
-    if (*sub)
-        return 0;
     if (val_len(val_get(spec, "externalIPs")))
         texts_add(&c->warnings, "spec.externalIPs is deprecated: anybody who may make services can "
                   "take traffic for other addresses with it");
     if (streq(val_str_at(spec, "trafficDistribution", ""), "PreferClose"))
         texts_add(&c->warnings, "spec.trafficDistribution: \"PreferClose\" is deprecated; use "
                   "\"PreferSameZone\"");
-    return 0;
 }
 
 int service_allocate(struct call *c, struct val *v, const struct obj *old)
@@ -357,5 +351,8 @@ int service_allocate(struct call *c, struct val *v, const struct obj *old)
     if (!(was && streq(ip, val_str_at(was, "clusterIP", "")) && *ip) &&
         allocate_ip(c, v, spec, &t) < 0)
         return -1;
-    return allocate_ports(c, v, spec, &t, old ? obj_val(old) : NULL);
+    if (allocate_ports(c, v, spec, &t, old ? obj_val(old) : NULL) < 0)
+        return -1;
+    warn(c, spec);
+    return 0;
 }

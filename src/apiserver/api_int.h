@@ -114,6 +114,7 @@ struct call {
     const char *managed_sub;   /* the sub-resource that managedFields name, when sub does not say it */
     struct val *managed;       /* managedFields of what is written; NULL: not tracked */
     bool applying;             /* managed is set already */
+    bool parents_first;        /* order of unknown fields */
     const struct obj *deleted; /* delete.c: as it went */
     struct texts warnings;
     struct api_response resp;

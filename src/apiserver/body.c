@@ -58,6 +58,15 @@ struct val *body_tree(struct call *c, struct texts *strict)
     return v;
 }
 
+static int depth(const char *path)
+{
+    int n = 0;
+
+    for (; *path; path++)
+        n += *path == '.';
+    return n;
+}
+
 int body_field_validation(struct call *c, const struct texts *strict, bool patched)
 {
     const char *mode = str_empty(c->o.field_validation) ? "Warn" : c->o.field_validation;
@@ -65,6 +74,13 @@ int body_field_validation(struct call *c, const struct texts *strict, bool patch
 
     if (!strict->n || streq(mode, "Ignore"))
         return 0;
+    if (c->parents_first) /* as upstream names them when the document came out of a strategic merge */
+        for (uint32_t i = 1; i < strict->n; i++)
+            for (uint32_t k = i; k > 0 && depth(strict->v[k]) < depth(strict->v[k - 1]); k--) {
+                const char *t = strict->v[k];
+                strict->v[k] = strict->v[k - 1];
+                strict->v[k - 1] = t;
+            }
     if (streq(mode, "Warn")) {
         for (uint32_t i = 0; i < strict->n; i++)
             texts_add(&c->warnings, "%s", strict->v[i]);

@@ -329,6 +329,13 @@ int service_allocate(struct call *c, struct val *v, const struct obj *old)
     if (c->sub)
         return 0;
     if (streq(type, "ExternalName")) {
+        struct causes bad = {.a = c->a};
+
+        if (*val_str_at(spec, "clusterIP", "") || val_len(val_get(spec, "clusterIPs"))) {
+            causes_add(&bad, CAUSE_FORBIDDEN, "spec.clusterIPs", NULL,
+                       "may not be set when `type` is 'ExternalName'");
+            return fail_causes(c, &bad, val_str_at(v, "metadata.name", ""));
+        }
         val_del(spec, "clusterIP");
         val_del(spec, "clusterIPs");
         val_del(spec, "ipFamilies");

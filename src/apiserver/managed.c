@@ -45,7 +45,8 @@ static struct fset *out_of_reach(struct call *c)
         fset_add(c->a, s, "f:spec");
     else if (c->stored->has_status)
         fset_add(c->a, s, "f:status");
-    if (status && c->r->custom)
+    /* kinds whose status is written without their metadata */
+    if (status && (c->r->custom || streq(c->r->plural, "volumeattachments") || streq(c->r->plural, "resourceclaims")))
         fset_add(c->a, s, "f:metadata");
     return s;
 }

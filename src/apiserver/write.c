@@ -587,6 +587,7 @@ int write_patch(struct call *c)
     if (!(patch = patch_body(c, kind, &strict)))
         return -1;
     now = answer_version(c, old);
+    c->parents_first = kind == PATCH_STRATEGIC;
     if (!(v = patched(c, kind, now, patch)))
         return -1;
     if (!streq(val_str_at(v, "kind", ""), c->r->kind) ||

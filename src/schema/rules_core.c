@@ -623,7 +623,8 @@ HOOK(v_service)
         const char *name = val_str_at(spec, "externalName", "");
         if (!*name)
             check_fail(c, CAUSE_REQUIRED, "spec.externalName", NULL, "%s", "");
-        else if ((why = name_dns_subdomain(name)))
+        else if ((why = name_dns_subdomain(str_ends(name, ".") ? arena_strndup(c->a, name, strlen(name) - 1)
+                                                               : name)))
             check_fail(c, CAUSE_INVALID, "spec.externalName", val_get(spec, "externalName"), "%s", why);
     }
     validate_labels(c, "spec.selector", val_get(spec, "selector"));

@@ -303,6 +303,23 @@ static int keep_blob(const char *state, const char *hex, const void *zip, size_t
     return 0;
 }
 
+/* The record at a zip's end (before a comment of up to 64 KiB), whose directory lies inside. The reader
+ * would make do without, and take a file that was cut on its way for a smaller one. */
+static bool has_end(const unsigned char *p, size_t n)
+{
+    for (size_t back = 22; back <= n && back <= 22 + 65535; back++) {
+        const unsigned char *e = p + n - back;
+        uint64_t size, off;
+
+        if (memcmp(e, "PK\5\6", 4) != 0)
+            continue;
+        size = e[12] | e[13] << 8 | e[14] << 16 | (uint64_t)e[15] << 24;
+        off = e[16] | e[17] << 8 | e[18] << 16 | (uint64_t)e[19] << 24;
+        return off == 0xffffffff || size + off <= n - back;
+    }
+    return false;
+}
+
 int code_put(const char *state, const void *zip, size_t n, char ret_sha256[CODE_HEX],
              struct err *err)
 {
@@ -312,6 +329,8 @@ int code_put(const char *state, const void *zip, size_t n, char ret_sha256[CODE_
         return err_set(err, TOO_LARGE, "the zip is larger than %d bytes", CODE_ZIP_MAX);
     if (!n)
         return err_set(err, INVALID_ARGUMENT, "uploaded file must be a non-empty zip");
+    if (!has_end(zip, n))
+        return err_set(err, INVALID_ARGUMENT, "the zip has no end: it was cut, or is none");
     sha256_hex(zip, n, hex);
     /* unpacked first: a zip that cannot be unpacked must not stay behind as a blob */
     if (make_dirs(state, err) < 0 || unpack_as(state, hex, zip, n, err) < 0 ||

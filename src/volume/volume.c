@@ -275,7 +275,7 @@ void volume_keep_etag(int fd, const struct stat *st, const char *etag)
 }
 
 static int commit(int root, int fd, const char *temp, const char *key, const char *etag,
-                  const struct val *meta, struct volume_info *ret, struct err *err)
+                  const struct val *meta, bool must_be_new, struct volume_info *ret, struct err *err)
 {
     const char *leaf;
     struct stat st;
@@ -299,7 +299,7 @@ static int commit(int root, int fd, const char *temp, const char *key, const cha
     parent = open_parent(root, key, true, &leaf, err);
     if (parent < 0)
         return -1;
-    if (renameat(root, temp, parent, leaf) < 0 || fsync(parent) < 0)
+    if (renameat2(root, temp, parent, leaf, must_be_new ? RENAME_NOREPLACE : 0) < 0 || fsync(parent) < 0)
         return err_sys(err, "%s", key);
     if (ret)
         tell(fd, NULL, &st, ret);
@@ -307,10 +307,10 @@ static int commit(int root, int fd, const char *temp, const char *key, const cha
 }
 
 int volume_commit(int root, int fd, const char *temp, const char *key, const char *etag,
-                  const struct val *meta, struct volume_info *ret, struct err *err)
+                  const struct val *meta, bool must_be_new, struct volume_info *ret, struct err *err)
 {
     int rc = volume_key_problem(key) ? err_set(err, INVALID_ARGUMENT, "%s", volume_key_problem(key))
-                                     : commit(root, fd, temp, key, etag, meta, ret, err);
+                                     : commit(root, fd, temp, key, etag, meta, must_be_new, ret, err);
 
     if (rc < 0)
         unlinkat(root, temp, 0);

@@ -53,9 +53,10 @@ void volume_etag(int fd, const struct stat *st, char out[VOLUME_ETAG_BYTES]);
 /* Keeps an ETag with the bytes as they are now; where the file system has no attributes it stays opaque. */
 void volume_keep_etag(int fd, const struct stat *st, const char *etag);
 /* Syncs the temporary file, attaches etag and meta (NULL: none) and renames it to the key, making folders on
- * the way. Durable when it returns 0. On failure the temporary file is gone. */
+ * the way. Durable when it returns 0. On failure the temporary file is gone.
+ * must_be_new: ALREADY_EXISTS when the key has a file, which then stays. */
 int volume_commit(int root, int fd, const char *temp, const char *key, const char *etag,
-                  const struct val *meta, struct volume_info *ret, struct err *err) _must_check_;
+                  const struct val *meta, bool must_be_new, struct volume_info *ret, struct err *err) _must_check_;
 /* mkdir -p of a key that ends in '/'. */
 int volume_make_folder(int root, const char *key, struct err *err) _must_check_;
 /* Removes a file (or an empty folder) and then the folders that it leaves empty. Absent is fine. *ret_was

@@ -208,8 +208,12 @@ static void code_done(struct aws_req *q, void *arg)
     struct arena *a = q->req->arena;
     struct val *spec = val_need_map(a, op->patch, "spec");
 
-    if (op->code_err.code == ERR_TOO_LARGE) {
+    if (op->code_err.code == ERR_TOO_LARGE && op->zip_n > CODE_ZIP_MAX) {
         lambda_error(q, 413, "RequestEntityTooLargeException", "%s", op->code_err.msg);
+        return;
+    }
+    if (op->code_err.code == ERR_TOO_LARGE) {
+        lambda_error(q, 400, "InvalidParameterValueException", "%s", op->code_err.msg);
         return;
     }
     if (op->code_err.code == ERR_INVALID_ARGUMENT || op->code_err.code == ERR_NOT_FOUND) {

@@ -77,12 +77,22 @@ int s3_fail(struct s3_op *op, int status, const char *code, const char *fmt, ...
     return -1;
 }
 
+bool s3_must_be_new(struct s3_op *op)
+{
+    const char *none = http_get(op->q->req, "if-none-match");
+
+    return none && streq(none, "*");
+}
+
 void s3_fail_err(struct s3_op *op)
 {
     op->failed = true;
     switch (op->err.code) {
     case ERR_NOT_FOUND:
         s3_fail(op, 404, "NoSuchKey", "The specified key does not exist.");
+        return;
+    case ERR_ALREADY_EXISTS:
+        s3_fail(op, 412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold");
         return;
     case ERR_NO_SPACE:
         op->status = 507;

@@ -227,7 +227,7 @@ static void finish_copy(struct s3_op *op, struct copy *c, int root, int out, con
     struct stat st;
 
     if (!c->part_path) {
-        if (volume_commit(root, out, temp, op->key, md5, c->meta, &c->info, &op->err) < 0)
+        if (volume_commit(root, out, temp, op->key, md5, c->meta, false, &c->info, &op->err) < 0)
             s3_fail_err(op);
         return;
     }

@@ -35,6 +35,7 @@ void s3_work(struct s3_op *op);
 int s3_fail(struct s3_op *op, int status, const char *code, const char *fmt, ...) _printf_(4, 5); /* -1 */
 void s3_fail_err(struct s3_op *op); /* op->err, as S3 says it */
 void s3_answer_error(struct s3_op *op);
+bool s3_must_be_new(struct s3_op *op); /* If-None-Match: * */
 void s3_answer_xml(struct s3_op *op, int status); /* op->out */
 const char *s3_param(const struct s3_op *op, const char *name);
 void s3_tell(struct s3_op *op, const char *key, const char *event, const struct volume_info *info);

@@ -231,7 +231,7 @@ static void run_complete(struct s3_op *op, int root)
     }
     sigv4_hex(raw, 16, hex);
     snprintf(etag, sizeof etag, "%s-%u", hex, n);
-    if (volume_commit(root, out, temp, op->key, etag, val_get(m->about, "meta"), &m->info, &op->err) < 0)
+    if (volume_commit(root, out, temp, op->key, etag, val_get(m->about, "meta"), s3_must_be_new(op), &m->info, &op->err) < 0)
         s3_fail_err(op);
     else
         remove_upload(root, m->folder);

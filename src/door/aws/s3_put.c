@@ -205,7 +205,7 @@ static void commit_work(void *arg)
         else if (volume_make_folder(u->root, op->key, &op->err) < 0)
             s3_fail_err(op);
         snprintf(u->info.etag, sizeof u->info.etag, "%s", u->md5);
-    } else if (volume_commit(u->root, u->fd, u->temp, op->key, u->md5, u->meta, &u->info, &op->err) < 0) {
+    } else if (volume_commit(u->root, u->fd, u->temp, op->key, u->md5, u->meta, s3_must_be_new(op), &u->info, &op->err) < 0) {
         s3_fail_err(op);
     }
     close(u->fd);

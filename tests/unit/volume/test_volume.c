@@ -39,7 +39,7 @@ static int put(const char *key, const char *text, const char *etag, struct err *
 
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-    return volume_commit(root, fd, temp, key, etag, NULL, NULL, err);
+    return volume_commit(root, fd, temp, key, etag, NULL, false, NULL, err);
 }
 
 static void a_put_is_there_with_its_etag_until_somebody_writes(void **unused)

@@ -98,8 +98,10 @@ static int write_status(struct ctl *ctl, enum kind kind, const char *key, const 
     put_count(a, status, "readyReplicas", ready);
     put_count(a, status, "availableReplicas", available);
     val_put_int(a, status, "observedGeneration", obj_generation(set));
-    if (acted == RETRY) {
-        ctl_condition(ctl, v, "ReplicaFailure", "True", "FailedCreate", why->msg, false);
+    if (acted == RETRY) { /* once: the text names a new pod each time, and our write wakes us */
+        if (!condition_of(now, "ReplicaFailure"))
+            ctl_condition(ctl, v, "ReplicaFailure", "True", "FailedCreate", why->msg,
+                          false);
     } else {
         struct val *list = val_get(status, "conditions");
 

@@ -1,0 +1,531 @@
+/* All controllers and the scheduler over the real API, a store in memory and a simulated clock; the
+ * node is played by kubelet() below. Goal: what a user sees after each change. */
+#include "apiserver/apiserver.h"
+#include "auth/pki.h"
+#include "client/client.h"
+#include "codec/json.h"
+#include "codec/kubetime.h"
+#include "controller/controllers.h"
+#include "schema/schema.h"
+#include "scheduler/scheduler.h"
+#include "store/engine.h"
+
+#include "tt.h"
+
+#include <time.h>
+#include <unistd.h>
+
+struct world {
+    char dir[40];
+    struct env *env;
+    struct store *store;
+    struct store_disk *disk;
+    struct schema *schema;
+    struct pki *pki;
+    struct api *api;
+    struct client *user, *manager, *placer;
+    struct controllers *controllers;
+    struct scheduler *scheduler;
+    struct arena *a;
+    int ips;
+    bool mute; /* the node says nothing any more */
+};
+
+static int world_up(void **state)
+{
+    struct world *w = xcalloc(1, sizeof *w);
+    struct err err = {0};
+    struct store_args args = {0};
+    struct api_config config = {0};
+    struct controllers_opts opts = {0};
+
+    strcpy(w->dir, "/tmp/ttctlXXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    w->env = env_sim_new(11);
+    w->disk = store_disk_new(w->env, 1, 3);
+    args = (struct store_args){.env = w->env, .engine = &store_memory, .disk = w->disk};
+    assert_non_null(w->store = store_open(&args, &err));
+    w->schema = schema_new();
+    assert_non_null(w->pki = pki_open(w->dir, NULL, &err));
+    config = (struct api_config){.env = w->env, .store = w->store, .schema = w->schema, .pki = w->pki,
+                                 .state_dir = w->dir, .host = "192.0.2.1", .port = 6443};
+    assert_non_null(w->api = api_new(&config, &err));
+    w->user = client_local_new(w->env, w->api, w->schema, "test:user");
+    w->manager = client_local_new(w->env, w->api, w->schema, "system:kube-controller-manager");
+    w->placer = client_local_new(w->env, w->api, w->schema, "system:kube-scheduler");
+    opts = (struct controllers_opts){.schema = w->schema, .ca_pem = "the ca"};
+    assert_non_null(w->controllers = controllers_start(w->manager, w->env, &opts, &err));
+    assert_non_null(w->scheduler = scheduler_start(w->placer, w->env, NULL, &err));
+    w->a = arena_new();
+    env_sim_run_until(w->env, env_now_ms(w->env) + 100); /* service accounts, the storage class */
+    *state = w;
+    return 0;
+}
+
+static int world_down(void **state)
+{
+    struct world *w = *state;
+    char command[64];
+
+    arena_free(w->a);
+    w->scheduler = scheduler_stop(w->scheduler);
+    w->controllers = controllers_stop(w->controllers);
+    client_free(w->placer);
+    client_free(w->manager);
+    client_free(w->user);
+    env_sim_run_until(w->env, env_now_ms(w->env) + 50);
+    api_free(w->api);
+    store_close(w->store);
+    store_disk_free(w->disk);
+    env_free(w->env);
+    schema_free(w->schema);
+    pki_free(w->pki);
+    snprintf(command, sizeof command, "rm -r %s", w->dir);
+    assert_int_equal(system(command), 0);
+    free(w);
+    return 0;
+}
+
+/* ---- what a user does ---- */
+
+static struct val *parse(struct world *w, const char *text)
+{
+    struct err err;
+    struct val *v = json_parse(w->a, text, strlen(text), &err);
+
+    if (!v)
+        fail_msg("%s in %s", err.msg, text);
+    return v;
+}
+
+static void make_in(struct world *w, const char *resource, const char *ns, const char *text)
+{
+    struct err err;
+
+    if (client_create(w->user, resource, ns, parse(w, text), NULL, &err) < 0)
+        fail_msg("%s: %s", resource, err.msg);
+}
+
+static void make(struct world *w, const char *resource, const char *text)
+{
+    make_in(w, resource, "default", text);
+}
+
+static void patch(struct world *w, const char *resource, const char *name, const char *sub, const char *text)
+{
+    struct err err;
+
+    if (client_patch(w->user, resource, streq(resource, "v1/nodes") ? "" : "default", name, sub, CLIENT_PATCH_MERGE,
+                     parse(w, text), NULL, &err) < 0)
+        fail_msg("%s/%s: %s", resource, name, err.msg);
+}
+
+static void drop(struct world *w, const char *resource, const char *name, const char *policy)
+{
+    struct client_delete how = {.propagation = policy, .grace_s = -1};
+    struct err err;
+
+    if (client_delete(w->user, resource, "default", name, &how, &err) < 0)
+        fail_msg("%s/%s: %s", resource, name, err.msg);
+}
+
+static const struct val *get(struct world *w, const char *resource, const char *name)
+{
+    const struct obj *o = client_get(w->user, w->a, resource, "default", name);
+
+    return o ? obj_val(o) : NULL;
+}
+
+static uint32_t count(struct world *w, const char *resource, const char *ns)
+{
+    return client_list(w->user, w->a, resource, ns, NULL, NULL).n;
+}
+
+static void node(struct world *w, const char *name, const char *cpu)
+{
+    char now[KUBETIME_MAX];
+
+    make_in(w, "v1/nodes", "", arena_printf(w->a, "{\"metadata\":{\"name\":\"%s\",\"labels\":{\"kubernetes.io/hostname\":\"%s\"}}}", name, name));
+    kubetime_text(now, env_now_ms(w->env));
+    patch(w, "v1/nodes", name, "status", arena_printf(w->a,
+          "{\"status\":{\"allocatable\":{\"cpu\":\"%s\",\"memory\":\"64Gi\",\"pods\":\"5000\"},\"conditions\":[{\"type\":\"Ready\",\"status\":\"True\",\"reason\":\"r\",\"message\":\"m\",\"lastHeartbeatTime\":\"%s\",\"lastTransitionTime\":\"%s\"}]}}", cpu, now, now));
+}
+
+/* ---- the node ---- */
+
+static void beat(struct world *w)
+{
+    struct objs nodes = client_list(w->user, w->a, "v1/nodes", NULL, NULL, NULL);
+    struct err err;
+    char now[KUBETIME_MAX];
+
+    for (uint32_t i = 0; i < nodes.n; i++) {
+        struct val *v = obj_edit(nodes.v[i], w->a);
+
+        VAL_EACH(val_at(v, "status.conditions"), c)
+            if (streq(val_str_at(c, "type", ""), "Ready"))
+                val_put_str(w->a, c, "lastHeartbeatTime", kubetime_text(now, env_now_ms(w->env)));
+        assert_int_equal(client_update_status(w->user, "v1/nodes", v, NULL, &err), 0);
+    }
+}
+
+/* Bound pods run and are ready; those with the annotation end come to that end at once. */
+static bool kubelet(struct world *w)
+{
+    struct objs pods = client_list(w->user, w->a, "v1/pods", NULL, NULL, NULL);
+    bool any = false;
+    struct err err;
+    char now[KUBETIME_MAX];
+
+    kubetime_text(now, env_now_ms(w->env));
+    for (uint32_t i = 0; i < pods.n; i++) {
+        const struct obj *p = pods.v[i];
+        const char *end = obj_annotation(p, "end");
+        struct client_delete gone = {.uid = p->uid, .grace_s = 0};
+        struct val *v, *s;
+
+        if (!*val_str_at(obj_val(p), "spec.nodeName", ""))
+            continue;
+        if (obj_deleting(p)) {
+            any |= client_delete(w->user, "v1/pods", p->namespace_, p->name, &gone, &err) == 0;
+            continue;
+        }
+        if (!streq(val_str_at(obj_val(p), "status.phase", "Pending"), "Pending"))
+            continue;
+        v = obj_edit(p, w->a);
+        s = val_need_map(w->a, v, "status");
+        val_put_str(w->a, s, "phase", end ? end : "Running");
+        val_put(w->a, s, "podIP", val_printf(w->a, "10.42.%d.%d", w->ips / 250, w->ips % 250 + 1));
+        val_put(w->a, s, "podIPs", parse(w, arena_printf(w->a, "[{\"ip\":\"10.42.%d.%d\"}]", w->ips / 250, w->ips % 250 + 1)));
+        w->ips++;
+        if (end)
+            val_put(w->a, s, "containerStatuses", parse(w, arena_printf(w->a,
+                "[{\"name\":\"c\",\"ready\":false,\"restartCount\":0,\"image\":\"i\",\"imageID\":\"\",\"state\":{\"terminated\":{\"exitCode\":%d,\"finishedAt\":\"%s\"}}}]",
+                streq(end, "Failed"), now)));
+        val_push(w->a, val_need_list(w->a, s, "conditions"), parse(w, arena_printf(w->a,
+                "{\"type\":\"Ready\",\"status\":\"%s\",\"lastTransitionTime\":\"%s\"}", end ? "False" : "True", now)));
+        any |= client_update_status(w->user, "v1/pods", v, NULL, &err) == 0;
+    }
+    return any;
+}
+
+static void pass_ms(struct world *w, int64_t ms)
+{
+    int64_t until = env_now_ms(w->env) + ms;
+
+    do {
+        int64_t step = MIN(until - env_now_ms(w->env), (int64_t)(ms > 20000 ? 5000 : 200));
+
+        env_sim_run_until(w->env, env_now_ms(w->env) + step);
+        if (!w->mute) {
+            beat(w);
+            kubelet(w);
+        }
+    } while (env_now_ms(w->env) < until);
+    env_sim_run_until(w->env, env_now_ms(w->env) + 20);
+}
+
+#define WEB(image, replicas)                                                                       \
+    "{\"metadata\":{\"name\":\"web\"},\"spec\":{\"replicas\":" replicas ",\"selector\":{\"matchLabels\":{\"a\":\"web\"}},"  \
+    "\"template\":{\"metadata\":{\"labels\":{\"a\":\"web\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"" image "\"}]}}}}"
+#define IMAGE(image) "{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"" image "\"}]}}}}"
+
+/* ---- tests ---- */
+
+static void namespaces_are_furnished_and_emptied(void **state)
+{
+    struct world *w = *state;
+
+    node(w, "n1", "4");
+    make_in(w, "v1/namespaces", "", "{\"metadata\":{\"name\":\"x\"}}");
+    pass_ms(w, 400);
+    assert_non_null(client_get(w->user, w->a, "v1/serviceaccounts", "x", "default"));
+    assert_non_null(client_get(w->user, w->a, "v1/configmaps", "x", "kube-root-ca.crt"));
+    make_in(w, "apps/v1/deployments", "x", WEB("i", "2"));
+    make_in(w, "v1/secrets", "x", "{\"metadata\":{\"name\":\"s\"}}");
+    pass_ms(w, 1000);
+    assert_int_equal(count(w, "v1/pods", "x"), 2);
+    struct err err;
+    assert_int_equal(client_delete(w->user, "v1/namespaces", "", "x", NULL, &err), 0);
+    env_sim_run_until(w->env, env_now_ms(w->env) + 100);
+    assert_int_equal(count(w, "v1/secrets", "x"), 1); /* pods first: they may still need it */
+    pass_ms(w, 4000);
+    assert_int_equal(count(w, "v1/pods", "x"), 0);
+    assert_null(client_get(w->user, w->a, "v1/namespaces", "", "x"));
+}
+
+static void deployments_roll_and_roll_back(void **state)
+{
+    struct world *w = *state;
+    const struct val *d;
+
+    node(w, "n1", "4");
+    make(w, "apps/v1/deployments", WEB("one", "3"));
+    pass_ms(w, 2000);
+    d = get(w, "apps/v1/deployments", "web");
+    assert_int_equal(val_int_at(d, "status.availableReplicas", 0), 3);
+    assert_string_equal(val_text(val_get(val_at(d, "metadata.annotations"), "deployment.kubernetes.io/revision"), ""), "1");
+    patch(w, "apps/v1/deployments", "web", "", IMAGE("two"));
+    for (int i = 0; i < 20; i++) { /* 25 % of 3: one more at most, never one less */
+        uint32_t live = 0;
+        struct objs pods = client_list(w->user, w->a, "v1/pods", "default", NULL, NULL);
+
+        for (uint32_t k = 0; k < pods.n; k++)
+            live += !obj_deleting(pods.v[k]);
+        assert_in_range(live, 3, 4);
+        pass_ms(w, 200);
+    }
+    assert_int_equal(count(w, "apps/v1/replicasets", "default"), 2);
+    patch(w, "apps/v1/deployments", "web", "", IMAGE("one"));
+    pass_ms(w, 4000);
+    d = get(w, "apps/v1/deployments", "web");
+    assert_int_equal(count(w, "apps/v1/replicasets", "default"), 2); /* the old set came back */
+    assert_string_equal(val_text(val_get(val_at(d, "metadata.annotations"), "deployment.kubernetes.io/revision"), ""), "3");
+    assert_int_equal(val_int_at(d, "status.updatedReplicas", 0), 3);
+    VAL_EACH(val_at(d, "status.conditions"), c)
+        assert_string_equal(val_str_at(c, "status", ""), "True");
+    patch(w, "apps/v1/deployments", "web", "", "{\"spec\":{\"replicas\":6}}");
+    pass_ms(w, 1000);
+    assert_int_equal(count(w, "v1/pods", "default"), 6);
+}
+
+static void a_stuck_rollout_says_so(void **state)
+{
+    struct world *w = *state;
+    bool told = false;
+
+    make(w, "apps/v1/deployments", WEB("one", "1")); /* there is no node */
+    patch(w, "apps/v1/deployments", "web", "", "{\"spec\":{\"progressDeadlineSeconds\":30}}");
+    pass_ms(w, 40000);
+    VAL_EACH(val_at(get(w, "apps/v1/deployments", "web"), "status.conditions"), c)
+        told |= streq(val_str_at(c, "reason", ""), "ProgressDeadlineExceeded");
+    assert_true(told);
+}
+
+static void jobs_count_exactly(void **state)
+{
+    struct world *w = *state;
+    struct objs pods;
+
+    node(w, "n1", "4");
+    make(w, "batch/v1/jobs", "{\"metadata\":{\"name\":\"ok\"},\"spec\":{\"completions\":7,\"parallelism\":3,\"template\":{\"metadata\":{\"annotations\":"
+         "{\"end\":\"Succeeded\"}},\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}");
+    make(w, "batch/v1/jobs", "{\"metadata\":{\"name\":\"bad\"},\"spec\":{\"backoffLimit\":2,\"ttlSecondsAfterFinished\":50,\"template\":{\"metadata\":{\"annotations\":"
+         "{\"end\":\"Failed\"}},\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}");
+    pass_ms(w, 5000);
+    assert_int_equal(val_int_at(get(w, "batch/v1/jobs", "ok"), "status.succeeded", 0), 7);
+    assert_true(val_get(val_get(get(w, "batch/v1/jobs", "ok"), "status"), "completionTime") != NULL);
+    assert_int_equal(val_int_at(get(w, "batch/v1/jobs", "bad"), "status.failed", 0), 1); /* waits 10 s */
+    pass_ms(w, 15000);
+    assert_int_equal(val_int_at(get(w, "batch/v1/jobs", "bad"), "status.failed", 0), 2);
+    pass_ms(w, 30000);
+    assert_int_equal(val_int_at(get(w, "batch/v1/jobs", "bad"), "status.failed", 0), 3);
+    pods = client_list(w->user, w->a, "v1/pods", "default", NULL, NULL);
+    assert_int_equal(pods.n, 7 + 3);
+    for (uint32_t i = 0; i < pods.n; i++)
+        assert_int_equal(val_len(val_get(obj_meta(pods.v[i]), "finalizers")), 0);
+    pass_ms(w, 80000);
+    assert_null(get(w, "batch/v1/jobs", "bad")); /* its time was over */
+    assert_int_equal(count(w, "v1/pods", "default"), 7);
+}
+
+static void owners_take_their_own(void **state)
+{
+    struct world *w = *state;
+
+    node(w, "n1", "4");
+    make(w, "apps/v1/deployments", WEB("i", "2"));
+    pass_ms(w, 1000);
+    drop(w, "apps/v1/deployments", "web", "Orphan");
+    pass_ms(w, 1000);
+    assert_null(get(w, "apps/v1/deployments", "web"));
+    assert_int_equal(count(w, "apps/v1/replicasets", "default"), 1);
+    assert_int_equal(count(w, "v1/pods", "default"), 2);
+    make(w, "apps/v1/deployments", WEB("i", "2")); /* takes the orphans in */
+    pass_ms(w, 1000);
+    assert_int_equal(count(w, "apps/v1/replicasets", "default"), 1);
+    assert_int_equal(count(w, "v1/pods", "default"), 2);
+    drop(w, "apps/v1/deployments", "web", "Foreground");
+    env_sim_run_until(w->env, env_now_ms(w->env) + 100);
+    assert_non_null(get(w, "apps/v1/deployments", "web")); /* the owner waits for its pods */
+    pass_ms(w, 2000);
+    assert_null(get(w, "apps/v1/deployments", "web"));
+    assert_int_equal(count(w, "v1/pods", "default"), 0);
+    make(w, "apps/v1/deployments", WEB("i", "2"));
+    pass_ms(w, 1000);
+    drop(w, "apps/v1/deployments", "web", "Background");
+    assert_null(get(w, "apps/v1/deployments", "web"));
+    pass_ms(w, 2000);
+    assert_int_equal(count(w, "apps/v1/replicasets", "default") + count(w, "v1/pods", "default"), 0);
+}
+
+static void services_know_their_pods(void **state)
+{
+    struct world *w = *state;
+    struct objs slices;
+
+    node(w, "n1", "4");
+    make(w, "apps/v1/deployments", WEB("i", "3"));
+    make(w, "v1/services", "{\"metadata\":{\"name\":\"web\"},\"spec\":{\"selector\":{\"a\":\"web\"},\"ports\":[{\"port\":80,\"targetPort\":8080}]}}");
+    pass_ms(w, 1500);
+    assert_int_equal(val_len(val_at(get(w, "v1/endpoints", "web"), "subsets[0].addresses")), 3);
+    slices = client_list(w->user, w->a, "discovery.k8s.io/v1/endpointslices", "default", NULL, NULL);
+    for (uint32_t i = 0; i < slices.n; i++)
+        if (streq0(obj_label(slices.v[i], "kubernetes.io/service-name"), "web")) {
+            assert_int_equal(val_len(val_get(obj_val(slices.v[i]), "endpoints")), 3);
+            assert_int_equal(val_int_at(obj_val(slices.v[i]), "ports[0].port", 0), 8080);
+        }
+    patch(w, "apps/v1/deployments", "web", "", "{\"spec\":{\"replicas\":0}}");
+    pass_ms(w, 1500);
+    assert_int_equal(val_len(val_at(get(w, "v1/endpoints", "web"), "subsets")), 0);
+    drop(w, "v1/services", "web", NULL);
+    pass_ms(w, 1000);
+    assert_null(get(w, "v1/endpoints", "web"));
+}
+
+static void claims_get_volumes_and_give_them_back(void **state)
+{
+    struct world *w = *state;
+    const char *volume;
+
+    pass_ms(w, 200);
+    make(w, "v1/persistentvolumeclaims", "{\"metadata\":{\"name\":\"mine\"},\"spec\":{\"accessModes\":[\"ReadWriteMany\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}");
+    make(w, "v1/persistentvolumeclaims", "{\"metadata\":{\"name\":\"shared\",\"annotations\":{\"tandem.dev/volume\":\"pictures\"}},\"spec\":{\"accessModes\":[\"ReadWriteMany\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}");
+    pass_ms(w, 600);
+    assert_string_equal(val_str_at(get(w, "v1/persistentvolumeclaims", "mine"), "status.phase", ""), "Bound");
+    volume = val_str_at(get(w, "v1/persistentvolumeclaims", "shared"), "spec.volumeName", "");
+    assert_string_equal(val_str_at(obj_val(client_get(w->user, w->a, "v1/persistentvolumes", "", volume)), "spec.csi.volumeHandle", ""), "pictures");
+    assert_int_equal(count(w, "tandem.dev/v1/volumes", NULL), 2);
+    drop(w, "v1/persistentvolumeclaims", "mine", NULL);
+    drop(w, "v1/persistentvolumeclaims", "shared", NULL);
+    pass_ms(w, 1000);
+    assert_int_equal(count(w, "v1/persistentvolumes", NULL), 0);
+    assert_int_equal(count(w, "tandem.dev/v1/volumes", NULL), 1); /* what a person named stays */
+    assert_non_null(client_get(w->user, w->a, "tandem.dev/v1/volumes", "", "pictures"));
+}
+
+static void silent_nodes_lose_their_pods(void **state)
+{
+    struct world *w = *state;
+    const struct obj *n;
+    bool tainted = false;
+
+    node(w, "n1", "4");
+    make(w, "v1/pods", "{\"metadata\":{\"name\":\"p\"},\"spec\":{\"tolerations\":[{\"key\":\"node.kubernetes.io/unreachable\",\"operator\":\"Exists\",\"effect\":\"NoExecute\",\"tolerationSeconds\":60}],"
+         "\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}");
+    pass_ms(w, 1000);
+    assert_string_equal(val_str_at(get(w, "v1/pods", "p"), "status.phase", ""), "Running");
+    w->mute = true;
+    pass_ms(w, 39000);
+    n = client_get(w->user, w->a, "v1/nodes", "", "n1");
+    assert_int_equal(val_len(val_at(obj_val(n), "spec.taints")), 0);
+    pass_ms(w, 3000);
+    n = client_get(w->user, w->a, "v1/nodes", "", "n1");
+    VAL_EACH(val_at(obj_val(n), "spec.taints"), t)
+        tainted |= streq(val_str_at(t, "key", ""), "node.kubernetes.io/unreachable") && streq(val_str_at(t, "effect", ""), "NoExecute");
+    assert_true(tainted);
+    assert_null(val_at(get(w, "v1/pods", "p"), "metadata.deletionTimestamp"));
+    pass_ms(w, 65000);
+    assert_non_null(val_at(get(w, "v1/pods", "p"), "metadata.deletionTimestamp"));
+}
+
+static void stateful_pods_come_in_order(void **state)
+{
+    struct world *w = *state;
+
+    node(w, "n1", "4");
+    make(w, "apps/v1/statefulsets", "{\"metadata\":{\"name\":\"db\"},\"spec\":{\"serviceName\":\"db\",\"replicas\":3,\"selector\":{\"matchLabels\":{\"a\":\"db\"}},\"template\":{\"metadata\":{\"labels\":{\"a\":\"db\"}},"
+         "\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}},\"volumeClaimTemplates\":[{\"metadata\":{\"name\":\"d\"},\"spec\":{\"accessModes\":[\"ReadWriteOnce\"],\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}]}}");
+    make(w, "apps/v1/daemonsets", "{\"metadata\":{\"name\":\"log\"},\"spec\":{\"selector\":{\"matchLabels\":{\"a\":\"log\"}},\"template\":{\"metadata\":{\"labels\":{\"a\":\"log\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}");
+    env_sim_run_until(w->env, env_now_ms(w->env) + 100);
+    assert_non_null(get(w, "v1/pods", "db-0"));
+    assert_null(get(w, "v1/pods", "db-1")); /* waits for the first */
+    pass_ms(w, 8000);
+    assert_int_equal(val_int_at(get(w, "apps/v1/statefulsets", "db"), "status.readyReplicas", 0), 3);
+    assert_int_equal(val_int_at(get(w, "apps/v1/daemonsets", "log"), "status.numberReady", 0), 1);
+    node(w, "n2", "4");
+    patch(w, "apps/v1/statefulsets", "db", "", "{\"spec\":{\"replicas\":1}}");
+    pass_ms(w, 3000);
+    assert_null(get(w, "v1/pods", "db-1"));
+    assert_non_null(get(w, "v1/persistentvolumeclaims", "d-db-1")); /* the data stays */
+    assert_int_equal(val_int_at(get(w, "apps/v1/daemonsets", "log"), "status.numberReady", 0), 2);
+}
+
+static void unfit_pods_wait_for_room(void **state)
+{
+    struct world *w = *state;
+    const char *said = "";
+
+    node(w, "n1", "1");
+    make(w, "v1/pods", "{\"metadata\":{\"name\":\"big\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\",\"resources\":{\"requests\":{\"cpu\":\"2\"}}}]}}");
+    pass_ms(w, 2000);
+    VAL_EACH(val_at(get(w, "v1/pods", "big"), "status.conditions"), c)
+        if (streq(val_str_at(c, "type", ""), "PodScheduled"))
+            said = val_str_at(c, "message", "");
+    assert_string_equal(said, "0/1 nodes are available: 1 Insufficient cpu.");
+    node(w, "n2", "4");
+    pass_ms(w, 3000);
+    assert_string_equal(val_str_at(get(w, "v1/pods", "big"), "spec.nodeName", ""), "n2");
+}
+
+/* Goal: what cannot be made is tried with growing pauses, not in a circle through our own status.
+ * Method: an account that is not there; the passes of ten seconds are counted. */
+static void failures_do_not_spin(void **state)
+{
+    struct world *w = *state;
+    uint64_t before;
+    bool told = false;
+
+    make(w, "apps/v1/replicasets", "{\"metadata\":{\"name\":\"rs\"},\"spec\":{\"replicas\":2,\"selector\":{\"matchLabels\":{\"a\":\"x\"}},\"template\":{\"metadata\":{\"labels\":{\"a\":\"x\"}},"
+         "\"spec\":{\"serviceAccountName\":\"nobody\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}");
+    before = controllers_stats(w->controllers).passes;
+    env_sim_run_until(w->env, env_now_ms(w->env) + 10000);
+    VAL_EACH(val_at(get(w, "apps/v1/replicasets", "rs"), "status.conditions"), c)
+        told |= streq(val_str_at(c, "reason", ""), "FailedCreate");
+    assert_true(told);
+    assert_in_range(controllers_stats(w->controllers).passes - before, 5, 80);
+    make(w, "v1/serviceaccounts", "{\"metadata\":{\"name\":\"nobody\"}}");
+    env_sim_run_until(w->env, env_now_ms(w->env) + 30000);
+    assert_int_equal(count(w, "v1/pods", "default"), 2);
+    assert_int_equal(val_len(val_at(get(w, "apps/v1/replicasets", "rs"), "status.conditions")), 0);
+}
+
+/* Goal: a thousand pods are made and bound, each once, and the pace is printed. */
+static void a_thousand_pods_are_placed(void **state)
+{
+    struct world *w = *state;
+    struct timespec t0, t1;
+
+    node(w, "n1", "400");
+    env_sim_run_until(w->env, env_now_ms(w->env) + 100);
+    clock_gettime(CLOCK_MONOTONIC, &t0);
+    make(w, "apps/v1/replicasets", WEB("i", "1000"));
+    env_sim_run_until(w->env, env_now_ms(w->env) + 3000);
+    clock_gettime(CLOCK_MONOTONIC, &t1);
+    assert_int_equal(scheduler_stats(w->scheduler).placed, 1000);
+    assert_int_equal(count(w, "v1/pods", "default"), 1000);
+    fprintf(stderr, "             1000 pods made and bound in %.0f ms\n",
+            (double)(t1.tv_sec - t0.tv_sec) * 1e3 + (double)(t1.tv_nsec - t0.tv_nsec) / 1e6);
+}
+
+#define WORLD_TEST(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WORLD_TEST(namespaces_are_furnished_and_emptied),
+        WORLD_TEST(deployments_roll_and_roll_back),
+        WORLD_TEST(a_stuck_rollout_says_so),
+        WORLD_TEST(jobs_count_exactly),
+        WORLD_TEST(owners_take_their_own),
+        WORLD_TEST(services_know_their_pods),
+        WORLD_TEST(claims_get_volumes_and_give_them_back),
+        WORLD_TEST(silent_nodes_lose_their_pods),
+        WORLD_TEST(stateful_pods_come_in_order),
+        WORLD_TEST(unfit_pods_wait_for_room),
+        WORLD_TEST(failures_do_not_spin),
+        WORLD_TEST(a_thousand_pods_are_placed),
+    };
+
+    return cmocka_run_group_tests_name("controller-passes", tests, NULL, NULL);
+}

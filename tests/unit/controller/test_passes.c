@@ -451,6 +451,24 @@ static void stateful_pods_come_in_order(void **state)
     assert_int_equal(val_int_at(get(w, "apps/v1/daemonsets", "log"), "status.numberReady", 0), 2);
 }
 
+static void schedules_make_jobs(void **state)
+{
+    struct world *w = *state;
+
+    node(w, "n1", "4");
+    make(w, "batch/v1/cronjobs", "{\"metadata\":{\"name\":\"tick\"},\"spec\":{\"schedule\":\"*/2 * * * *\",\"successfulJobsHistoryLimit\":2,\"jobTemplate\":{\"spec\":{\"template\":{\"metadata\":{\"annotations\":"
+         "{\"end\":\"Succeeded\"}},\"spec\":{\"restartPolicy\":\"Never\",\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}}}}}");
+    pass_ms(w, 119000 - env_now_ms(w->env) % 120000);
+    assert_int_equal(count(w, "batch/v1/jobs", "default"), 0);
+    pass_ms(w, 10000);
+    assert_int_equal(count(w, "batch/v1/jobs", "default"), 1);
+    pass_ms(w, 120000);
+    assert_int_equal(count(w, "batch/v1/jobs", "default"), 2);
+    pass_ms(w, 240000);
+    assert_int_equal(count(w, "batch/v1/jobs", "default"), 2); /* four were made, two are kept */
+    assert_non_null(val_get(val_get(get(w, "batch/v1/cronjobs", "tick"), "status"), "lastSuccessfulTime"));
+}
+
 static void unfit_pods_wait_for_room(void **state)
 {
     struct world *w = *state;
@@ -522,6 +540,7 @@ int main(void)
         WORLD_TEST(claims_get_volumes_and_give_them_back),
         WORLD_TEST(silent_nodes_lose_their_pods),
         WORLD_TEST(stateful_pods_come_in_order),
+        WORLD_TEST(schedules_make_jobs),
         WORLD_TEST(unfit_pods_wait_for_room),
         WORLD_TEST(failures_do_not_spin),
         WORLD_TEST(a_thousand_pods_are_placed),

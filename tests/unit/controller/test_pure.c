@@ -5,6 +5,7 @@
 #include "codec/kubetime.h"
 #include "codec/obj.h"
 #include "controller/claims.h"
+#include "controller/cron.h"
 #include "controller/jobs.h"
 #include "controller/taints.h"
 
@@ -120,6 +121,35 @@ static void claims_get_the_smallest_that_fits(void **state)
     choose("{\"metadata\":{\"name\":\"r\",\"namespace\":\"n\",\"uid\":\"u\"},\"spec\":{\"accessModes\":[\"ReadWriteOnce\"]}}", "mine");
 }
 
+static void cron_knows_the_next_time(void **state)
+{
+    static const struct {
+        const char *schedule, *after, *next;
+    } rows[] = {
+        {"* * * * *", "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"},
+        {"*/15 * * * *", "2026-01-01T00:15:59Z", "2026-01-01T00:30:00Z"},
+        {"0 3 * * *", "2026-01-01T03:00:00Z", "2026-01-02T03:00:00Z"},
+        {"@monthly", "2026-01-31T12:00:00Z", "2026-02-01T00:00:00Z"},
+        {"30 6 * * MON-FRI", "2026-11-20T07:00:00Z", "2026-11-23T06:30:00Z"}, /* a Friday */
+        {"0 0 13 * 5", "2026-11-01T00:00:00Z", "2026-11-06T00:00:00Z"},       /* either will do */
+        {"0 0 29 2 *", "2026-01-01T00:00:00Z", "2028-02-29T00:00:00Z"},
+        {"0 12 * * 7", "2026-11-20T00:00:00Z", "2026-11-22T12:00:00Z"},
+    };
+    static const char *const bad[] = {"", "* * * *", "* * * * * *", "60 * * * *", "a * * * *", "*/0 * * * *",
+                                      "5-1 * * * *", "* 24 * * *", "* * 0 * *", "@often"};
+    struct cron c;
+    char text[KUBETIME_MAX];
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        assert_true(cron_parse(rows[i].schedule, &c));
+        assert_string_equal(kubetime_text(text, cron_next(&c, kubetime_parse(rows[i].after) / 1000) * 1000), rows[i].next);
+    }
+    assert_true(cron_parse("0 0 31 2 *", &c));
+    assert_int_equal(cron_next(&c, 0), -1);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        assert_false(cron_parse(bad[i], &c));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +158,7 @@ int main(void)
         cmocka_unit_test(indexes_write_as_kubernetes),
         cmocka_unit_test(taints_are_borne),
         cmocka_unit_test(claims_get_the_smallest_that_fits),
+        cmocka_unit_test(cron_knows_the_next_time),
     };
 
     return cmocka_run_group_tests_name("controller-pure", tests, NULL, NULL);

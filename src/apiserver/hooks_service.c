@@ -194,7 +194,7 @@ static int set_families(struct call *c, struct val *v, struct val *spec)
     bool headless = streq(val_str_at(spec, "clusterIP", ""), "None");
     bool selects = val_len(val_get(spec, "selector")) > 0;
 
-    if (streq(policy, "RequireDualStack") && !(headless && !selects))
+    if (streq(policy, "RequireDualStack") && !headless)
         return fail_field(c, v, "spec.ipFamilyPolicy", policy,
                           "this cluster is not configured for dual-stack services");
     VAL_EACH(val_get(spec, "ipFamilies"), f)
@@ -207,7 +207,8 @@ static int set_families(struct call *c, struct val *v, struct val *spec)
                                                                                   : "SingleStack");
     if (!val_len(val_get(spec, "ipFamilies"))) {
         val_push_str(c->a, list, "IPv4");
-        if (headless && !selects && !streq(val_str_at(spec, "ipFamilyPolicy", ""), "SingleStack"))
+        if (headless && (streq(policy, "RequireDualStack") ||
+                         (!selects && !streq(val_str_at(spec, "ipFamilyPolicy", ""), "SingleStack"))))
             val_push_str(c->a, list, "IPv6");
         val_put(c->a, spec, "ipFamilies", list);
     }

@@ -507,7 +507,7 @@ static void service_ips(struct check *c, const struct val *spec, const char *typ
         check_fail(c, CAUSE_INVALID, "spec.clusterIPs", ips, "first value must match `clusterIP`");
     if (*policy && !among(policy, policies))
         check_fail(c, CAUSE_INVALID, "spec.ipFamilyPolicy", val_get(spec, "ipFamilyPolicy"), "not a valid policy");
-    else if (streq(policy, "RequireDualStack"))
+    else if (streq(policy, "RequireDualStack") && !streq(val_str_at(spec, "clusterIP", ""), "None"))
         check_fail(c, CAUSE_INVALID, "spec.ipFamilyPolicy", val_get(spec, "ipFamilyPolicy"),
                    "this cluster is not configured for dual-stack services");
     for (uint32_t i = 0; i < val_items_n_(families); i++) {

@@ -413,7 +413,7 @@ static void nobody_calls_nothing_runs(void **state)
     host_call(&H, "rare", "{}", &a);
     answer_done(&a);
     assert_int_equal(meter_int("rare", "instances"), 1);
-    for (int i = 0; i < 60 && meter_int("rare", "processes") > 0; i++)
+    for (int i = 0; i < 200 && meter_int("rare", "processes") > 0; i++)
         host_sleep(&H, 100);
     assert_int_equal(meter_int("rare", "processes"), 0);
     host_call(&H, "rare", "{}", &a);
@@ -477,7 +477,7 @@ static void events_are_tried_again(void **state)
     make_volume(&H, lines);
     host_function(&H, "ev", APPENDER, APPENDER_SPEC);
     send_event(&H, "ev", "{\"n\":1,\"fail\":2}");
-    for (int i = 0; i < 80 && count_lines(lines) < 3; i++)
+    for (int i = 0; i < 300 && count_lines(lines) < 3; i++)
         host_sleep(&H, 50);
     host_sleep(&H, 400);
     assert_int_equal(count_lines(lines), 3);
@@ -513,7 +513,7 @@ static void events_survive_kill(void **state)
     assert_true(WIFSIGNALED(status));
     assert_int_equal(host_start(&h, &o, &err), 0);
     host_function(&h, "ev", APPENDER, APPENDER_SPEC);
-    for (int i = 0; i < 80 && count_lines(lines) < 2; i++)
+    for (int i = 0; i < 300 && count_lines(lines) < 2; i++)
         host_sleep(&h, 50);
     assert_int_equal(count_lines(lines), 2);
     host_stop(&h);

@@ -9,9 +9,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "event/event.h"
+#include "volume/volume.h"
 
 enum { BODY_MAX = 72 * 1024 * 1024 };
 
@@ -378,6 +380,35 @@ static void volume_news(void *arg, const struct obj *o)
 
     objects_volume(d->objects, o);
 }
+static void nothing_more(void *arg, const struct client_result *r)
+{
+    if (r->err)
+        LOG(WARN, "aws", "did=volume-status error=\"%s\"", r->err->msg);
+}
+
+/* A new volume is Ready when its folder is there: pods would make it too, but a bucket has none. */
+static void volume_added(void *arg, const struct obj *o)
+{
+    struct aws_door *d = arg;
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *patch = val_map(a);
+    struct err err;
+    int root;
+
+    volume_news(arg, o);
+    if (!str_empty(val_str_at(obj_val(o), "status.phase", NULL)))
+        return;
+    root = volume_root(d->state, o->name, true, &err);
+    if (root < 0) {
+        LOG(ERROR, "aws", "volume=%s did=make error=\"%s\"", o->name, err.msg);
+        return;
+    }
+    close(root);
+    val_put_str(a, val_need_map(a, patch, "status"), "phase", "Ready");
+    client_call(d->o.client, &(struct client_call){.verb = CLIENT_PATCH, .resource = "tandem.dev/v1/volumes", .name = o->name,
+        .sub = "status", .body = patch, .patch_type = CLIENT_PATCH_MERGE}, nothing_more, d);
+}
+
 static void volume_changed(void *arg, const struct obj *was, const struct obj *o)
 {
     (void)was;
@@ -416,7 +447,7 @@ struct aws_door *aws_door_new(const struct aws_door_opts *o, struct err *err)
     d->keys = client_mirror(o->client, &(struct mirror_args){
         .resource = "v1/secrets", .ns = "kube-system", .field_selector = "type=tandem.dev/access-key"});
     d->volumes = client_mirror(o->client, &(struct mirror_args){
-        .resource = "tandem.dev/v1/volumes", .added = volume_news, .changed = volume_changed,
+        .resource = "tandem.dev/v1/volumes", .added = volume_added, .changed = volume_changed,
         .removed = volume_removed, .arg = d});
     LOG(INFO, "aws", "did=listen port=%d", http_server_port(d->http));
     return d;

@@ -132,7 +132,7 @@ static int impersonate(struct exchange *x, struct call *c)
     const char *uid = http_get(x->http, "impersonate-uid");
     struct val *extra = read_extra(x);
     const char **groups = arena_array(a, const char *, x->http->headers_n + 5);
-    char *ns, *name;
+    char *ns = NULL, *name = NULL;
     size_t n = 0;
     bool account;
 

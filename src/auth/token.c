@@ -181,7 +181,7 @@ static struct val *open_token(EVP_PKEY *key, const char *token, struct arena *a)
     struct err ignored = {0};
     const char *dot = strchr(token, '.'), *dot2 = dot ? strchr(dot + 1, '.') : NULL;
     unsigned char *head, *claims, *sig;
-    size_t head_n, claims_n, sig_n;
+    size_t head_n = 0, claims_n = 0, sig_n = 0;
     struct val *h;
 
     if (!dot2 || strlen(token) > TOKEN_BYTES_MAX || strchr(dot2 + 1, '.'))

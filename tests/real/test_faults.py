@@ -81,11 +81,13 @@ def served(one):
 
 
 def test_kill_9_of_a_container_restarts_it(gallery):
-    before = container_pids(gallery)
+    def restarts():
+        return sum(p['status']['containerStatuses'][0]['restartCount'] for p in gallery.get('pods', '-l', 'app=gallery')['items'])
+    before, count = container_pids(gallery), restarts()
     victim = sorted(before)[0]
     os.kill(int(victim), signal.SIGKILL)
     eventually(lambda: len(container_pids(gallery) - before) == 1, 30)
-    eventually(lambda: sum(p['status']['containerStatuses'][0]['restartCount'] for p in gallery.get('pods', '-l', 'app=gallery')['items']) == 1, 30)
+    eventually(lambda: restarts() == count + 1, 30)
     eventually(lambda: all(p['status']['containerStatuses'][0]['ready'] for p in gallery.get('pods', '-l', 'app=gallery')['items']), 30)
 
 

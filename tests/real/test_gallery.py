@@ -79,7 +79,7 @@ def test_when_nobody_calls_the_function_has_no_process(gallery):
 
 def test_advise_has_a_row_for_each_workload(gallery):
     rows = json.loads(gallery.tandem('advise', '--json').stdout)
-    rows = rows['items'] if isinstance(rows, dict) else rows
+    rows = rows['workloads']
     text = json.dumps(rows)
     assert 'gallery' in text and 'thumbnail' in text
     assert 'gallery' in gallery.tandem('advise').stdout

@@ -493,7 +493,7 @@ static void container_users_binds_and_read_only(void **state)
     s->user = "web";
     s->no_new_privs = true;
     s->read_only_root = true;
-    s->cwd = "/work/here";
+    s->cwd = "/app/here";
     char *text = run(a, s, &status, &err);
     if (!text)
         fail_msg("%s", err.msg);
@@ -504,7 +504,7 @@ static void container_users_binds_and_read_only(void **state)
     assert_non_null(strstr(text, "CapEff:\t0000000000000000"));
     assert_non_null(strstr(text, "NoNewPrivs:\t1"));
     assert_non_null(strstr(text, "Seccomp:\t2"));
-    assert_non_null(strstr(text, "/work/here\n/srv\n"));
+    assert_non_null(strstr(text, "/app/here\n/srv\n"));
 }
 
 static void bad_specs_say_why(void **state)

@@ -24,9 +24,17 @@ def eventually(what, seconds=30, every=0.05):
     raise AssertionError(f'not within {seconds} s: {last!r}')
 
 
+def id_of(state):
+    """The instance's id, as it is in the names of its cgroups and links (src/cli/opts.c)."""
+    h = 2166136261
+    for c in state.encode():
+        h = ((h ^ c) * 16777619) & 0xffffffff
+    return f'{h ^ h >> 15:08x}'
+
+
 class Instance:
     def __init__(self, state):
-        self.state = state
+        self.state, self.id = state, id_of(state)
         self.kubectls = [p for p in (os.path.join(TOP, 'build', 'tools', n) for n in ('kubectl', 'kubectl-1.36')) if os.path.exists(p)]
 
     def tandem(self, *words, check=True, timeout=60, **more):
@@ -46,6 +54,18 @@ class Instance:
     def processes(self):
         """name -> pid of the parts, as `tandem status` tells them."""
         return {p['name']: p['pid'] for p in json.loads(self.tandem('status', '--json').stdout)['processes']}
+
+    def pids(self, *, command=b'', group=''):
+        """This instance's own processes (by their cgroup) whose command line and group hold these words."""
+        found = set()
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            try:
+                of = open(f'/proc/{pid}/cgroup').read()
+                if 'tandem-' + self.id in of and group in of and command in open(f'/proc/{pid}/cmdline', 'rb').read():
+                    found.add(pid)
+            except OSError:                           # it has gone
+                pass
+        return found
 
     def kill(self, name):
         """kill -9 of one part, which this instance started; answers when the supervisor has a new one."""

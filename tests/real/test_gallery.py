@@ -60,14 +60,7 @@ def test_a_jpeg_written_in_the_pod_fires_the_function_too(gallery):
 
 def instances(gallery):
     """Processes that serve the function, found from outside: by the name of their cgroup."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir('/proc')):
-        try:
-            if 'thumbnail' in open(f'/proc/{pid}/cgroup').read():
-                found.append(pid)
-        except OSError:
-            pass
-    return found
+    return gallery.pids(group='thumbnail')
 
 
 def test_when_nobody_calls_the_function_has_no_process(gallery):

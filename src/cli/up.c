@@ -312,6 +312,25 @@ static int check_ports(const struct cli_opts *o)
     return 0;
 }
 
+/* Two instances on one host need ranges of their own: the first address of a range that is used is
+ * this host's. An instance that ran before finds its own there, which is fine. */
+static int check_pod_cidr(const struct cli_opts *o)
+{
+    _auto_(freep) char *saved = xasprintf("%s/instance.json", o->state);
+    struct sockaddr_in first = {.sin_family = AF_INET};
+    _auto_(closep) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    char text[INET_ADDRSTRLEN] = "";
+
+    snprintf(text, sizeof text, "%.*s", (int)strcspn(o->pod_cidr, "/"), o->pod_cidr);
+    if (inet_pton(AF_INET, text, &first.sin_addr) != 1 || !strchr(o->pod_cidr, '/'))
+        return complain(EXIT_USAGE, "--pod-cidr wants a range such as 10.42.0.0/16, not '%s'", o->pod_cidr);
+    first.sin_addr.s_addr = htonl(ntohl(first.sin_addr.s_addr) + 1);
+    if (fs_exists(saved) || fd < 0 || bind(fd, (struct sockaddr *)&first, sizeof first) < 0)
+        return 0;
+    return complain(EXIT_FAILURE, "the pod range %s is used on this host already, by another instance perhaps; choose "
+                    "one with --pod-cidr CIDR", o->pod_cidr);
+}
+
 /* A free port of this moment, for --NAME-port 0. */
 static int pick_port(void)
 {
@@ -381,6 +400,8 @@ int cmd_up(struct cli_opts *o, int argc, char **argv)
         if (!*ports[i])
             *ports[i] = pick_port();
     rc = check_ports(o);
+    if (!rc && !o->api_only)
+        rc = check_pod_cidr(o);
     if (rc)
         return rc;
     if (opts_save(o, &err) < 0)

@@ -44,8 +44,8 @@ class Instance:
             raise AssertionError(f'tandem {" ".join(words)}: exit {done.returncode}: {done.stdout}{done.stderr}')
         return done
 
-    def up(self):
-        self.tandem('up', '--detach', '--api-port', '0', '--gateway-port', '0', '--aws-port', '0', timeout=60)
+    def up(self, *more):
+        self.tandem('up', '--detach', '--api-port', '0', '--gateway-port', '0', '--aws-port', '0', *more, timeout=60)
         self.status = json.loads(self.tandem('status', '--json').stdout)
 
     def down(self):
@@ -94,11 +94,11 @@ class Instance:
 
 
 @contextlib.contextmanager
-def running(prefix='tt-'):
+def running(*options, prefix='tt-'):
     folder = tempfile.mkdtemp(prefix=prefix, dir='/tmp')
     one = Instance(folder)
     try:
-        one.up()
+        one.up(*options)
         yield one
     except BaseException:
         log = os.path.join(folder, 'logs', 'tandem.log')

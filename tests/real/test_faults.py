@@ -117,7 +117,7 @@ def test_down_leaves_nothing(tmp_path):
             found += [os.path.join(top, f) for f in folders if one.id in f]
         return found
 
-    with running('td-') as one:
+    with running('--pod-cidr', '10.43.0.0/16', prefix='td-') as one:
         one.tandem('image', 'import', '--name', 'gallery:1', os.path.join(TOP, 'build', 'gallery', 'image.tar'))
         one.kubectl('run', 'sleeper', '--image=gallery:1', '--command', '--', '/bin/sleep', '1000')
         one.kubectl('wait', '--for=condition=Ready', 'pod/sleeper', '--timeout=30s')

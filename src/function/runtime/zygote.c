@@ -143,6 +143,9 @@ static int user_ns_of(uint32_t uid)
     if (pid == 0) {
         char ok = unshare(CLONE_NEWUSER) == 0;
 
+        /* we end it below; should we be killed before that, nobody else would: unshare cleared its
+         * death signal, so it ends itself */
+        alarm(5);
         (void)!write(ready[1], &ok, 1);
         for (;;)
             pause();

@@ -71,8 +71,8 @@ def test_when_nobody_calls_the_function_has_no_process(gallery):
 
 
 def test_advise_has_a_row_for_each_workload(gallery):
-    rows = json.loads(gallery.tandem('advise', '--json').stdout)
-    rows = rows['workloads']
-    text = json.dumps(rows)
-    assert 'gallery' in text and 'thumbnail' in text
+    def named():                                      # the meters are written every few seconds
+        text = json.dumps(json.loads(gallery.tandem('advise', '--json').stdout)['workloads'])
+        return 'gallery' in text and 'thumbnail' in text
+    eventually(named, 60, every=0.5)
     assert 'gallery' in gallery.tandem('advise').stdout

@@ -4,9 +4,7 @@
 #include "base/buf.h"
 #include "codec/json.h"
 #include "env/fs.h"
-#ifdef HAVE_NODE
 #include "node/node.h"
-#endif
 
 #include <dirent.h>
 #include <errno.h>
@@ -35,12 +33,10 @@ int cmd_down(struct cli_opts *o, int argc, char **argv)
         }
     }
     /* The parts are gone; what they left on purpose (containers, links, rules) goes now. */
-#ifdef HAVE_NODE
     struct err err;
 
     if (geteuid() == 0 && node_teardown(o->state, o->id, &err) < 0)
         return complain_err(&err);
-#endif
     if (!pid)
         fprintf(stderr, "no instance was running with the state folder %s\n", o->state);
     return EXIT_SUCCESS;

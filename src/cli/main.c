@@ -19,34 +19,16 @@ const struct command COMMANDS[] = {
     {"down", cmd_down, "", "stop an instance, its containers too, and leave nothing on the host", NULL, false, false},
     {"status", cmd_status, "[--json]", "say what runs and what it takes", NULL, false, false},
     {"kubeconfig", cmd_kubeconfig, "", "print a kubeconfig of the administrator", NULL, false, false},
-#ifdef HAVE_IMAGE
     {"image", cmd_image, "import --name NAME FILE | ls | rm NAME | pull NAME ...", "container images", NULL, false, true},
-#endif
-#ifdef HAVE_FUNCTION
     {"deploy", cmd_deploy, "FOLDER [NAME]", "make a function of a folder with a handler, print its URL", NULL, false, false},
-#endif
-#ifdef HAVE_FUNCTION
     {"invoke", cmd_invoke, "NAME [PAYLOAD]", "call a function (payload: JSON, @FILE or - for standard input)", NULL, false, false},
-#endif
-#ifdef HAVE_FUNCTION
     {"logs", cmd_logs, "NAME [-f] [--tail N]", "what a function printed", NULL, false, false},
-#endif
-#ifdef HAVE_FUNCTION
     {"key", cmd_key, "create | ls | rm ID", "access keys of the AWS door", NULL, false, false},
-#endif
-#ifdef HAVE_ADVISE
     {"advise", cmd_advise, "[--json]", "say where each workload belongs, and what it costs there", NULL, false, false},
-#endif
     {"version", cmd_version, "[--json]", "print the version", NULL, false, false},
-#ifdef HAVE_SERVER
     {"server", cmd_server, "", "the API server with controllers and scheduler", NULL, true, false},
-#endif
-#ifdef HAVE_NODE
     {"node", cmd_node, "", "this machine's pods", NULL, true, false},
-#endif
-#ifdef HAVE_GATEWAY
     {"gateway", cmd_gateway, "", "the data plane: functions and the AWS door", NULL, true, false},
-#endif
     {NULL, NULL, NULL, NULL, NULL, false, false},
 };
 

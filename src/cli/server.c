@@ -11,16 +11,10 @@
 #include "env/env.h"
 #include "schema/schema.h"
 #include "store/engine.h"
-#ifdef HAVE_CONTROLLER
 #include "client/client.h"
 #include "controller/controllers.h"
-#endif
-#ifdef HAVE_SCHEDULER
 #include "scheduler/scheduler.h"
-#endif
-#ifdef HAVE_ADVISE
 #include "advisor/advisor.h"
-#endif
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -42,33 +36,21 @@ struct server {
     struct pki *pki;
     struct api *api;
     struct front *front;
-#ifdef HAVE_CONTROLLER
     struct client *client;
     struct controllers *controllers;
-#endif
-#ifdef HAVE_SCHEDULER
     struct client *scheduler_client;
     struct scheduler *scheduler;
-#endif
-#ifdef HAVE_ADVISE
     struct advisor *advisor;
-#endif
     bool stopping;
 };
 
 static void stop_parts(struct server *s)
 {
-#ifdef HAVE_ADVISE
     s->advisor = advisor_stop(s->advisor);
-#endif
-#ifdef HAVE_SCHEDULER
     s->scheduler = scheduler_stop(s->scheduler);
     s->scheduler_client = client_free(s->scheduler_client);
-#endif
-#ifdef HAVE_CONTROLLER
     s->controllers = controllers_stop(s->controllers);
     s->client = client_free(s->client);
-#endif
 }
 
 static void front_gone(void *arg)
@@ -131,23 +113,17 @@ static int start_parts(struct server *s, struct err *err)
     (void)err;
     if (s->o->api_only)
         return 0;
-#ifdef HAVE_CONTROLLER
     s->client = client_local_new(s->env, s->api, s->schema, "system:kube-controller-manager");
     struct controllers_opts opts = {.schema = s->schema, .ca_pem = pki_ca_pem(s->pki)};
 
     s->controllers = controllers_start(s->client, s->env, &opts, err);
     if (!s->controllers)
         return err_wrap(err, "controllers");
-#endif
-#ifdef HAVE_SCHEDULER
     s->scheduler_client = client_local_new(s->env, s->api, s->schema, "system:kube-scheduler");
     if (!(s->scheduler = scheduler_start(s->scheduler_client, s->env, NULL, err)))
         return err_wrap(err, "scheduler");
-#endif
-#ifdef HAVE_ADVISE
     if (!(s->advisor = advisor_start(s->client, s->env, s->o->state, err)))
         return err_wrap(err, "advisor");
-#endif
     return 0;
 }
 

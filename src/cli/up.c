@@ -155,10 +155,8 @@ static bool part_ready(const struct supervisor *s, enum part_id id)
     case NODE:
         return socket_there(s->o, "node");
     case GATEWAY:
-#ifdef HAVE_DOOR
         if (!listening(s->o->aws_port))
             return false;
-#endif
         return listening(s->o->gateway_port);
     case PARTS:
         break;

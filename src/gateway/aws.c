@@ -3,7 +3,6 @@
 #include "base/log.h"
 #include "gateway/gateway_int.h"
 
-#ifdef HAVE_DOOR
 #include "door/aws/aws.h"
 
 struct aws_door *aws_start(struct gateway *g, struct client *client, struct mirror *functions)
@@ -27,15 +26,3 @@ void aws_stop(struct aws_door *door, void (*done)(void *arg), void *arg)
 {
     aws_door_stop(door, 500, done, arg);
 }
-#else
-struct aws_door *aws_start(struct gateway *g, struct client *client, struct mirror *functions)
-{
-    if (g->o->aws_port)
-        LOG(WARN, "gateway", "did=no-aws-door port=%d", g->o->aws_port);
-    return NULL;
-}
-
-void aws_stop(struct aws_door *door, void (*done)(void *arg), void *arg)
-{
-}
-#endif

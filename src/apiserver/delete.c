@@ -1,4 +1,5 @@
 /* apiserver/delete.c - deletion: at once, or marked until grace and finalizers are over. */
+#include "apiserver/admission.h"
 #include "apiserver/hooks.h"
 
 #include <stdio.h>
@@ -160,6 +161,43 @@ static void set_policy(struct call *c, struct val *v, const struct delete_option
     set_finalizer(c, meta, "foregroundDeletion", foreground);
 }
 
+/* The options as plugins and webhooks see them. */
+static const struct val *options_val(struct call *c, const struct delete_options *how)
+{
+    struct val *v = val_map(c->a);
+
+    val_put_str(c->a, v, "kind", "DeleteOptions");
+    val_put_str(c->a, v, "apiVersion", "meta.k8s.io/v1");
+    if (how->grace_s >= 0)
+        val_put_int(c->a, v, "gracePeriodSeconds", how->grace_s);
+    if (how->uid)
+        val_put_str(c->a, val_need_map(c->a, v, "preconditions"), "uid", how->uid);
+    if (how->revision)
+        val_put_str(c->a, val_need_map(c->a, v, "preconditions"), "resourceVersion", how->revision);
+    if (how->orphan_set)
+        val_put_bool(c->a, v, "orphanDependents", how->orphan);
+    if (how->propagation)
+        val_put_str(c->a, v, "propagationPolicy", how->propagation);
+    if (c->o.dry_run)
+        val_push_str(c->a, val_need_list(c->a, v, "dryRun"), "All");
+    return v;
+}
+
+/* The deletion of an evicted pod was admitted as the eviction it is. */
+static int admit_delete(struct call *c, const struct obj *o, const struct delete_options *how)
+{
+    bool namespace_ = streq(c->stored->table, "namespaces");
+    struct admission ad = {.op = ADMIT_DELETE, .sub = "", .in = c->stored, .old = obj_val(o),
+                           .old_obj = o, .name = o->name, .ns = namespace_ ? o->name : o->namespace_};
+
+    if (c->sub)
+        return restrict_node(c, NULL, o);
+    ad.options = options_val(c, how);
+    if (admission_mutate(c, &ad) < 0 || admission_validate(c, &ad) < 0)
+        return -1;
+    return c->hooks && c->hooks->check_delete ? c->hooks->check_delete(c, o) : 0;
+}
+
 int delete_object(struct call *c, const struct obj *o, const struct delete_options *given,
                   const struct obj **ret)
 {
@@ -174,9 +212,7 @@ int delete_object(struct call *c, const struct obj *o, const struct delete_optio
     *ret = NULL;
     if (check_preconditions(c, o, &how) < 0)
         return -1;
-    if (restrict_node(c, NULL, o) < 0)
-        return -1;
-    if (c->hooks && c->hooks->check_delete && c->hooks->check_delete(c, o) < 0)
+    if (admit_delete(c, o, &how) < 0)
         return -1;
     if (c->hooks && c->hooks->deleting)
         c->hooks->deleting(c, o, &how);

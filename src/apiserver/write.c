@@ -1,8 +1,9 @@
 /* apiserver/write.c - create, update, patch: the way of an object into the store.
  *
- *   body -> normal form -> defaults -> admission (hooks) -> prepare -> validation -> allocation
- *        -> store
+ *   body -> normal form -> defaults -> admission -> prepare -> validation -> allocation -> validating
+ *        admission (admission.c has the chain) -> store
  * The same for all kinds and versions; everything after the defaults works in the stored version. */
+#include "apiserver/admission.h"
 #include "apiserver/hooks.h"
 
 #include "apiserver/managed.h"
@@ -87,9 +88,7 @@ static int validate(struct call *c, const char *sub, const struct val *v, const 
         return events ? fail_causes_of(c, &bad, c->stored->group, c->stored->kind, name)
                       : fail_causes(c, &bad, name);
     schema_warn(c->stored, v, old, &c->warnings);
-    if (podsecurity_check(c, sub, v, old) < 0)
-        return -1;
-    return c->hooks && c->hooks->check ? c->hooks->check(c, sub, v, old) : 0;
+    return 0;
 }
 
 static int check_size(struct call *c, const struct val *v)
@@ -139,36 +138,53 @@ int put_new(struct call *c, struct val *v, const struct obj **ret)
     return 0;
 }
 
+/* What only the server says about a new object. */
+static void meta_wipe(struct val *meta)
+{
+    meta_clean(meta);
+    val_del(meta, "uid");
+    val_del(meta, "creationTimestamp");
+    val_del(meta, "deletionTimestamp");
+    val_del(meta, "deletionGracePeriodSeconds");
+}
+
 static void meta_new(struct call *c, struct val *v)
 {
     struct val *meta = meta_of(c->a, v);
     char uuid[ENV_UUID_BYTES];
 
-    meta_clean(meta);
-    val_del(meta, "deletionTimestamp");
-    val_del(meta, "deletionGracePeriodSeconds");
+    meta_wipe(meta); /* an admission plugin may not say it either */
     val_put_str(c->a, meta, "uid", env_uuid(c->api->env, uuid));
     val_put_str(c->a, meta, "creationTimestamp", now_text(c));
 }
 
+/* The namespace of an object as admission sees it: a namespace lies in itself. */
+static const char *admission_ns(struct call *c, const char *name)
+{
+    return streq(c->stored->table, "namespaces") ? name : c->path.ns;
+}
+
 int create_with(struct call *c, struct val *v, const struct obj **ret)
 {
-    struct val *meta = meta_of(c->a, v);
+    struct val *meta;
+    const char *name;
+    struct admission ad;
     bool generate;
 
     if (to_stored(c, v, NULL) < 0)
         return -1;
     meta = meta_of(c->a, v);
-    if (admit_namespace(c, val_str_at(meta, "name", "")) < 0)
+    meta_wipe(meta);
+    name = val_str_at(meta, "name", "");
+    ad = (struct admission){.op = ADMIT_CREATE, .sub = "", .in = c->stored, .v = v, .name = name,
+                            .ns = admission_ns(c, name)};
+    if (admission_mutate(c, &ad) < 0)
         return -1;
+    meta = meta_of(c->a, v);
     generate = !*val_str_at(meta, "name", "") && *val_str_at(meta, "generateName", "");
     meta_new(c, v);
     if (generate)
         name_generate(c, meta_of(c->a, v));
-    if (restrict_node(c, v, NULL) < 0)
-        return -1;
-    if (c->hooks && c->hooks->admit_create && c->hooks->admit_create(c, v) < 0)
-        return -1;
     schema_default(c->stored, c->a, v);
     schema_prepare_create(c->stored, c->a, v);
     if (validate(c, "", v, NULL) < 0 || check_size(c, v) < 0)
@@ -182,6 +198,9 @@ int create_with(struct call *c, struct val *v, const struct obj **ret)
     if (c->hooks && c->hooks->allocate && c->hooks->allocate(c, v, NULL) < 0)
         return -1;
     put_managed(c, v);
+    ad.name = val_str_at(v, "metadata.name", "");
+    if (admission_validate(c, &ad) < 0)
+        return -1;
     return put_new(c, v, ret);
 }
 
@@ -347,13 +366,14 @@ int update_with(struct call *c, const struct obj *old, struct val *v, const stru
 {
     const char *sub = c->sub ? c->sub->name : "";
     const struct val *was = obj_val(old);
+    struct admission ad;
 
     if (check_versions(c, old, v) < 0 || to_stored(c, v, old) < 0)
         return -1;
     meta_keep(c, v, was);
-    if (restrict_node(c, v, old) < 0)
-        return -1;
-    if (c->hooks && c->hooks->admit_update && c->hooks->admit_update(c, sub, v, old) < 0)
+    ad = (struct admission){.op = ADMIT_UPDATE, .sub = sub, .in = c->stored, .v = v, .old = was,
+                            .old_obj = old, .name = old->name, .ns = admission_ns(c, old->name)};
+    if (admission_mutate(c, &ad) < 0)
         return -1;
     schema_prepare_update(c->stored, sub, c->a, v, was);
     schema_default(c->stored, c->a, v);
@@ -362,6 +382,8 @@ int update_with(struct call *c, const struct obj *old, struct val *v, const stru
     if (c->hooks && c->hooks->allocate && c->hooks->allocate(c, v, old) < 0)
         return -1;
     put_managed(c, v);
+    if (admission_validate(c, &ad) < 0)
+        return -1;
     return put_over(c, old, v, ret);
 }
 

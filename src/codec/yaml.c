@@ -253,12 +253,71 @@ static bool plain_enough(const char *s, size_t n)
     return true;
 }
 
+/* Bytes of the character at s that YAML does not take as it is (it is no printable one, or a line
+ * break there and not in JSON), and its number; 0: it may stand. s is valid UTF-8. */
+static size_t not_printable(const uint8_t *s, size_t n, unsigned *c)
+{
+    if (*s < 0x80) {
+        *c = *s;
+        return *s < 0x20 || *s == 0x7f;
+    }
+    if ((*s & 0xe0) == 0xc0 && n >= 2) {
+        *c = (*s & 0x1fu) << 6 | (s[1] & 0x3fu);
+        return *c < 0xa0 ? 2 : 0;
+    }
+    if ((*s & 0xf0) == 0xe0 && n >= 3) {
+        *c = (*s & 0xfu) << 12 | (s[1] & 0x3fu) << 6 | (s[2] & 0x3fu);
+        return *c == 0x2028 || *c == 0x2029 || *c == 0xfeff || *c >= 0xfffe ? 3 : 0;
+    }
+    return 0;
+}
+
+static void write_quoted(struct buf *b, const char *text, size_t n)
+{
+    const uint8_t *s = (const uint8_t *)text, *end = s + n;
+    unsigned c;
+
+    buf_addc(b, '"');
+    while (s < end) {
+        size_t odd = not_printable(s, (size_t)(end - s), &c);
+
+        if (*s == '\n')
+            buf_adds(b, "\\n");
+        else if (*s == '\t')
+            buf_adds(b, "\\t");
+        else if (odd)
+            buf_printf(b, "\\u%04x", c);
+        else if (*s == '"' || *s == '\\')
+            buf_printf(b, "\\%c", *s);
+        else
+            buf_addc(b, (char)*s);
+        s += odd ? odd : 1;
+    }
+    buf_addc(b, '"');
+}
+
 static void write_text(struct buf *b, const char *s, size_t n)
 {
     if (plain_enough(s, n))
         buf_add(b, s, n);
     else
-        json_write_str(b, s, n); /* JSON's string is a YAML double-quoted scalar */
+        write_quoted(b, s, n);
+}
+
+/* "KEY:"; true: in the long form ("? KEY" and ":" on the next line), since a parser looks no
+ * further than 1,024 characters for the colon of the short one. */
+static bool write_key(struct buf *b, const char *key, size_t n, int indent)
+{
+    enum { SHORT_KEY_MAX = 128 };
+    bool is_long = n > SHORT_KEY_MAX;
+
+    if (is_long)
+        buf_adds(b, "? ");
+    write_text(b, key, n);
+    if (is_long)
+        buf_printf(b, "\n%*s", indent, "");
+    buf_addc(b, ':');
+    return is_long;
 }
 
 static void write_node(struct buf *b, const struct val *v, int indent, bool in_list)
@@ -285,9 +344,9 @@ static void write_node(struct buf *b, const struct val *v, int indent, bool in_l
             write_node(b, it, indent + 2, true);
             continue;
         }
-        write_text(b, v->members[i].key, v->members[i].n);
-        buf_adds(b, nested ? ":\n" : ": ");
-        write_node(b, it, nested && it->type == VAL_LIST ? indent : indent + 2, false);
+        bool is_long = write_key(b, v->members[i].key, v->members[i].n, indent);
+        buf_addc(b, nested ? '\n' : ' ');
+        write_node(b, it, nested && it->type == VAL_LIST && !is_long ? indent : indent + 2, false);
     }
 }
 

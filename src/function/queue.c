@@ -337,6 +337,7 @@ struct queue *queue_open(struct functions *fs, struct err *err)
 /* ---- running ---- */
 
 static void run_ready(struct queue *q);
+static void queue_maybe_closed(struct queue *q);
 
 static int backoff(struct event *e)
 {
@@ -375,10 +376,10 @@ static void on_run(void *arg, const struct function_result *r)
     bool old = wall_ms() - e->since_ms > age_s * 1000LL;
 
     q->running--;
-    if (q->fs->stopping) {
-        list_push(&q->later, &e->link); /* still owed: the next life runs it */
-    } else if (r->err.code == ERR_OK && !r->function_error) {
+    if (r->err.code == ERR_OK && !r->function_error) {
         event_over(e);
+    } else if (q->fs->stopping) {
+        list_push(&q->later, &e->link); /* still owed: the next life runs it */
     } else if (r->err.code == ERR_OK) {
         uint32_t tries = ++e->tries;
 
@@ -399,6 +400,7 @@ static void on_run(void *arg, const struct function_result *r)
     free(run->name);
     free(run);
     run_ready(q);
+    queue_maybe_closed(q); /* it may have been the last one that a closing queue waits for */
 }
 
 static void run_event(struct event *e)
@@ -477,6 +479,10 @@ static void queue_maybe_closed(struct queue *q)
 {
     if (!q->closing || q->busy || q->running || !q->timer_closed)
         return;
+    if (q->pending.n && !q->commit_error) { /* ends of events that came while it closed */
+        commit(q);
+        return;
+    }
     void (*closed)(void *) = q->closed;
     void *arg = q->closed_arg;
 

@@ -45,7 +45,9 @@ def k(request, image):
 
 
 def pod(k):
-    return k('get', 'pods', '-l', 'app=web', '-o', 'jsonpath={.items[0].metadata.name}').stdout
+    """A pod of the deployment that stays: one that an earlier roll-out is still ending will not do."""
+    pods = json.loads(k('get', 'pods', '-l', 'app=web', '-o', 'json').stdout)['items']
+    return next(p['metadata']['name'] for p in pods if 'deletionTimestamp' not in p['metadata'] and p['status']['phase'] == 'Running')
 
 
 def test_get_in_all_forms(k):
@@ -159,6 +161,7 @@ def test_scale_rollout_undo(k):
     env = json.loads(k('get', 'deployment', 'web', '-o', 'json').stdout)['spec']['template']['spec']['containers'][0]['env']
     assert all(e['name'] != 'ROUND' for e in env)
     k('scale', 'deployment/web', '--replicas=2')
+    eventually(lambda: len(k('get', 'pods', '-l', 'app=web', '-o', 'name').stdout.split()) == 2, 30)
 
 
 def test_expose_and_reach_by_name(k):

@@ -92,6 +92,35 @@ static void yaml_reads_as_kubernetes_does(void **state)
     buf_done(&b);
 }
 
+/* Found by the fuzzer: what JSON leaves as it is and YAML does not read, and keys too long for "key: value". */
+static void yaml_writes_what_it_reads(void **state)
+{
+    static const char *const HARD[] = {"\x7f", "\xc2\x80", "a\xc2\x85z", "\xe2\x80\xa8", "\xef\xbb\xbf", "a\nb\tc\r",
+                                       "\"\\", "- a", "? b", "0x1f", "1e3", "<<", "=", "---", " a", "a:", "\xf0\x9f\x90\xa7"};
+    _auto_(arena_freep) struct arena *a = arena_new();
+    char *key = arena_raw(a, 3001);
+    struct val *v = val_map(a), *list = val_list(a), *again;
+    struct buf b = {0};
+    struct err err = {0};
+
+    for (size_t i = 0; i < sizeof HARD / sizeof *HARD; i++) {
+        val_put_str(a, v, HARD[i], HARD[i]);
+        val_push(a, list, val_str(a, HARD[i]));
+    }
+    memset(key, 'k', 3000);
+    key[3000] = 0;
+    val_put(a, v, key, list);
+    val_put(a, val_need_map(a, v, "in"), key, val_get(v, "---"));
+    key[0] = 'm';
+    val_put(a, v, key, val_get(v, "in"));
+    val_push(a, list, val_get(v, "in"));
+    yaml_write(&b, v);
+    again = yaml_parse(a, b.p, b.n, NULL, NULL, &err);
+    assert_string_equal(err.msg, "");
+    assert_true(val_equal(v, again));
+    buf_done(&b);
+}
+
 static void yaml_bomb_is_an_error(void **state)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
@@ -199,6 +228,7 @@ int main(void)
         cmocka_unit_test(json_tells_repeated_keys),
         cmocka_unit_test(tt_val_maps_keep_what_is_put),
         cmocka_unit_test(yaml_reads_as_kubernetes_does),
+        cmocka_unit_test(yaml_writes_what_it_reads),
         cmocka_unit_test(yaml_bomb_is_an_error),
         cmocka_unit_test(objects_are_sealed),
         cmocka_unit_test(quantities_are_exact),

@@ -520,6 +520,35 @@ static void events_survive_kill(void **state)
     host_remove(&h);
 }
 
+/* A stop does not wait for the event at work, ends, and the next life runs it again. */
+static void events_at_work_are_owed_after_a_stop(void **state)
+{
+    struct functions_options o = {0};
+    struct host h = {0};
+    char lines[160];
+    struct err err;
+
+    snprintf(h.state, sizeof h.state, "/tmp/tandem-fn-XXXXXX");
+    assert_non_null(mkdtemp(h.state));
+    chmod(h.state, 0755);
+    make_volume(&h, lines);
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_function(&h, "ev", "import time\ndef lambda_handler(e, c):\n"
+                  "    with open('/mnt/v/lines', 'a') as f: f.write('x\\n')\n    time.sleep(60)\n",
+                  "\"timeoutSeconds\":90,\"fileSystems\":[{\"volume\":\"v\",\"localMountPath\":\"/mnt/v\"}]");
+    send_event(&h, "ev", "{\"n\":1}");
+    for (int i = 0; i < 300 && count_lines(lines) < 1; i++)
+        host_sleep(&h, 50);
+    host_stop(&h);
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_function(&h, "ev", APPENDER, APPENDER_SPEC);
+    for (int i = 0; i < 300 && count_lines(lines) < 2; i++)
+        host_sleep(&h, 50);
+    assert_int_equal(count_lines(lines), 2);
+    host_stop(&h);
+    host_remove(&h);
+}
+
 /* With a network: its own address, a loopback of its own, this machine is reached, others are not
  * seen listening. */
 static void network_is_its_own(void **state)
@@ -758,6 +787,7 @@ int main(void)
         cmocka_unit_test(nobody_calls_nothing_runs),
         cmocka_unit_test(events_are_tried_again),
         cmocka_unit_test(events_survive_kill),
+        cmocka_unit_test(events_at_work_are_owed_after_a_stop),
         cmocka_unit_test(network_is_its_own),
         cmocka_unit_test(every_call_ends_once),
         cmocka_unit_test(runtimes_that_are_not_here),

@@ -20,6 +20,9 @@
 #include "store/store.h"
 
 struct kind_hooks;
+struct memory;
+struct outside;
+struct draw;
 
 /* How the storage of a kind behaves, where it is not the usual way (hooks.c has the table). */
 enum kind_flag {
@@ -53,6 +56,7 @@ struct api {
     struct env_timer *sweep; /* events that are over */
     struct store_watch *crds;
     uint64_t requests, watches; /* for /metrics */
+    struct outside *outside;    /* outside.c */
 };
 
 #define PROTOBUF_TYPE "application/vnd.kubernetes.protobuf"
@@ -118,6 +122,10 @@ struct call {
     const struct obj *deleted; /* delete.c: as it went */
     struct texts warnings;
     struct api_response resp;
+
+    bool waits;            /* unwinding: an answer from outside is still to come (outside.h) */
+    struct memory *memory; /* of earlier runs of this call, or NULL */
+    struct draw *draws, *drawn;
 };
 
 /* ---- status.c: all of them fill call->resp and give back -1 ---- */
@@ -244,6 +252,17 @@ int stock_write(struct api *api, struct err *err);
 
 /* ---- crd.c ---- */
 int crd_start(struct api *api, struct err *err);
+
+/* ---- outside.c: random that is the same in each run of a call (outside.h) ---- */
+const char *call_uuid(struct call *c);
+const char *call_suffix(struct call *c); /* five letters, as generateName's */
+uint32_t call_below(struct call *c, uint32_t n);
+
+/* ---- apiserver.c ---- */
+/* A run of a call; m: what it remembers of earlier ones, or NULL. */
+void call_run(struct api *api, const struct api_request *req, api_done_fn *done, void *arg,
+              struct memory *m);
+void call_finish(struct call *c); /* gives the answer to who asked */
 
 /* ---- small ---- */
 void pin_obj(struct arena *a, const struct obj *o); /* the arena takes the reference over */

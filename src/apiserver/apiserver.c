@@ -1,6 +1,7 @@
 /* apiserver/apiserver.c - the life of the API, and the way of a call: what is asked (path.c), is
  * it allowed (access.c), who answers. */
 #include "apiserver/hooks.h"
+#include "apiserver/outside.h"
 
 #include "base/log.h"
 
@@ -191,25 +192,39 @@ static void drop_twins(struct texts *t)
     t->n = n;
 }
 
-void api_do(struct api *api, const struct api_request *req, api_done_fn *done, void *arg)
+void call_finish(struct call *c)
+{
+    answer_protobuf(c);
+    if (c->r && c->r->deprecated)
+        texts_add(&c->warnings, "%s", c->r->deprecated);
+    if (c->warnings.n) {
+        drop_twins(&c->warnings);
+        texts_add(&c->warnings, "%s", "");
+        c->warnings.v[c->warnings.n - 1] = NULL;
+        c->resp.warnings = c->warnings.v;
+    }
+    outside_forget(c);
+    c->done(c->arg, &c->resp);
+}
+
+void call_run(struct api *api, const struct api_request *req, api_done_fn *done, void *arg,
+              struct memory *m)
 {
     struct call c = {.api = api, .req = req, .a = req->arena, .user = req->user, .done = done,
                      .arg = arg, .now_ms = env_now_ms(api->env)};
 
-    api->requests++;
+    outside_recall(&c, m);
     c.warnings.a = req->arena;
     c.resp.remaining = -1;
     serve(&c);
-    answer_protobuf(&c);
-    if (c.r && c.r->deprecated)
-        texts_add(&c.warnings, "%s", c.r->deprecated);
-    if (c.warnings.n) {
-        drop_twins(&c.warnings);
-        texts_add(&c.warnings, "%s", "");
-        c.warnings.v[c.warnings.n - 1] = NULL;
-        c.resp.warnings = c.warnings.v;
-    }
-    done(arg, &c.resp);
+    if (!outside_park(&c))
+        call_finish(&c);
+}
+
+void api_do(struct api *api, const struct api_request *req, api_done_fn *done, void *arg)
+{
+    api->requests++;
+    call_run(api, req, done, arg, NULL);
 }
 
 static void take_response(void *arg, const struct api_response *resp)
@@ -221,7 +236,7 @@ int call_inner(struct api *api, struct arena *a, const char *method, const char 
                const struct val *body, struct api_response *ret)
 {
     struct api_request req = {.arena = a, .method = method, .path = path, .body_val = body,
-                              .user_agent = "tandem"};
+                              .user_agent = "tandem", .at_once = true};
 
     if (streq(method, "PATCH"))
         req.content_type = "application/merge-patch+json";
@@ -305,6 +320,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
     };
     api->server_url = xasprintf("https://%s:%d", api->host, api->port);
     access_start(api);
+    outside_start(api);
     if (read_cidr(api, config->service_cidr ? config->service_cidr : "10.96.0.0/16", err) < 0 ||
         crd_start(api, err) < 0)
         return api_free(api);
@@ -319,6 +335,7 @@ void *api_free(struct api *api)
 {
     if (!api)
         return NULL;
+    outside_stop(api);
     env_timer_free(api->sweep);
     store_watch_free(api->crds);
     free(api->host);

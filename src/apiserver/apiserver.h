@@ -51,7 +51,7 @@ struct store_table *api_table(struct api *api, const struct resource *r);
 
 struct api_request {
     struct arena *arena;          /* the caller's; holds the request and the answer */
-    const struct auth_user *user; /* NULL: this process itself, may do everything */
+    const struct auth_user *user; /* NULL: this process itself, may do everything, no webhook is asked */
     const char *method;           /* GET HEAD POST PUT PATCH DELETE, as in HTTP */
     const char *path;             /* as in HTTP, percent-encoded, without the query */
     const char *query;            /* as in HTTP, without '?'; NULL or "": none */
@@ -61,6 +61,7 @@ struct api_request {
     size_t body_n;
     const struct val *body_val; /* ... a tree, which wins (in-process: no text is made or parsed) */
     const char *user_agent;     /* for the default fieldManager; NULL is fine */
+    bool at_once; /* done runs before api_do() returns: what needs an answer from outside fails */
 };
 
 struct api_response {
@@ -89,6 +90,8 @@ struct api_response {
 typedef void api_done_fn(void *arg, const struct api_response *resp);
 
 void api_do(struct api *api, const struct api_request *req, api_done_fn *done, void *arg);
+/* The client went: if the request waits for something outside it ends now (done runs from inside). */
+void api_cancel(struct api *api, const struct api_request *req);
 
 /* The answer as a tree, whatever form it has (lists are put together); in the request's arena. */
 const struct val *api_response_val(struct arena *a, const struct api_response *resp);

@@ -254,6 +254,8 @@ int delete_object(struct call *c, const struct obj *o, const struct delete_optio
         }
         val_put_int(c->a, meta, "deletionGracePeriodSeconds", 0);
     }
+    if (c->waits)
+        return -1;
     last = obj_seal(v, c->o.dry_run ? o->revision : store_next_revision(s));
     pin_obj(c->a, last);
     if (c->o.dry_run) {

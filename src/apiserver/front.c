@@ -246,10 +246,20 @@ static void watch_serve(struct exchange *x)
 
 /* ---------------------------------------------------------------- requests */
 
+/* Nobody waits for the answer of a call that itself waits. */
+static void on_gone_early(struct http_req *http, void *arg)
+{
+    struct exchange *x = arg;
+
+    (void)http;
+    api_cancel(x->f->api, &x->req);
+}
+
 static void on_answer(void *arg, const struct api_response *resp)
 {
     struct exchange *x = arg;
 
+    http_on_close(x->http, NULL, NULL);
     x->resp = *resp;
     if (resp->watch)
         watch_serve(x);
@@ -268,6 +278,7 @@ static void run(struct exchange *x)
     }
     if (tunnel_serve(x))
         return;
+    http_on_close(x->http, on_gone_early, x);
     api_do(x->f->api, &x->req, on_answer, x);
 }
 

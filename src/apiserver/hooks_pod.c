@@ -43,7 +43,6 @@ static bool mounted(const struct val *container)
 static void mount_token(struct call *c, struct val *spec)
 {
     static const char *const lists[] = {"initContainers", "containers"};
-    char suffix[ENV_SUFFIX_BYTES];
     const char *name = NULL;
     bool any = false;
 
@@ -51,7 +50,7 @@ static void mount_token(struct call *c, struct val *spec)
         if (str_starts(val_str_at(v, "name", ""), "kube-api-access-"))
             name = val_str_at(v, "name", "");
     if (!name)
-        name = arena_printf(c->a, "kube-api-access-%s", env_suffix(c->api->env, suffix));
+        name = arena_printf(c->a, "kube-api-access-%s", call_suffix(c));
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
         VAL_EACH(val_get(spec, lists[i]), ct) {
             struct val *m;

@@ -101,7 +101,7 @@ static int allocate_ip(struct call *c, struct val *v, struct val *spec, struct t
     /* the low part of the range is left to those who ask for an address by name */
     i = MIN(256u, MAX(16u, t->hosts / 16));
     if (!c->o.dry_run) /* what nobody keeps may as well be the same each time */
-        i += env_below(api->env, t->hosts - i);
+        i += call_below(c, t->hosts - i);
     for (n = 0; n < t->hosts && bit(t->ips, i); n++)
         i = (i + 1) % t->hosts;
     if (n == t->hosts)
@@ -119,7 +119,7 @@ static int64_t free_port(struct call *c, struct taken *t)
 {
     struct api *api = c->api;
     uint32_t n = (uint32_t)(api->node_port_last - api->node_port_first + 1), k;
-    uint32_t i = c->o.dry_run ? 0 : env_below(api->env, n);
+    uint32_t i = c->o.dry_run ? 0 : call_below(c, n);
 
     for (k = 0; k < n && bit(t->ports, i); k++)
         i = (i + 1) % n;

@@ -422,7 +422,7 @@ static int serve_token(struct call *c)
     struct val *v, *spec, *status, *meta, *own;
     const struct val *aud;
     int64_t seconds;
-    char *token, uuid[ENV_UUID_BYTES];
+    char *token;
     struct token_spec t = {0};
 
     if (options_write(c, "CreateOptions") < 0 || answer_negotiate(c, false, false) < 0 ||
@@ -460,7 +460,7 @@ static int serve_token(struct call *c)
         val_put(c->a, spec, "boundObjectRef", val_null(c->a));
     t = (struct token_spec){.namespace_ = c->path.ns, .account = c->path.name,
                             .account_uid = account->uid, .audiences = aud,
-                            .id = arena_strdup(c->a, env_uuid(c->api->env, uuid)),
+                            .id = call_uuid(c),
                             .now = c->now_ms / 1000, .seconds = seconds};
     if (restrict_node_token(c, val_get(spec, "boundObjectRef")) < 0 ||
         bound_object(c, val_get(spec, "boundObjectRef"), &t) < 0)

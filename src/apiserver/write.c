@@ -107,10 +107,8 @@ static int check_size(struct call *c, const struct val *v)
 static void name_generate(struct call *c, struct val *meta)
 {
     const char *base = val_str_at(meta, "generateName", "");
-    char suffix[ENV_SUFFIX_BYTES];
 
-    val_put(c->a, meta, "name", val_printf(c->a, "%.*s%s", NAME_GENERATED_MAX, base,
-                                           env_suffix(c->api->env, suffix)));
+    val_put(c->a, meta, "name", val_printf(c->a, "%.*s%s", NAME_GENERATED_MAX, base, call_suffix(c)));
 }
 
 int put_new(struct call *c, struct val *v, const struct obj **ret)
@@ -125,6 +123,8 @@ int put_new(struct call *c, struct val *v, const struct obj **ret)
         return fail(c, 500, "", "resourceVersion should not be set on objects to be created");
     if (store_get(s, c->table, ns, name))
         return fail_exists(c, name);
+    if (c->waits)
+        return -1;
     if (c->o.dry_run) {
         *ret = NULL;
         return 0;
@@ -151,10 +151,9 @@ static void meta_wipe(struct val *meta)
 static void meta_new(struct call *c, struct val *v)
 {
     struct val *meta = meta_of(c->a, v);
-    char uuid[ENV_UUID_BYTES];
 
     meta_wipe(meta); /* an admission plugin may not say it either */
-    val_put_str(c->a, meta, "uid", env_uuid(c->api->env, uuid));
+    val_put_str(c->a, meta, "uid", call_uuid(c));
     val_put_str(c->a, meta, "creationTimestamp", now_text(c));
 }
 
@@ -315,6 +314,8 @@ int put_over(struct call *c, const struct obj *old, struct val *v, const struct 
         return 0;
     }
     *ret = NULL;
+    if (c->waits)
+        return -1;
     if (c->o.dry_run)
         return 0;
     if (now_free(c, v)) {

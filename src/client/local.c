@@ -3,6 +3,7 @@
 #include "apiserver/apiserver.h"
 #include "base/log.h"
 #include "client/client_int.h"
+#include "codec/json.h"
 #include "schema/schema.h"
 #include "schema/select.h"
 #include "store/store.h"
@@ -18,6 +19,22 @@ struct local {
     const char *groups[3];
     char *name, *agent;
     struct map tables; /* resource string -> struct store_table, asked for every read */
+    struct list late;  /* struct late: verbs "at once" that wait for a webhook, or failed after one */
+    uint32_t late_n;
+};
+
+enum { LATE_MAX = 4096, LATE_KEPT_MS = 30000 };
+
+/* A verb that could not be done at once: somebody outside was to be asked first. Its caller was told
+ * TIMEOUT and comes again, with the same words: while the first one is under way it is not sent again
+ * (two pods would come of one wish), and when it failed the caller hears why the next time. When it
+ * worked he sees it in what he reads. */
+struct late {
+    struct list link;
+    char *what;
+    struct at_once *w; /* while it is under way */
+    struct err err;
+    int64_t until_ms; /* 0: under way */
 };
 
 static struct local *local_of(struct client *c)
@@ -122,19 +139,78 @@ struct at_once {
     struct arena *val_arena;
     const struct val **ret_val;
     int rc;
-    bool done, left;
+    bool done;
+    struct late *late; /* the caller was told TIMEOUT long ago */
 };
+
+static void late_free(struct local *l, struct late *late)
+{
+    list_remove(&late->link);
+    l->late_n--;
+    free(late->what);
+    free(late);
+}
+
+static char *late_text(const struct at_once *w)
+{
+    struct buf b = {0};
+
+    buf_printf(&b, "%s %s ", w->req.method, w->req.path);
+    if (w->req.body_val)
+        json_write(&b, w->req.body_val);
+    return buf_take(&b);
+}
+
+/* True: this verb is under way (TIMEOUT), or it failed since it was asked for (why it did). */
+static bool late_known(struct at_once *w)
+{
+    struct local *l = local_of(w->c);
+    int64_t now = env_now_ms(w->c->env);
+    _auto_(freep) char *what = NULL;
+
+    if (list_empty(&l->late))
+        return false;
+    what = late_text(w);
+    LIST_EACH(&l->late, it) {
+        struct late *late = list_entry(it, struct late, link);
+
+        if (late->until_ms && late->until_ms < now) {
+            late_free(l, late);
+        } else if (streq(late->what, what)) {
+            if (!late->until_ms) {
+                err_set(w->err, TIMEOUT, "%s %s still waits for a webhook", w->req.method, w->req.path);
+            } else {
+                *w->err = late->err;
+                late_free(l, late);
+            }
+            return true;
+        }
+    }
+    return false;
+}
+
+static void late_done(struct at_once *w, const struct api_response *resp)
+{
+    struct local *l = local_of(w->c);
+
+    w->late->w = NULL;
+    if (api_response_err(resp, &w->late->err) < 0)
+        w->late->until_ms = env_now_ms(w->c->env) + LATE_KEPT_MS;
+    else
+        late_free(l, w->late);
+    arena_free(w->arena);
+}
 
 static void at_once_done(void *arg, const struct api_response *resp)
 {
     struct at_once *w = arg;
 
     w->done = true;
-    if (w->left) { /* the caller was told TIMEOUT long ago */
-        arena_free(w->arena);
+    w->c->seen = MAX(w->c->seen, resp->revision);
+    if (w->late) {
+        late_done(w, resp);
         return;
     }
-    w->c->seen = MAX(w->c->seen, resp->revision);
     w->rc = api_response_err(resp, w->err);
     if (w->rc < 0)
         return;
@@ -178,12 +254,22 @@ static struct at_once *at_once_new(struct client *c, struct err *err)
 
 static int at_once_go(struct at_once *w)
 {
+    struct local *l = local_of(w->c);
     int rc;
 
-    api_do(local_of(w->c)->api, &w->req, at_once_done, w);
+    if (late_known(w)) {
+        arena_free(w->arena);
+        return -1;
+    }
+    w->req.at_once = l->late_n >= LATE_MAX;
+    api_do(l->api, &w->req, at_once_done, w);
     if (!w->done) {
-        w->left = true;
-        return err_set(w->err, TIMEOUT, "%s %s is not done yet", w->req.method, w->req.path);
+        w->late = xcalloc(1, sizeof(*w->late));
+        w->late->what = late_text(w);
+        w->late->w = w;
+        list_push(&l->late, &w->late->link);
+        l->late_n++;
+        return err_set(w->err, TIMEOUT, "%s %s waits for a webhook", w->req.method, w->req.path);
     }
     rc = w->rc;
     arena_free(w->arena);
@@ -420,6 +506,13 @@ static void local_free(struct client *c)
 {
     struct local *l = local_of(c);
 
+    LIST_EACH(&l->late, it) {
+        struct late *late = list_entry(it, struct late, link);
+
+        if (late->w)
+            api_cancel(l->api, &late->w->req); /* ends with an error that nobody hears */
+        late_free(l, late);
+    }
     map_done(&l->tables);
     free(l->name);
     free(l->agent);
@@ -444,6 +537,7 @@ struct client *client_local_new(struct env *env, struct api *api, struct schema 
     l->c.env = env;
     list_init(&l->c.calls);
     list_init(&l->c.mirrors);
+    list_init(&l->late);
     l->api = api;
     l->schema = schema ? schema : api_schema(api);
     l->store = api_store(api);

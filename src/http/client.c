@@ -221,7 +221,8 @@ static void k_broken(struct cconn *k, const struct err *err)
     k->call = NULL;
     call->conn = NULL;
     if (k->served && !call->got_byte && !call->retried && !call->o_.stream_body &&
-        !streq(call->o_.method, "POST") && !streq(call->o_.method, "PATCH")) {
+        (call->o_.idempotent ||
+         (!streq(call->o_.method, "POST") && !streq(call->o_.method, "PATCH")))) {
         call->retried = true; /* the server had closed the pooled connection */
         call->sent = false;
         call_assign(call);

@@ -55,6 +55,7 @@ struct http_call_opts {
     size_t body_n;
     bool stream_body;    /* more comes by http_call_write(), until http_call_end() */
     int64_t body_bytes;  /* with stream_body: length if known, else -1 or 0 (chunked) */
+    bool idempotent;     /* a POST or PATCH that may be sent twice */
     uint32_t timeout_ms; /* until the answer's headers are there [0 = none] */
     uint32_t idle_timeout_ms; /* without a byte of the answer's body [0 = none] */
     /* All may be NULL but on_done. */

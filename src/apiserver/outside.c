@@ -1,0 +1,460 @@
+/* apiserver/outside.c - see outside.h. */
+#include "apiserver/outside.h"
+
+#include "base/log.h"
+#include "http/client.h"
+
+#include <openssl/sha.h>
+#include <stdio.h>
+
+/* One thing asked. */
+struct question {
+    struct question *next;
+    struct memory *m;
+    const char *id;
+    struct http_call *http; /* NULL: answered */
+    struct env_timer *timer;
+    struct outside_answer answer;
+    bool open;
+};
+
+/* One random draw of a call, in their order. */
+struct draw {
+    struct draw *next;
+    uint64_t number;
+    char text[ENV_UUID_BYTES];
+};
+
+/* What one call knows between its runs; in the request's arena. */
+struct memory {
+    struct api *api;
+    const struct api_request *req;
+    api_done_fn *done;
+    void *arg;
+    int64_t now_ms;
+    struct draw *draws;
+    struct question *questions;
+    uint32_t asked, open;
+    struct env_timer *deadline, *soon; /* soon: the next run */
+    struct list link; /* outside.parked */
+    bool parked;
+    char salt[16];
+};
+
+struct outside {
+    struct api *api;
+    struct http_client *client; /* made when it is first needed */
+    struct map origins;         /* what identifies a place -> struct http_origin */
+    struct list parked;
+    uint32_t parked_n;
+};
+
+/* ---------------------------------------------------------------- random, the same in each run */
+
+static struct draw *draw_next(struct call *c, bool *ret_new)
+{
+    struct draw **at = c->drawn ? &c->drawn->next : &c->draws;
+
+    *ret_new = !*at;
+    if (!*at)
+        *at = arena_new_of(c->a, struct draw);
+    return c->drawn = *at;
+}
+
+const char *call_uuid(struct call *c)
+{
+    bool fresh;
+    struct draw *d = draw_next(c, &fresh);
+
+    return fresh ? env_uuid(c->api->env, d->text) : d->text;
+}
+
+const char *call_suffix(struct call *c)
+{
+    bool fresh;
+    struct draw *d = draw_next(c, &fresh);
+
+    return fresh ? env_suffix(c->api->env, d->text) : d->text;
+}
+
+uint32_t call_below(struct call *c, uint32_t n)
+{
+    bool fresh;
+    struct draw *d = draw_next(c, &fresh);
+
+    if (fresh)
+        d->number = env_random(c->api->env) >> 1;
+    return (uint32_t)(d->number % n);
+}
+
+/* ---------------------------------------------------------------- places */
+
+static const char *or_none(const char *s)
+{
+    return s ? s : "";
+}
+
+static char *sha_text(const char *const *parts, size_t n)
+{
+    unsigned char sum[SHA256_DIGEST_LENGTH];
+    struct buf b = {0};
+    char *hex = xmalloc(2 * sizeof(sum) + 1);
+
+    for (size_t i = 0; i < n; i++)
+        buf_add(&b, or_none(parts[i]), strlen(or_none(parts[i])) + 1);
+    SHA256((unsigned char *)b.p, b.n, sum);
+    for (size_t i = 0; i < sizeof(sum); i++)
+        snprintf(hex + 2 * i, 3, "%02x", sum[i]);
+    buf_done(&b);
+    return hex;
+}
+
+struct http_origin *outside_origin(struct api *api, const struct place *p, struct err *err)
+{
+    const char *parts[] = {p->url, p->server_name, p->ca_pem, p->cert_pem, p->insecure ? "1" : ""};
+    _auto_(freep) char *key = NULL;
+    struct outside *out = api->outside;
+    struct http_origin_opts opts = {.ca_pem = p->ca_pem, .cert_pem = p->cert_pem, .key_pem = p->key_pem,
+                                    .server_name = p->server_name, .insecure = p->insecure,
+                                    .conns_max = OUTSIDE_CONNS_MAX};
+    struct http_origin *o;
+
+    if (!env_loop(api->env)) { /* the simulation */
+        err_set(err, UNAVAILABLE, "there is no network here");
+        return NULL;
+    }
+    if (!out->client)
+        out->client = http_client_new(env_loop(api->env), NULL);
+    key = sha_text(parts, ARRAY_LEN(parts));
+    if ((o = map_get(&out->origins, key)))
+        return o;
+    if (out->origins.n >= OUTSIDE_ORIGINS_MAX) { /* any: its connections are made again when needed */
+        const char *some;
+        void *old;
+        uint32_t i = 0;
+
+        if (map_next(&out->origins, &i, &some, &old)) {
+            http_origin_free(old);
+            map_del(&out->origins, some);
+        }
+    }
+    if ((o = http_origin_new(out->client, p->url, &opts, err)))
+        map_put(&out->origins, key, o);
+    return o;
+}
+
+/* An address in a slice of the service, for its port of that name. */
+static bool slice_target(struct arena *a, const struct val *v, const char *port_name, char **ret_ip,
+                         int64_t *ret_port)
+{
+    int64_t port = 0;
+
+    VAL_EACH(val_get(v, "ports"), p)
+        if (streq(val_str_at(p, "name", ""), port_name))
+            port = val_int_at(p, "port", 0);
+    VAL_EACH(val_get(v, "endpoints"), e) {
+        if (!port || !val_bool_at(e, "conditions.ready", true) || !val_len(val_get(e, "addresses")))
+            continue;
+        *ret_ip = arena_strdup(a, val_text(&val_get(e, "addresses")->items[0], ""));
+        *ret_port = port;
+        return true;
+    }
+    return false;
+}
+
+int outside_service(struct api *api, struct arena *a, const char *ns, const char *name, int64_t port,
+                    const char *port_name, const char *scheme, char **ret_url, struct err *err)
+{
+    struct store_table *t = table_named(api->store, "discovery.k8s.io", "endpointslices");
+    const struct obj *svc = store_get(api->store, table_named(api->store, "", "services"), ns, name), *o;
+    const char *found = NULL;
+    struct store_iter it;
+    bool any = false;
+    char *ip = NULL;
+    int64_t number = 0;
+
+    if (!svc)
+        return err_set(err, NOT_FOUND, "service \"%s\" not found", name);
+    VAL_EACH(val_at(obj_val(svc), "spec.ports"), p)
+        if (!found && (port_name ? !*port_name || streq(port_name, val_str_at(p, "name", ""))
+                                 : port == val_int_at(p, "port", -1)))
+            found = arena_strdup(a, val_str_at(p, "name", ""));
+    if (streq(val_str_at(obj_val(svc), "spec.type", ""), "ExternalName")) {
+        *ret_url = arena_printf(a, "%s://%s:%lld", scheme, val_str_at(obj_val(svc), "spec.externalName", ""),
+                                (long long)(port ? port : 443));
+        return 0;
+    }
+    if (!found && port_name)
+        return err_set(err, NOT_FOUND, "no service port \"%s\" found for service \"%s\"", port_name, name);
+    if (!found)
+        return err_set(err, NOT_FOUND, "no service port %lld found for service \"%s\"", (long long)port, name);
+    if (store_iter_init(&it, api->store, t, ns, 0, NULL, NULL, err) < 0)
+        return -1;
+    while (!any && (o = store_iter_next(&it)))
+        if (streq0(obj_label(o, "kubernetes.io/service-name"), name))
+            any = slice_target(a, obj_val(o), found, &ip, &number);
+    store_iter_done(&it);
+    if (!any)
+        return err_set(err, UNAVAILABLE, "no endpoints available for service \"%s\"", name);
+    *ret_url = arena_printf(a, strchr(ip, ':') ? "%s://[%s]:%lld" : "%s://%s:%lld", scheme, ip,
+                            (long long)number);
+    return 0;
+}
+
+/* ---------------------------------------------------------------- questions */
+
+static struct memory *memory_of(struct call *c)
+{
+    struct memory *m = c->memory;
+
+    if (m)
+        return m;
+    c->memory = m = arena_new_of(c->a, struct memory);
+    *m = (struct memory){.api = c->api, .req = c->req, .done = c->done, .arg = c->arg, .now_ms = c->now_ms};
+    env_bytes(c->api->env, m->salt, sizeof(m->salt));
+    return m;
+}
+
+const char *outside_id(struct call *c, const char *who, const void *what, size_t n)
+{
+    struct memory *m = memory_of(c);
+    unsigned char sum[SHA256_DIGEST_LENGTH];
+    struct buf b = {0};
+
+    buf_add(&b, m->salt, sizeof(m->salt));
+    buf_add(&b, who, strlen(who) + 1);
+    buf_add(&b, what, n);
+    SHA256((unsigned char *)b.p, b.n, sum);
+    buf_done(&b);
+    return arena_printf(c->a, "%02x%02x%02x%02x-%02x%02x-4%x%02x-a%x%02x-%02x%02x%02x%02x%02x%02x", sum[0],
+                        sum[1], sum[2], sum[3], sum[4], sum[5], sum[6] & 15, sum[7], sum[8] & 15, sum[9],
+                        sum[10], sum[11], sum[12], sum[13], sum[14], sum[15]);
+}
+
+static struct question *question(struct memory *m, const char *id)
+{
+    for (struct question *q = m ? m->questions : NULL; q; q = q->next)
+        if (streq(q->id, id))
+            return q;
+    return NULL;
+}
+
+const struct outside_answer *outside_known(struct call *c, const char *id)
+{
+    struct question *q = question(c->memory, id);
+
+    return q && !q->open ? &q->answer : NULL;
+}
+
+static void run_again(void *arg);
+
+static void maybe_again(struct memory *m)
+{
+    if (m->open || !m->parked)
+        return;
+    if (!m->soon)
+        m->soon = env_timer_new(m->api->env, run_again, m);
+    env_timer_start(m->soon, 0, 0);
+}
+
+static void answered(struct question *q)
+{
+    q->open = false;
+    q->http = NULL;
+    q->timer = env_timer_free(q->timer);
+    q->m->open--;
+    maybe_again(q->m);
+}
+
+static void on_answer(const struct http_answer *a, char *body, size_t n, const struct err *err, void *arg)
+{
+    struct question *q = arg;
+    struct arena *arena = q->m->req->arena;
+
+    if (err) {
+        q->answer.err = *err;
+    } else {
+        q->answer.status = a->status;
+        q->answer.body = arena_strndup(arena, body, n);
+        q->answer.n = n;
+    }
+    answered(q);
+}
+
+static void on_late(void *arg)
+{
+    struct question *q = arg;
+
+    http_call_cancel(q->http);
+    err_set(&q->answer.err, TIMEOUT, "context deadline exceeded");
+    answered(q);
+}
+
+void outside_post(struct call *c, const char *id, const struct place *p, const char *path,
+                  const char *text, size_t n, uint32_t timeout_ms)
+{
+    static const struct http_header headers[] = {{"content-type", "application/json"},
+                                                 {"accept", "application/json, */*"},
+                                                 {"user-agent", "kube-apiserver-admission"}};
+    struct memory *m = memory_of(c);
+    struct question *q = question(m, id);
+    struct http_call_opts opts = {.method = "POST", .path = path, .host = p->host, .headers = headers,
+                                  .headers_n = ARRAY_LEN(headers), .body = text, .body_n = n,
+                                  .idempotent = true};
+    struct http_origin *o;
+
+    c->waits = true;
+    if (q) /* under way, by an earlier run or by somebody else in this one */
+        return;
+    q = arena_new_of(c->a, struct question);
+    *q = (struct question){.next = m->questions, .m = m, .id = id};
+    m->questions = q;
+    if (m->asked++ >= OUTSIDE_QUESTIONS_MAX)
+        err_set(&q->answer.err, TOO_MANY, "one request may ask at most %d questions", OUTSIDE_QUESTIONS_MAX);
+    else if ((o = outside_origin(c->api, p, &q->answer.err))) {
+        q->open = true;
+        m->open++;
+        q->timer = env_timer_new(c->api->env, on_late, q);
+        env_timer_start(q->timer, timeout_ms, 0);
+        q->http = http_fetch(o, &opts, OUTSIDE_ANSWER_MAX, on_answer, q);
+    }
+}
+
+/* ---------------------------------------------------------------- the runs of a call */
+
+void outside_recall(struct call *c, struct memory *m)
+{
+    c->memory = m;
+    if (m) {
+        c->draws = m->draws;
+        c->now_ms = m->now_ms;
+    }
+}
+
+static void unpark(struct memory *m)
+{
+    if (!m->parked)
+        return;
+    m->parked = false;
+    list_remove(&m->link);
+    m->api->outside->parked_n--;
+}
+
+static void drop_questions(struct memory *m)
+{
+    for (struct question *q = m->questions; q; q = q->next) {
+        if (!q->open)
+            continue;
+        http_call_cancel(q->http);
+        q->http = NULL;
+        q->open = false;
+        q->timer = env_timer_free(q->timer);
+    }
+    m->open = 0;
+}
+
+void outside_forget(struct call *c)
+{
+    struct memory *m = c->memory;
+
+    if (!m)
+        return;
+    unpark(m);
+    drop_questions(m);
+    m->deadline = env_timer_free(m->deadline);
+    m->soon = env_timer_free(m->soon);
+    c->memory = NULL;
+}
+
+/* Ends a call that waits, in place of its next run. */
+static void end_with(struct memory *m, int code, const char *reason, const char *text)
+{
+    struct call c = {.api = m->api, .req = m->req, .a = m->req->arena, .done = m->done, .arg = m->arg};
+
+    outside_recall(&c, m);
+    c.resp.remaining = -1;
+    c.warnings.a = c.a;
+    fail(&c, code, reason, "%s", text);
+    call_finish(&c);
+}
+
+static void on_deadline(void *arg)
+{
+    end_with(arg, 504, "Timeout", "Timeout: request did not complete within requested timeout - "
+                                  "context deadline exceeded");
+}
+
+static void run_again(void *arg)
+{
+    struct memory *m = arg;
+
+    unpark(m);
+    call_run(m->api, m->req, m->done, m->arg, m);
+}
+
+bool outside_park(struct call *c)
+{
+    struct memory *m = c->memory;
+    struct outside *out = c->api->outside;
+
+    if (!c->waits)
+        return false;
+    if (c->req->at_once) {
+        fail(c, 500, "InternalError", "Internal error occurred: this needs an answer from outside");
+        return false;
+    }
+    if (out->parked_n >= OUTSIDE_CALLS_MAX) {
+        fail(c, 429, "TooManyRequests", "too many requests wait for webhooks, please try again later");
+        c->resp.retry_after = "1";
+        return false;
+    }
+    m->draws = c->draws;
+    m->parked = true;
+    list_push(&out->parked, &m->link);
+    out->parked_n++;
+    if (!m->deadline) {
+        m->deadline = env_timer_new(c->api->env, on_deadline, m);
+        env_timer_start(m->deadline, OUTSIDE_WAIT_MAX_MS, 0);
+    }
+    maybe_again(m);
+    return true;
+}
+
+void api_cancel(struct api *api, const struct api_request *req)
+{
+    LIST_EACH(&api->outside->parked, l) {
+        struct memory *m = list_entry(l, struct memory, link);
+
+        if (m->req != req)
+            continue;
+        end_with(m, 503, "ServiceUnavailable", "the request was cancelled");
+        return;
+    }
+}
+
+/* ---------------------------------------------------------------- life */
+
+void outside_start(struct api *api)
+{
+    struct outside *out = xcalloc(1, sizeof(*out));
+
+    out->api = api;
+    list_init(&out->parked);
+    api->outside = out;
+}
+
+void outside_stop(struct api *api)
+{
+    struct outside *out = api->outside;
+    struct list *l;
+
+    if (!out)
+        return;
+    while ((l = list_first(&out->parked)))
+        end_with(list_entry(l, struct memory, link), 503, "ServiceUnavailable", "the server is shutting down");
+    map_done(&out->origins); /* they are the client's */
+    if (out->client)
+        http_client_free(out->client);
+    free(out);
+    api->outside = NULL;
+}

@@ -5,6 +5,7 @@
 
 #define ALL (ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE | ADMIT_CONNECT)
 #define WRITE (ADMIT_CREATE | ADMIT_UPDATE)
+#define INNER 16 /* also when the object is written for what was admitted already */
 
 /* ---------------------------------------------------------------- plugins that are one call */
 
@@ -42,21 +43,26 @@ static int kind_validate(struct call *c, struct admission *ad)
 
 static const struct plugin {
     const char *name;
-    unsigned ops; /* enum admission_op */
+    unsigned ops; /* enum admission_op, INNER */
     int (*mutate)(struct call *c, struct admission *ad);
     int (*validate)(struct call *c, struct admission *ad);
 } CHAIN[] = {
     {"NamespaceLifecycle", ADMIT_CREATE, lifecycle, NULL},
-    {"NodeRestriction", WRITE | ADMIT_DELETE, node_restriction, NULL},
-    {"of the kind", WRITE, kind_mutate, NULL},
-    {"PodSecurity", WRITE, NULL, pod_security},
-    {"rules of the kind", WRITE, NULL, kind_validate},
+    {"NodeRestriction", WRITE | ADMIT_DELETE | INNER, node_restriction, NULL},
+    {"of the kind", WRITE | INNER, kind_mutate, NULL},
+    {"PodSecurity", WRITE | INNER, NULL, pod_security},
+    {"rules of the kind", WRITE | INNER, NULL, kind_validate},
 };
+
+static bool has_part(const struct plugin *p, const struct admission *ad)
+{
+    return (p->ops & ad->op) && (!ad->inner || (p->ops & INNER));
+}
 
 static int round_of(struct call *c, struct admission *ad)
 {
     for (size_t i = 0; i < ARRAY_LEN(CHAIN); i++)
-        if (CHAIN[i].mutate && (CHAIN[i].ops & ad->op) && CHAIN[i].mutate(c, ad) < 0)
+        if (CHAIN[i].mutate && has_part(&CHAIN[i], ad) && CHAIN[i].mutate(c, ad) < 0)
             return -1;
     return 0;
 }
@@ -74,7 +80,7 @@ int admission_mutate(struct call *c, struct admission *ad)
 int admission_validate(struct call *c, struct admission *ad)
 {
     for (size_t i = 0; i < ARRAY_LEN(CHAIN); i++)
-        if (CHAIN[i].validate && (CHAIN[i].ops & ad->op) && CHAIN[i].validate(c, ad) < 0)
+        if (CHAIN[i].validate && has_part(&CHAIN[i], ad) && CHAIN[i].validate(c, ad) < 0)
             return -1;
     return 0;
 }
@@ -120,4 +126,13 @@ const struct obj *admission_namespace(struct call *c, const struct admission *ad
     if (ns)
         pin_obj(c->a, obj_ref(ns));
     return ns;
+}
+
+int admission_of_body(struct call *c, enum admission_op op, struct val *v, const struct val *old,
+                      const char *name)
+{
+    struct admission ad = {.op = op, .sub = c->sub ? c->sub->name : "", .v = v, .old = old, .name = name,
+                           .ns = c->path.ns};
+
+    return admission_mutate(c, &ad) < 0 || admission_validate(c, &ad) < 0 ? -1 : 0;
 }

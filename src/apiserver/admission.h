@@ -25,6 +25,8 @@ struct admission {
     const struct val *options;  /* CreateOptions, ...; NULL: admission_options() makes it */
     bool again;                 /* second round: something changed v after plugins had seen it */
     bool changed;               /* set by what wants that second round */
+    bool inner;                 /* the object is written for what was admitted already (Scale): only
+                                   what the kind itself needs runs */
     void *hooks;                /* webhooks.c: who was called in the first round */
 };
 
@@ -37,3 +39,32 @@ const char *admission_op_text(enum admission_op op); /* "CREATE", ... */
 const struct val *admission_options(struct call *c, struct admission *ad);
 /* The object's namespace as plugins see it, NULL: none. */
 const struct obj *admission_namespace(struct call *c, const struct admission *ad);
+
+/* ---- admission_match.c: rules, selectors and requests as webhooks and policies have them ---- */
+
+/* As what a rule sees the request: the asked-for resource, or (matchPolicy Equivalent) the same kind in
+ * another version or group. */
+struct admission_as {
+    const struct resource *r;
+    const char *group, *version, *kind; /* of the object: r's, or the sub-resource's own */
+};
+/* Does one of the rules (RuleWithOperations) match? *ret: as what. */
+bool admission_match_rules(struct call *c, const struct admission *ad, const struct val *rules,
+                           bool equivalent, struct admission_as *ret);
+/* 1: selected; 0: not; -1: the namespace is not there (a 404 is in call->resp). selector is a
+ * LabelSelector or NULL (all). */
+int admission_match_namespace(struct call *c, const struct admission *ad, const struct val *selector);
+/* The new or the old object has the labels. */
+bool admission_match_object(struct call *c, const struct admission *ad, const struct val *selector);
+/* Configurations of admission itself are never subject to it. */
+bool admission_exempt(const struct call *c);
+/* v (which is in ad->in) in the version that the rule sees; NULL stays NULL. NULL and the Status in
+ * call->resp, or call->waits, when it cannot be converted. */
+const struct val *admission_convert(struct call *c, const struct admission *ad,
+                                    const struct admission_as *as, const struct val *v);
+/* The AdmissionRequest of that, without its uid; object and old as admission_convert() gave them. */
+struct val *admission_request(struct call *c, struct admission *ad, const struct admission_as *as,
+                              const struct val *object, const struct val *old);
+/* Creates on sub-resources and on kinds that are never stored: the body goes through the chain. */
+int admission_of_body(struct call *c, enum admission_op op, struct val *v, const struct val *old,
+                      const char *name);

@@ -1,5 +1,6 @@
 /* apiserver/subs.c - sub-resources. Those that show the object itself (status, resize, approval,
  * ...) go the way of the object; the others are here. */
+#include "apiserver/admission.h"
 #include "apiserver/hooks.h"
 
 #include "apiserver/managed.h"
@@ -42,7 +43,7 @@ static int scale_put(struct call *c, const struct obj *old, struct val *scale)
     const struct subresource *sub = c->sub;
     const struct obj *o = NULL;
     struct err err = {0};
-    struct val *v, *shown;
+    struct val *v, *shown, *was = NULL;
 
     name = val_str_at(scale, "metadata.name", "");
     if (!streq(name, c->path.name))
@@ -53,6 +54,8 @@ static int scale_put(struct call *c, const struct obj *old, struct val *scale)
                    "must be greater than or equal to 0");
         return fail_causes_of(c, &bad, "autoscaling", "Scale", name);
     }
+    if (scale_get(c, old, &was) < 0 || admission_of_body(c, ADMIT_UPDATE, scale, was, old->name) < 0)
+        return -1;
     if (c->applying && apply_scale(c, old, scale) < 0)
         return -1;
     v = val_copy(c->a, answer_version(c, old));
@@ -233,6 +236,8 @@ static int serve_binding(struct call *c)
         return -1;
     if (*val_str_at(v, "metadata.name", "") && !streq(val_str_at(v, "metadata.name", ""), c->path.name))
         return fail(c, 400, "BadRequest", "name in URL does not match name in Binding object");
+    if (admission_of_body(c, ADMIT_CREATE, v, NULL, c->path.name) < 0)
+        return -1;
     return bind_pod(c, c->path.name, v);
 }
 
@@ -364,6 +369,8 @@ static int serve_eviction(struct call *c)
         return fail(c, 400, "BadRequest", "name in URL does not match name in Eviction object");
     if (!(pod = find(c)))
         return fail_not_found(c, c->path.name);
+    if (admission_of_body(c, ADMIT_CREATE, v, NULL, c->path.name) < 0)
+        return -1;
     VAL_EACH(val_at(v, "deleteOptions.dryRun"), d)
         c->o.dry_run |= streq(val_text(d, ""), "All");
     how.grace_s = val_int_at(v, "deleteOptions.gracePeriodSeconds", -1);
@@ -430,6 +437,8 @@ static int serve_token(struct call *c)
         return -1;
     if (!(account = find(c)))
         return fail_not_found(c, c->path.name);
+    if (admission_of_body(c, ADMIT_CREATE, v, NULL, c->path.name) < 0)
+        return -1;
     meta = meta_of(c->a, v);
     if (*val_str_at(meta, "name", "") && !streq(val_str_at(meta, "name", ""), c->path.name))
         causes_add(&bad, CAUSE_INVALID, "metadata.name", val_get(meta, "name"),

@@ -227,7 +227,8 @@ int write_create(struct call *c)
         !(v = body_object(c)) || check_namespace(c, v) < 0)
         return -1;
     if (c->r->virtual_)
-        return review_create(c, v);
+        return admission_of_body(c, ADMIT_CREATE, v, NULL, val_str_at(v, "metadata.name", "")) < 0
+                   ? -1 : review_create(c, v);
     if (create_with(c, v, &o) < 0)
         return -1;
     return answer_written(c, 201, o, v);
@@ -373,7 +374,8 @@ int update_with(struct call *c, const struct obj *old, struct val *v, const stru
         return -1;
     meta_keep(c, v, was);
     ad = (struct admission){.op = ADMIT_UPDATE, .sub = sub, .in = c->stored, .v = v, .old = was,
-                            .old_obj = old, .name = old->name, .ns = admission_ns(c, old->name)};
+                            .old_obj = old, .name = old->name, .ns = admission_ns(c, old->name),
+                            .inner = c->managed_sub != NULL};
     if (admission_mutate(c, &ad) < 0)
         return -1;
     schema_prepare_update(c->stored, sub, c->a, v, was);

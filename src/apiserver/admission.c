@@ -52,6 +52,7 @@ static const struct plugin {
     {"of the kind", WRITE | INNER, kind_mutate, NULL},
     {"PodSecurity", WRITE | INNER, NULL, pod_security},
     {"rules of the kind", WRITE | INNER, NULL, kind_validate},
+    {"ResourceQuota", WRITE | INNER, NULL, quota_admit},
 };
 
 static bool has_part(const struct plugin *p, const struct admission *ad)

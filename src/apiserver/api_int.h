@@ -120,6 +120,7 @@ struct call {
     bool applying;             /* managed is set already */
     bool parents_first;        /* order of unknown fields */
     const struct obj *deleted; /* delete.c: as it went */
+    struct quota_charge *charges; /* quota.c: what storing the object adds to quotas */
     struct texts warnings;
     struct api_response resp;
 

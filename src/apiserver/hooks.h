@@ -50,5 +50,11 @@ int service_allocate(struct call *c, struct val *v, const struct obj *old);
 /* hooks_quota.c */
 int limits_admit(struct call *c, struct val *pod);
 
+/* quota.c: the last look of admission; then, right before the object is put (never on a dry run),
+ * what it uses is added to the quotas. */
+struct admission;
+int quota_admit(struct call *c, struct admission *ad);
+int quota_charge(struct call *c);
+
 void put_label(struct call *c, struct val *v, const char *key, const char *value);
 void add_finalizer(struct call *c, struct val *v, const char *name);

@@ -129,6 +129,8 @@ int put_new(struct call *c, struct val *v, const struct obj **ret)
         *ret = NULL;
         return 0;
     }
+    if (quota_charge(c) < 0)
+        return -1;
     o = obj_seal(v, store_next_revision(s));
     pin_obj(c->a, o);
     if (store_put(s, c->table, o, STORE_ABSENT, 0, &err) < 0)
@@ -328,6 +330,8 @@ int put_over(struct call *c, const struct obj *old, struct val *v, const struct 
         c->resp.revision = o->revision;
         return 0; /* the answer shows the object as it was written, with its last version */
     }
+    if (quota_charge(c) < 0)
+        return -1;
     o = obj_seal(v, store_next_revision(s));
     pin_obj(c->a, o);
     if (store_put(s, c->table, o, old->revision, put_flags(c, old, v), &err) < 0)

@@ -322,14 +322,19 @@ static size_t member_skip(const char *p, const char *key)
 
 void write_item(struct buf *b, const struct obj *o)
 {
-    const char *p = o->text + 1;
-    size_t n;
+    size_t at = b->n, n;
+    const char *p;
+
+    obj_text_add(b, o);
+    p = b->p + at + 1;
 
     /* items of typed lists do not say their kind; custom ones do, and are written whole */
     while ((n = member_skip(p, "apiVersion")) || (n = member_skip(p, "kind")))
         p += n;
-    buf_addc(b, '{');
-    buf_add(b, p, o->text_n - (size_t)(p - o->text));
+    n = (size_t)(p - (b->p + at)) - 1; /* bytes between the brace and what stays */
+    memmove(b->p + at + 1, p, b->n - at - 1 - n);
+    b->n -= n;
+    b->p[b->n] = 0;
 }
 
 static void list_text(struct buf *b, const struct api_response *r)
@@ -357,7 +362,7 @@ static void list_text(struct buf *b, const struct api_response *r)
         if (typed)
             write_item(b, r->objs[i]);
         else
-            buf_add(b, r->objs[i]->text, r->objs[i]->text_n);
+            obj_text_add(b, r->objs[i]);
     }
     buf_adds(b, "]}");
 }
@@ -365,7 +370,7 @@ static void list_text(struct buf *b, const struct api_response *r)
 void api_response_text(struct buf *b, const struct api_response *r)
 {
     if (r->obj)
-        buf_add(b, r->obj->text, r->obj->text_n);
+        obj_text_add(b, r->obj);
     else if (r->objs || r->list_kind)
         list_text(b, r);
     else if (r->val && streq0(r->content_type, "application/yaml"))

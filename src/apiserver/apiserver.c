@@ -263,11 +263,14 @@ static void sweep_events(void *arg)
     if (store_iter_init(&it, api->store, t, NULL, 0, NULL, NULL, &err) < 0)
         return;
     while ((o = store_iter_next(&it))) {
+        unsigned had = obj_look(o);
         const struct val *v = obj_val(o);
         const char *when = val_str_at(v, "lastTimestamp",
                                       val_str_at(v, "metadata.creationTimestamp", ""));
+        bool stays = !time_parse(when, &us) || us >= before_us;
 
-        if (!time_parse(when, &us) || us >= before_us)
+        obj_look_away(o, had);
+        if (stays)
             continue;
         old = xrealloc(old, (n + 1) * sizeof(*old));
         old[n++] = obj_ref(o);

@@ -83,9 +83,12 @@ void exchange_reply(struct exchange *x, const struct api_response *r)
         http_reply(http, 304, NULL, "", 0);
         return;
     }
-    if (r->obj && !pretty) {
-        http_reply_obj(http, r->status, r->content_type, r->obj->text, r->obj->text_n, release_obj,
-                       (void *)obj_ref(r->obj));
+    if (r->obj && !pretty && r->obj->text_n < GZIP_FROM_BYTES) {
+        if (r->obj->packed) /* the text is ours for this turn only */
+            http_reply(http, r->status, r->content_type, obj_text(r->obj), r->obj->text_n);
+        else
+            http_reply_obj(http, r->status, r->content_type, r->obj->text, r->obj->text_n, release_obj,
+                           (void *)obj_ref(r->obj));
         return;
     }
     if (pretty && (r->obj || r->val || r->list_kind) && streq0(r->content_type, "application/json"))
@@ -102,6 +105,21 @@ void exchange_reply(struct exchange *x, const struct api_response *r)
     }
     buf_done(&b);
     buf_done(&z);
+}
+
+static void render(struct exchange *x)
+{
+    struct api_response *r = &x->resp;
+    struct buf b = {0};
+
+    if (wants_pretty(x) && streq0(r->content_type, "application/json"))
+        json_write_pretty(&b, r->val);
+    else
+        api_response_text(&b, r);
+    r->body = arena_memdup(x->http->arena, b.p, b.n);
+    r->body_n = b.n;
+    r->val = NULL;
+    buf_done(&b);
 }
 
 static void reply_durable(void *arg, const struct err *err)
@@ -203,7 +221,7 @@ static void event_text(struct exchange *x, struct buf *b, const struct api_event
     if (ev->val)
         json_write(b, ev->val);
     else
-        buf_add(b, ev->obj->text, ev->obj->text_n);
+        obj_text_add(b, ev->obj);
     buf_adds(b, "}\n");
 }
 
@@ -261,6 +279,8 @@ static void on_answer(void *arg, const struct api_response *resp)
 
     http_on_close(x->http, NULL, NULL);
     x->resp = *resp;
+    if (!resp->watch && resp->val && resp->revision > store_durable(x->f->api->store))
+        render(x); /* the document may borrow from trees of objects: they are ours for this turn only */
     if (resp->watch)
         watch_serve(x);
     else

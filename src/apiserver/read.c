@@ -178,8 +178,12 @@ static void keep(struct call *c, struct listed *l, const struct obj *o, uint32_t
 
 static bool wanted(struct call *c, const struct listing *l, const struct obj *o)
 {
-    return selector_match(l->labels, val_get(obj_meta(o), "labels")) &&
-           field_selector_match(l->fields, answer_version(c, o));
+    unsigned had = obj_look(o);
+    bool yes = selector_match(l->labels, val_get(obj_meta(o), "labels")) &&
+               field_selector_match(l->fields, answer_version(c, o));
+
+    obj_look_away(o, had);
+    return yes;
 }
 
 int list_find(struct call *c, struct listed *ret)

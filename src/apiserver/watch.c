@@ -87,7 +87,8 @@ static bool matches(struct api_watch *w, const struct obj *o)
 {
     struct call *c = &w->shape;
 
-    return o && selector_match(w->labels, val_get(obj_meta(o), "labels")) &&
+    return o &&
+           (selector_everything(w->labels) || selector_match(w->labels, val_get(obj_meta(o), "labels"))) &&
            (field_selector_everything(w->fields) ||
             field_selector_match(w->fields, answer_version(c, o)));
 }
@@ -298,7 +299,11 @@ static int take_first(struct api_watch *w)
     if (store_iter_init(&it, w->api->store, w->shape.table, w->ns, 0, NULL, NULL, &err) < 0)
         return -1;
     while ((o = store_iter_next(&it))) {
-        if (!matches(w, o))
+        unsigned had = obj_look(o);
+        bool yes = matches(w, o);
+
+        obj_look_away(o, had);
+        if (!yes)
             continue;
         if (w->first_n == cap) {
             cap = cap ? cap * 2 : 16;

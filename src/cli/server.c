@@ -24,7 +24,10 @@
 #include <sys/stat.h>
 #include <uv.h>
 
-enum { STOP_MS = 3000 };
+enum {
+    STOP_MS = 3000,
+    CACHE_BYTES = 8 << 20, /* of parsed objects; what is hot in a cluster of a few hundred pods */
+};
 
 struct server {
     const struct cli_opts *o;
@@ -175,7 +178,8 @@ static int start(struct server *s, struct err *err)
         first_address(s->o->pod_cidr, host);
     snprintf(path, sizeof(path), "%s/store.db", s->o->state);
     s->env = env_real_new(&s->loop);
-    store = (struct store_args){.env = s->env, .engine = &store_sqlite, .path = path};
+    store = (struct store_args){.env = s->env, .engine = &store_sqlite, .path = path,
+                                .cache_bytes = CACHE_BYTES};
     s->schema = schema_new();
     if (!(s->store = store_open(&store, err)) || !(s->pki = pki_open(s->o->state, host, err)))
         return -1;

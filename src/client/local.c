@@ -101,8 +101,12 @@ struct objs client_list(struct client *c, struct arena *a, const char *resource,
     if (store_iter_init(&it, l->store, table_of(l, resource), ns, 0, NULL, NULL, &err) < 0)
         return all; /* the head can always be walked */
     while ((o = store_iter_next(&it))) {
-        if (keep && !keep(arg, o))
+        unsigned had = obj_look(o);
+
+        if (keep && !keep(arg, o)) {
+            obj_look_away(o, had);
             continue;
+        }
         if (all.n == cap) {
             const struct obj **more = arena_array(a, const struct obj *, cap = cap ? 2 * cap : 32);
 
@@ -482,9 +486,13 @@ static void local_mirror_start(struct client *c, struct mirror *m)
         LOG(ERROR, "client", "mirror=%s err=\"%s\"", m->args.resource, err.msg);
     ASSERT(ok); /* selectors of mirrors are written by us */
     ASSERT(store_iter_init(&it, l->store, t, m->args.ns, 0, NULL, NULL, &err) == 0);
-    while ((o = store_iter_next(&it)))
+    while ((o = store_iter_next(&it))) {
+        unsigned had = obj_look(o);
+
         if (wanted(v, o))
             mirror_set(m, o);
+        obj_look_away(o, had);
+    }
     store_iter_done(&it);
     m->revision = store_head(l->store);
     m->synced = true;

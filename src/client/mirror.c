@@ -61,7 +61,7 @@ void *mirror_free(struct mirror *m)
 }
 
 /* --- indexes ---------------------------------------------------------------------------------- */
-static void bucket_add(struct mirror_index *x, const struct obj *o)
+static void bucket_add_(struct mirror_index *x, const struct obj *o)
 {
     char buf[512];
     const char *key = x->key_of(o, buf, sizeof buf);
@@ -77,6 +77,15 @@ static void bucket_add(struct mirror_index *x, const struct obj *o)
     }
     ASSERT(!index_seek(bucket, o->namespace_, o->name, &p));
     index_insert(bucket, p, o);
+}
+
+/* Indexing thousands of objects leaves none of their trees behind. */
+static void bucket_add(struct mirror_index *x, const struct obj *o)
+{
+    unsigned had = obj_look(o);
+
+    bucket_add_(x, o);
+    obj_look_away(o, had);
 }
 
 static void bucket_del(struct mirror_index *x, const struct obj *o)
@@ -203,9 +212,13 @@ void mirror_tell_first(struct mirror *m)
 
     mirror_hold(m);
     m->telling = true; /* what callbacks write is told at once */
-    for (uint32_t i = 0; i < all.n && !m->dead && m->args.added; i++)
+    for (uint32_t i = 0; i < all.n && !m->dead && m->args.added; i++) {
+        unsigned had = obj_look(all.v[i]);
+
         if (mirror_get(m, all.v[i]->namespace_, all.v[i]->name) == all.v[i])
             m->args.added(m->args.arg, all.v[i]);
+        obj_look_away(all.v[i], had);
+    }
     if (!m->dead) {
         m->synced = true;
         if (m->args.synced)

@@ -14,6 +14,7 @@ struct store_change {
     int64_t replaces;      /* revision under which the engine holds this object now; 0: none */
     const char *table;     /* key; lives as long as the store */
     const struct obj *obj; /* the new version; NULL: it is deleted */
+    struct pack *dict;     /* instead of an object: a dictionary that those behind it are packed with */
 };
 struct store_batch {
     struct store_change *changes; /* in the order of revisions */
@@ -32,11 +33,17 @@ struct store_meta {
     char cluster_uid[ENV_UUID_BYTES]; /* "" when the store is new */
     int64_t ceiling;
 };
-typedef void store_load_fn(void *arg, const char *table, const char *ns, const char *name,
-                           const char *uid, const char *text, size_t n, int64_t revision);
+struct store_row {
+    const char *table;
+    struct obj *obj;   /* the reader's reference */
+    struct pack *dict; /* instead: a dictionary of that table; the reader's reference; comes before
+                          all objects that are packed with it */
+};
+typedef void store_load_fn(void *arg, const struct store_row *row);
 
 struct store_engine_ops {
     const char *name;
+    bool packs; /* objects may be packed before they come */
     void *(*open)(const struct store_args *args, struct err *err);
     /* Everything, once, right after open; in the order of revisions. */
     int (*load)(void *engine, struct store_meta *ret_meta, store_load_fn *each, void *arg, struct err *err);

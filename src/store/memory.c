@@ -155,8 +155,7 @@ static int memory_load(void *engine, struct store_meta *ret_meta, store_load_fn 
         rows[n++] = row;
     qsort(rows, n, sizeof *rows, by_revision);
     for (uint32_t i = 0; i < n; i++)
-        each(arg, rows[i]->table, rows[i]->obj->namespace_, rows[i]->obj->name, rows[i]->obj->uid,
-             rows[i]->obj->text, rows[i]->obj->text_n, rows[i]->revision);
+        each(arg, &(struct store_row){.table = rows[i]->table, .obj = obj_ref(rows[i]->obj)});
     free(rows);
     *ret_meta = d->meta;
     return 0;

@@ -3,10 +3,13 @@
  * Tables
  *   meta(key, value)      format, cluster_uid, ceiling
  *   tbl(id, key)          the tables by number
+ *   dict(id, tbl, body)   dictionaries that objects are packed with (codec/pack.h)
  *   object(revision, tbl, ns, name, uid, body)
  *                         one row for each live object. Its key is the revision of its last write:
  *                         rows are appended at the right edge of one B-tree and no index is kept;
- *                         the store tells which row a write replaces.
+ *                         the store tells which row a write replaces. The body is JSON or, packed,
+ *                         'Z', the dictionary's number and the text's length (4 bytes each, low
+ *                         byte first), and what pack_write() made.
  * The committer takes all batches that wait into one transaction, so that they share one fsync; it
  * is the only one who touches the database after the load. Checkpoints run there as well, after
  * the answer, when the WAL has grown; they are never in the way of a lone write.
@@ -30,13 +33,14 @@
 #include <unistd.h>
 
 enum {
-    FORMAT = 1,
+    FORMAT = 2,        /* 1 had no packed bodies and no dict; it is read and becomes 2 */
+    PACKED_HEAD = 9,
     WAL_PAGES_MAX = 2000,        /* 8 MiB: then a checkpoint */
     WAL_ZEROED_BYTES = 4 << 20,  /* see wal_prepare() */
     IDLE_MS = 20,
 };
 
-enum stmt { BEGIN, COMMIT, ROLLBACK, INSERT, DELETE, CEILING, ADD_TABLE, STMTS };
+enum stmt { BEGIN, COMMIT, ROLLBACK, INSERT, DELETE, CEILING, ADD_TABLE, ADD_DICT, STMTS };
 static const char *const sql[STMTS] = {
     [BEGIN] = "BEGIN IMMEDIATE",
     [COMMIT] = "COMMIT",
@@ -45,6 +49,7 @@ static const char *const sql[STMTS] = {
     [DELETE] = "DELETE FROM object WHERE revision=?",
     [CEILING] = "UPDATE meta SET value=? WHERE key='ceiling'",
     [ADD_TABLE] = "INSERT INTO tbl(id,key) VALUES(?,?)",
+    [ADD_DICT] = "INSERT INTO dict(id,tbl,body) VALUES(?,?,?)",
 };
 
 struct engine {
@@ -54,6 +59,7 @@ struct engine {
     /* of the committer */
     struct map tables; /* key -> id as a pointer */
     int64_t tables_n, ceiling;
+    struct buf body; /* the row that is being written */
     int wal_pages;
     bool zeroed;
 
@@ -114,10 +120,56 @@ static int table_id(struct engine *e, const char *key, int64_t *ret)
     return 0;
 }
 
+static void put32(char *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (char)(v >> 8 * i);
+}
+
+static uint32_t get32(const unsigned char *p)
+{
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static int write_dict(struct engine *e, const struct store_change *c)
+{
+    sqlite3_stmt *q = e->stmt[ADD_DICT];
+    const void *body;
+    int64_t table;
+    size_t n;
+
+    if (table_id(e, c->table, &table) < 0)
+        return -1;
+    body = pack_content(c->dict, &n);
+    sqlite3_bind_int64(q, 1, pack_id(c->dict));
+    sqlite3_bind_int64(q, 2, table);
+    sqlite3_bind_blob(q, 3, body, (int)n, SQLITE_STATIC);
+    return step(e, ADD_DICT);
+}
+
+static void bind_body(struct engine *e, sqlite3_stmt *q, int column, const struct obj *o)
+{
+    if (!o->packed) {
+        sqlite3_bind_blob(q, column, o->text, (int)o->text_n, SQLITE_STATIC);
+        return;
+    }
+    buf_reset(&e->body);
+    buf_reserve(&e->body, PACKED_HEAD + o->packed_n);
+    e->body.p[0] = 'Z';
+    put32(e->body.p + 1, (uint32_t)pack_id(o->pack));
+    put32(e->body.p + 5, o->text_n);
+    e->body.n = PACKED_HEAD;
+    buf_add(&e->body, o->packed, o->packed_n);
+    sqlite3_bind_blob(q, column, e->body.p, (int)e->body.n, SQLITE_STATIC);
+}
+
 static int write_change(struct engine *e, const struct store_change *c)
 {
     sqlite3_stmt *ins = e->stmt[INSERT];
     int64_t table;
+
+    if (c->dict)
+        return write_dict(e, c);
 
     if (c->replaces) {
         sqlite3_bind_int64(e->stmt[DELETE], 1, c->replaces);
@@ -134,7 +186,7 @@ static int write_change(struct engine *e, const struct store_change *c)
     sqlite3_bind_text(ins, 3, c->obj->namespace_, -1, SQLITE_STATIC);
     sqlite3_bind_text(ins, 4, c->obj->name, -1, SQLITE_STATIC);
     sqlite3_bind_text(ins, 5, c->obj->uid, -1, SQLITE_STATIC);
-    sqlite3_bind_blob(ins, 6, c->obj->text, (int)c->obj->text_n, SQLITE_STATIC);
+    bind_body(e, ins, 6, c->obj);
     return step(e, INSERT);
 }
 
@@ -359,6 +411,7 @@ static void engine_close(void *engine)
         sqlite3_finalize(e->stmt[i]);
     sqlite3_close(e->db);
     map_done(&e->tables);
+    buf_done(&e->body);
     pthread_mutex_destroy(&e->lock);
     pthread_cond_destroy(&e->work);
     pthread_cond_destroy(&e->answered);
@@ -377,6 +430,8 @@ static int check_format(struct engine *e, struct err *err)
     if (sqlite3_step(q) == SQLITE_ROW)
         format = sqlite3_column_int64(q, 0);
     sqlite3_finalize(q);
+    if (format == 1)
+        return exec(e, "UPDATE meta SET value=2 WHERE key='format'", err);
     if (format != FORMAT)
         return err_set(err, INVALID_ARGUMENT, "%s has format %lld, this program reads %d", e->path,
                        (long long)format, FORMAT);
@@ -403,9 +458,10 @@ static int db_open(struct engine *e, struct err *err)
              "BEGIN IMMEDIATE;"
              "CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
              "CREATE TABLE IF NOT EXISTS tbl(id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);"
+             "CREATE TABLE IF NOT EXISTS dict(id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, body BLOB NOT NULL);"
              "CREATE TABLE IF NOT EXISTS object(revision INTEGER PRIMARY KEY, tbl INTEGER NOT NULL,"
              " ns TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL, body BLOB NOT NULL);"
-             "INSERT OR IGNORE INTO meta VALUES('format',1),('ceiling',0),('cluster_uid','');"
+             "INSERT OR IGNORE INTO meta VALUES('format',2),('ceiling',0),('cluster_uid','');"
              "COMMIT",
              err) < 0)
         return -1;
@@ -447,12 +503,79 @@ static const char *text(sqlite3_stmt *q, int column)
     return s ? s : "";
 }
 
+struct loading {
+    struct engine *e;
+    char **keys;        /* tables by number */
+    struct pack **dict; /* by number */
+    int64_t dict_n;     /* numbers below */
+    store_load_fn *each;
+    void *arg;
+};
+
+/* Runs one query; row() gives SQLITE_OK to go on. */
+static int each_row(struct loading *l, const char *query, int (*row)(struct loading *l, sqlite3_stmt *q))
+{
+    sqlite3_stmt *q = NULL;
+    int rc = sqlite3_prepare_v2(l->e->db, query, -1, &q, NULL);
+
+    while (rc == SQLITE_OK && (rc = sqlite3_step(q)) == SQLITE_ROW)
+        rc = row(l, q);
+    sqlite3_finalize(q);
+    return rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+static const char *table_key(const struct loading *l, int64_t id)
+{
+    return id < 1 || id > l->e->tables_n ? NULL : l->keys[id];
+}
+
+static int load_dict(struct loading *l, sqlite3_stmt *q)
+{
+    struct store_row row = {.table = table_key(l, sqlite3_column_int64(q, 1))};
+    int64_t id = sqlite3_column_int64(q, 0);
+
+    if (!row.table || id < l->dict_n || id > UINT32_MAX)
+        return SQLITE_CORRUPT;
+    l->dict = xrealloc(l->dict, (size_t)(id + 1) * sizeof *l->dict);
+    while (l->dict_n <= id)
+        l->dict[l->dict_n++] = NULL;
+    row.dict = pack_new(id, sqlite3_column_blob(q, 2), (size_t)sqlite3_column_bytes(q, 2));
+    l->dict[id] = pack_ref(row.dict);
+    l->each(l->arg, &row);
+    return SQLITE_OK;
+}
+
+static int load_object(struct loading *l, sqlite3_stmt *q)
+{
+    struct store_row row = {.table = table_key(l, sqlite3_column_int64(q, 1))};
+    int64_t revision = sqlite3_column_int64(q, 0);
+    const unsigned char *body = sqlite3_column_blob(q, 5);
+    size_t n = (size_t)sqlite3_column_bytes(q, 5);
+    uint32_t id;
+
+    if (!row.table || !n)
+        return SQLITE_CORRUPT;
+    if (*body != 'Z') {
+        row.obj = obj_restore((const char *)body, n, revision, text(q, 2), text(q, 3), text(q, 4));
+    } else {
+        if (n < PACKED_HEAD)
+            return SQLITE_CORRUPT;
+        id = get32(body + 1);
+        if (id && (id >= l->dict_n || !l->dict[id]))
+            return SQLITE_CORRUPT;
+        row.obj = obj_restore_packed(id ? l->dict[id] : NULL, body + PACKED_HEAD, n - PACKED_HEAD,
+                                     get32(body + 5), revision, text(q, 2), text(q, 3), text(q, 4));
+    }
+    l->each(l->arg, &row);
+    return SQLITE_OK;
+}
+
 static int engine_load(void *engine, struct store_meta *ret, store_load_fn *each, void *arg,
                        struct err *err)
 {
     struct engine *e = engine;
+    struct loading l = {.e = e, .each = each, .arg = arg};
     sqlite3_stmt *q = NULL;
-    char **keys;
     int rc;
 
     if (sqlite3_prepare_v2(e->db, "SELECT (SELECT value FROM meta WHERE key='cluster_uid'),"
@@ -464,31 +587,22 @@ static int engine_load(void *engine, struct store_meta *ret, store_load_fn *each
     }
     sqlite3_finalize(q);
     forget_tables(e);
-    sqlite3_exec(e->db, "PRAGMA mmap_size=1073741824", NULL, NULL, NULL); /* one copy less; only now */
-    keys = xcalloc((size_t)e->tables_n + 1, sizeof *keys);
+    l.keys = xcalloc((size_t)e->tables_n + 1, sizeof *l.keys);
     for (uint32_t i = 0; i < e->tables.cap; i++)
         if (e->tables.slots[i].value)
-            keys[(intptr_t)e->tables.slots[i].value] = e->tables.slots[i].key;
-
-    rc = sqlite3_prepare_v2(e->db, "SELECT revision,tbl,ns,name,uid,body FROM object ORDER BY revision", -1, &q,
-                            NULL);
-    while (rc == SQLITE_OK && (rc = sqlite3_step(q)) == SQLITE_ROW) {
-        int64_t table = sqlite3_column_int64(q, 1);
-
-        if (table < 1 || table > e->tables_n || !keys[table]) {
-            rc = SQLITE_CORRUPT;
-            break;
-        }
-        each(arg, keys[table], text(q, 2), text(q, 3), text(q, 4), sqlite3_column_blob(q, 5),
-             (size_t)sqlite3_column_bytes(q, 5), sqlite3_column_int64(q, 0));
-        rc = SQLITE_OK;
-    }
-    if (rc != SQLITE_DONE)
+            l.keys[(intptr_t)e->tables.slots[i].value] = e->tables.slots[i].key;
+    sqlite3_exec(e->db, "PRAGMA mmap_size=1073741824", NULL, NULL, NULL); /* one copy less; only now */
+    rc = each_row(&l, "SELECT id,tbl,body FROM dict ORDER BY id", load_dict);
+    if (rc == SQLITE_OK)
+        rc = each_row(&l, "SELECT revision,tbl,ns,name,uid,body FROM object ORDER BY revision", load_object);
+    if (rc != SQLITE_OK)
         err_set(err, IO, "read %s: %s", e->path, sqlite3_errstr(rc));
-    sqlite3_finalize(q);
     sqlite3_exec(e->db, "PRAGMA mmap_size=0", NULL, NULL, NULL);
-    free(keys);
-    return rc == SQLITE_DONE ? 0 : -1;
+    for (int64_t i = 0; i < l.dict_n; i++)
+        pack_unref(l.dict[i]);
+    free(l.dict);
+    free(l.keys);
+    return rc == SQLITE_OK ? 0 : -1;
 }
 
 static int engine_init(void *engine, const struct store_meta *meta, struct err *err)
@@ -508,6 +622,7 @@ static int engine_init(void *engine, const struct store_meta *meta, struct err *
 
 const struct store_engine_ops store_sqlite = {
     .name = "sqlite",
+    .packs = true,
     .open = engine_open,
     .load = engine_load,
     .init = engine_init,

@@ -110,8 +110,10 @@ static void waiters_tell(struct store *s, int64_t up_to, const struct err *err)
 
 static void batch_free(struct store_batch *b)
 {
-    for (uint32_t i = 0; i < b->n; i++)
+    for (uint32_t i = 0; i < b->n; i++) {
         obj_unref(b->changes[i].obj);
+        pack_unref(b->changes[i].dict);
+    }
     free(b->changes);
     free(b);
 }
@@ -185,7 +187,7 @@ static void undo(struct hist *h)
 static void hist_free(struct store *s, struct hist *h)
 {
     s->history_n--;
-    s->history_bytes -= (h->prev ? h->prev->text_n : 0) + sizeof *h;
+    s->history_bytes -= (h->prev ? obj_bytes(h->prev) : 0) + sizeof *h;
     list_remove(&h->all);
     list_remove(&h->in_table);
     obj_unref(h->obj);
@@ -213,6 +215,7 @@ static void take_back(struct store *s, const struct err *err)
         list_push(&s->dead, l);
     }
     s->ceiling_queued = s->ceiling_durable;
+    packing_taken_back(s);
 
     for (struct list *l = s->history.prev; l != &s->history && hist_of(l)->revision > s->durable; l = l->prev)
         n++;
@@ -272,6 +275,16 @@ static struct store_batch *batch_open(struct store *s)
             env_timer_start(s->flush, 0, 0);
     }
     return s->open;
+}
+
+struct store_change *batch_change(struct store *s)
+{
+    struct store_batch *b = batch_open(s);
+
+    if (b->n == b->cap)
+        b->changes = xrealloc(b->changes, (b->cap = b->cap ? 2 * b->cap : 4) * sizeof *b->changes);
+    b->changes[b->n] = (struct store_change){0};
+    return &b->changes[b->n++];
 }
 
 static void flush(void *arg)
@@ -339,6 +352,8 @@ static void committed(struct store *s, struct store_table *t, enum store_event_t
 {
     struct hist *h = xcalloc(1, sizeof *h);
 
+    if (s->packs && to_disk)
+        packing_put(t, obj);
     s->head = obj->revision;
     h->t = t;
     h->type = type;
@@ -350,21 +365,17 @@ static void committed(struct store *s, struct store_table *t, enum store_event_t
     list_push(&s->history, &h->all);
     list_push(&t->history, &h->in_table);
     s->history_n++;
-    s->history_bytes += (prev ? prev->text_n : 0) + sizeof *h;
+    s->history_bytes += (prev ? obj_bytes(prev) : 0) + sizeof *h;
     if (!s->next_head)
         s->next_head = h;
     if (!s->next_durable)
         s->next_durable = h;
 
     if (to_disk) {
-        struct store_batch *b = batch_open(s);
-
-        if (b->n == b->cap)
-            b->changes = xrealloc(b->changes, (b->cap = b->cap ? 2 * b->cap : 4) * sizeof *b->changes);
-        b->changes[b->n++] = (struct store_change){.revision = s->head,
-                                                   .replaces = disk_before,
-                                                   .table = t->key,
-                                                   .obj = type == STORE_DELETED ? NULL : obj_ref(obj)};
+        *batch_change(s) = (struct store_change){.revision = s->head,
+                                                 .replaces = disk_before,
+                                                 .table = t->key,
+                                                 .obj = type == STORE_DELETED ? NULL : obj_ref(obj)};
         s->stats.writes++;
     } else {
         s->stats.volatile_writes++;
@@ -463,27 +474,41 @@ void store_compact(struct store *s, int64_t revision)
 }
 
 /* --- life ------------------------------------------------------------------------------------- */
-static void load_one(void *arg, const char *table, const char *ns, const char *name, const char *uid,
-                     const char *text, size_t n, int64_t revision)
+static void load_one(void *arg, const struct store_row *row)
 {
     struct store *s = arg;
-    struct store_table *t = s->last_table && streq(s->last_table->key, table) ? s->last_table
-                                                                              : store_table(s, table);
-    struct obj *o = obj_restore(text, n, revision, ns, name, uid);
+    struct store_table *t = s->last_table && streq(s->last_table->key, row->table)
+                                ? s->last_table
+                                : store_table(s, row->table);
+    struct obj *o = row->obj;
     struct index_place p;
     struct index_item *it;
 
+    if (row->dict) {
+        packing_load(t, row->dict);
+        return;
+    }
     /* One row for each object: the engine deletes the old one in the same commit. Should two be
      * there all the same, the newer one counts (rows come in the order of revisions). */
-    if (index_seek(&t->head, ns, name, &p)) {
+    if (index_seek(&t->head, o->namespace_, o->name, &p)) {
         it = index_at(&t->head, &p);
         index_replace(it, o);
     } else {
         it = index_insert(&t->head, p, o);
     }
-    it->disk = revision;
+    it->disk = o->revision;
+    s->head = MAX(s->head, o->revision);
     obj_unref(o);
-    s->head = MAX(s->head, revision);
+}
+
+static void trim(_unused_ void *arg)
+{
+    obj_cache_trim();
+}
+
+static void trim_soon(void *arg)
+{
+    env_timer_start(((struct store *)arg)->trim, 0, 0);
 }
 
 static void store_drop(struct store *s)
@@ -497,6 +522,7 @@ static void store_drop(struct store *s)
 
         s->tables = t->next;
         index_done(&t->head);
+        packing_done(t);
         free(t->key);
         free(t);
     }
@@ -505,6 +531,9 @@ static void store_drop(struct store *s)
         batch_free(s->open);
     env_timer_free(s->flush);
     env_timer_free(s->catch_up);
+    if (s->cache_mine)
+        obj_cache_limit(SIZE_MAX, NULL, NULL);
+    env_timer_free(s->trim);
     free(s);
 }
 
@@ -526,6 +555,12 @@ struct store *store_open(const struct store_args *args, struct err *err)
     list_init(&s->lagging);
     s->flush = env_timer_new(s->env, flush, s);
     s->catch_up = env_timer_new(s->env, watch_catch_up, s);
+    s->trim = env_timer_new(s->env, trim, s);
+    s->packs = s->ops->packs;
+    if (args->cache_bytes) {
+        s->cache_mine = true;
+        obj_cache_limit(args->cache_bytes, trim_soon, s);
+    }
     s->engine = s->ops->open(args, err);
     if (!s->engine || s->ops->load(s->engine, &meta, load_one, s, err) < 0)
         goto fail;

@@ -35,6 +35,9 @@ struct store_args {
     uint32_t history_max;
     size_t history_bytes_max;
     int64_t history_age_ms;
+    /* Unpacked texts and trees that stay with objects between turns of the loop (codec/obj.h); 0: no
+     * limit. One store of a process sets it. */
+    size_t cache_bytes;
 };
 struct store *store_open(const struct store_args *args, struct err *err) _must_check_;
 /* Waits until all that was put is durable (or failed), then closes. Watches must be gone. */

@@ -23,6 +23,12 @@ struct store_table {
     char *key;
     struct index head;
     struct list history, watches;
+    /* packing: the dictionary in use and how well it does (store/packing.c) */
+    struct pack *pack;
+    int64_t pack_revision;     /* of the write with which it came */
+    uint32_t packs;            /* dictionaries made */
+    uint32_t pack_writes;      /* objects since the last look */
+    size_t pack_in, pack_out;  /* their bytes */
 };
 
 struct store_watch {
@@ -81,6 +87,10 @@ struct store {
     uint32_t hold; /* > 0: somebody walks the history or the watches; nothing is unlinked */
     bool sweep;    /* dead watches lie around */
 
+    int64_t last_dict;         /* highest number given out */
+    bool packs, cache_mine;
+    struct env_timer *trim;
+
     struct store_stats stats;
 };
 
@@ -101,6 +111,15 @@ static inline struct hist *hist_next(struct store *s, struct hist *h)
 {
     return h->all.next == &s->history ? NULL : hist_of(h->all.next);
 }
+
+/* packing.c */
+void packing_put(struct store_table *t, const struct obj *o);
+void packing_load(struct store_table *t, struct pack *dict); /* takes the reference */
+void packing_taken_back(struct store *s);
+void packing_done(struct store_table *t);
+
+/* store.c, for packing.c */
+struct store_change *batch_change(struct store *s);
 
 /* watch.c */
 void watch_pump_head(struct store *s);

@@ -46,7 +46,8 @@ static void on_event(void *arg, const struct store_event *ev)
 
 static void up(struct sim *s)
 {
-    struct store_args args = {.env = s->env, .engine = &store_memory, .disk = s->disk};
+    struct store_args args = {.env = s->env, .engine = &store_memory, .disk = s->disk,
+                              .cache_bytes = 1 /* a tree that is kept too long is seen at once */};
     struct api_config config = {
         .env = s->env, .schema = s->schema, .pki = s->pki, .state_dir = s->state_dir, .host = "127.0.0.1", .port = 6443};
     struct controllers_opts copts = {.schema = s->schema, .ca_pem = "simulated"};

@@ -30,7 +30,8 @@ static int world_up(void **state)
     assert_non_null(mkdtemp(w->dir));
     w->env = env_sim_new(7);
     w->disk = store_disk_new(w->env, 1, 3);
-    args = (struct store_args){.env = w->env, .engine = &store_memory, .disk = w->disk};
+    args = (struct store_args){.env = w->env, .engine = &store_memory, .disk = w->disk,
+                               .cache_bytes = 1};
     assert_non_null(w->store = store_open(&args, &err));
     w->schema = schema_new();
     assert_non_null(w->pki = pki_open(w->dir, NULL, &err));

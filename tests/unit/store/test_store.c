@@ -762,12 +762,69 @@ static void sqlite_full_disk(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* Goal: objects of a kind are packed against each other, come back byte by byte after a restart, and
+ * what nobody asks for takes a fraction of its text. Method: a few hundred similar texts. */
+static void big_text(char out[4096], int i, int64_t revision)
+{
+    int n = snprintf(out, 4096, "{\"metadata\":{\"name\":\"p%04d\",\"resourceVersion\":\"%lld\"},\"spec\":[", i,
+                     (long long)revision);
+
+    for (int k = 0; k < 60; k++)
+        n += snprintf(out + n, 4096 - (size_t)n, "%s{\"key\":\"value-%d-%d\"}", k ? "," : "", k * 7919, k == i % 60 ? i : 0);
+    snprintf(out + n, 4096 - (size_t)n, "]}");
+}
+
+static void sqlite_packs(_unused_ void **state)
+{
+    struct real r;
+    char text[4096], name[16];
+    size_t bytes = 0, kept = 0;
+    int64_t revision[300];
+    struct err err;
+
+    dir_new();
+    real_start(&r);
+    for (int i = 0; i < 300; i++) {
+        const struct obj *o;
+
+        revision[i] = store_next_revision(r.s);
+        big_text(text, i, revision[i]);
+        snprintf(name, sizeof name, "p%04d", i);
+        o = obj_restore(text, strlen(text), revision[i], "ns", name, "u");
+        assert_true(store_put(r.s, r.t, o, STORE_ABSENT, 0, &err) == 0);
+        obj_unref(o);
+    }
+    real_stop(&r);
+    real_start(&r);
+    obj_cache_limit(1, NULL, NULL);
+    for (int i = 0; i < 300; i++) {
+        const struct obj *o;
+
+        snprintf(name, sizeof name, "p%04d", i);
+        big_text(text, i, revision[i]);
+        assert_true((o = store_get(r.s, r.t, "ns", name)) != NULL);
+        bytes += o->text_n;
+        kept += obj_bytes(o);
+        assert_true(strcmp(obj_text(o), text) == 0);
+        assert_true(streq(val_str_at(obj_val(o), "metadata.name", ""), name));
+    }
+    assert_true(obj_cache_bytes() > bytes);
+    obj_cache_trim();
+    assert_true(obj_cache_bytes() == 0);
+    assert_true(kept < bytes / 5); /* it did pack */
+    assert_true(strcmp(obj_text(store_get(r.s, r.t, "ns", name)), text) == 0);
+    obj_cache_limit(SIZE_MAX, NULL, NULL);
+    real_stop(&r);
+    dir_gone();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tt_store_agrees_with_model),
         cmocka_unit_test(tt_store_full_disk_and_crash),
         cmocka_unit_test(sqlite_survives_kill),
+        cmocka_unit_test(sqlite_packs),
         cmocka_unit_test(sqlite_volatile),
         cmocka_unit_test(sqlite_full_disk),
     };

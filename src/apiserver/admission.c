@@ -50,6 +50,7 @@ static const struct plugin {
     {"NamespaceLifecycle", ADMIT_CREATE, lifecycle, NULL},
     {"NodeRestriction", WRITE | ADMIT_DELETE | INNER, node_restriction, NULL},
     {"of the kind", WRITE | INNER, kind_mutate, NULL},
+    {"MutatingAdmissionWebhook", ALL, webhooks_mutate, NULL},
     {"PodSecurity", WRITE | INNER, NULL, pod_security},
     {"rules of the kind", WRITE | INNER, NULL, kind_validate},
     {"ResourceQuota", WRITE | INNER, NULL, quota_admit},
@@ -127,6 +128,14 @@ const struct obj *admission_namespace(struct call *c, const struct admission *ad
     if (ns)
         pin_obj(c->a, obj_ref(ns));
     return ns;
+}
+
+void call_annotate(struct call *c, const char *key, const char *value)
+{
+    if (!c->annotations)
+        c->annotations = val_map(c->a);
+    if (!val_get(c->annotations, key))
+        val_put_str(c->a, c->annotations, key, value);
 }
 
 int admission_of_body(struct call *c, enum admission_op op, struct val *v, const struct val *old,

@@ -40,6 +40,15 @@ const struct val *admission_options(struct call *c, struct admission *ad);
 /* The object's namespace as plugins see it, NULL: none. */
 const struct obj *admission_namespace(struct call *c, const struct admission *ad);
 
+/* For the audit event of the request. */
+void call_annotate(struct call *c, const char *key, const char *value);
+
+/* ---- webhooks.c ---- */
+int webhooks_start(struct api *api, struct err *err);
+void webhooks_stop(struct api *api);
+int webhooks_mutate(struct call *c, struct admission *ad);
+int webhooks_validate(struct call *c, struct admission *ad);
+
 /* ---- admission_match.c: rules, selectors and requests as webhooks and policies have them ---- */
 
 /* As what a rule sees the request: the asked-for resource, or (matchPolicy Equivalent) the same kind in

@@ -22,6 +22,7 @@
 struct kind_hooks;
 struct memory;
 struct outside;
+struct webhooks;
 struct draw;
 
 /* How the storage of a kind behaves, where it is not the usual way (hooks.c has the table). */
@@ -57,6 +58,7 @@ struct api {
     struct store_watch *crds;
     uint64_t requests, watches; /* for /metrics */
     struct outside *outside;    /* outside.c */
+    struct webhooks *webhooks;  /* webhooks.c */
 };
 
 #define PROTOBUF_TYPE "application/vnd.kubernetes.protobuf"
@@ -124,6 +126,7 @@ struct call {
     struct texts warnings;
     struct api_response resp;
 
+    struct val *annotations; /* for the audit event; NULL: none */
     bool waits;            /* unwinding: an answer from outside is still to come (outside.h) */
     struct memory *memory; /* of earlier runs of this call, or NULL */
     struct draw *draws, *drawn;
@@ -143,6 +146,7 @@ int fail_causes(struct call *c, const struct causes *causes, const char *name);
 int fail_causes_of(struct call *c, const struct causes *causes, const char *group, const char *kind,
                    const char *name);
 int fail_no_method(struct call *c);
+int fail_internal(struct call *c, const char *why); /* 500 "Internal error occurred: WHY" */
 int fail_no_page(struct call *c); /* 404 for what we do not serve */
 /* The Status of an answer put into words for the outside. */
 struct val *status_success(struct arena *a, const char *group, const char *plural,

@@ -1,5 +1,6 @@
 /* apiserver/apiserver.c - the life of the API, and the way of a call: what is asked (path.c), is
  * it allowed (access.c), who answers. */
+#include "apiserver/admission.h"
 #include "apiserver/hooks.h"
 #include "apiserver/outside.h"
 
@@ -325,7 +326,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
     access_start(api);
     outside_start(api);
     if (read_cidr(api, config->service_cidr ? config->service_cidr : "10.96.0.0/16", err) < 0 ||
-        crd_start(api, err) < 0)
+        crd_start(api, err) < 0 || webhooks_start(api, err) < 0)
         return api_free(api);
     if (stock_write(api, err) < 0)
         return api_free(api);
@@ -339,6 +340,7 @@ void *api_free(struct api *api)
     if (!api)
         return NULL;
     outside_stop(api);
+    webhooks_stop(api);
     env_timer_free(api->sweep);
     store_watch_free(api->crds);
     free(api->host);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "http/client.h"
 
+#include <openssl/evp.h>
 #include <openssl/sha.h>
 #include <stdio.h>
 
@@ -198,6 +199,87 @@ int outside_service(struct api *api, struct arena *a, const char *ns, const char
         return err_set(err, UNAVAILABLE, "no endpoints available for service \"%s\"", name);
     *ret_url = arena_printf(a, strchr(ip, ':') ? "%s://[%s]:%lld" : "%s://%s:%lld", scheme, ip,
                             (long long)number);
+    return 0;
+}
+
+char *base64_bytes(struct arena *a, const char *s, size_t *ret_n)
+{
+    size_t n = strlen(s);
+    char *out;
+    int got;
+
+    if (n % 4 || n > INT32_MAX)
+        return NULL;
+    out = arena_alloc(a, n / 4 * 3 + 1);
+    if ((got = EVP_DecodeBlock((unsigned char *)out, (const unsigned char *)s, (int)n)) < 0)
+        return NULL;
+    for (size_t i = n; i && s[i - 1] == '=' && got; i--)
+        got--;
+    out[got] = 0;
+    *ret_n = (size_t)got;
+    return out;
+}
+
+const char *outside_trouble(struct arena *a, const struct outside_answer *answer)
+{
+    static const struct {
+        int status;
+        const char *text;
+    } words[] = {
+        {400, "the server rejected our request for an unknown reason"},
+        {401, "the server has asked for the client to provide credentials"},
+        {403, "unknown"},
+        {404, "the server could not find the requested resource"},
+        {405, "the server does not allow this method on the requested resource"},
+        {409, "the server reported a conflict"},
+        {429, "the server has received too many requests and has asked us to try again later"},
+        {503, "the server is currently unable to handle the request"},
+        {504, "the server was unable to return a response in the time allotted, but may still be processing "
+              "the request"},
+    };
+
+    if (answer->err.code)
+        return answer->err.msg;
+    if (answer->status >= 200 && answer->status < 300)
+        return NULL;
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        if (words[i].status == answer->status)
+            return words[i].text;
+    if (answer->status >= 500)
+        return arena_printf(a, "an error on the server (\"%.*s\") has prevented the request from succeeding",
+                            (int)MIN(answer->n, (size_t)1024), answer->body);
+    return arena_printf(a, "the server responded with the status code %d but did not return more information",
+                        answer->status);
+}
+
+int outside_client_config(struct api *api, struct arena *a, const struct val *config, struct place *ret,
+                          const char **ret_path, const char **ret_url, struct err *err)
+{
+    const struct val *service = val_get(config, "service");
+    const char *ns = val_str_at(service, "namespace", ""), *name = val_str_at(service, "name", "");
+    const char *bundle = val_str_at(config, "caBundle", ""), *url = val_str_at(config, "url", ""), *at;
+    int64_t port = val_int_at(service, "port", 443);
+    char *found;
+    size_t n;
+
+    *ret = (struct place){0};
+    if (*bundle && !(ret->ca_pem = base64_bytes(a, bundle, &n)))
+        return err_set(err, INVALID_ARGUMENT, "caBundle is no base64");
+    if (service) {
+        *ret_path = val_str_at(service, "path", "/");
+        ret->server_name = arena_printf(a, "%s.%s.svc", name, ns);
+        ret->host = arena_printf(a, "%s:%lld", ret->server_name, (long long)port);
+        *ret_url = arena_printf(a, "https://%s%s%s", ret->host, **ret_path == '/' ? "" : "/", *ret_path);
+        if (outside_service(api, a, ns, name, port, NULL, "https", &found, err) < 0)
+            return -1;
+        ret->url = found;
+        return 0;
+    }
+    at = strstr(url, "://");
+    at = at ? strchr(at + 3, '/') : NULL;
+    *ret_path = at ? at : "/";
+    *ret_url = url;
+    ret->url = at ? arena_strndup(a, url, (size_t)(at - url)) : url;
     return 0;
 }
 

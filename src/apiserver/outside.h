@@ -59,6 +59,15 @@ const struct outside_answer *outside_known(struct call *c, const char *id);
 void outside_post(struct call *c, const char *id, const struct place *p, const char *path,
                   const char *text, size_t n, uint32_t timeout_ms);
 
+/* Bytes of a base64 text, 0-terminated, in the arena; NULL: it is none. */
+char *base64_bytes(struct arena *a, const char *s, size_t *ret_n);
+/* What is wrong with an answer that is no 2xx, as a Kubernetes client words it; NULL: nothing. */
+const char *outside_trouble(struct arena *a, const struct outside_answer *answer);
+/* caBundle, service and url of a WebhookClientConfig. *ret_url is the URL as messages show it; 0, or -1
+ * and err when the place cannot be found. */
+int outside_client_config(struct api *api, struct arena *a, const struct val *config, struct place *ret,
+                          const char **ret_path, const char **ret_url, struct err *err);
+
 /* ---- for apiserver.c ---- */
 void outside_start(struct api *api);
 void outside_stop(struct api *api); /* ends what waits with 503 */

@@ -45,6 +45,17 @@ int fail(struct call *c, int code, const char *reason, const char *fmt, ...)
     return -1;
 }
 
+int fail_internal(struct call *c, const char *why)
+{
+    struct val *s, *d = val_map(c->a), *cause = val_map(c->a);
+
+    s = status_doc(c->a, 500, "InternalError", arena_printf(c->a, "Internal error occurred: %s", why));
+    val_put_str(c->a, cause, "message", why);
+    val_push(c->a, val_need_list(c->a, d, "causes"), cause);
+    val_put(c->a, s, "details", d);
+    return fail_status(c, s);
+}
+
 int fail_err(struct call *c, const struct err *err)
 {
     return fail(c, err_http(err->code), err_reason(err->code), "%s", err->msg);

@@ -86,6 +86,8 @@ struct api_response {
     const char *const *warnings;  /* texts for Warning headers, NULL-terminated; may be NULL */
     const char *retry_after;      /* seconds for Retry-After, or NULL */
     const char *etag;             /* or NULL */
+    const char *location;         /* where else to look (with a 301), or NULL */
+    bool immutable;               /* caches may keep it for ever */
 };
 typedef void api_done_fn(void *arg, const struct api_response *resp);
 

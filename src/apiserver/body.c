@@ -6,6 +6,7 @@
 #include "schema/protobuf.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <strings.h>
 
 /* "application/json; charset=utf-8" -> "application/json"; NULL when it is no media type. */
@@ -32,6 +33,33 @@ static int fail_media(struct call *c)
                 "application/json, application/yaml, application/vnd.kubernetes.protobuf");
 }
 
+/* What could not be read, as upstream shows it: the beginning, as it is when it looks like JSON. */
+static const char *summary(struct call *c)
+{
+    const char *p = c->req->body ? c->req->body : "";
+    size_t n = MIN(c->req->body_n, (size_t)30);
+    const char *more = c->req->body_n > 30 ? " ..." : "";
+    char hex[61];
+
+    if (!c->req->body_n)
+        return "<empty>";
+    if (*p == '{')
+        return arena_printf(c->a, "%.*s%s", (int)n, p, more);
+    for (size_t i = 0; i < n; i++)
+        snprintf(hex + i * 2, 3, "%02x", (unsigned char)p[i]);
+    return arena_printf(c->a, "%s%s", hex, more);
+}
+
+static int fail_unread(struct call *c, const struct err *err)
+{
+    const char *kind = c->sub ? c->sub->kind : c->r ? c->r->kind : "";
+
+    if (!streq(c->verb, "create") && !streq(c->verb, "update"))
+        return fail(c, 400, "BadRequest", "%s", err->msg);
+    return fail(c, 400, "BadRequest", "the object provided is unrecognized (must be of type %s): "
+                "couldn't get version/kind; json parse error: %s (%s)", kind, err->msg, summary(c));
+}
+
 struct val *body_tree(struct call *c, struct texts *strict)
 {
     const char *type = media_type(c);
@@ -54,7 +82,7 @@ struct val *body_tree(struct call *c, struct texts *strict)
         return NULL;
     }
     if (!v)
-        fail(c, 400, "BadRequest", "%s", err.msg);
+        fail_unread(c, &err);
     return v;
 }
 
@@ -101,6 +129,31 @@ int body_field_validation(struct call *c, const struct texts *strict, bool patch
     return -1;
 }
 
+/* A merged object is not decoded from text upstream but taken over value by value, and what does
+ * not fit is told in other words: "cannot unmarshal string ... of type map[..." -> "cannot restore
+ * map from string". */
+static const char *restore_words(struct call *c, const char *msg)
+{
+    static const struct {
+        const char *json, *go;
+    } names[] = {{"number", "float64"}, {"array", "slice"}, {"object", "map"}};
+    const char *from = strstr(msg, "cannot unmarshal "), *type = strstr(msg, " of type "), *word;
+
+    if (!c->parents_first || !from || !type)
+        return msg;
+    from += strlen("cannot unmarshal ");
+    type += strlen(" of type ");
+    word = arena_strndup(c->a, from, strcspn(from, " "));
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (streq(word, names[i].json))
+            word = names[i].go;
+    if (str_starts(type, "map["))
+        return arena_printf(c->a, "cannot restore map from %s", word);
+    if (str_starts(type, "[]"))
+        return arena_printf(c->a, "cannot restore slice from %s", word);
+    return strchr(type, '.') ? arena_printf(c->a, "cannot restore struct from: %s", word) : msg;
+}
+
 int body_decode(struct call *c, const struct resource *r, struct val *v, struct texts *strict,
                 bool patched)
 {
@@ -110,7 +163,7 @@ int body_decode(struct call *c, const struct resource *r, struct val *v, struct 
         if (patched) {
             struct causes bad = {.a = c->a};
 
-            causes_add(&bad, CAUSE_INVALID, "patch", NULL, "%s", err.msg);
+            causes_add(&bad, CAUSE_INVALID, "patch", NULL, "%s", restore_words(c, err.msg));
             return fail_causes_of(c, &bad, "", "", "");
         }
         return fail(c, 400, "BadRequest", "%s", err.msg);

@@ -7,6 +7,7 @@
 #include "codec/yaml.h"
 #include "schema/protobuf.h"
 
+#include <time.h>
 #include <zlib.h>
 
 enum {
@@ -37,7 +38,17 @@ static bool gzip(const struct buf *in, struct buf *out)
 
 static void put_headers(struct exchange *x, const struct api_response *r)
 {
-    http_header(x->http, "cache-control", "no-cache, private");
+    http_header(x->http, "cache-control", r->immutable ? "public, immutable" : "no-cache, private");
+    if (r->immutable) { /* as old caches want it said: a year from now */
+        time_t when = (time_t)(env_now_ms(x->f->api->env) / 1000 + 365 * 86400);
+        struct tm tm;
+        char text[64];
+
+        strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&when, &tm));
+        http_header(x->http, "expires", text);
+    }
+    if (r->location)
+        http_header(x->http, "location", r->location);
     for (const char *const *w = r->warnings; w && *w; w++) {
         struct buf b = {.max = 4096};
 
@@ -72,6 +83,19 @@ static bool wants_pretty(const struct exchange *x)
            strncmp(at + 7, "false", 5) != 0;
 }
 
+/* If-None-Match: "*", or a list of tags, weak ones too. */
+static bool etag_named(const char *list, const char *etag)
+{
+    size_t n = strlen(etag);
+
+    if (streq(list, "*"))
+        return true;
+    for (const char *p = list; (p = strstr(p, etag)); p += n)
+        if (p == list || strchr(" ,/", p[-1]))
+            return true;
+    return false;
+}
+
 void exchange_reply(struct exchange *x, const struct api_response *r)
 {
     struct http_req *http = x->http;
@@ -79,7 +103,7 @@ void exchange_reply(struct exchange *x, const struct api_response *r)
     bool pretty = wants_pretty(x);
 
     put_headers(x, r);
-    if (r->etag && http_get(http, "if-none-match") && streq(http_get(http, "if-none-match"), r->etag)) {
+    if (r->etag && http_get(http, "if-none-match") && etag_named(http_get(http, "if-none-match"), r->etag)) {
         http_reply(http, 304, NULL, "", 0);
         return;
     }

@@ -4,10 +4,14 @@
 #include "apiserver/managed.h"
 
 #include "apiserver/fieldset.h"
+#include "codec/json.h"
 
 #include <stdio.h>
 
-enum { MANAGERS_MAX = 64 };
+enum { MANAGERS_MAX = 64, UPDATERS_MAX = 10, ANNOTATIONS_BYTES_MAX = 256 << 10 };
+
+#define KUBECTL_MANAGER "kubectl"
+#define LAST_APPLIED "kubectl.kubernetes.io/last-applied-configuration"
 
 struct manager {
     const char *name, *operation, *api_version, *sub, *time;
@@ -65,11 +69,13 @@ static const char *manager_name(struct call *c)
     return str_empty(agent) ? "unknown" : arena_strndup(c->a, agent, MIN(strcspn(agent, "/"), (size_t)128));
 }
 
-static void read_managers(struct call *c, const struct val *live, struct managers *ms)
+static void read_managers(struct call *c, const struct val *v, struct managers *ms)
 {
-    VAL_EACH(val_at(live, "metadata.managedFields"), e) {
+    VAL_EACH(val_at(v, "metadata.managedFields"), e) {
         if (ms->n == MANAGERS_MAX)
             return;
+        if (!val_get(e, "fieldsV1"))
+            continue;
         ms->v[ms->n++] = (struct manager){
             .name = val_str_at(e, "manager", ""), .operation = val_str_at(e, "operation", ""),
             .api_version = val_str_at(e, "apiVersion", ""), .sub = val_str_at(e, "subresource", ""),
@@ -91,6 +97,55 @@ static struct manager *find_manager(struct call *c, struct managers *ms, const c
     ms->v[ms->n] = (struct manager){.name = name, .operation = operation, .sub = sub_of(c),
                                     .api_version = c->r->api_version, .fields = fset_new(c->a), .time = ""};
     return &ms->v[ms->n++];
+}
+
+static bool older(const struct manager *x, const struct manager *y)
+{
+    int by = strcmp(x->time, y->time);
+
+    return by ? by < 0 : strcmp(x->name, y->name) < 0;
+}
+
+static struct manager *oldest_but(struct managers *ms, const struct manager *const *but, uint32_t n)
+{
+    struct manager *found = NULL;
+
+    for (uint32_t i = 0; i < ms->n; i++) {
+        struct manager *m = &ms->v[i];
+        bool skip = !streq(m->operation, "Update") || fset_empty(m->fields);
+
+        for (uint32_t k = 0; k < n && !skip; k++)
+            skip = but[k] == m;
+        if (!skip && (!found || older(m, found)))
+            found = m;
+    }
+    return found;
+}
+
+/* No more than ten that updated: the oldest ones become "ancient-changes", one a version. */
+static void cap_updaters(struct call *c, struct managers *ms)
+{
+    const struct manager *seen[MANAGERS_MAX];
+    struct manager *first[MANAGERS_MAX], *m;
+    uint32_t seen_n = 0, first_n = 0, left = 0, k;
+
+    for (uint32_t i = 0; i < ms->n; i++)
+        left += streq(ms->v[i].operation, "Update") && !fset_empty(ms->v[i].fields);
+    while (left > UPDATERS_MAX && (m = oldest_but(ms, seen, seen_n))) {
+        seen[seen_n++] = m;
+        for (k = 0; k < first_n && !streq(first[k]->api_version, m->api_version); k++)
+            ;
+        if (k == first_n) {
+            first[first_n++] = m;
+            continue;
+        }
+        first[k]->name = "ancient-changes";
+        first[k]->sub = "";
+        first[k]->time = m->time;
+        first[k]->fields = fset_union(c->a, first[k]->fields, m->fields);
+        m->fields = fset_new(c->a);
+        left--;
+    }
 }
 
 static int order(const struct manager *x, const struct manager *y)
@@ -211,9 +266,12 @@ struct val *managed_update(struct call *c, const struct val *live, const struct 
         return NULL;
     if (live && val_len(said) == 1 && !val_len(&said->items[0]))
         return NULL; /* the way to ask for no managers at all */
-    if (live)
+    if (live && !*sub_of(c)) /* who writes the object may write its managers, too */
+        read_managers(c, now, ms);
+    if (live && !ms->n)
         read_managers(c, live, ms);
     note_update(c, ms, manager_name(c), bare(c, live ? live : empty_object(c)), bare(c, now));
+    cap_updaters(c, ms);
     return write_managers(c, ms);
 }
 
@@ -242,16 +300,42 @@ static void add_conflict(void *arg, const char *path)
     buf_printf(&x->text, "%s%s: conflict with \"%s\"", x->n++ ? ", " : "", path, x->with->name);
 }
 
-static int check_conflicts(struct call *c, struct managers *ms, const struct manager *self, const struct fset *changed)
+/* Who applies with kubectl what was applied with an older kubectl from the client's side may take
+ * over what that one said (its words are in an annotation) and is still so. NULL: nothing. */
+static struct fset *last_applied_fields(struct call *c, const struct val *live)
+{
+    const struct val *annotations = val_at(live, "metadata.annotations");
+    const char *text = val_text(val_get(annotations, LAST_APPLIED), "");
+    const struct type *t = c->r->type;
+    struct err ignored = {0};
+    struct typed_diff d;
+    struct val *said;
+
+    if (!*text || !(said = json_parse(c->a, text, strlen(text), &ignored)) ||
+        !streq(val_str_at(said, "apiVersion", ""), c->r->api_version))
+        return NULL;
+    d = typed_compare(c->a, t, said, live);
+    return fset_without(c->a,
+                        fset_without(c->a, fset_without(c->a, typed_fields(c->a, t, said, NULL), d.modified, false),
+                                     d.added, false),
+                        d.removed, false);
+}
+
+static int check_conflicts(struct call *c, struct managers *ms, const struct manager *self,
+                           const struct fset *changed, const struct val *live)
 {
     struct conflict x = {.c = c, .causes = val_list(c->a), .text = {.max = 1 << 16}};
+    struct fset *allowed = streq(self->name, KUBECTL_MANAGER) ? last_applied_fields(c, live) : NULL;
     struct val *s, *d;
 
     for (uint32_t i = 0; i < ms->n; i++) {
+        struct fset *both;
+
         if (&ms->v[i] == self || !streq(ms->v[i].api_version, c->r->api_version))
             continue;
         x.with = &ms->v[i];
-        fset_each(c->a, fset_both(c->a, ms->v[i].fields, changed), add_conflict, &x);
+        both = fset_both(c->a, ms->v[i].fields, changed);
+        fset_each(c->a, allowed ? fset_without(c->a, both, allowed, false) : both, add_conflict, &x);
     }
     if (!x.n)
         return 0;
@@ -290,11 +374,49 @@ static const struct val *prune(struct call *c, struct managers *ms, const struct
                         fset_both(c->a, fset_without(c->a, merged_set, pruned_set, false), named_last));
 }
 
+static int by_key(const void *x, const void *y)
+{
+    return strcmp(((const struct val_member *)x)->key, ((const struct val_member *)y)->key);
+}
+
+static void sort_keys(struct val *v)
+{
+    if (v->type == VAL_MAP && v->n)
+        qsort(v->members, v->n, sizeof *v->members, by_key);
+    VAL_EACH_MEMBER(v, m)
+        sort_keys(&m->v);
+    VAL_EACH(v, e)
+        sort_keys(e);
+}
+
+/* Keeps the annotation of a kubectl that applies from the client's side as if it had applied this
+ * now, so that both ways may be mixed. Gives back the object to be stored. */
+static const struct val *note_last_applied(struct call *c, const struct val *now, const struct val *config)
+{
+    struct val *said, *annotations, *v;
+    struct buf text = {0};
+
+    if (!*val_text(val_get(val_at(now, "metadata.annotations"), LAST_APPLIED), ""))
+        return now;
+    said = val_copy(c->a, config);
+    annotations = val_at(said, "metadata.annotations");
+    if (annotations && val_del(annotations, LAST_APPLIED) && !val_len(annotations))
+        val_del(val_get(said, "metadata"), "annotations");
+    sort_keys(said);
+    json_write(&text, said);
+    buf_addc(&text, '\n');
+    v = val_copy(c->a, now);
+    if (text.n < ANNOTATIONS_BYTES_MAX)
+        val_put_str(c->a, val_at(v, "metadata.annotations"), LAST_APPLIED, text.p);
+    buf_done(&text);
+    return v;
+}
+
 int managed_apply(struct call *c, const struct val *live, const struct val *config,
                   const struct val **ret_new, struct val **ret_managed)
 {
     struct managers *ms = arena_new_of(c->a, struct managers);
-    const struct val *empty = empty_object(c), *was = bare(c, live ? live : empty), *now;
+    const struct val *empty = empty_object(c), *was = bare(c, live ? live : empty), *now, *said = config;
     struct fset *set, *last, *changed;
     struct manager *self;
     struct typed_diff d;
@@ -318,9 +440,11 @@ int managed_apply(struct call *c, const struct val *live, const struct val *conf
     self->fields = fset_without(c->a, self->fields, nobodys(c), false);
     d = differences(c, was, now);
     changed = fset_union(c->a, d.added, d.modified);
-    if (!c->o.force && check_conflicts(c, ms, self, changed) < 0)
+    if (!c->o.force && check_conflicts(c, ms, self, changed, was) < 0)
         return -1;
     take_over(c, ms, self, &d, changed);
+    if (streq(self->name, KUBECTL_MANAGER))
+        now = note_last_applied(c, now, said);
     if (live && val_equal(was, now)) { /* the time is that of the last change of the object */
         *ret_new = fset_equal(last, self->fields) ? NULL : now;
     } else {

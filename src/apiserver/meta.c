@@ -118,7 +118,7 @@ static int serve_version(struct call *c)
     val_put_str(c->a, v, "gitCommit", "");
     val_put_str(c->a, v, "gitTreeState", "clean");
     val_put_str(c->a, v, "buildDate", "2026-01-01T00:00:00Z");
-    val_put_str(c->a, v, "goVersion", "none: this is tandem, in C");
+    val_put_str(c->a, v, "goVersion", "none");
     val_put_str(c->a, v, "compiler", "cc");
     val_put_str(c->a, v, "platform", "linux/amd64");
     answer_val(c, 200, v);
@@ -195,27 +195,79 @@ static int serve_root(struct call *c)
     return 0;
 }
 
+/* Which form of an OpenAPI document is wanted: by q, then in the order in which they were said. */
+enum openapi_form { OPENAPI_NONE, OPENAPI_JSON, OPENAPI_PROTOBUF };
+static enum openapi_form openapi_form(struct call *c, const char *version)
+{
+    static const char text[] = "application/com.github.proto-openapi.spec.";
+    const char *s = c->req->accept;
+    enum openapi_form best = OPENAPI_NONE;
+    double best_q = 0;
+
+    if (str_empty(s))
+        return OPENAPI_JSON;
+    for (size_t n; *s; s += n + (s[n] == ',')) {
+        const char *type, *q;
+        enum openapi_form form = OPENAPI_NONE;
+        double weight = 1;
+
+        n = strcspn(s, ",");
+        type = arena_strndup(c->a, s + strspn(s, " \t"), n - MIN(n, strspn(s, " \t")));
+        if ((q = strstr(type, "q=")))
+            weight = atof(q + 2);
+        if (str_starts(type, "application/json") || str_starts(type, "*/*") || str_starts(type, "application/*"))
+            form = OPENAPI_JSON;
+        else if (str_starts(type, text) && str_starts(type + strlen(text), version) &&
+                 strstr(type, "v1.0+protobuf"))
+            form = OPENAPI_PROTOBUF;
+        if (form && weight > best_q) {
+            best = form;
+            best_q = weight;
+        }
+    }
+    return best;
+}
+
+/* A document of one group-version. A hash in the query that is the document's makes it one that
+ * caches may keep; another one is told the address of now. */
+static int serve_openapi_v3(struct call *c, const char *path, enum openapi_form form)
+{
+    struct doc d = form == OPENAPI_PROTOBUF ? publish_openapi_v3_protobuf(c->api->schema, path)
+                                            : publish_openapi_v3(c->api->schema, path);
+    const char *hash = param(c, "hash");
+
+    if (!d.text) {
+        answer_text(c, 404, "", "", 0);
+        return 0;
+    }
+    d.hash = publish_openapi_v3_hash(c->api->schema, c->a, path);
+    if (!str_empty(hash) && !streq(hash, d.hash)) {
+        answer_text(c, 301, TEXT, "", 0);
+        c->resp.location = arena_printf(c->a, "/openapi/v3/%s?hash=%s", path, d.hash);
+        return 0;
+    }
+    c->resp.immutable = !str_empty(hash);
+    return doc_answer(c, d, form == OPENAPI_PROTOBUF
+                                ? "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+                                : "application/json");
+}
+
 static int serve_openapi(struct call *c, const char *rest)
 {
-    if (streq(rest, "v2")) {
-        const char *want = c->req->accept ? c->req->accept : "";
+    enum openapi_form form;
 
-        if (strstr(want, "protobuf") && !strstr(want, "json") && !strstr(want, "*/*"))
-            return fail(c, 406, "NotAcceptable", "OpenAPI is served as application/json");
-        return doc_answer(c, publish_openapi_v2(c->api->schema), "application/json");
-    }
     if (streq(rest, "v3") || streq(rest, "v3/"))
         return doc_answer(c, publish_openapi_v3_index(c->api->schema), TEXT);
-    if (str_starts(rest, "v3/")) {
-        struct doc d = publish_openapi_v3(c->api->schema, rest + 3);
-
-        if (!d.text) {
-            answer_text(c, 404, "", "", 0);
-            return 0;
-        }
-        return doc_answer(c, d, "application/json");
-    }
-    return no_page(c);
+    if (!streq(rest, "v2") && !str_starts(rest, "v3/"))
+        return no_page(c);
+    if ((form = openapi_form(c, streq(rest, "v2") ? "v2" : "v3")) == OPENAPI_NONE)
+        return plain(c, 406, "");
+    if (str_starts(rest, "v3/"))
+        return serve_openapi_v3(c, rest + 3, form);
+    if (form == OPENAPI_PROTOBUF)
+        return doc_answer(c, publish_openapi_v2_protobuf(c->api->schema),
+                          "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    return doc_answer(c, publish_openapi_v2(c->api->schema), "application/json");
 }
 
 int meta_serve(struct call *c)

@@ -23,6 +23,9 @@ struct cli_opts {
     const char *node_name;
     const char *region;  /* of the AWS door */
     int keep_alive_ms;   /* how long an idle function instance stays */
+    const char *controllers;  /* NULL: all; else as kube-controller-manager reads it: "*,-job" */
+    bool no_scheduler;
+    const char *kubeconfig;   /* of the server that `tandem controllers` and `scheduler` work for */
     bool api_only, detach, json, help, follow;
     int tail;
     const char *namespace_;

@@ -12,9 +12,12 @@ const struct command COMMANDS[] = {
      "  --gateway-port N     functions and pages, HTTP (default 8080)\n"
      "  --aws-port N         Lambda, S3, STS (default 4566)\n"
      "  --pod-cidr CIDR      addresses of pods (default 10.42.0.0/16)\n"
+     "  --service-cidr CIDR  addresses of services (default 10.96.0.0/16)\n"
      "  --node-name NAME     (default: the host's name)\n"
      "  --region NAME        of the AWS door (default us-east-1)\n"
      "  --keep-alive-ms N    how long an idle function instance stays (default 10000)\n"
+     "  --controllers LIST   which controllers run, as kube-controller-manager reads it: *,-job or -*\n"
+     "  --no-scheduler       pods are placed by somebody else's scheduler\n"
      "  --api-only           the API server alone: no controllers, no node, no functions\n", false, false},
     {"down", cmd_down, "", "stop an instance, its containers too, and leave nothing on the host", NULL, false, false},
     {"status", cmd_status, "[--json]", "say what runs and what it takes", NULL, false, false},

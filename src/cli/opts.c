@@ -50,6 +50,10 @@ static const struct option {
     OPT("gateway-port", 0, NUMBER, gateway_port, 0, 65535),
     OPT("aws-port", 0, NUMBER, aws_port, 0, 65535),
     OPT("pod-cidr", 0, TEXT, pod_cidr, 0, 0),
+    OPT("service-cidr", 0, TEXT, service_cidr, 0, 0),
+    OPT("controllers", 0, TEXT, controllers, 0, 0),
+    OPT("no-scheduler", 0, FLAG, no_scheduler, 0, 0),
+    OPT("kubeconfig", 0, TEXT, kubeconfig, 0, 0),
     OPT("node-name", 0, TEXT, node_name, 0, 0),
     OPT("region", 0, TEXT, region, 0, 0),
     OPT("keep-alive-ms", 0, NUMBER, keep_alive_ms, 0, 86400000),
@@ -158,6 +162,8 @@ static void take_saved(struct cli_opts *o, const struct val *saved)
         o->keep_alive_ms = (int)val_int_at(saved, "keepAliveMs", 10000);
     if (!o->pod_cidr)
         o->pod_cidr = arena_strdup(o->arena, val_str_at(saved, "podCidr", "10.42.0.0/16"));
+    if (!o->service_cidr)
+        o->service_cidr = arena_strdup(o->arena, val_str_at(saved, "serviceCidr", "10.96.0.0/16"));
     if (!o->node_name)
         o->node_name = arena_strdup(o->arena, val_str_at(saved, "nodeName", ""));
     if (!o->region)
@@ -167,7 +173,7 @@ static void take_saved(struct cli_opts *o, const struct val *saved)
 static void opts_begin(struct cli_opts *o)
 {
     *o = (struct cli_opts){.arena = arena_new(), .api_port = -1, .gateway_port = -1, .aws_port = -1, .keep_alive_ms = -1,
-                           .tail = -1, .service_cidr = "10.96.0.0/16"};
+                           .tail = -1};
 }
 
 /* Fills what the command line left open from the instance's own file, then from defaults. */
@@ -240,6 +246,7 @@ int opts_save(const struct cli_opts *o, struct err *err)
     val_put_int(a, v, "awsPort", o->aws_port);
     val_put_int(a, v, "keepAliveMs", o->keep_alive_ms);
     val_put_str(a, v, "podCidr", o->pod_cidr);
+    val_put_str(a, v, "serviceCidr", o->service_cidr);
     val_put_str(a, v, "nodeName", o->node_name);
     val_put_str(a, v, "region", o->region);
     json_write_pretty(&b, v);

@@ -117,13 +117,15 @@ static int start_parts(struct server *s, struct err *err)
     if (s->o->api_only)
         return 0;
     s->client = client_local_new(s->env, s->api, s->schema, "system:kube-controller-manager");
-    struct controllers_opts opts = {.schema = s->schema, .ca_pem = pki_ca_pem(s->pki)};
+    struct controllers_opts opts = {.schema = s->schema, .ca_pem = pki_ca_pem(s->pki),
+                                    .only = s->o->controllers};
 
     s->controllers = controllers_start(s->client, s->env, &opts, err);
     if (!s->controllers)
         return err_wrap(err, "controllers");
     s->scheduler_client = client_local_new(s->env, s->api, s->schema, "system:kube-scheduler");
-    if (!(s->scheduler = scheduler_start(s->scheduler_client, s->env, NULL, err)))
+    if (!s->o->no_scheduler &&
+        !(s->scheduler = scheduler_start(s->scheduler_client, s->env, NULL, err)))
         return err_wrap(err, "scheduler");
     if (!(s->advisor = advisor_start(s->client, s->env, s->o->state, err)))
         return err_wrap(err, "advisor");

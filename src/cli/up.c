@@ -119,7 +119,12 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
                     "--api-port", api, "--gateway-port", gateway, "--aws-port", aws,
                     "--keep-alive-ms", keep, "--pod-cidr", (char *)(uintptr_t)o->pod_cidr,
                     "--node-name", (char *)(uintptr_t)o->node_name, "--region",
-                    (char *)(uintptr_t)o->region, o->api_only ? "--api-only" : NULL, NULL};
+                    (char *)(uintptr_t)o->region, "--service-cidr", (char *)(uintptr_t)o->service_cidr,
+                    "--controllers", (char *)(uintptr_t)(o->controllers ? o->controllers : "*"),
+                    o->api_only       ? "--api-only"
+                    : o->no_scheduler ? "--no-scheduler"
+                                      : NULL,
+                    NULL};
     posix_spawnattr_t attr;
     sigset_t none;
     int rc;

@@ -149,16 +149,31 @@ static void ready(void *arg)
 
 /* ---- life ---- */
 
+/* Is this piece of a list ("job", "job-controller") the controller's name? */
+static bool names(const char *p, size_t n, const char *name)
+{
+    static const char tail[] = "-controller";
+    size_t k = strlen(name);
+
+    return n >= k && strncmp(p, name, k) == 0 &&
+           (n == k || (n == k + strlen(tail) && strncmp(p + k, tail, strlen(tail)) == 0));
+}
+
 static bool wanted(const char *only, const char *name)
 {
-    size_t n = strlen(name);
+    bool all = false;
 
     if (!only)
         return true;
-    for (const char *p = only; (p = strstr(p, name)); p += n)
-        if ((p == only || p[-1] == ',') && (!p[n] || p[n] == ','))
-            return true;
-    return false;
+    for (size_t n; *only; only += n + (only[n] == ',')) {
+        bool no = *only == '-';
+
+        n = strcspn(only, ",");
+        if (names(only + no, n - no, name))
+            return !no;
+        all |= n == 1 && *only == '*';
+    }
+    return all;
 }
 
 struct controllers *controllers_start(struct client *client, struct env *env,

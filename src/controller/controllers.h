@@ -18,7 +18,10 @@ struct controllers_opts {
     /* 0: the defaults of Kubernetes */
     int64_t node_grace_ms;     /* a lease this old makes a node unknown: 40,000 */
     int64_t finished_pods_max; /* pods kept after they ended: 12,500 */
-    const char *only;          /* NULL: all; else names with commas between (tests) */
+    /* NULL: all. Else names with commas between, as kube-controller-manager reads them: "*" all,
+     * "job" or "job-controller" that one, "-job" not that one, "-*" none. The first that fits
+     * decides; what is not named runs when "*" is. */
+    const char *only;
 };
 
 /* The client, env and what opts point to outlive it. */

@@ -9,6 +9,7 @@
 
 #include "codec/json.h"
 
+#include <openssl/sha.h>
 #include <stdio.h>
 
 bool publish_kept(struct schema *s, const char *key, struct doc *ret);
@@ -223,20 +224,78 @@ static void define(struct maker *m, const struct type *t)
     val_put(m->a, m->defs, full, v);
 }
 
+/* v2 knows no choices and no null, and its readers take properties for all that there may be. */
+static void for_v2(struct val *v)
+{
+    static const char *const unknown[] = {"allOf", "oneOf", "anyOf", "not"};
+    struct val *props, *required;
+
+    if (!val_is(v, VAL_MAP))
+        return;
+    for (size_t i = 0; i < ARRAY_LEN(unknown); i++)
+        val_del(v, unknown[i]);
+    if (val_bool_at(v, "nullable", false)) {
+        const char *keep = "description";
+
+        for (uint32_t i = v->n; i-- > 0;)
+            if (!streq(v->members[i].key, keep))
+                val_del(v, v->members[i].key);
+        return;
+    }
+    if (val_bool_at(v, "x-kubernetes-preserve-unknown-fields", false)) {
+        val_del(v, "properties");
+        val_del(v, "items");
+    }
+    props = val_get(v, "properties");
+    required = val_get(v, "required");
+    VAL_EACH_MEMBER(props, m) {
+        for (uint32_t i = val_len(required); i-- > 0 && val_bool_at(&m->v, "nullable", false);)
+            if (streq(val_text(&required->items[i], ""), m->key))
+                val_remove(required, i);
+        for_v2(&m->v);
+    }
+    for_v2(val_get(v, "items"));
+    for_v2(val_get(v, "additionalProperties"));
+}
+
+/* Objects inside that are whole objects have a kind and metadata, too. */
+static void embedded(struct maker *m, struct val *v)
+{
+    struct val *props;
+
+    if (!val_is(v, VAL_MAP))
+        return;
+    VAL_EACH_MEMBER(val_get(v, "properties"), e)
+        embedded(m, &e->v);
+    embedded(m, val_get(v, "items"));
+    embedded(m, val_get(v, "additionalProperties"));
+    if (!val_bool_at(v, "x-kubernetes-embedded-resource", false) ||
+        (!m->v3 && val_bool_at(v, "x-kubernetes-preserve-unknown-fields", false)))
+        return;
+    props = val_need_map(m->a, v, "properties");
+    val_put(m->a, props, "apiVersion", of_type(m, "string", NULL));
+    val_put(m->a, props, "kind", of_type(m, "string", NULL));
+    val_put(m->a, props, "metadata", ref(m, full_name(m->a, "meta.v1.ObjectMeta")));
+}
+
 /* The schema of a custom resource in a document: its own, with the three that every object has. */
 static struct val *custom_val(struct maker *m, const struct resource *r)
 {
-    struct val *v = r->type->json ? val_copy(m->a, r->type->json) : val_map(m->a);
-    struct val *props = val_need_map(m->a, v, "properties");
+    struct val *v = r->type->json ? val_copy(m->a, r->type->json) : val_map(m->a), *props;
     const struct type *meta = schema_type(m->s, "meta.v1.ObjectMeta");
 
     define(m, meta);
+    /* with a property or two clients would take all others for unknown ones */
+    if (!r->type->json || (!m->v3 && val_bool_at(v, "x-kubernetes-preserve-unknown-fields", false)))
+        return of_type(m, "object", NULL);
+    if (!m->v3)
+        for_v2(v);
+    embedded(m, v);
+    props = val_need_map(m->a, v, "properties");
     text(m, v, "type", "object");
     val_put(m->a, props, "apiVersion", of_type(m, "string", NULL));
     val_put(m->a, props, "kind", of_type(m, "string", NULL));
     val_put(m->a, props, "metadata", ref(m, full_name(m->a, meta->name)));
-    if (!m->v3)
-        val_del(v, "nullable");
     return v;
 }
 
@@ -627,11 +686,37 @@ struct doc publish_openapi_v3(struct schema *s, const char *path)
 
 /* The hash in an address names the content, so that clients may keep it: here of the kinds that
  * are in the document, which costs nothing to know (the document itself is made when asked for). */
+/* What a document is made of, as one word of 128 hexadecimal digits: it changes when the document
+ * does, without the document being made. Custom resources go in with their schema and
+ * sub-resources, built-in ones with the text that describes them all. */
+const char *publish_openapi_v3_hash(struct schema *s, struct arena *a, const char *path)
+{
+    unsigned char sum[SHA512_DIGEST_LENGTH];
+    struct buf b = {0};
+    char *out = arena_raw(a, sizeof sum * 2 + 1);
+
+    buf_printf(&b, "%s %08x", path, schema_text_hash());
+    for (uint32_t i = 0; i < s->resources_n; i++) {
+        const struct resource *r = s->resources[i];
+
+        if (!r->custom || !streq(path + strcspn(path, "/") + (*path != 0), r->api_version))
+            continue;
+        buf_printf(&b, "|%s %s %x", r->plural, r->kind, r->verbs);
+        for (uint32_t k = 0; k < r->subs_n; k++)
+            buf_printf(&b, " %s", r->subs[k].name);
+        if (r->type->json)
+            json_write(&b, r->type->json);
+    }
+    SHA512((const unsigned char *)b.p, b.n, sum);
+    for (size_t i = 0; i < sizeof sum; i++)
+        snprintf(out + i * 2, 3, "%02X", sum[i]);
+    buf_done(&b);
+    return out;
+}
+
 static const char *address(struct maker *m, const char *path)
 {
-    return arena_printf(m->a, "/openapi/v3/%s?hash=%0128llX", path,
-                        (unsigned long long)(str_hash(path, strlen(path)) * 1000003ull +
-                                             m->s->generation * 2654435761ull));
+    return arena_printf(m->a, "/openapi/v3/%s?hash=%s", path, publish_openapi_v3_hash(m->s, m->a, path));
 }
 
 static void index_add(struct maker *m, struct val *paths, const char *path)

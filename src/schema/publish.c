@@ -47,22 +47,29 @@ bool publish_kept(struct schema *s, const char *key, struct doc *ret)
     return k != NULL;
 }
 
-struct doc publish_keep(struct schema *s, const char *key, const struct val *v);
-struct doc publish_keep(struct schema *s, const char *key, const struct val *v)
+struct doc publish_keep_bytes(struct schema *s, const char *key, struct buf *b);
+struct doc publish_keep_bytes(struct schema *s, const char *key, struct buf *b)
 {
-    struct buf b = {0};
     unsigned char sum[SHA512_DIGEST_LENGTH];
     struct kept *k = xcalloc(1, sizeof(*k));
 
-    json_write(&b, v);
-    k->n = b.n;
-    k->text = buf_take(&b);
+    k->n = b->n;
+    k->text = buf_take(b);
     k->hash = xcalloc(1, sizeof(sum) * 2 + 1);
     SHA512((const unsigned char *)k->text, k->n, sum);
     for (size_t i = 0; i < sizeof(sum); i++)
         snprintf(k->hash + i * 2, 3, "%02X", sum[i]);
     map_put(&s->docs, key, k);
     return (struct doc){k->text, k->n, k->hash};
+}
+
+struct doc publish_keep(struct schema *s, const char *key, const struct val *v);
+struct doc publish_keep(struct schema *s, const char *key, const struct val *v)
+{
+    struct buf b = {0};
+
+    json_write(&b, v);
+    return publish_keep_bytes(s, key, &b);
 }
 
 /* ---- pieces ---- */

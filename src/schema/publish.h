@@ -24,3 +24,8 @@ struct doc publish_openapi_v2(struct schema *s);       /* /openapi/v2 */
 struct doc publish_openapi_v3_index(struct schema *s); /* /openapi/v3 */
 /* path as in the index: "api/v1", "apis/apps/v1", "api", "apis", "version" */
 struct doc publish_openapi_v3(struct schema *s, const char *path);
+/* The hash by which the index names the document of a path (in the arena): its etag. */
+const char *publish_openapi_v3_hash(struct schema *s, struct arena *a, const char *path);
+/* The same documents as gnostic's protobuf messages (text is bytes then). */
+struct doc publish_openapi_v2_protobuf(struct schema *s);
+struct doc publish_openapi_v3_protobuf(struct schema *s, const char *path);

@@ -11,6 +11,15 @@
 extern const char kinds_text[];
 extern const uint32_t kinds_text_n;
 
+uint32_t schema_text_hash(void)
+{
+    static uint32_t hash;
+
+    if (!hash)
+        hash = str_hash(kinds_text, kinds_text_n);
+    return hash;
+}
+
 static void key_of(char *out, size_t size, const char *group, const char *version, const char *name)
 {
     snprintf(out, size, "%s/%s/%s", group, version, name);

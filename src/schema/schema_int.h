@@ -134,3 +134,6 @@ char *age_text(struct arena *a, int64_t us); /* as kubectl shows durations */
 void crd_validate(const struct resource *r, const char *sub, const struct val *v,
                   const struct val *old, struct causes *causes);
 void crd_default(const struct type *t, struct arena *a, struct val *v);
+
+/* A number for the text of the built-in kinds: registry.c */
+uint32_t schema_text_hash(void);

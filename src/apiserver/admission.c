@@ -48,6 +48,7 @@ static const struct plugin {
     int (*validate)(struct call *c, struct admission *ad);
 } CHAIN[] = {
     {"NamespaceLifecycle", ADMIT_CREATE, lifecycle, NULL},
+    {"LimitRanger", WRITE, limits_admit, limits_check},
     {"NodeRestriction", WRITE | ADMIT_DELETE | INNER, node_restriction, NULL},
     {"of the kind", WRITE | INNER, kind_mutate, NULL},
     {"MutatingAdmissionWebhook", ALL, webhooks_mutate, NULL},

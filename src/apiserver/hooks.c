@@ -1,6 +1,8 @@
 /* apiserver/hooks.c - the table of what kinds need, and the small ones of its functions. */
 #include "apiserver/hooks.h"
 
+#include "codec/quantity.h"
+
 int admit_namespace(struct call *c, const char *name)
 {
     const struct obj *ns;
@@ -173,6 +175,35 @@ static int claim_create(struct call *c, struct val *v)
     return 0;
 }
 
+static const char *class_of(const struct val *claim)
+{
+    const char *old = val_text(val_get(val_at(claim, "metadata.annotations"),
+                                       "volume.beta.kubernetes.io/storage-class"), NULL);
+
+    return old ? old : val_str_at(claim, "spec.storageClassName", "");
+}
+
+/* Only bound claims grow, and only where their class lets them. */
+static int claim_check(struct call *c, const char *sub, const struct val *v, const struct val *old)
+{
+    const struct obj *class_;
+
+    if (*sub || !old || quantity_of(val_at(v, "spec.resources.requests.storage")) <=
+                            quantity_of(val_at(old, "spec.resources.requests.storage")))
+        return 0;
+    if (!streq(val_str_at(old, "status.phase", ""), "Bound"))
+        return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                              "Only bound persistent volume claims can be expanded");
+    class_ = *class_of(v) ? store_get(c->api->store, table_named(c->api->store, "storage.k8s.io", "storageclasses"),
+                                      "", class_of(v)) : NULL;
+    if (!class_ || !streq(class_of(v), class_of(old)) ||
+        !val_bool_at(obj_val(class_), "allowVolumeExpansion", false))
+        return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                              "only dynamically provisioned pvc can be resized and the storageclass that "
+                              "provisions the pvc must support resize");
+    return 0;
+}
+
 static int volume_create(struct call *c, struct val *v)
 {
     add_finalizer(c, v, "kubernetes.io/pv-protection");
@@ -315,18 +346,18 @@ static int priority_check(struct call *c, const char *sub, const struct val *v, 
     struct store_iter it;
     struct err err = {0};
     const struct obj *o;
-    bool clash = false;
+    const char *other = NULL;
 
-    (void)sub;
-    if (!c->user || !val_bool_at(v, "globalDefault", false) ||
-        (old && val_bool_at(old, "globalDefault", false)))
+    (void)old;
+    if (*sub || !val_bool_at(v, "globalDefault", false))
         return 0;
     if (store_iter_init(&it, c->api->store, c->table, NULL, 0, NULL, NULL, &err) < 0)
         return fail_err(c, &err);
-    while (!clash && (o = store_iter_next(&it)))
-        clash = val_bool_at(obj_val(o), "globalDefault", false) && !streq(o->name, name);
+    while (!other && (o = store_iter_next(&it)))
+        if (val_bool_at(obj_val(o), "globalDefault", false) && !streq(o->name, name))
+            other = arena_strdup(c->a, o->name);
     store_iter_done(&it);
-    return clash ? fail_forbidden(c, name, "a PriorityClass is already marked as default") : 0;
+    return other ? fail_forbidden(c, name, "PriorityClass %s is already marked as default. Only one default can exist", other) : 0;
 }
 
 /* ---------------------------------------------------------------- the tables */
@@ -335,9 +366,9 @@ static const struct kind_hooks HOOKS[] = {
     {"", "namespaces", .admit_create = namespace_create, .admit_update = namespace_update,
      .check = podsecurity_labels, .check_delete = namespace_check_delete},
     {"", "pods", .admit_create = pod_admit_create, .admit_update = pod_admit_update,
-     .allocate = pod_allocate, .deleting = pod_deleting},
+     .check = pod_check, .allocate = pod_allocate, .deleting = pod_deleting},
     {"", "services", .admit_update = service_admit_update, .allocate = service_allocate},
-    {"", "persistentvolumeclaims", .admit_create = claim_create},
+    {"", "persistentvolumeclaims", .admit_create = claim_create, .check = claim_check},
     {"", "persistentvolumes", .admit_create = volume_create},
     {"", "nodes", .admit_create = node_create},
     {"storage.k8s.io", "volumeattributesclasses", .admit_create = attributes_create},

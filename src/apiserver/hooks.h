@@ -42,13 +42,17 @@ void crd_hold(struct call *c, struct val *v);
 /* hooks_pod.c */
 int pod_admit_create(struct call *c, struct val *v);
 int pod_admit_update(struct call *c, const char *sub, struct val *v, const struct obj *old);
+int pod_check(struct call *c, const char *sub, const struct val *v, const struct val *old);
+void topology_labels(struct call *c, struct val *v, const char *node);
 int pod_allocate(struct call *c, struct val *v, const struct obj *old);
 void pod_deleting(struct call *c, const struct obj *o, struct delete_options *how);
 /* hooks_service.c */
 int service_admit_update(struct call *c, const char *sub, struct val *v, const struct obj *old);
 int service_allocate(struct call *c, struct val *v, const struct obj *old);
-/* hooks_quota.c */
-int limits_admit(struct call *c, struct val *pod);
+/* limits.c: LimitRanges: defaults for the containers of a new pod; bounds for pods and claims */
+struct admission;
+int limits_admit(struct call *c, struct admission *ad);
+int limits_check(struct call *c, struct admission *ad);
 
 /* quota.c: the last look of admission; then, right before the object is put (never on a dry run),
  * what it uses is added to the quotas. */

@@ -1,5 +1,7 @@
 /* apiserver/hooks_pod.c - what stock admission adds to a pod: its service account and token,
  * priority, tolerations; and how long its end takes. */
+#include "schema/quota.h"
+
 #include "apiserver/hooks.h"
 
 #define TOKEN_PATH "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -193,20 +195,61 @@ static void admit_tolerations(struct call *c, struct val *spec)
     }
 }
 
+static bool same_toleration(const struct val *x, const struct val *y)
+{
+    static const char *const keys[] = {"key", "operator", "value", "effect", "tolerationSeconds"};
+
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        const struct val *p = val_get(x, keys[i]), *q = val_get(y, keys[i]);
+
+        if (i == 1 && (!p || !q)) { /* an operator that is left out is Equal */
+            if (!streq(val_text(p, "Equal"), val_text(q, "Equal")))
+                return false;
+        } else if (!val_equal(p, q)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static const struct obj *runtime_class(struct call *c, const struct val *v, int *ret_failed)
+{
+    const char *name = val_str_at(v, "spec.runtimeClassName", "");
+    const struct obj *o = *name ? get(c, "node.k8s.io", "runtimeclasses", "", name) : NULL;
+
+    *ret_failed = *name && !o
+                      ? fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                                       "pod rejected: RuntimeClass \"%s\" not found", name)
+                      : 0;
+    return o;
+}
+
+static bool same_amounts(const struct val *x, const struct val *y)
+{
+    if (val_len(x) != val_len(y))
+        return false;
+    VAL_EACH_MEMBER(x, m)
+        if (!val_get(y, m->key) || quantity_of(val_get(y, m->key)) != quantity_of(&m->v))
+            return false;
+    return true;
+}
+
 static int admit_runtime(struct call *c, struct val *v, struct val *spec)
 {
-    const char *name = val_str_at(spec, "runtimeClassName", "");
-    const struct obj *o;
     const struct val *overhead, *sched;
+    const struct obj *o;
+    int failed;
 
-    if (!*name)
-        return 0;
-    if (!(o = get(c, "node.k8s.io", "runtimeclasses", "", name)))
-        return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
-                              "pod rejected: RuntimeClass \"%s\" not found", name);
+    if (!(o = runtime_class(c, v, &failed)))
+        return failed;
     overhead = val_at(obj_val(o), "overhead.podFixed");
-    if (val_len(overhead) && !val_len(val_get(spec, "overhead")))
-        val_put(c->a, spec, "overhead", overhead);
+    if (val_get(obj_val(o), "overhead")) {
+        if (val_len(val_get(spec, "overhead")) && !same_amounts(overhead, val_get(spec, "overhead")))
+            return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                                  "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead");
+        if (val_len(overhead))
+            val_put(c->a, spec, "overhead", overhead);
+    }
     sched = val_get(obj_val(o), "scheduling");
     VAL_EACH_MEMBER(val_get(sched, "nodeSelector"), m) {
         const struct val *own = val_get(val_get(spec, "nodeSelector"), m->key);
@@ -218,9 +261,219 @@ static int admit_runtime(struct call *c, struct val *v, struct val *spec)
                                   m->key, val_text(own, ""));
         val_put(c->a, val_need_map(c->a, spec, "nodeSelector"), m->key, &m->v);
     }
-    VAL_EACH(val_get(sched, "tolerations"), t)
-        val_push(c->a, val_need_list(c->a, spec, "tolerations"), t);
+    VAL_EACH(val_get(sched, "tolerations"), t) {
+        struct val *list = val_need_list(c->a, spec, "tolerations");
+        bool there = false;
+
+        VAL_EACH(list, own)
+            there |= same_toleration(own, t);
+        if (!there)
+            val_push(c->a, list, t);
+    }
     return 0;
+}
+
+/* ---------------------------------------------------------------- what a new pod may say in the end */
+
+static int check_runtime(struct call *c, const struct val *v)
+{
+    const struct val *has = val_at(v, "spec.overhead");
+    const struct obj *o;
+    int failed;
+
+    o = runtime_class(c, v, &failed);
+    if (failed < 0)
+        return -1;
+    if (o && val_get(obj_val(o), "overhead")) {
+        if (!same_amounts(val_at(obj_val(o), "overhead.podFixed"), has))
+            return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                                  "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead");
+    } else if (has) {
+        return fail_forbidden(c, val_str_at(v, "metadata.name", ""),
+                              "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
+    }
+    return 0;
+}
+
+/* Does anything in the pod name a secret? Secrets are named by secretName, secretRef and secretKeyRef,
+ * and by imagePullSecrets. */
+static bool names_secret(const struct val *v)
+{
+    VAL_EACH_MEMBER(v, m)
+        if (streq(m->key, "secretName") || streq(m->key, "secretRef") || streq(m->key, "secretKeyRef") ||
+            streq(m->key, "imagePullSecrets") || (streq(m->key, "secret") && val_is(&m->v, VAL_MAP)) ||
+            names_secret(&m->v))
+            return true;
+    VAL_EACH(v, it)
+        if (names_secret(it))
+            return true;
+    return false;
+}
+
+static int check_mirror(struct call *c, const struct val *v)
+{
+    const char *name = val_str_at(v, "metadata.name", "");
+
+    if (*val_str_at(v, "spec.serviceAccountName", ""))
+        return fail_forbidden(c, name, "a mirror pod may not reference service accounts");
+    if (names_secret(val_get(v, "spec")))
+        return fail_forbidden(c, name, "a mirror pod may not reference secrets");
+    VAL_EACH(val_at(v, "spec.volumes"), vol)
+        VAL_EACH(val_at(vol, "projected.sources"), s)
+            if (val_get(s, "serviceAccountToken"))
+                return fail_forbidden(c, name, "a mirror pod may not use ServiceAccountToken volume projections");
+    return 0;
+}
+
+static bool named_in(const struct val *list, const char *name)
+{
+    VAL_EACH(list, it)
+        if (streq(val_str_at(it, "name", ""), name))
+            return true;
+    return false;
+}
+
+static int check_container_secrets(struct call *c, const struct val *v, const struct val *account,
+                                   const char *list, const char *sort)
+{
+    const char *name = val_str_at(v, "metadata.name", ""), *who = val_str_at(account, "metadata.name", "");
+    const struct val *fine = val_get(account, "secrets");
+
+    VAL_EACH(val_get(val_get(v, "spec"), list), ct) {
+        VAL_EACH(val_get(ct, "env"), e) {
+            const char *s = val_str_at(e, "valueFrom.secretKeyRef.name", "");
+
+            if (val_at(e, "valueFrom.secretKeyRef") && !named_in(fine, s))
+                return fail_forbidden(c, name, "%s %s with envVar %s referencing secret.secretName=\"%s\" is not allowed "
+                                      "because service account %s does not reference that secret", sort,
+                                      val_str_at(ct, "name", ""), val_str_at(e, "name", ""), s, who);
+        }
+        VAL_EACH(val_get(ct, "envFrom"), e) {
+            const char *s = val_str_at(e, "secretRef.name", "");
+
+            if (val_get(e, "secretRef") && !named_in(fine, s))
+                return fail_forbidden(c, name, "%s %s with envFrom referencing secret.secretName=\"%s\" is not allowed "
+                                      "because service account %s does not reference that secret", sort,
+                                      val_str_at(ct, "name", ""), s, who);
+        }
+    }
+    return 0;
+}
+
+/* An account with the annotation kubernetes.io/enforce-mountable-secrets lends its pods those secrets only
+ * that it lists. */
+static int check_secrets(struct call *c, const struct val *v, const struct val *account, bool ephemeral)
+{
+    const char *name = val_str_at(v, "metadata.name", ""), *who = val_str_at(account, "metadata.name", "");
+    const char *on = val_text(val_get(val_at(account, "metadata.annotations"),
+                                      "kubernetes.io/enforce-mountable-secrets"), "");
+    static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"};
+    bool enforced = false;
+    uint32_t i = 0;
+
+    for (size_t k = 0; k < ARRAY_LEN(yes); k++)
+        enforced |= streq(on, yes[k]);
+    if (!enforced)
+        return 0;
+    if (ephemeral)
+        return check_container_secrets(c, v, account, "ephemeralContainers", "ephemeral container");
+    VAL_EACH(val_at(v, "spec.volumes"), vol) {
+        const char *s = val_str_at(vol, "secret.secretName", "");
+
+        if (val_get(vol, "secret") && !named_in(val_get(account, "secrets"), s))
+            return fail_forbidden(c, name, "volume with secret.secretName=\"%s\" is not allowed because service account "
+                                  "%s does not reference that secret", s, who);
+    }
+    if (check_container_secrets(c, v, account, "initContainers", "init container") < 0 ||
+        check_container_secrets(c, v, account, "containers", "container") < 0)
+        return -1;
+    VAL_EACH(val_at(v, "spec.imagePullSecrets"), p) {
+        if (!named_in(val_get(account, "imagePullSecrets"), val_str_at(p, "name", "")))
+            return fail_forbidden(c, name, "imagePullSecrets[%u].name=\"%s\" is not allowed because service account %s "
+                                  "does not reference that imagePullSecret", i, val_str_at(p, "name", ""), who);
+        i++;
+    }
+    return 0;
+}
+
+static int check_account(struct call *c, const struct val *v, bool ephemeral)
+{
+    const char *name = val_str_at(v, "metadata.name", ""), *account = val_str_at(v, "spec.serviceAccountName", "");
+    const struct obj *o;
+
+    if (!ephemeral && val_get(val_at(v, "metadata.annotations"), "kubernetes.io/config.mirror"))
+        return check_mirror(c, v);
+    if (!*account)
+        return fail_forbidden(c, name, "no service account specified for pod %s/%s", c->path.ns, name);
+    if (!(o = get(c, "", "serviceaccounts", c->path.ns, account)))
+        return fail_forbidden(c, name, "error looking up service account %s/%s: serviceaccount \"%s\" not found",
+                              c->path.ns, account, account);
+    return check_secrets(c, v, obj_val(o), ephemeral);
+}
+
+/* A resize has to fit on the node that the pod is on. */
+static int check_resize(struct call *c, const struct val *v, const struct val *old)
+{
+    static const char *const keys[] = {"cpu", "memory"};
+    const char *name = val_str_at(v, "metadata.name", ""), *node = val_str_at(v, "spec.nodeName", ""), *reason;
+    struct amounts requests = {.a = c->a};
+    struct buf b = {.max = 512};
+    const struct obj *o;
+    const char *os;
+    struct val *s, *cause;
+
+    if (!*node || val_int_at(v, "metadata.generation", 0) == val_int_at(old, "metadata.generation", 0))
+        return 0;
+    if (!(o = get(c, "", "nodes", "", node)))
+        return fail_forbidden(c, name, "node \"%s\" not found", node);
+    os = obj_label(o, "kubernetes.io/os");
+    pod_sum(v, "requests", true, &requests);
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        const struct amount *r = amounts_get(&requests, keys[i]);
+        quantity has = quantity_of(val_get(val_at(obj_val(o), "status.allocatable"), keys[i]));
+
+        if (r && r->q > has)
+            buf_printf(&b, "%s%s, requested: %lld, allocatable: %lld", b.n ? "; " : "", keys[i],
+                       (long long)(i ? quantity_value(r->q) : quantity_milli(r->q)),
+                       (long long)(i ? quantity_value(has) : quantity_milli(has)));
+    }
+    reason = os && !streq(os, "linux") ? "UnsupportedPlatform" : "NodeCapacity";
+    if (os && !streq(os, "linux"))
+        fail_forbidden(c, name, "pod resize is only supported on linux nodes, node \"%s\" is \"%s\"", node, os);
+    else if (b.n)
+        fail_forbidden(c, name, "node didn't have enough allocatable resources: %s", b.p);
+    else
+        return 0;
+    buf_done(&b);
+    s = val_copy(c->a, c->resp.val);
+    cause = val_map(c->a);
+    val_put_str(c->a, cause, "reason", reason);
+    val_push(c->a, val_need_list(c->a, val_need_map(c->a, s, "details"), "causes"), cause);
+    return fail_status(c, s);
+}
+
+int pod_check(struct call *c, const char *sub, const struct val *v, const struct val *old)
+{
+    if (old)
+        return streq(sub, "ephemeralcontainers") ? check_account(c, v, true)
+               : streq(sub, "resize")            ? check_resize(c, v, old)
+                                                 : 0;
+    if (*sub)
+        return 0;
+    return check_account(c, v, false) < 0 || check_runtime(c, v) < 0 ? -1 : 0;
+}
+
+/* ---------------------------------------------------------------- topology */
+
+/* The zone and region of its node become labels of the pod. */
+void topology_labels(struct call *c, struct val *v, const char *node)
+{
+    static const char *const keys[] = {"topology.kubernetes.io/region", "topology.kubernetes.io/zone"};
+    const struct obj *o = *node ? get(c, "", "nodes", "", node) : NULL;
+
+    for (size_t i = 0; o && i < ARRAY_LEN(keys); i++)
+        if (obj_label(o, keys[i]))
+            put_label(c, v, keys[i], obj_label(o, keys[i]));
 }
 
 int pod_admit_create(struct call *c, struct val *v)
@@ -229,10 +482,12 @@ int pod_admit_create(struct call *c, struct val *v)
 
     if (!val_is(spec, VAL_MAP))
         return 0; /* validation says what is missing */
-    if (limits_admit(c, v) < 0 || admit_account(c, v, spec) < 0 || admit_runtime(c, v, spec) < 0 ||
-        admit_priority(c, v, spec) < 0)
+    if (admit_account(c, v, spec) < 0 || admit_priority(c, v, spec) < 0)
         return -1;
     admit_tolerations(c, spec);
+    if (admit_runtime(c, v, spec) < 0)
+        return -1;
+    topology_labels(c, v, val_str_at(spec, "nodeName", ""));
     return 0;
 }
 

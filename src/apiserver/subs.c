@@ -220,6 +220,7 @@ int bind_pod(struct call *c, const char *name, const struct val *b)
         val_put(c->a, val_need_map(c->a, meta, "annotations"), m->key, &m->v);
     VAL_EACH_MEMBER(val_at(b, "metadata.labels"), m)
         val_put(c->a, val_need_map(c->a, meta, "labels"), m->key, &m->v);
+    topology_labels(c, v, node);
     set_condition(c, v, "PodScheduled", "True", NULL, NULL);
     if (put_over(c, old, v, &o) < 0)
         return -1;

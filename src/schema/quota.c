@@ -349,23 +349,21 @@ static bool pod_level(const char *name)
     return streq(name, "cpu") || streq(name, "memory") || str_starts(name, "hugepages-");
 }
 
-/* which: "requests" or "limits" of the whole pod: its containers at once, or the init container
- * that needs most (with the restartable ones before it); what is said for the pod; overhead. */
-static void pod_resources(const struct val *pod, const char *which, struct amounts *ret)
+void pod_sum(const struct val *pod, const char *which, bool in_full, struct amounts *ret)
 {
     const struct val *spec = val_get(pod, "spec"), *own = val_at(spec, "resources");
     struct arena *a = ret->a;
     struct amounts sidecars = {.a = a}, inits = {.a = a};
 
     VAL_EACH(val_get(spec, "containers"), c) {
-        const struct val *s = status_of(pod, val_str_at(c, "name", ""));
+        const struct val *s = in_full ? status_of(pod, val_str_at(c, "name", "")) : NULL;
         struct amounts x = effective(a, pod, which, val_get(val_get(c, "resources"), which),
                                      val_get(s, "resources"), val_get(s, "allocatedResources"));
         amounts_sum(ret, &x);
     }
     VAL_EACH(val_get(spec, "initContainers"), c) {
         bool stays = streq(val_str_at(c, "restartPolicy", ""), "Always");
-        const struct val *s = stays ? status_of(pod, val_str_at(c, "name", "")) : NULL;
+        const struct val *s = in_full && stays ? status_of(pod, val_str_at(c, "name", "")) : NULL;
         struct amounts x = effective(a, pod, which, val_get(val_get(c, "resources"), which),
                                      val_get(s, "resources"), val_get(s, "allocatedResources"));
         if (stays) {
@@ -385,7 +383,7 @@ static void pod_resources(const struct val *pod, const char *which, struct amoun
         x->q = quantity_of(&m->v);
         x->binary = quantity_is_binary(val_text(&m->v, NULL));
     }
-    VAL_EACH_MEMBER(val_get(spec, "overhead"), m) {
+    VAL_EACH_MEMBER(in_full ? val_get(spec, "overhead") : NULL, m) {
         struct amount *x = amounts_get(ret, m->key);
 
         if (streq(which, "requests") || (x && x->q))
@@ -446,8 +444,8 @@ static void pod_usage(const struct quota_world *w, const struct val *pod, struct
 
     if (!pod_alive(w, pod))
         return;
-    pod_resources(pod, "requests", &requests);
-    pod_resources(pod, "limits", &limits);
+    pod_sum(pod, "requests", true, &requests);
+    pod_sum(pod, "limits", true, &limits);
     amounts_add(ret, "pods", QUANTITY_ONE, false);
     pod_names(&requests, &limits, ret);
 }

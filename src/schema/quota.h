@@ -51,6 +51,10 @@ bool quota_scopes_hold(const char *group, const char *plural, const struct val *
 /* Adds what the object uses. */
 void quota_usage(const struct quota_world *w, const char *group, const char *plural,
                  const struct val *v, struct amounts *ret);
+/* What a pod asks for in whole; which: "requests" or "limits". Containers at once, or the init container
+ * that needs most (with the restartable ones before it); what is said for the pod itself goes before.
+ * in_full: also what runs and was allocated (a resize is charged before it is done), and overhead. */
+void pod_sum(const struct val *pod, const char *which, bool in_full, struct amounts *ret);
 /* For pods: a quota on cpu or memory wants each container to say how much. NULL: fine, else
  * "must specify requests.cpu for: c1,c2; ..." in the arena. tracked: the quota's names that the
  * kind uses. */

@@ -74,7 +74,7 @@ struct val *body_tree(struct call *c, struct texts *strict)
                    : json_parse(c->a, c->req->body ? c->req->body : "", c->req->body_n, &err);
     } else if (type && streq(type, "application/yaml")) {
         v = yaml_parse(c->a, c->req->body ? c->req->body : "", c->req->body_n,
-                       strict ? schema_note_duplicate : NULL, strict, &err);
+                       strict ? schema_note_line : NULL, strict, &err);
     } else if (type && streq(type, PROTOBUF_TYPE) && !(c->r && c->r->custom)) {
         v = protobuf_read(c->api->schema, c->a, c->req->body ? c->req->body : "", c->req->body_n, &err);
     } else {
@@ -84,6 +84,125 @@ struct val *body_tree(struct call *c, struct texts *strict)
     if (!v)
         fail_unread(c, &err);
     return v;
+}
+
+/* Where in a JSON text the things are that strict decoding told of. */
+struct told {
+    const char *text; /* `unknown field "spec.x"` */
+    size_t at;
+    uint32_t left; /* the how-manieth time its key comes is the one that counts */
+};
+struct scan {
+    const char *p, *begin, *end;
+    struct buf path;
+    struct told *v;
+    uint32_t n, depth;
+};
+
+static void scan_value(struct scan *s);
+
+static void scan_blanks(struct scan *s)
+{
+    while (s->p < s->end && (isspace((unsigned char)*s->p) || *s->p == ',' || *s->p == ':'))
+        s->p++;
+}
+
+static void scan_string(struct scan *s, const char **ret, size_t *ret_n)
+{
+    *ret = ++s->p;
+    while (s->p < s->end && *s->p != '"')
+        s->p += *s->p == '\\' && s->p + 1 < s->end ? 2 : 1;
+    *ret_n = (size_t)(s->p - *ret);
+    if (s->p < s->end)
+        s->p++;
+}
+
+static void scan_key(struct scan *s, const char *begin)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        const char *quoted = strchr(s->v[i].text, '"');
+
+        if (s->v[i].left && quoted && strncmp(quoted + 1, s->path.p, s->path.n) == 0 &&
+            streq(quoted + 1 + s->path.n, "\"") && --s->v[i].left == 0)
+            s->v[i].at = (size_t)(begin - s->begin);
+    }
+}
+
+static void scan_value(struct scan *s)
+{
+    size_t n, mark = s->path.n;
+    char open;
+    const char *key, *begin;
+    int i = 0;
+
+    scan_blanks(s);
+    if (s->p >= s->end || s->depth > 100)
+        return;
+    open = *s->p;
+    if (open == '"') {
+        scan_string(s, &key, &n);
+        return;
+    }
+    if (open != '{' && open != '[') {
+        s->p += strcspn(s->p, ",]} \t\r\n");
+        return;
+    }
+    s->depth++;
+    for (s->p++; scan_blanks(s), s->p < s->end && *s->p != '}' && *s->p != ']';) {
+        begin = s->p;
+        s->path.n = mark;
+        if (open == '[') {
+            buf_printf(&s->path, "[%d]", i++);
+        } else if (*begin == '"') {
+            scan_string(s, &key, &n);
+            buf_printf(&s->path, "%s%.*s", mark ? "." : "", (int)n, key);
+            scan_key(s, begin);
+        }
+        scan_value(s);
+        if (s->p == begin)
+            return;
+    }
+    s->path.n = mark;
+    s->depth--;
+    if (s->p < s->end)
+        s->p++;
+}
+
+static int told_order(const void *x, const void *y)
+{
+    const struct told *a = x, *b = y;
+
+    return a->at < b->at ? -1 : a->at > b->at;
+}
+
+/* Doubled and unknown fields were found one after the other; they are told as the document has
+ * them. Only JSON: in YAML the doubled keys are seen by another parser, before. */
+static void document_order(struct call *c, struct texts *strict)
+{
+    const char *type = media_type(c);
+    struct scan s = {.p = c->req->body, .begin = c->req->body, .path = {.max = 1 << 14}};
+    uint32_t doubled = 0;
+
+    for (uint32_t i = 0; i < strict->n; i++)
+        doubled += str_starts(strict->v[i], "duplicate ");
+    if (!doubled || doubled == strict->n || !s.p || !type || !streq(type, "application/json"))
+        return;
+    s.end = s.p + c->req->body_n;
+    s.n = strict->n;
+    s.v = arena_array(c->a, struct told, s.n);
+    for (uint32_t i = 0; i < s.n; i++) {
+        s.v[i] = (struct told){.text = strict->v[i], .at = SIZE_MAX, .left = 1};
+        if (!str_starts(s.v[i].text, "duplicate "))
+            continue;
+        s.v[i].left = 2;
+        for (uint32_t k = 0; k < i; k++)
+            s.v[i].left += streq(strict->v[k], strict->v[i]);
+    }
+    scan_value(&s);
+    buf_done(&s.path);
+    qsort(s.v, s.n, sizeof *s.v, told_order);
+    for (uint32_t i = 0; i < s.n; i++)
+        strict->v[i] = s.v[i].text;
 }
 
 static int depth(const char *path)
@@ -102,6 +221,7 @@ int body_field_validation(struct call *c, const struct texts *strict, bool patch
 
     if (!strict->n || streq(mode, "Ignore"))
         return 0;
+    document_order(c, (struct texts *)(uintptr_t)strict);
     if (c->parents_first) /* as upstream names them when the document came out of a strategic merge */
         for (uint32_t i = 1; i < strict->n; i++)
             for (uint32_t k = i; k > 0 && depth(strict->v[k]) < depth(strict->v[k - 1]); k--) {

@@ -225,7 +225,7 @@ int write_create(struct call *c)
     const struct obj *o = NULL;
     struct val *v;
 
-    if (options_write(c, "CreateOptions") < 0 || answer_negotiate(c, false, true) < 0 ||
+    if (options_write(c, "CreateOptions") < 0 || answer_negotiate(c, false, !c->r->virtual_) < 0 ||
         !(v = body_object(c)) || check_namespace(c, v) < 0)
         return -1;
     if (c->r->virtual_)
@@ -512,9 +512,25 @@ static struct val *patch_body(struct call *c, enum patch_kind kind, struct texts
     return patch;
 }
 
+/* What the kind does not know, as the typed form of a patch says it. */
+static const char *undeclared(struct call *c, const struct texts *strict)
+{
+    const char *all = strict->n > 1 ? "errors:" : "";
+
+    for (uint32_t i = 0; i < strict->n; i++) {
+        const char *path = strchr(strict->v[i], '"');
+        const char *one = path ? arena_printf(c->a, ".%.*s: field not declared in schema",
+                                              (int)strlen(path + 1) - 1, path + 1)
+                               : strict->v[i];
+
+        all = strict->n > 1 ? arena_printf(c->a, "%s\n  %s", all, one) : one;
+    }
+    return all;
+}
+
 /* The body of an apply as it was written: nothing filled in, nothing dropped. What the kind does
  * not know is an error here, whatever fieldValidation says. */
-static struct val *apply_body(struct call *c)
+static struct val *apply_body(struct call *c, struct texts *twice)
 {
     struct api_request as_yaml = *c->req;
     const struct api_request *was = c->req;
@@ -524,14 +540,10 @@ static struct val *apply_body(struct call *c)
 
     as_yaml.content_type = "application/yaml";
     c->req = &as_yaml;
-    v = body_tree(c, &strict);
+    v = body_tree(c, twice);
     c->req = was;
     if (!v)
         return NULL;
-    if (strict.n) {
-        fail(c, 500, "", "error decoding YAML: %s", strict.v[0]);
-        return NULL;
-    }
     if (!val_is(v, VAL_MAP) || !*val_str_at(v, "apiVersion", "") || !*val_str_at(v, "kind", "")) {
         fail(c, 400, "BadRequest", "Object 'Kind' is missing");
         return NULL;
@@ -548,11 +560,25 @@ static struct val *apply_body(struct call *c)
     }
     copy = val_copy(c->a, v);
     if (schema_decode(c->r, c->a, copy, &strict, &err) < 0 || strict.n) {
-        fail(c, 500, "", "failed to create typed patch object (%s; %s, Kind=%s): %s", c->path.name,
-             c->r->api_version, c->r->kind, strict.n ? strict.v[0] : err.msg);
+        fail(c, 500, "", "failed to create typed patch object (%s/%s; %s, Kind=%s): %s", c->path.ns, c->path.name,
+             c->r->api_version, c->r->kind, strict.n ? undeclared(c, &strict) : err.msg);
         return NULL;
     }
     return v;
+}
+
+/* Keys that came twice: an error only for who asked for it, and told after what the apply says. */
+static int apply_strict(struct call *c, const struct texts *twice)
+{
+    const char *mode = str_empty(c->o.field_validation) ? "Warn" : c->o.field_validation;
+
+    if (!twice->n || streq(mode, "Ignore"))
+        return 0;
+    if (streq(mode, "Strict"))
+        return fail(c, 400, "BadRequest", "error strict decoding YAML: error converting YAML to JSON: %s",
+                    twice->v[0]);
+    texts_add(&c->warnings, "%s", twice->v[0]);
+    return 0;
 }
 
 static int apply(struct call *c)
@@ -560,7 +586,8 @@ static int apply(struct call *c)
     const struct obj *old = find(c), *o = NULL;
     struct texts strict = {.a = c->a};
     const struct val *now = NULL;
-    struct val *config = apply_body(c), *v;
+    struct texts twice = {.a = c->a};
+    struct val *config = apply_body(c, &twice), *v;
 
     if (!config)
         return -1;
@@ -572,7 +599,8 @@ static int apply(struct call *c)
         return -1;
     if (!old && admit_namespace(c, c->path.name) < 0)
         return -1;
-    if (managed_apply(c, old ? answer_version(c, old) : NULL, config, &now, &c->managed) < 0)
+    if (managed_apply(c, old ? answer_version(c, old) : NULL, config, &now, &c->managed) < 0 ||
+        apply_strict(c, &twice) < 0)
         return -1;
     c->applying = true;
     if (!now) {

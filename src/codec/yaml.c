@@ -111,10 +111,11 @@ static int read_pair(struct reader *r, const yaml_node_pair_t *pair, struct val 
         return 0;
     }
     at = val_getn(to, key, n);
-    if (r->dup)
-        buf_printf(&r->path, "%s%s", r->path.n ? "." : "", key);
-    if (at && r->dup)
+    if (at && r->dup) {
+        r->path.n = 0;
+        buf_printf(&r->path, "line %zu: key \"%s\" already set in map", k->start_mark.line + 1, key);
         r->dup(r->arg, r->path.p);
+    }
     if (!at)
         at = val_append_(r->a, to, arena_strndup(r->a, key, n), n);
     *at = (struct val){0};
@@ -131,8 +132,6 @@ static int read_pair(struct reader *r, const yaml_node_pair_t *pair, struct val 
 static int read_node(struct reader *r, int index, struct val *to)
 {
     yaml_node_t *node = yaml_document_get_node(r->doc, index);
-    size_t path_n = r->path.n;
-    int i = 0;
 
     if (!node) {
         to->type = VAL_NULL;
@@ -154,10 +153,6 @@ static int read_node(struct reader *r, int index, struct val *to)
              it < node->data.sequence.items.top; it++) {
             struct val v = {0};
 
-            if (r->dup) {
-                r->path.n = path_n;
-                buf_printf(&r->path, "[%d]", i++);
-            }
             if (read_node(r, *it, &v) < 0)
                 return -1;
             val_push(r->a, to, &v);
@@ -166,12 +161,10 @@ static int read_node(struct reader *r, int index, struct val *to)
         to->type = VAL_MAP;
         for (yaml_node_pair_t *p = node->data.mapping.pairs.start;
              p < node->data.mapping.pairs.top; p++) {
-            r->path.n = path_n;
             if (read_pair(r, p, to) < 0)
                 return -1;
         }
     }
-    r->path.n = path_n;
     r->depth--;
     return 0;
 }

@@ -10,6 +10,7 @@
 /* One document (the first; empty text gives null). Aliases are expanded, up to YAML_NODES_MAX
  * values in all, so that a bomb of aliases is an error and not a machine full of memory. */
 enum { YAML_NODES_MAX = 1000000 };
+/* dup is told of each repeated key in the words of Go's parser: `line 9: key "foo" already set in map`. */
 struct val *yaml_parse(struct arena *a, const char *text, size_t n, json_duplicate_fn *dup,
                        void *arg, struct err *err) _must_check_;
 /* All documents of a stream, as a list. */

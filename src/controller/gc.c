@@ -159,7 +159,14 @@ static void on_added(void *arg, const struct obj *o)
 
 static void on_changed(void *arg, const struct obj *was, const struct obj *o)
 {
-    (void)was;
+    const struct val *before = val_get(obj_meta(was), "ownerReferences");
+    struct gc *gc = ((struct res *)arg)->gc;
+
+    /* an owner that this one no longer blocks may wait for just that */
+    if (before && !val_equal(before, val_get(obj_meta(o), "ownerReferences")))
+        VAL_EACH(before, r)
+            if (map_get(&gc->items, val_str_at(r, "uid", "")))
+                ctl_want_key(gc->ctl, val_str_at(r, "uid", ""));
     see(arg, o);
 }
 
@@ -385,6 +392,35 @@ static int delete_item(struct gc *gc, const struct item *it, const struct obj *o
     return 0;
 }
 
+/* One of its own dependents already waits for what depends on it: a circle. It must not block. */
+static bool in_circle(struct gc *gc, const struct item *it)
+{
+    const struct dependents *d = map_get(&gc->dependents, it->uid);
+
+    for (uint32_t i = 0; d && i < d->n; i++) {
+        const struct obj *o = object_of(gc, d->v[i]);
+
+        if (o && obj_deleting(o) && obj_has_finalizer(o, FOREGROUND))
+            return true;
+    }
+    return false;
+}
+
+static int unblock(struct gc *gc, const struct item *it, struct err *err)
+{
+    const struct obj *o = object_of(gc, it);
+    struct val *v = o ? obj_edit(o, gc->ctl->arena) : NULL;
+    bool any = false;
+
+    VAL_EACH(val_at(v, "metadata.ownerReferences"), r) {
+        if (!val_bool_at(r, "blockOwnerDeletion", false))
+            continue;
+        val_put_bool(gc->ctl->arena, r, "blockOwnerDeletion", false);
+        any = true;
+    }
+    return any ? write_refs(gc, it, v, err) : 0;
+}
+
 static int consider(struct gc *gc, const struct item *it, const struct obj *o, struct err *err)
 {
     struct val *v = obj_edit(o, gc->ctl->arena);
@@ -403,7 +439,10 @@ static int consider(struct gc *gc, const struct item *it, const struct obj *o, s
         return 0;
     if (solid) /* somebody still wants it: only the others' names come off */
         return write_refs(gc, it, v, err);
-    return delete_item(gc, it, o, waiting && map_get(&gc->dependents, it->uid), err);
+    waiting = waiting && map_get(&gc->dependents, it->uid);
+    if (waiting && in_circle(gc, it) && (unblock(gc, it, err) < 0 || !(o = object_of(gc, it))))
+        return err->code ? -1 : 0;
+    return delete_item(gc, it, o, waiting, err);
 }
 
 static enum again gc_reconcile(struct ctl *ctl, const char *key, struct err *err)

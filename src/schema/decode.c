@@ -323,6 +323,41 @@ static void unknown(struct decoder *d, const struct val_member *m)
     path_pop(d, mark);
 }
 
+/* "A schema, or a list of them, or a bool, or names" within a custom resource's schema: what is a
+ * schema there takes the form of one (inside of a union nobody is told of unknown fields). */
+static bool decode_either(struct decoder *d, const struct type *schema, struct val *out,
+                          const struct val *in)
+{
+    struct texts *strict = d->strict;
+    struct val one = {.type = VAL_LIST};
+    bool ok = true;
+
+    *out = *in;
+    d->strict = NULL;
+    if (in->type == VAL_MAP) {
+        ok = decode(d, schema, out, in);
+    } else if (in->type == VAL_LIST) {
+        *out = one;
+        for (uint32_t i = 0; i < in->n && ok; i++) {
+            struct val v = in->items[i];
+
+            if (v.type == VAL_MAP)
+                ok = decode(d, schema, &v, &in->items[i]);
+            val_push(d->a, out, &v);
+        }
+    }
+    d->strict = strict;
+    return ok;
+}
+
+static bool is_either(const struct type *owner, const struct field *f)
+{
+    return f->type->kind == TYPE_ANY && owner->name &&
+           streq(owner->name, "apiextensions.v1.JSONSchemaProps") &&
+           (streq(f->name, "items") || streq(f->name, "additionalProperties") ||
+            streq(f->name, "additionalItems"));
+}
+
 static bool decode_struct(struct decoder *d, const struct type *t, struct val *out,
                           const struct val *in)
 {
@@ -356,7 +391,7 @@ static bool decode_struct(struct decoder *d, const struct type *t, struct val *o
             continue;
         uint32_t mark = path_push(d, m->key, m->n);
         struct val *v = arena_new_of(d->a, struct val);
-        ok = decode(d, f->type, v, &m->v);
+        ok = is_either(t, f) ? decode_either(d, t, v, &m->v) : decode(d, f->type, v, &m->v);
         path_pop(d, mark);
         slots[f - t->fields] = v;
     }

@@ -7,6 +7,7 @@
  *                                      @one FIELD..., @most-one FIELD...
  *   resource GV PLURAL KIND SCOPE ATTRIBUTE...   lines: sub NAME GV KIND VERBS
  *   extend GV PLURAL ATTRIBUTE...      more attributes of a resource
+ *   say NAME                           what fields are for, for people; lines: FIELD TEXT (NAME *: any type)
  *   table GV PLURAL                    columns; lines: NAME | TYPE | FORMAT | PRIORITY | CELL
  * TYPE: string bool int32 int64 double bytes quantity int-or-string time micro-time duration raw
  * any, the name of a struct, []TYPE or {}TYPE (map). README.md lists the attributes. */
@@ -16,6 +17,11 @@
 
 #include <stdio.h>
 
+struct span {
+    const char *p;
+    size_t n;
+};
+
 struct loader {
     struct schema *s;
     struct err *err;
@@ -24,13 +30,9 @@ struct loader {
     bool extending;         /* block `on` */
     struct resource *res;   /* block `resource` */
     struct column **column; /* block `table`: where the next one hangs */
+    struct span saying;     /* block `say`: the type's name */
     struct field *fields;   /* of a `type` block, until it ends */
     uint32_t fields_n, fields_cap;
-};
-
-struct span {
-    const char *p;
-    size_t n;
 };
 
 static bool span_is(struct span w, const char *s)
@@ -628,6 +630,21 @@ static int column_line(struct loader *l, struct span line)
     return 0;
 }
 
+/* FIELD TEXT */
+static int say_line(struct loader *l, struct span line)
+{
+    struct arena *a = l->s->arena;
+    struct span field;
+
+    if (!next_word(&line, &field))
+        return 0;
+    while (line.n && *line.p == ' ')
+        line = (struct span){line.p + 1, line.n - 1};
+    map_put(&l->s->says, arena_printf(a, "%.*s %.*s", (int)l->saying.n, l->saying.p, (int)field.n, field.p),
+            arena_strndup(a, line.p, line.n));
+    return 0;
+}
+
 /* ---- blocks ---- */
 
 static void block_end(struct loader *l)
@@ -637,6 +654,7 @@ static void block_end(struct loader *l)
     l->type = NULL;
     l->res = NULL;
     l->column = NULL;
+    l->saying = (struct span){0};
     l->fields_n = 0;
     l->extending = false;
 }
@@ -679,6 +697,10 @@ static int block_start(struct loader *l, struct span line)
             l->type->topology = TOPO_ATOMIC;
         return 0;
     }
+    if (span_is(word, "say")) {
+        l->saying = name;
+        return 0;
+    }
     if (span_is(word, "on")) {
         l->type = map_getn(&l->s->types, name.p, name.n);
         if (!l->type)
@@ -706,6 +728,8 @@ int schema_load_text(struct schema *s, const char *text, size_t n, struct err *e
             continue;
         if (line.p[0] != ' ')
             rc = block_start(&l, line);
+        else if (l.saying.n)
+            rc = say_line(&l, line);
         else if (l.column)
             rc = column_line(&l, line);
         else if (l.res)

@@ -85,6 +85,19 @@ static struct val *gvk(struct maker *m, const char *group, const char *version, 
     return text(m, v, "version", version);
 }
 
+/* What the field is for, or NULL. type may be NULL. */
+static const char *said(struct maker *m, const char *type, const char *field)
+{
+    char key[300];
+    const char *s;
+
+    snprintf(key, sizeof(key), "%s %s", type ? type : "*", field);
+    if ((s = map_get(&m->s->says, key)) || !type)
+        return s;
+    snprintf(key, sizeof(key), "* %s", field);
+    return map_get(&m->s->says, key);
+}
+
 /* ---- types ---- */
 
 static struct val *type_val(struct maker *m, const struct type *t);
@@ -153,6 +166,20 @@ static struct val *type_val(struct maker *m, const struct type *t)
     }
 }
 
+/* A reference with a text of its own: in v3 it goes around the reference. */
+static struct val *described(struct maker *m, struct val *reference, const char *what)
+{
+    struct val *all, *around;
+
+    if (!m->v3)
+        return text(m, reference, "description", what);
+    all = val_list(m->a);
+    around = val_map(m->a);
+    val_push(m->a, all, reference);
+    val_put(m->a, around, "allOf", all);
+    return text(m, around, "description", what);
+}
+
 static void field_extensions(struct maker *m, const struct field *f, struct val *v)
 {
     if (f->type->kind == TYPE_LIST) {
@@ -211,7 +238,11 @@ static void define(struct maker *m, const struct type *t)
     val_put(m->a, m->defs, full, v); /* first, as types may hold themselves */
     for (uint32_t i = 0; i < t->fields_n; i++) {
         const struct field *f = &t->fields[i];
-        val_put(m->a, props, f->name, field_val(m, f));
+        struct val *one = field_val(m, f);
+        const char *what = said(m, t->name, f->name);
+        if (what)
+            one = val_get(one, "$ref") ? described(m, one, what) : text(m, one, "description", what);
+        val_put(m->a, props, f->name, one);
         if (f->flags & FIELD_REQUIRED)
             val_push_str(m->a, required, f->name);
     }
@@ -293,9 +324,10 @@ static struct val *custom_val(struct maker *m, const struct resource *r)
     embedded(m, v);
     props = val_need_map(m->a, v, "properties");
     text(m, v, "type", "object");
-    val_put(m->a, props, "apiVersion", of_type(m, "string", NULL));
-    val_put(m->a, props, "kind", of_type(m, "string", NULL));
-    val_put(m->a, props, "metadata", ref(m, full_name(m->a, meta->name)));
+    val_put(m->a, props, "apiVersion", text(m, of_type(m, "string", NULL), "description", said(m, NULL, "apiVersion")));
+    val_put(m->a, props, "kind", text(m, of_type(m, "string", NULL), "description", said(m, NULL, "kind")));
+    val_put(m->a, props, "metadata", described(m, ref(m, full_name(m->a, meta->name)),
+                                               said(m, NULL, "metadata")));
     return v;
 }
 

@@ -140,6 +140,7 @@ void *schema_free(struct schema *s)
     free(s->resources);
     map_done(&s->strings);
     map_done(&s->types);
+    map_done(&s->says);
     map_done(&s->lists);
     map_done(&s->by_plural);
     map_done(&s->by_kind);
@@ -279,6 +280,16 @@ void texts_add(struct texts *t, const char *fmt, ...)
 void schema_note_duplicate(void *texts, const char *path)
 {
     texts_add(texts, "duplicate field \"%s\"", path);
+}
+
+void schema_note_line(void *texts, const char *line)
+{
+    struct texts *t = texts;
+
+    if (t->n == 0)
+        texts_add(t, "yaml: unmarshal errors:\n  %s", line);
+    else
+        t->v[0] = arena_printf(t->a, "%s\n  %s", t->v[0], line);
 }
 
 void causes_push_(struct causes *c, enum cause_type t, const char *field, const char *message);

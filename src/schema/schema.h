@@ -115,8 +115,10 @@ struct texts {
 };
 void texts_add(struct texts *t, const char *fmt, ...) _printf_(2, 3);
 
-/* For json_parse_strict / yaml_parse: arg is a struct texts; adds `duplicate field "spec.x"`. */
+/* For json_parse_strict: arg is a struct texts; adds `duplicate field "spec.x"`. */
 void schema_note_duplicate(void *texts, const char *path);
+/* For yaml_parse: the same; all lines become one text, as Go's parser tells them. texts is empty at first. */
+void schema_note_line(void *texts, const char *line);
 
 enum cause_type {
     CAUSE_REQUIRED,     /* FieldValueRequired */

@@ -71,6 +71,7 @@ struct schema {
     struct arena *arena;
     struct map strings; /* interned text */
     struct map types;   /* short name -> struct type */
+    struct map says;    /* "type field" -> what it is for (says.kinds) */
     struct map lists;   /* interned list and map types */
     struct map by_plural, by_kind; /* "group/version/plural" -> struct resource */
     struct resource **resources; /* in discovery order */

@@ -530,7 +530,7 @@ static const char *undeclared(struct call *c, const struct texts *strict)
 
 /* The body of an apply as it was written: nothing filled in, nothing dropped. What the kind does
  * not know is an error here, whatever fieldValidation says. */
-static struct val *apply_body(struct call *c, struct texts *twice)
+static struct val *apply_body(struct call *c)
 {
     struct api_request as_yaml = *c->req;
     const struct api_request *was = c->req;
@@ -540,10 +540,14 @@ static struct val *apply_body(struct call *c, struct texts *twice)
 
     as_yaml.content_type = "application/yaml";
     c->req = &as_yaml;
-    v = body_tree(c, twice);
+    v = body_tree(c, &strict);
     c->req = was;
     if (!v)
         return NULL;
+    if (strict.n) {
+        fail(c, 500, "", "error decoding YAML: error converting YAML to JSON: %s", strict.v[0]);
+        return NULL;
+    }
     if (!val_is(v, VAL_MAP) || !*val_str_at(v, "apiVersion", "") || !*val_str_at(v, "kind", "")) {
         fail(c, 400, "BadRequest", "Object 'Kind' is missing");
         return NULL;
@@ -567,27 +571,12 @@ static struct val *apply_body(struct call *c, struct texts *twice)
     return v;
 }
 
-/* Keys that came twice: an error only for who asked for it, and told after what the apply says. */
-static int apply_strict(struct call *c, const struct texts *twice)
-{
-    const char *mode = str_empty(c->o.field_validation) ? "Warn" : c->o.field_validation;
-
-    if (!twice->n || streq(mode, "Ignore"))
-        return 0;
-    if (streq(mode, "Strict"))
-        return fail(c, 400, "BadRequest", "error strict decoding YAML: error converting YAML to JSON: %s",
-                    twice->v[0]);
-    texts_add(&c->warnings, "%s", twice->v[0]);
-    return 0;
-}
-
 static int apply(struct call *c)
 {
     const struct obj *old = find(c), *o = NULL;
     struct texts strict = {.a = c->a};
     const struct val *now = NULL;
-    struct texts twice = {.a = c->a};
-    struct val *config = apply_body(c, &twice), *v;
+    struct val *config = apply_body(c), *v;
 
     if (!config)
         return -1;
@@ -599,8 +588,7 @@ static int apply(struct call *c)
         return -1;
     if (!old && admit_namespace(c, c->path.name) < 0)
         return -1;
-    if (managed_apply(c, old ? answer_version(c, old) : NULL, config, &now, &c->managed) < 0 ||
-        apply_strict(c, &twice) < 0)
+    if (managed_apply(c, old ? answer_version(c, old) : NULL, config, &now, &c->managed) < 0)
         return -1;
     c->applying = true;
     if (!now) {

@@ -54,6 +54,7 @@ static const struct plugin {
     {"MutatingAdmissionWebhook", ALL, webhooks_mutate, NULL},
     {"PodSecurity", WRITE | INNER, NULL, pod_security},
     {"rules of the kind", WRITE | INNER, NULL, kind_validate},
+    {"ValidatingAdmissionWebhook", ALL, NULL, webhooks_validate},
     {"ResourceQuota", WRITE | INNER, NULL, quota_admit},
 };
 

@@ -46,6 +46,7 @@ void call_annotate(struct call *c, const char *key, const char *value);
 /* ---- webhooks.c ---- */
 int webhooks_start(struct api *api, struct err *err);
 void webhooks_stop(struct api *api);
+bool webhooks_any(struct call *c); /* is there one that might be asked about this call? */
 int webhooks_mutate(struct call *c, struct admission *ad);
 int webhooks_validate(struct call *c, struct admission *ad);
 

@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+enum { ASK_AT_ONCE = 256 }; /* objects of a collection that webhooks are asked about side by side */
+
 static const struct val *strs(struct call *c, const char *s)
 {
     return val_str(c->a, s);
@@ -298,6 +300,27 @@ int delete_one(struct call *c)
     return 0;
 }
 
+/* Asks the webhooks about all of them before the first one goes: the call may have to be run again, and
+ * then the list must still be whole. Who is refused ends it; those before him go. */
+static int ask_for_all(struct call *c, const struct listed *l, const struct delete_options *how)
+{
+    uint32_t asked = 0;
+
+    if (!webhooks_any(c))
+        return 0;
+    for (uint32_t i = 0; i < l->n && asked < ASK_AT_ONCE; i++) {
+        bool waited = c->waits;
+
+        c->waits = false;
+        if (admit_delete(c, l->v[i], how) < 0 && !c->waits)
+            asked = ASK_AT_ONCE;
+        asked += c->waits;
+        c->waits |= waited;
+    }
+    c->resp = (struct api_response){.remaining = -1};
+    return c->waits ? -1 : 0;
+}
+
 int delete_collection(struct call *c)
 {
     struct delete_options how;
@@ -307,6 +330,8 @@ int delete_collection(struct call *c)
 
     if (read_options(c, &how) < 0 || options_list(c) < 0 || answer_negotiate(c, true, true) < 0 ||
         list_find(c, &l) < 0)
+        return -1;
+    if (ask_for_all(c, &l, &how) < 0)
         return -1;
     warn_orphans(c, &how);
     revision = l.revision;

@@ -35,6 +35,7 @@ struct memory {
     int64_t now_ms;
     struct draw *draws;
     struct question *questions;
+    struct map by_id; /* to them */
     uint32_t asked, open;
     struct env_timer *deadline, *soon; /* soon: the next run */
     struct list link; /* outside.parked */
@@ -315,10 +316,7 @@ const char *outside_id(struct call *c, const char *who, const void *what, size_t
 
 static struct question *question(struct memory *m, const char *id)
 {
-    for (struct question *q = m ? m->questions : NULL; q; q = q->next)
-        if (streq(q->id, id))
-            return q;
-    return NULL;
+    return m ? map_get(&m->by_id, id) : NULL;
 }
 
 const struct outside_answer *outside_known(struct call *c, const char *id)
@@ -391,6 +389,7 @@ void outside_post(struct call *c, const char *id, const struct place *p, const c
     q = arena_new_of(c->a, struct question);
     *q = (struct question){.next = m->questions, .m = m, .id = id};
     m->questions = q;
+    map_put(&m->by_id, id, q);
     if (m->asked++ >= OUTSIDE_QUESTIONS_MAX)
         err_set(&q->answer.err, TOO_MANY, "one request may ask at most %d questions", OUTSIDE_QUESTIONS_MAX);
     else if ((o = outside_origin(c->api, p, &q->answer.err))) {
@@ -445,6 +444,7 @@ void outside_forget(struct call *c)
     drop_questions(m);
     m->deadline = env_timer_free(m->deadline);
     m->soon = env_timer_free(m->soon);
+    map_done(&m->by_id);
     c->memory = NULL;
 }
 
@@ -496,7 +496,8 @@ bool outside_park(struct call *c)
     out->parked_n++;
     if (!m->deadline) {
         m->deadline = env_timer_new(c->api->env, on_deadline, m);
-        env_timer_start(m->deadline, OUTSIDE_WAIT_MAX_MS, 0);
+        env_timer_start(m->deadline, streq(c->verb, "deletecollection") ? OUTSIDE_WAIT_MANY_MS
+                                                                        : OUTSIDE_WAIT_MAX_MS, 0);
     }
     maybe_again(m);
     return true;

@@ -17,9 +17,10 @@
 
 enum {
     OUTSIDE_CALLS_MAX = 4096,
-    OUTSIDE_QUESTIONS_MAX = 1024,
+    OUTSIDE_QUESTIONS_MAX = 16384, /* a collection is deleted object by object */
     OUTSIDE_ANSWER_MAX = 8 << 20,
     OUTSIDE_WAIT_MAX_MS = 34000, /* as a stock server bounds writes */
+    OUTSIDE_WAIT_MANY_MS = 300000, /* of a collection */
     OUTSIDE_CONNS_MAX = 128,
     OUTSIDE_ORIGINS_MAX = 256,
 };

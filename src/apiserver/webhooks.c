@@ -103,6 +103,13 @@ static uint32_t hooks_of_call(struct call *c, int kind, const struct hook **ret)
     return w->n[kind] && !admission_exempt(c) ? w->n[kind] : 0;
 }
 
+bool webhooks_any(struct call *c)
+{
+    const struct hook *ignored;
+
+    return hooks_of_call(c, MUTATING, &ignored) || hooks_of_call(c, VALIDATING, &ignored);
+}
+
 /* ---------------------------------------------------------------- one question */
 
 enum verdict { WAITS, ALLOWED, REJECTED, FAILED, BROKEN };

@@ -1,362 +1,249 @@
-/* apiserver/podsecurity.c - the Pod Security Standards: a namespace's labels
- * pod-security.kubernetes.io/enforce and /warn name the level (privileged, baseline, restricted).
- * Enforcing refuses pods; what makes pods (deployments, ...) is only warned about. */
+/* apiserver/podsecurity.c - the plugin PodSecurity: a namespace's labels pod-security.kubernetes.io/enforce,
+ * /audit and /warn name a level and a version of the standards (podchecks.h). Enforcing refuses pods; what
+ * makes pods (deployments, ...) is only warned about. A tighter level is told about the pods that are
+ * there. The stock configuration has no exemptions. */
+#include "apiserver/podchecks.h"
+
+#include "apiserver/admission.h"
 #include "apiserver/hooks.h"
 
-#include <stdarg.h>
+#define LABEL "pod-security.kubernetes.io/"
 
-enum level { PRIVILEGED, BASELINE, RESTRICTED };
+enum { PODS_MAX = 3000 }; /* looked at when a namespace's level changes */
 
-struct inspect {
-    struct arena *a;
-    const struct val *spec, *pod_context;
-    struct buf text;
-    uint32_t n;
+struct policies {
+    struct pod_policy enforce, audit, warn;
 };
 
-static enum level level_of(const char *s)
+static const char *label(const struct val *labels, const char *key)
 {
-    return !s || streq(s, "privileged") ? PRIVILEGED : streq(s, "baseline") ? BASELINE : RESTRICTED;
+    return val_text(val_get(labels, key), NULL);
 }
 
-static void found(struct inspect *x, const char *fmt, ...) _printf_(2, 3);
-static void found(struct inspect *x, const char *fmt, ...)
+static void read_mode(struct arena *a, const struct val *labels, const char *mode, bool open,
+                      struct pod_policy *p, struct causes *bad)
 {
-    va_list ap;
+    const char *key = arena_printf(a, LABEL "%s", mode), *vkey = arena_printf(a, LABEL "%s-version", mode);
+    const char *level = label(labels, key), *version = label(labels, vkey);
 
-    buf_adds(&x->text, x->n++ ? ", " : "");
-    va_start(ap, fmt);
-    buf_vprintf(&x->text, fmt, ap);
-    va_end(ap);
-}
-
-static bool listed(const char *const *list, const char *s)
-{
-    for (; *list; list++)
-        if (streq(*list, s))
-            return true;
-    return false;
-}
-
-/* Calls fn for each container of any sort; it gives back what is wrong, or NULL. All that are wrong
- * come behind one title. */
-typedef const char *container_fn(struct inspect *x, const struct val *ct, const struct val *context);
-
-static void each_container(struct inspect *x, const char *title, container_fn *fn)
-{
-    static const char *const lists[] = {"initContainers", "containers", "ephemeralContainers"};
-    struct buf b = {.max = 1 << 14};
-
-    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
-        VAL_EACH(val_get(x->spec, lists[i]), ct) {
-            const char *bad = fn(x, ct, val_get(ct, "securityContext"));
-
-            if (bad)
-                buf_printf(&b, "%s%s", b.n ? "; " : "", bad);
-        }
-    if (b.n)
-        found(x, "%s (%s)", title, b.p);
-    buf_done(&b);
-}
-
-static const char *say(struct inspect *x, const struct val *ct, const char *what)
-{
-    return arena_printf(x->a, "container \"%s\" must %s", val_str_at(ct, "name", ""), what);
-}
-
-/* ---------------------------------------------------------------- baseline */
-
-static const char *privileged(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    return val_bool_at(sc, "privileged", false) ? say(x, ct, "not set securityContext.privileged=true") : NULL;
-}
-
-static const char *capabilities(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    static const char *const fine[] = {
-        "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE",
-        "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", NULL};
-
-    VAL_EACH(val_at(sc, "capabilities.add"), cap)
-        if (!listed(fine, val_text(cap, "")))
-            return say(x, ct, arena_printf(x->a, "not include \"%s\" in securityContext.capabilities.add",
-                                           val_text(cap, "")));
-    return NULL;
-}
-
-static const char *host_ports(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    (void)sc;
-    VAL_EACH(val_get(ct, "ports"), p)
-        if (val_int_at(p, "hostPort", 0))
-            return arena_printf(x->a, "container \"%s\" uses hostPort %lld", val_str_at(ct, "name", ""),
-                                (long long)val_int_at(p, "hostPort", 0));
-    return NULL;
-}
-
-static const char *proc_mount(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    return streq(val_str_at(sc, "procMount", "Default"), "Default")
-               ? NULL : say(x, ct, "not set securityContext.procMount to \"Unmasked\"");
-}
-
-static bool bad_selinux(const struct val *sc)
-{
-    static const char *const types[] = {"", "container_t", "container_init_t", "container_kvm_t",
-                                        "container_engine_t", NULL};
-
-    return !listed(types, val_str_at(sc, "seLinuxOptions.type", "")) ||
-           *val_str_at(sc, "seLinuxOptions.user", "") || *val_str_at(sc, "seLinuxOptions.role", "");
-}
-
-static const char *selinux(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    return bad_selinux(sc) ? say(x, ct, "not set forbidden securityContext.seLinuxOptions") : NULL;
-}
-
-static const char *apparmor(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    return streq(val_str_at(sc, "appArmorProfile.type", ""), "Unconfined")
-               ? say(x, ct, "not set securityContext.appArmorProfile.type to \"Unconfined\"") : NULL;
-}
-
-static const char *seccomp(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    return streq(val_str_at(sc, "seccompProfile.type", ""), "Unconfined")
-               ? say(x, ct, "not set securityContext.seccompProfile.type to \"Unconfined\"") : NULL;
-}
-
-static void host_things(struct inspect *x)
-{
-    static const char *const keys[] = {"hostNetwork", "hostPID", "hostIPC"};
-    static const char *const sysctls[] = {
-        "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", NULL};
-
-    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
-        if (val_bool_at(x->spec, keys[i], false))
-            found(x, "host namespaces (%s=true)", keys[i]);
-    VAL_EACH(val_get(x->spec, "volumes"), v)
-        if (val_get(v, "hostPath"))
-            found(x, "hostPath volumes (volume \"%s\")", val_str_at(v, "name", ""));
-    VAL_EACH(val_get(x->pod_context, "sysctls"), s)
-        if (!listed(sysctls, val_str_at(s, "name", "")))
-            found(x, "forbidden sysctls (%s)", val_str_at(s, "name", ""));
-    if (bad_selinux(x->pod_context))
-        found(x, "seLinuxOptions (pod set forbidden securityContext.seLinuxOptions)");
-    if (streq(val_str_at(x->pod_context, "seccompProfile.type", ""), "Unconfined"))
-        found(x, "seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")");
-    if (streq(val_str_at(x->pod_context, "appArmorProfile.type", ""), "Unconfined"))
-        found(x, "forbidden AppArmor profile (pod must not set AppArmor profile type to \"Unconfined\")");
-}
-
-/* ---------------------------------------------------------------- restricted */
-
-static const char *escalation(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    return val_bool_at(sc, "allowPrivilegeEscalation", true)
-               ? say(x, ct, "set securityContext.allowPrivilegeEscalation=false") : NULL;
-}
-
-static const char *dropped(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    bool all = false;
-
-    VAL_EACH(val_at(sc, "capabilities.drop"), cap)
-        all |= streq(val_text(cap, ""), "ALL");
-    VAL_EACH(val_at(sc, "capabilities.add"), cap)
-        if (!streq(val_text(cap, ""), "NET_BIND_SERVICE"))
-            return say(x, ct, arena_printf(x->a, "not include \"%s\" in securityContext.capabilities.add",
-                                           val_text(cap, "")));
-    return all ? NULL : say(x, ct, "set securityContext.capabilities.drop=[\"ALL\"]");
-}
-
-static const char *non_root(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    bool pod = val_bool_at(x->pod_context, "runAsNonRoot", false);
-
-    return val_bool_at(sc, "runAsNonRoot", pod)
-               ? NULL : arena_printf(x->a, "pod or container \"%s\" must set securityContext.runAsNonRoot=true",
-                                     val_str_at(ct, "name", ""));
-}
-
-static const char *user_zero(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    return val_int_at(sc, "runAsUser", 1) == 0 ? say(x, ct, "not set runAsUser=0") : NULL;
-}
-
-static const char *seccomp_set(struct inspect *x, const struct val *ct, const struct val *sc)
-{
-    const char *type = val_str_at(sc, "seccompProfile.type", val_str_at(x->pod_context, "seccompProfile.type", ""));
-
-    return streq(type, "RuntimeDefault") || streq(type, "Localhost")
-               ? NULL : arena_printf(x->a, "pod or container \"%s\" must set securityContext.seccompProfile.type "
-                                     "to \"RuntimeDefault\" or \"Localhost\"", val_str_at(ct, "name", ""));
-}
-
-static void volume_types(struct inspect *x)
-{
-    static const char *const fine[] = {"name", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image",
-                                       "persistentVolumeClaim", "projected", "secret", NULL};
-
-    VAL_EACH(val_get(x->spec, "volumes"), v)
-        VAL_EACH_MEMBER(v, m)
-            if (!listed(fine, m->key))
-                found(x, "restricted volume types (volume \"%s\" uses restricted volume type \"%s\")",
-                      val_str_at(v, "name", ""), m->key);
-}
-
-/* ---------------------------------------------------------------- */
-
-static void inspect(struct inspect *x, enum level level)
-{
-    if (level >= BASELINE) {
-        host_things(x);
-        each_container(x, "privileged", privileged);
-        if (level == BASELINE)
-            each_container(x, "non-default capabilities", capabilities);
-        each_container(x, "hostPort", host_ports);
-        each_container(x, "procMount", proc_mount);
-        each_container(x, "seLinuxOptions", selinux);
-        each_container(x, "forbidden AppArmor profile", apparmor);
-        if (level == BASELINE)
-            each_container(x, "seccompProfile", seccomp);
+    if (level && !pod_level_parse(level, &p->level)) {
+        causes_add(bad, CAUSE_INVALID, arena_printf(a, "metadata.labels[%s]", key), val_str(a, level),
+                   "must be one of privileged, baseline, restricted");
+        if (open)
+            p->level = POD_PRIVILEGED;
     }
-    if (level == RESTRICTED) {
-        volume_types(x);
-        each_container(x, "allowPrivilegeEscalation != false", escalation);
-        each_container(x, "unrestricted capabilities", dropped);
-        each_container(x, "runAsNonRoot != true", non_root);
-        each_container(x, "runAsUser=0", user_zero);
-        if (val_int_at(x->pod_context, "runAsUser", 1) == 0)
-            found(x, "runAsUser=0 (pod must not set runAsUser=0)");
-        each_container(x, "seccompProfile", seccomp_set);
-    }
+    if (version && !pod_version_parse(version, &p->minor))
+        causes_add(bad, CAUSE_INVALID, arena_printf(a, "metadata.labels[%s]", vkey), val_str(a, version),
+                   "must be \"latest\" or \"v1.x\"");
 }
 
-/* The pod's spec in an object of this kind, or NULL. */
-static const struct val *spec_of(const struct resource *r, const struct val *v)
+/* What a namespace's labels say; words that are wrong are added to bad. */
+static struct policies policies_of(struct arena *a, const struct val *labels, struct causes *bad)
+{
+    const struct pod_policy none = {POD_PRIVILEGED, POD_LATEST};
+    struct policies p = {none, none, none};
+    const char *enforce = label(labels, LABEL "enforce");
+    enum pod_level level;
+
+    read_mode(a, labels, "enforce", false, &p.enforce, bad);
+    read_mode(a, labels, "audit", true, &p.audit, bad);
+    read_mode(a, labels, "warn", true, &p.warn, bad);
+    if (!label(labels, LABEL "warn") && enforce && pod_level_parse(enforce, &level) && level > p.warn.level) {
+        p.warn.level = level;
+        if (!label(labels, LABEL "warn-version"))
+            p.warn.minor = p.enforce.minor;
+    }
+    return p;
+}
+
+/* The pod's metadata and spec in an object of this kind; false: it has none. */
+static bool pod_in(const struct resource *r, const struct val *v, const struct val **meta, const struct val **spec)
 {
     static const struct {
         const char *group, *plural, *path;
     } kinds[] = {
-        {"", "pods", "spec"}, {"", "podtemplates", "template.spec"},
-        {"", "replicationcontrollers", "spec.template.spec"}, {"apps", "deployments", "spec.template.spec"},
-        {"apps", "replicasets", "spec.template.spec"}, {"apps", "statefulsets", "spec.template.spec"},
-        {"apps", "daemonsets", "spec.template.spec"}, {"batch", "jobs", "spec.template.spec"},
-        {"batch", "cronjobs", "spec.jobTemplate.spec.template.spec"},
+        {"", "pods", ""}, {"", "podtemplates", "template"},
+        {"", "replicationcontrollers", "spec.template"}, {"apps", "deployments", "spec.template"},
+        {"apps", "replicasets", "spec.template"}, {"apps", "statefulsets", "spec.template"},
+        {"apps", "daemonsets", "spec.template"}, {"batch", "jobs", "spec.template"},
+        {"batch", "cronjobs", "spec.jobTemplate.spec.template"},
     };
 
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
-        if (streq(kinds[i].plural, r->plural) && streq(kinds[i].group, r->group))
-            return val_at(v, kinds[i].path);
-    return NULL;
+        if (streq(kinds[i].plural, r->plural) && streq(kinds[i].group, r->group)) {
+            const struct val *pod = *kinds[i].path ? val_at(v, kinds[i].path) : v;
+
+            *meta = val_get(pod, "metadata");
+            *spec = val_get(pod, "spec");
+            return *spec != NULL;
+        }
+    return false;
 }
 
-static char *violations(struct call *c, const struct val *spec, const char *level, const char *version)
-{
-    struct inspect x = {.a = c->a, .spec = spec, .pod_context = val_get(spec, "securityContext"),
-                        .text = {.max = 1 << 14}};
-    char *text;
+/* ---------------------------------------------------------------- namespaces */
 
-    inspect(&x, level_of(level));
-    text = x.n ? arena_printf(c->a, "PodSecurity \"%s:%s\": %s", level, version ? version : "latest", x.text.p)
-               : NULL;
-    buf_done(&x.text);
-    return text;
+struct told { /* pods with the same to say */
+    const char *reason, *name;
+    uint32_t n;
+};
+
+static int by_text(const void *x, const void *y)
+{
+    return strcmp(*(const char *const *)x, *(const char *const *)y);
 }
 
-/* "PodSecurity "x": a (b), c (d)" -> "a, c" */
-static char *only_titles(char *text)
+static void tell(struct call *c, const char *ns, struct pod_policy p, struct told *told, uint32_t n)
 {
-    char *from = strstr(text, "\": "), *to = text;
-    int depth = 0;
+    const char **lines = arena_array(c->a, const char *, n ? n : 1);
 
-    for (from = from ? from + 3 : text; *from; from++) {
-        if (*from == '(' && to > text && to[-1] == ' ')
-            to--;
-        depth += *from == '(';
-        if (!depth)
-            *to++ = *from;
-        depth -= *from == ')';
-    }
-    *to = 0;
-    return text;
+    if (!n)
+        return;
+    texts_add(&c->warnings, "existing pods in namespace \"%s\" violate the new PodSecurity enforce level \"%s\"", ns,
+              pod_policy_text(c->a, p));
+    for (uint32_t i = 0; i < n; i++)
+        lines[i] = told[i].n == 1   ? arena_printf(c->a, "%s: %s", told[i].name, told[i].reason)
+                   : told[i].n == 2 ? arena_printf(c->a, "%s (and 1 other pod): %s", told[i].name, told[i].reason)
+                                    : arena_printf(c->a, "%s (and %u other pods): %s", told[i].name, told[i].n - 1,
+                                                   told[i].reason);
+    qsort(lines, n, sizeof(lines[0]), by_text);
+    for (uint32_t i = 0; i < n; i++)
+        texts_add(&c->warnings, "%s", lines[i]);
 }
 
-/* Labels of a namespace that mean something here: right words, and what a tighter level would
- * have refused. */
-int podsecurity_labels(struct call *c, const char *sub, const struct val *v, const struct val *old)
+static void check_pods(struct call *c, const char *ns, struct pod_policy p)
 {
-    static const char *const modes[] = {"enforce", "audit", "warn"};
-    static const char *const levels[] = {"privileged", "baseline", "restricted", NULL};
-    const struct val *labels = val_at(v, "metadata.labels");
-    const char *ns = val_str_at(v, "metadata.name", ""), *level, *was;
-    struct causes bad = {.a = c->a};
+    struct store_table *pods = table_named(c->api->store, "", "pods");
+    struct told *told = arena_array(c->a, struct told, 64);
+    uint32_t n = 0, seen = 0, all = store_count(c->api->store, pods, ns);
     struct store_iter it;
     struct err err = {0};
     const struct obj *o;
-    bool told = false;
+
+    if (store_iter_init(&it, c->api->store, pods, ns, 0, NULL, NULL, &err) < 0)
+        return;
+    if (all > PODS_MAX)
+        texts_add(&c->warnings, "new PodSecurity enforce level only checked against the first %d of %u existing pods",
+                  PODS_MAX, all);
+    while (seen++ < PODS_MAX && (o = store_iter_next(&it))) {
+        const char *reason;
+        uint32_t i = 0;
+
+        if (!pod_violates(c->a, p, obj_meta(o), val_get(obj_val(o), "spec"), NULL, &reason))
+            continue;
+        while (i < n && !streq(told[i].reason, reason))
+            i++;
+        if (i == 64) /* more kinds of trouble than anybody reads */
+            continue;
+        if (i == n)
+            told[n++] = (struct told){reason, arena_strdup(c->a, o->name), 0};
+        told[i].n++;
+    }
+    store_iter_done(&it);
+    tell(c, ns, p, told, n);
+}
+
+int podsecurity_labels(struct call *c, const char *sub, const struct val *v, const struct val *old)
+{
+    const char *ns = val_str_at(v, "metadata.name", "");
+    struct causes bad = {.a = c->a}, before = {.a = c->a};
+    struct policies p, was;
+    bool same = true;
 
     if (*sub)
         return 0;
-    for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
-        const char *key = arena_printf(c->a, "pod-security.kubernetes.io/%s", modes[i]);
-        const char *vkey = arena_printf(c->a, "%s-version", key);
-        const char *has = val_text(val_get(labels, key), NULL), *version = val_text(val_get(labels, vkey), NULL);
-
-        if (has && !listed(levels, has))
-            causes_add(&bad, CAUSE_INVALID, arena_printf(c->a, "metadata.labels[%s]", key), val_str(c->a, has),
-                       "must be one of privileged, baseline, restricted");
-        if (version && !streq(version, "latest") &&
-            (strncmp(version, "v1.", 3) != 0 || !version[3] || version[3 + strspn(version + 3, "0123456789")]))
-            causes_add(&bad, CAUSE_INVALID, arena_printf(c->a, "metadata.labels[%s]", vkey),
-                       val_str(c->a, version), "must be \"latest\" or \"v1.x\"");
-    }
-    if (bad.n)
+    p = policies_of(c->a, val_at(v, "metadata.labels"), &bad);
+    was = policies_of(c->a, val_at(old, "metadata.labels"), &before);
+    for (uint32_t i = 0; i < bad.n && i < before.n; i++)
+        same &= streq(bad.v[i].field, before.v[i].field) && streq(bad.v[i].message, before.v[i].message);
+    if (bad.n && (!old || bad.n != before.n || !same))
         return fail_causes(c, &bad, ns);
-    level = val_text(val_get(labels, "pod-security.kubernetes.io/enforce"), NULL);
-    was = val_text(val_get(val_at(old, "metadata.labels"), "pod-security.kubernetes.io/enforce"), NULL);
-    if (!old || level_of(level) == PRIVILEGED || streq0(level, was) ||
-        store_iter_init(&it, c->api->store, table_named(c->api->store, "", "pods"), ns, 0, NULL, NULL, &err) < 0)
-        return 0;
-    while ((o = store_iter_next(&it))) {
-        char *text = violations(c, val_get(obj_val(o), "spec"), level, NULL);
+    if (old && p.enforce.level != POD_PRIVILEGED &&
+        (p.enforce.minor != was.enforce.minor || p.enforce.level > was.enforce.level))
+        check_pods(c, ns, p.enforce);
+    return 0;
+}
 
-        if (!text)
-            continue;
-        if (!told)
-            texts_add(&c->warnings, "existing pods in namespace \"%s\" violate the new PodSecurity enforce "
-                      "level \"%s:latest\"", ns, level);
-        told = true;
-        texts_add(&c->warnings, "%s: %s", o->name, only_titles(text));
+/* ---------------------------------------------------------------- pods and what makes them */
+
+static bool container_same(const struct val *x, const struct val *y)
+{
+    return streq(val_str_at(x, "image", ""), val_str_at(y, "image", ""));
+}
+
+static bool list_same(const struct val *x, const struct val *y)
+{
+    uint32_t i = 0;
+
+    if (val_len(x) != val_len(y))
+        return false;
+    VAL_EACH(x, ct)
+        if (!container_same(ct, &y->items[i++]))
+            return false;
+    return true;
+}
+
+/* An update that changes nothing we look at: images and new ephemeral containers do. */
+static bool insignificant(const struct val *now, const struct val *old)
+{
+    if (!list_same(val_get(now, "containers"), val_get(old, "containers")) ||
+        !list_same(val_get(now, "initContainers"), val_get(old, "initContainers")))
+        return false;
+    VAL_EACH(val_get(now, "ephemeralContainers"), ct) {
+        const struct val *was = NULL;
+
+        VAL_EACH(val_get(old, "ephemeralContainers"), o)
+            if (streq(val_str_at(o, "name", ""), val_str_at(ct, "name", "")))
+                was = o;
+        if (!was || !container_same(ct, was))
+            return false;
     }
-    store_iter_done(&it);
+    return true;
+}
+
+static int judge(struct call *c, bool pod, const struct policies *p, const struct val *meta, const struct val *spec)
+{
+    const char *detail;
+
+    if (pod) {
+        call_annotate(c, LABEL "enforce-policy", pod_policy_text(c->a, p->enforce));
+        if (pod_violates(c->a, p->enforce, meta, spec, &detail, NULL)) {
+            const char *violated = detail, *level = pod_policy_text(c->a, p->enforce);
+
+            if (pod_violates(c->a, p->audit, meta, spec, &detail, NULL))
+                call_annotate(c, LABEL "audit-violations",
+                                   arena_printf(c->a, "would violate PodSecurity \"%s\": %s",
+                                                pod_policy_text(c->a, p->audit), detail));
+            return fail_forbidden(c, val_str_at(meta, "name", ""), "violates PodSecurity \"%s\": %s", level, violated);
+        }
+    }
+    if (pod_violates(c->a, p->audit, meta, spec, &detail, NULL))
+        call_annotate(c, LABEL "audit-violations",
+                           arena_printf(c->a, "would violate PodSecurity \"%s\": %s", pod_policy_text(c->a, p->audit), detail));
+    if (pod_violates(c->a, p->warn, meta, spec, &detail, NULL))
+        texts_add(&c->warnings, "would violate PodSecurity \"%s\": %s", pod_policy_text(c->a, p->warn), detail);
     return 0;
 }
 
 int podsecurity_check(struct call *c, const char *sub, const struct val *v, const struct val *old)
 {
-    const struct val *spec = *sub && !streq(sub, "ephemeralcontainers") ? NULL : spec_of(c->stored, v);
-    bool pod = spec && streq(c->stored->plural, "pods");
+    bool pod = streq(c->stored->table, "pods");
+    const struct val *meta, *spec, *was_meta, *was;
+    struct causes bad = {.a = c->a};
+    struct policies p;
     const struct obj *ns;
-    const char *level;
-    char *bad;
 
-    if (!spec || (old && val_equal(spec, spec_of(c->stored, old))))
+    if ((pod ? streq(sub, "status") : *sub != 0) || !pod_in(c->stored, v, &meta, &spec))
+        return 0;
+    if (pod && old && pod_in(c->stored, old, &was_meta, &was) && insignificant(spec, was))
         return 0;
     ns = store_get(c->api->store, table_named(c->api->store, "", "namespaces"), "", c->path.ns);
     if (!ns)
         return 0;
-    level = obj_label(ns, "pod-security.kubernetes.io/enforce");
-    if (pod && level && level_of(level) != PRIVILEGED &&
-        (bad = violations(c, spec, level, obj_label(ns, "pod-security.kubernetes.io/enforce-version"))))
-        return fail_forbidden(c, val_str_at(v, "metadata.name", ""), "violates %s", bad);
-    level = obj_label(ns, "pod-security.kubernetes.io/warn");
-    if (level && level_of(level) != PRIVILEGED &&
-        (bad = violations(c, spec, level, obj_label(ns, "pod-security.kubernetes.io/warn-version"))))
-        texts_add(&c->warnings, "would violate %s", bad);
-    return 0;
+    p = policies_of(c->a, val_get(obj_meta(ns), "labels"), &bad);
+    if (bad.n)
+        call_annotate(c, LABEL "error", arena_printf(c->a, "Failed to parse policy: %s: %s", bad.v[0].field,
+                                                          bad.v[0].message));
+    else if (!pod && p.audit.level == POD_PRIVILEGED && p.warn.level == POD_PRIVILEGED)
+        return 0;
+    return judge(c, pod, &p, meta, spec);
 }

@@ -135,7 +135,7 @@ int functions_log_tail(struct functions *fs, const char *ns, const char *name, s
         return err_set(err, NOT_FOUND, "no such function");
     dir = dir_of(fs, str_empty(ns) ? "default" : ns, name);
     if (f)
-        flog_flush(&f->log);
+        flog_flush(&f->family->log);
     for (size_t i = 0; i < ARRAY_LEN(files); i++) {
         _auto_(freep) char *path = xasprintf("%s/%s", dir, files[i]);
         _auto_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);

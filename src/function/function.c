@@ -79,6 +79,48 @@ struct function *function_find(struct functions *fs, const char *ns, const char 
     return f;
 }
 
+/* The version that a call through this alias goes to; NULL: no such alias. With weights each of n
+ * calls in a row goes where the golden ratio's row of fractions falls: exact in the long run, and
+ * not in blocks. */
+static const char *alias_version(struct function *head, const char *name)
+{
+    double u;
+
+    VAL_EACH(val_at(obj_val(head->obj), "spec.aliases"), it)
+    {
+        if (!streq(val_str_at(it, "name", ""), name))
+            continue;
+        u = (double)++head->family->routed * 0.61803398874989485;
+        u -= (double)(uint64_t)u;
+        VAL_EACH(val_get(it, "additionalVersions"), w)
+        {
+            if (u < val_num_at(w, "weight", 0))
+                return val_str_at(w, "version", "");
+            u -= val_num_at(w, "weight", 0);
+        }
+        return val_str_at(it, "version", "");
+    }
+    return NULL;
+}
+
+struct function *function_route(struct functions *fs, const char *ns, const char *name, const char *qualifier)
+{
+    struct function *head = function_find(fs, ns, name), *f;
+    const char *version;
+    char key[512], with[800];
+
+    if (!head || str_empty(qualifier) || streq(qualifier, "$LATEST"))
+        return head;
+    snprintf(with, sizeof with, "%s:%s", key_of(ns, name, key), qualifier);
+    f = map_get(&fs->by_key, with);
+    if (f || !(version = alias_version(head, qualifier)))
+        return f;
+    if (streq(version, "$LATEST"))
+        return head;
+    snprintf(with, sizeof with, "%s:%s", key, version);
+    return map_get(&fs->by_key, with);
+}
+
 bool functions_known(const struct functions *fs, const char *ns, const char *name)
 {
     return function_find((struct functions *)fs, ns, name) != NULL;
@@ -89,6 +131,42 @@ const struct obj *functions_get(const struct functions *fs, const char *ns, cons
     struct function *f = function_find((struct functions *)fs, ns, name);
 
     return f ? f->obj : NULL;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    int64_t x = val_int_at(obj_val(*(const struct obj *const *)a), "spec.version", 0);
+    int64_t y = val_int_at(obj_val(*(const struct obj *const *)b), "spec.version", 0);
+
+    return x < y ? -1 : x > y;
+}
+
+const struct obj **functions_versions(const struct functions *fs, struct arena *a, const char *ns, const char *name,
+                                      size_t *ret_n)
+{
+    struct function *head = function_find((struct functions *)fs, ns, name);
+    const struct obj **v = NULL;
+    size_t n = 0, cap = 0;
+
+    for (int round = 0; head && round < 2; round++) { /* counted, then taken */
+        if (round)
+            v = arena_raw(a, (cap + 1) * sizeof *v);
+        LIST_EACH(&fs->all, l)
+        {
+            struct function *f = list_entry(l, struct function, link);
+
+            if (f->family != head->family || f == head || f->removed || !f->obj)
+                continue;
+            if (round)
+                v[n++] = f->obj;
+            else
+                cap++;
+        }
+    }
+    if (n)
+        qsort(v, n, sizeof *v, by_number);
+    *ret_n = n;
+    return v;
 }
 
 /* ---- versions ---- */
@@ -215,7 +293,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
     v->runtime = xstrdup(val_str_at(spec, "runtime", "python3.11"));
     v->handler = xstrdup(val_str_at(spec, "handler", "lambda_function.lambda_handler"));
     v->sha256 = xstrdup(val_str_at(spec, "codeSha256", ""));
-    v->shown = xstrdup("$LATEST");
+    v->shown = xstrdup(f->shown);
     v->memory_mb = (int)MIN(MAX(val_int_at(spec, "memoryMB", 128), (int64_t)32), (int64_t)10240);
     v->timeout_ms = (int)(MIN(MAX(val_num_at(spec, "timeoutSeconds", 3), 0.05), 900.0) * 1000);
     v->tmp_mb = (int)MIN(MAX(val_int_at(spec, "ephemeralStorageMB", 512), (int64_t)1), (int64_t)10240);
@@ -292,6 +370,8 @@ char *version_config(struct version *v, struct arena *a)
     }
     for (char **e = v->env; e && *e; e += 2) /* the function's own come last and count */
         val_put_str(a, env, e[0], e[1]);
+    if (v->f->provisioned)
+        val_put_str(a, env, "AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency");
     val_put(a, c, "env", env);
     for (uint32_t i = 0; i < v->mounts_n; i++) {
         struct val *m = val_map(a);
@@ -332,20 +412,48 @@ void functions_set_key(struct functions *fs, const char *access_key, const char 
 
 /* ---- functions ---- */
 
-static struct function *function_new(struct functions *fs, const struct obj *o, const char *key)
+static struct family *family_of(struct functions *fs, const char *ns, const char *name)
+{
+    char key[512];
+    struct family *y = map_get(&fs->families, key_of(ns, name, key));
+
+    if (!y) {
+        y = xcalloc(1, sizeof *y);
+        y->key = xstrdup(key);
+        y->reserved = -1;
+        flog_open(&y->log, fs, str_empty(ns) ? "default" : ns, name);
+        map_put(&fs->families, key, y);
+    }
+    y->refs++;
+    return y;
+}
+
+static void family_let_go(struct functions *fs, struct family *y)
+{
+    flog_flush(&y->log);
+    if (--y->refs)
+        return;
+    map_del(&fs->families, y->key);
+    flog_done(&y->log);
+    free(y->key);
+    free(y);
+}
+
+static struct function *function_new(struct functions *fs, const struct obj *o, const char *name, const char *shown,
+                                     const char *key)
 {
     struct function *f = xcalloc(1, sizeof *f);
 
     f->fs = fs;
     f->key = xstrdup(key);
     f->namespace_ = xstrdup(str_empty(o->namespace_) ? "default" : o->namespace_);
-    f->name = xstrdup(o->name);
+    f->name = xstrdup(name);
+    f->shown = xstrdup(shown);
+    f->family = family_of(fs, o->namespace_, name);
     f->id = ++fs->id_next;
-    f->reserved = -1;
     list_init(&f->versions);
     list_init(&f->waiting);
     f->m = meter_of(fs, key);
-    flog_open(&f->log, fs, f->namespace_, f->name);
     list_push(&fs->all, &f->link);
     map_put(&fs->by_key, key, f);
     return f;
@@ -354,7 +462,7 @@ static struct function *function_new(struct functions *fs, const struct obj *o, 
 void functions_flush_logs(struct functions *fs)
 {
     LIST_EACH(&fs->all, l)
-    flog_flush(&list_entry(l, struct function, link)->log);
+    flog_flush(&list_entry(l, struct function, link)->family->log);
 }
 
 void function_let_go(struct function *f)
@@ -363,13 +471,13 @@ void function_let_go(struct function *f)
 
     if (!f->removed || !list_empty(&f->versions) || f->busy)
         return;
-    flog_flush(&f->log);
-    flog_done(&f->log);
+    family_let_go(fs, f->family);
     obj_unref(f->obj);
     list_remove(&f->link);
     free(f->key);
     free(f->namespace_);
     free(f->name);
+    free(f->shown);
     free(f);
     if (list_empty(&fs->all))
         bases_stop(fs); /* no function, no process */
@@ -413,12 +521,20 @@ static bool same_part(const struct val *a, const struct val *b, const char *name
     return (val_is_null(x) && val_is_null(y)) || (x && y && val_equal(x, y));
 }
 
+/* What is to run, of a Function or a FunctionVersion. */
+static const struct val *spec_of(const struct obj *o)
+{
+    const struct val *spec = val_get(obj_val(o), "spec"), *template = val_get(spec, "template");
+
+    return val_is_null(template) ? spec : template;
+}
+
 /* Does a change of the object change what its instances are? */
 static bool same_version(const struct obj *a, const struct obj *b)
 {
     static const char *const names[] = {"runtime", "handler", "codeSha256", "memoryMB", "timeoutSeconds",
                                         "environment", "ephemeralStorageMB", "fileSystems"};
-    const struct val *x = val_get(obj_val(a), "spec"), *y = val_get(obj_val(b), "spec");
+    const struct val *x = spec_of(a), *y = spec_of(b);
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (!same_part(x, y, names[i]))
@@ -439,7 +555,7 @@ static bool may_start_ahead(struct functions *fs)
 /* What is to run from now on, by f->obj. */
 static void version_replace(struct function *f)
 {
-    struct version *v = version_new(f, val_get(obj_val(f->obj), "spec"));
+    struct version *v = version_new(f, spec_of(f->obj));
     struct version *old = f->now;
 
     f->now = v;
@@ -454,39 +570,106 @@ static void version_replace(struct function *f)
     pool_feed(f);
 }
 
-void functions_put(struct functions *fs, const struct obj *o)
+static bool is_gone(const struct functions *fs, const char *uid)
 {
-    char key[512];
-    struct function *f = map_get(&fs->by_key, key_of(o->namespace_, o->name, key));
-    const struct val *spec = val_get(obj_val(o), "spec");
+    for (size_t i = 0; !str_empty(uid) && i < ARRAY_LEN(fs->gone); i++)
+        if (streq(fs->gone[i], uid))
+            return true;
+    return false;
+}
+
+static void put(struct functions *fs, const struct obj *o, const char *name, const char *shown, const char *key)
+{
+    struct function *f = map_get(&fs->by_key, key);
+    const struct val *spec = spec_of(o);
     bool same;
 
-    if (fs->stopping)
+    if (fs->stopping || is_gone(fs, o->uid))
         return;
     if (f && f->obj && streq0(f->obj->uid, o->uid) && o->revision < f->obj->revision)
         return;
     if (!f)
-        f = function_new(fs, o, key);
+        f = function_new(fs, o, name, shown, key);
     same = f->obj && f->now && same_version(f->obj, o);
     obj_unref(f->obj);
     f->obj = obj_ref(o);
-    f->reserved = val_int_at(spec, "reservedConcurrency", -1);
     f->async_retries = (int)val_int_at(spec, "retries", 2);
     f->async_age_s = (int)val_int_at(spec, "maximumEventAgeSeconds", 21600);
-    if (same)
-        return;
-    version_replace(f);
+    if (!same)
+        version_replace(f);
 }
 
-void functions_remove(struct functions *fs, const char *ns, const char *name)
+/* How many instances each of a family keeps loaded, by what the Function says. */
+static void provision(struct functions *fs, const char *ns, const char *name)
 {
-    struct function *f = function_find(fs, ns, name);
-    struct err err;
+    struct function *head = function_find(fs, ns, name);
 
+    if (!head || fs->stopping)
+        return;
+    LIST_EACH(&fs->all, l)
+    {
+        struct function *f = list_entry(l, struct function, link);
+        int64_t n = 0;
+
+        if (f->family != head->family || f->removed)
+            continue;
+        VAL_EACH(val_at(obj_val(head->obj), "spec.provisioned"), it)
+        if (function_route(fs, ns, name, val_str_at(it, "qualifier", "")) == f)
+            n += val_int_at(it, "instances", 0);
+        f->provisioned = (int)MIN(MAX(n, (int64_t)0), (int64_t)fs->concurrency_max);
+        if (f->provisioned && f->now && f->now->broken.code == ERR_OK) {
+            zygote_start(f->now);
+            pool_refill_soon(fs);
+        }
+    }
+}
+
+void functions_put(struct functions *fs, const struct obj *o)
+{
+    char key[512];
+    struct function *f;
+
+    put(fs, o, o->name, "$LATEST", key_of(o->namespace_, o->name, key));
+    f = map_get(&fs->by_key, key);
     if (!f)
         return;
-    map_del(&fs->by_key, f->key);
+    f->family->reserved = val_int_at(spec_of(f->obj), "reservedConcurrency", -1);
+    provision(fs, o->namespace_, o->name);
+}
+
+/* "NAMESPACE/NAME:VERSION"; NULL: not a version that can be called. */
+static const char *version_key(const struct obj *o, char key[512], char shown[24])
+{
+    const struct val *spec = val_get(obj_val(o), "spec");
+    const char *name = val_str_at(spec, "function", NULL);
+    int64_t number = val_int_at(spec, "version", 0);
+
+    if (str_empty(name) || strlen(name) > 253 || number <= 0)
+        return NULL;
+    snprintf(shown, 24, "%lld", (long long)number);
+    snprintf(key, 512, "%s/%s:%s", str_empty(o->namespace_) ? "default" : o->namespace_, name, shown);
+    return name;
+}
+
+void functions_put_version(struct functions *fs, const struct obj *o)
+{
+    char key[512], shown[24];
+    const char *name = version_key(o, key, shown);
+
+    if (!name)
+        return;
+    put(fs, o, name, shown, key);
+    provision(fs, o->namespace_, name);
+}
+
+static void function_remove(struct function *f)
+{
+    struct err err;
+
+    map_del(&f->fs->by_key, f->key);
     f->removed = true;
+    if (f->obj && !str_empty(f->obj->uid))
+        snprintf(f->fs->gone[f->fs->gone_next++ % ARRAY_LEN(f->fs->gone)], sizeof f->fs->gone[0], "%s", f->obj->uid);
     LOG(INFO, "function", "function=%s did=remove", f->key);
     err_set(&err, NOT_FOUND, "Function not found: %s", f->name);
     pool_fail_waiting(f, &err);
@@ -494,6 +677,39 @@ void functions_remove(struct functions *fs, const char *ns, const char *name)
         version_retire(STEAL(f->now));
     else
         function_let_go(f);
+}
+
+void functions_remove(struct functions *fs, const char *ns, const char *name)
+{
+    struct function *f = function_find(fs, ns, name);
+
+    if (f)
+        function_remove(f);
+}
+
+void functions_remove_version(struct functions *fs, const struct obj *o)
+{
+    char key[512], shown[24];
+    struct function *f = version_key(o, key, shown) ? map_get(&fs->by_key, key) : NULL;
+
+    if (f)
+        function_remove(f);
+}
+
+int functions_provisioned(const struct functions *fs, const char *ns, const char *name, const char *qualifier)
+{
+    struct function *f = function_route((struct functions *)fs, ns, name, qualifier);
+    int n = 0;
+
+    if (!f || !f->now)
+        return 0;
+    LIST_EACH(&f->now->instances, l)
+    {
+        struct instance *i = list_entry(l, struct instance, link);
+
+        n += i->inited || i->warm;
+    }
+    return MIN(n, f->provisioned);
 }
 
 /* ---- network namespaces: the second half of the pod addresses, from a pool ---- */
@@ -656,6 +872,7 @@ static void functions_free(struct functions *fs)
         net_close(fs->net);
     meters_free(fs);
     map_done(&fs->by_key);
+    map_done(&fs->families);
     free(fs->state);
     free(fs->instance);
     free(fs->region);
@@ -765,7 +982,7 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
             instance_kill(list_entry(j, struct instance, link));
         }
         if (!f->removed)
-            functions_remove(fs, f->namespace_, f->name);
+            function_remove(f);
     }
     fs->handles--;
     uv_close((uv_handle_t *)&fs->tick, on_timer_closed);

@@ -19,7 +19,9 @@
  *   spec.fileSystems[]        {volume: NAME, localMountPath: /mnt/..., readOnly: bool}
  *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled
  *   spec.retries              of events: 0..2, default 2
- *   spec.maximumEventAgeSeconds  default 21,600 */
+ *   spec.maximumEventAgeSeconds  default 21,600
+ *   spec.aliases[]            {name, version, additionalVersions[] {version, weight 0..1}}
+ *   spec.provisioned[]        {qualifier, instances}: kept loaded for that version or alias */
 #pragma once
 
 #include "base/buf.h"
@@ -70,6 +72,13 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
  * takes effect with the next request; requests at work end on the old instance. */
 void functions_put(struct functions *fs, const struct obj *o);
 void functions_remove(struct functions *fs, const char *namespace_, const char *name);
+/* A published version (kind tandem.dev/v1 FunctionVersion: spec.function, spec.version, spec.template
+ * as a Function's spec). What of a Function is read beside that: spec.aliases[] {name, version,
+ * additionalVersions[] {version, weight}}, spec.provisioned[] {qualifier, instances}. */
+void functions_put_version(struct functions *fs, const struct obj *o);
+void functions_remove_version(struct functions *fs, const struct obj *o);
+/* Provisioned instances of a version or an alias that are loaded and free or at work. */
+int functions_provisioned(const struct functions *fs, const char *namespace_, const char *name, const char *qualifier);
 /* AWS credentials that instances find in their environment; for zygotes that start from now on.
  * NULL: none. Copied. */
 void functions_set_key(struct functions *fs, const char *access_key, const char *secret_key);
@@ -80,11 +89,16 @@ bool functions_known(const struct functions *fs, const char *namespace_, const c
 /* The object that functions_put() brought last, borrowed until the next call; NULL: unknown. */
 const struct obj *functions_get(const struct functions *fs, const char *namespace_,
                                 const char *name);
+/* The FunctionVersion objects of a function, lowest number first; the array lies in the arena, the
+ * objects are borrowed until the next call. */
+const struct obj **functions_versions(const struct functions *fs, struct arena *a, const char *namespace_,
+                                      const char *name, size_t *ret_n);
 
 /* One call. All of it is copied (or sent) before function_invoke() returns. */
 struct function_call {
     const char *namespace_; /* NULL: default */
     const char *name;
+    const char *qualifier; /* a version ("3"), an alias; NULL or "$LATEST": the unpublished one */
     const void *payload; /* JSON; n = 0 stands for {} */
     size_t n;
     const char *client_context; /* JSON text, or NULL */

@@ -103,13 +103,25 @@ struct version {
     char cgroup[192]; /* functions/NAMESPACE.NAME-<number> */
 };
 
+/* What $LATEST and the published versions of one name have in common. */
+struct family {
+    char *key; /* NAMESPACE/NAME */
+    uint32_t refs, busy;
+    int64_t reserved; /* of the whole family; -1: none */
+    uint64_t routed;  /* calls through aliases with weights */
+    struct flog log;
+};
+
+/* One that can be called: $LATEST, or a published version. */
 struct function {
     struct list link; /* functions.all */
     struct functions *fs;
-    char *key, *namespace_, *name;
-    const struct obj *obj;
+    struct family *family;
+    char *key, *namespace_, *name; /* key: NAMESPACE/NAME, or NAMESPACE/NAME:VERSION */
+    char *shown;                   /* "$LATEST", "3" */
+    const struct obj *obj;         /* the Function, or the FunctionVersion */
     bool removed;
-    int64_t reserved; /* -1: none */
+    int provisioned; /* instances that are kept loaded */
     int async_retries, async_age_s;
     uint32_t id; /* counts functions: uid of its processes, cgroup names */
     struct version *now;
@@ -118,7 +130,6 @@ struct function {
     uint32_t waiting_n, busy; /* busy: calls that run or wait */
     int64_t quiet_since_us;   /* the last call ended; 0: busy or never called */
     struct meter *m;
-    struct flog log;
 };
 
 enum instance_state { INSTANCE_STEM, INSTANCE_BUSY, INSTANCE_IDLE, INSTANCE_DYING };
@@ -178,13 +189,15 @@ struct functions {
     struct cgroup_host cgroups;
     bool has_cgroups;
     struct net *net;
-    struct map by_key;
+    struct map by_key, families;
     struct list all, bases;
     struct map meters;
     bool meters_dirty;
     struct list slots[256]; /* instances by slot number */
     uint32_t slot_next, id_next, busy, waiting;
     uint64_t version_next;
+    char gone[64][40]; /* uids of those that were removed last: what is heard of them later is old */
+    uint32_t gone_next;
     struct list to_limit;
     struct call *judged; /* set while its zygote starts; NULL after: it has been ended */
     uv_timer_t tick, refill;
@@ -209,6 +222,10 @@ void uuid_make(char out[FUNCTION_ID_MAX]);
 
 /* function.c */
 struct function *function_find(struct functions *fs, const char *namespace_, const char *name);
+/* Who answers a call of name and qualifier (NULL, "$LATEST", a version, an alias: by its weights);
+ * NULL: nobody. */
+struct function *function_route(struct functions *fs, const char *namespace_, const char *name,
+                                const char *qualifier);
 void functions_flush_logs(struct functions *fs);
 void function_let_go(struct function *f); /* frees it when nothing holds it any more */
 void functions_let_go(struct functions *fs); /* while stopping: frees when all is gone */

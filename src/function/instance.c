@@ -91,7 +91,7 @@ void instance_kill(struct instance *i)
 
 static void take_log(struct instance *i, const char *p, size_t n)
 {
-    struct flog *log = &i->v->f->log;
+    struct flog *log = &i->v->f->family->log;
 
     if (i->call)
         tail_add(i->call, p, n);
@@ -142,7 +142,7 @@ static void drain_log(struct instance *i)
     for (int n = 0; n < 8 && read_log(i); n++)
         ;
     if (i->line.n) {
-        flog_line(&i->v->f->log, i->stream, i->line.p, i->line.n);
+        flog_line(&i->v->f->family->log, i->stream, i->line.p, i->line.n);
         buf_reset(&i->line);
         if (i->call)
             tail_add(i->call, "\n", 1);
@@ -188,7 +188,7 @@ static void on_deadline(uv_timer_t *t)
     snprintf(text, sizeof text, "%s %s %s timed out after %.2f seconds", wall_text(wall_ms(), when), c->id,
              i->inited ? "Task" : "Init", (i->inited ? i->v->timeout_ms : INIT_MS) / 1000.0);
     drain_log(i);
-    flog_line(&i->v->f->log, i->stream, text, strlen(text));
+    flog_line(&i->v->f->family->log, i->stream, text, strlen(text));
     tail_add(c, text, strlen(text));
     tail_add(c, "\n\n", 2);
     instance_kill(i);
@@ -239,7 +239,7 @@ static void fail_by_status(struct instance *i, int status, bool oom)
     else
         snprintf(text, sizeof text, "RequestId: %s Error: Runtime exited without providing a reason", c->id);
     drain_log(i);
-    flog_line(&i->v->f->log, i->stream, text, strlen(text));
+    flog_line(&i->v->f->family->log, i->stream, text, strlen(text));
     tail_add(c, text, strlen(text));
     tail_add(c, "\n", 1);
     fail_call(i, type, text, 0);

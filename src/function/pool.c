@@ -32,6 +32,7 @@ static void call_leave(struct call *c)
         f->fs->waiting--;
     }
     f->busy--;
+    f->family->busy--;
     f->fs->busy--;
     if (!f->busy)
         f->quiet_since_us = now_us();
@@ -84,7 +85,7 @@ static void log_start(struct instance *i, struct call *c)
     char text[160];
     int n = snprintf(text, sizeof text, "START RequestId: %s Version: %s", c->id, i->v->shown);
 
-    flog_line(&c->f->log, i->stream, text, (size_t)n);
+    flog_line(&c->f->family->log, i->stream, text, (size_t)n);
     if (c->want_tail) {
         tail_add(c, text, (size_t)n);
         tail_add(c, "\n", 1);
@@ -97,7 +98,7 @@ static void log_report(struct instance *i, struct call *c, int64_t handler_us, i
     char text[320];
     int n = snprintf(text, sizeof text, "END RequestId: %s", c->id);
 
-    flog_line(&c->f->log, i->stream, text, (size_t)n);
+    flog_line(&c->f->family->log, i->stream, text, (size_t)n);
     if (c->want_tail) {
         tail_add(c, text, (size_t)n);
         tail_add(c, "\n", 1);
@@ -109,7 +110,7 @@ static void log_report(struct instance *i, struct call *c, int64_t handler_us, i
                  (unsigned long long)((memory_kb + 1023) / 1024));
     if (init_us)
         n += snprintf(text + n, sizeof text - (size_t)n, "Init Duration: %.2f ms\t", (double)init_us / 1000);
-    flog_line(&c->f->log, i->stream, text, (size_t)n);
+    flog_line(&c->f->family->log, i->stream, text, (size_t)n);
     if (c->want_tail) {
         tail_add(c, text, (size_t)n);
         tail_add(c, "\n", 1);
@@ -282,6 +283,7 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
     if (!f->busy && f->quiet_since_us)
         m->gaps[gap_bin((uint64_t)(c->since_us - f->quiet_since_us) / 1000)]++;
     f->busy++;
+    f->family->busy++;
     fs->busy++;
     m->concurrency_peak = MAX(m->concurrency_peak, (uint64_t)f->busy);
     return c;
@@ -305,7 +307,7 @@ static bool throttled(struct function *f, struct function_result *r)
 {
     struct functions *fs = f->fs;
 
-    if (f->reserved >= 0 && f->busy >= f->reserved) {
+    if (f->family->reserved >= 0 && f->family->busy >= f->family->reserved) {
         err_set(&r->err, TOO_MANY, "Rate Exceeded.");
         r->throttle_reason = "ReservedFunctionConcurrentInvocationLimitExceeded";
     } else if (fs->busy >= (uint32_t)fs->concurrency_max || fs->waiting >= (uint32_t)fs->waiting_max) {
@@ -321,7 +323,7 @@ static bool throttled(struct function *f, struct function_result *r)
 
 uint64_t function_invoke(struct functions *fs, const struct function_call *q, function_done_fn *done, void *arg)
 {
-    struct function *f = function_find(fs, q->namespace_, q->name);
+    struct function *f = function_route(fs, q->namespace_, q->name, q->qualifier);
     struct function_result r = {0};
     struct version *v;
     struct call *c;
@@ -330,7 +332,8 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
     if (fs->stopping)
         err_set(&r.err, UNAVAILABLE, "tandem is stopping");
     else if (!f || !f->now)
-        err_set(&r.err, NOT_FOUND, "Function not found: %s", q->name ? q->name : "");
+        err_set(&r.err, NOT_FOUND, "Function not found: %s%s%s", q->name ? q->name : "", q->qualifier ? ":" : "",
+                q->qualifier ? q->qualifier : "");
     else if (f->now->broken.code != ERR_OK)
         r.err = f->now->broken;
     else if (q->n > FUNCTION_PAYLOAD_MAX)
@@ -390,6 +393,12 @@ void function_forget(struct functions *fs, uint64_t ticket)
 
 /* ---- time ---- */
 
+/* Instances that are kept loaded whatever comes (provisioned concurrency). */
+static int wanted(const struct version *v)
+{
+    return v->f->now == v ? v->f->provisioned : 0;
+}
+
 static void tick_version(struct version *v, int64_t now)
 {
     struct functions *fs = v->f->fs;
@@ -407,7 +416,8 @@ static void tick_version(struct version *v, int64_t now)
     {
         struct instance *i = list_entry(l, struct instance, link);
 
-        if (i->state == INSTANCE_IDLE && now - i->idle_since_us > fs->keep_ms * 1000LL)
+        if (i->state == INSTANCE_IDLE && now - i->idle_since_us > fs->keep_ms * 1000LL &&
+            (int)v->instances_n > wanted(v))
             instance_kill(i);
         else if (i->state == INSTANCE_DYING && !i->exited && !i->killed)
             instance_kill(i);
@@ -417,7 +427,7 @@ static void tick_version(struct version *v, int64_t now)
             instance_kill(i);
     }
     /* stems are part of the zygote: they go with it */
-    if (v->zygote == ZYGOTE_READY && v->instances_n == v->stems_n &&
+    if (v->zygote == ZYGOTE_READY && v->instances_n == v->stems_n && !wanted(v) &&
         now - MAX(v->used_us, v->zygote_started_us) > fs->zygote_keep_ms * 1000LL)
         zygote_stop(v);
 }
@@ -452,7 +462,10 @@ void pool_tick(struct functions *fs)
         f->busy++; /* stays while we look at it */
         LIST_EACH(&f->versions, k)
         tick_version(list_entry(k, struct version, link), now);
-        flog_flush(&f->log);
+        if (f->provisioned && f->now && f->now->broken.code == ERR_OK && f->now->zygote == ZYGOTE_NONE &&
+            now - f->now->zygote_since_us > 5000000)
+            zygote_start(f->now);
+        flog_flush(&f->family->log);
         f->busy--;
         function_let_go(f);
     }
@@ -498,7 +511,7 @@ void pool_refill(struct functions *fs)
         if (v->compile_wanted && !v->compiling) {
             v->compile_wanted = false;
             v->compiling = instance_fork(v, true, &err) != NULL;
-        } else if ((int)v->stems_n < fs->stems && !v->starting_n) {
+        } else if (((int)v->stems_n < fs->stems || (int)v->instances_n < f->provisioned) && !v->starting_n) {
             i = instance_fork(v, false, &err);
             if (!i)
                 continue;
@@ -506,7 +519,7 @@ void pool_refill(struct functions *fs)
             list_push(&v->stems, &i->free);
             v->stems_n++;
         }
-        again |= (int)v->stems_n < fs->stems;
+        again |= (int)v->stems_n < fs->stems || (int)v->instances_n < f->provisioned;
     }
     if (again)
         pool_refill_soon(fs);

@@ -363,7 +363,7 @@ static void drop(struct event *e, const char *name, const char *why)
 
 struct run {
     struct event *e;
-    char *ns, *name;
+    char *ns, *name, *qualifier; /* qualifier: NULL, or as the event was sent to */
 };
 
 static void on_run(void *arg, const struct function_result *r)
@@ -371,7 +371,7 @@ static void on_run(void *arg, const struct function_result *r)
     struct run *run = arg;
     struct event *e = run->e;
     struct queue *q = e->q;
-    struct function *f = function_find(q->fs, run->ns, run->name);
+    struct function *f = function_route(q->fs, run->ns, run->name, run->qualifier);
     int retries = f ? f->async_retries : 2, age_s = f ? f->async_age_s : 21600;
     bool old = wall_ms() - e->since_ms > age_s * 1000LL;
 
@@ -391,13 +391,14 @@ static void on_run(void *arg, const struct function_result *r)
                 f->m->async_retries++;
             run_later(e, q->fs->retry_ms[MIN(tries - 1, 1u)]);
         }
-    } else if ((r->err.code == ERR_TOO_MANY || r->err.code == ERR_UNAVAILABLE) && !old && !(f && f->reserved == 0)) {
+    } else if ((r->err.code == ERR_TOO_MANY || r->err.code == ERR_UNAVAILABLE) && !old && !(f && f->family->reserved == 0)) {
         run_later(e, backoff(e));
     } else {
         drop(e, run->name, r->err.msg);
     }
     free(run->ns);
     free(run->name);
+    free(run->qualifier);
     free(run);
     run_ready(q);
     queue_maybe_closed(q); /* it may have been the last one that a closing queue waits for */
@@ -423,12 +424,14 @@ static void run_event(struct event *e)
     c.payload = payload;
     c.namespace_ = val_str_at(meta, "ns", NULL);
     c.name = val_str_at(meta, "name", "");
+    c.qualifier = val_str_at(meta, "qualifier", NULL);
     c.arn = val_str_at(meta, "arn", NULL);
     c.client_context = val_str_at(meta, "context", NULL);
     c.trace_id = val_str_at(meta, "trace", NULL);
     c.request_id = e->id;
     run = xcalloc(1, sizeof *run);
-    *run = (struct run){e, xstrdup(c.namespace_ ? c.namespace_ : "default"), xstrdup(c.name)};
+    *run = (struct run){e, xstrdup(c.namespace_ ? c.namespace_ : "default"), xstrdup(c.name),
+                        c.qualifier ? xstrdup(c.qualifier) : NULL};
     q->running++;
     function_invoke(q->fs, &c, on_run, run);
 }
@@ -640,6 +643,8 @@ void queue_put(struct queue *q, const struct function_call *c, function_queued_f
         uuid_make(e->id);
     val_put_str(a, meta, "ns", str_empty(c->namespace_) ? "default" : c->namespace_);
     val_put_str(a, meta, "name", c->name);
+    if (c->qualifier)
+        val_put_str(a, meta, "qualifier", c->qualifier);
     val_put_str(a, meta, "id", e->id);
     val_put_int(a, meta, "at", e->since_ms);
     if (c->arn)
@@ -665,7 +670,7 @@ void queue_put(struct queue *q, const struct function_call *c, function_queued_f
 
 void function_invoke_async(struct functions *fs, const struct function_call *c, function_queued_fn *done, void *arg)
 {
-    struct function *f = function_find(fs, c->namespace_, c->name);
+    struct function *f = function_route(fs, c->namespace_, c->name, c->qualifier);
     struct err err = {0};
 
     if (fs->stopping)

@@ -25,7 +25,7 @@ struct process {
     struct env *env;
     struct http_client *http;
     struct client *client;
-    struct mirror *mirror;
+    struct mirror *mirror, *versions;
     struct aws_door *aws;
     struct env_timer *connect, *retell;
     uv_signal_t term, intr;
@@ -141,12 +141,29 @@ static void on_removed(void *arg, const struct obj *o)
     functions_remove(p->g.functions, o->namespace_, o->name);
 }
 
+static void on_version(void *arg, const struct obj *o)
+{
+    functions_put_version(((struct process *)arg)->g.functions, o);
+}
+
+static void on_version_changed(void *arg, const struct obj *was, const struct obj *o)
+{
+    on_version(arg, o);
+}
+
+static void on_version_removed(void *arg, const struct obj *o)
+{
+    functions_remove_version(((struct process *)arg)->g.functions, o);
+}
+
 /* The kubeconfig appears when the server has made its keys; until then nothing is wrong. */
 static void on_connect(void *arg)
 {
     struct process *p = arg;
     struct mirror_args m = {.resource = "tandem.dev/v1/functions", .added = on_added, .changed = on_changed,
                             .removed = on_removed, .arg = p};
+    struct mirror_args v = {.resource = "tandem.dev/v1/functionversions", .added = on_version,
+                            .changed = on_version_changed, .removed = on_version_removed, .arg = p};
     struct err err;
 
     if (access(p->kubeconfig, R_OK) == 0)
@@ -160,6 +177,7 @@ static void on_connect(void *arg)
         return;
     }
     p->mirror = client_mirror(p->client, &m);
+    p->versions = client_mirror(p->client, &v);
     LOG(INFO, "gateway", "did=mirror kubeconfig=%s", p->kubeconfig);
     p->g.keys = keys_new(p->client, p->g.functions);
     p->aws = aws_start(&p->g, p->client, p->mirror);
@@ -272,7 +290,7 @@ int gateway_main(const struct gateway_options *o)
     /* the doors used them until here */
     p.g.keys = keys_free(p.g.keys);
     if (p.mirror)
-        mirror_free(p.mirror);
+        mirror_free(p.mirror), mirror_free(p.versions);
     if (p.client)
         client_free(p.client);
     http_client_free(p.http);

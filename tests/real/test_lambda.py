@@ -258,7 +258,7 @@ def test_signatures(tandem):
 
 def test_what_is_not_served_says_so(fn, name):
     assert refused('NotImplementedException', 501, fn.publish_layer_version, LayerName='l', Content={'ZipFile': b'x'})
-    assert refused('NotImplementedException', 501, fn.list_aliases, FunctionName=name)
+    assert refused('NotImplementedException', 501, fn.list_event_source_mappings, FunctionName=name)
 
 
 def test_a_volume_in_a_function(tandem, fn):

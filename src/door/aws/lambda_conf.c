@@ -96,7 +96,7 @@ const char *lambda_name_of(const struct obj *o)
 {
     const char *name = obj_annotation(o, A_NAME);
 
-    return name ? name : o->name;
+    return name ? name : val_str_at(obj_val(o), "spec.function", o->name);
 }
 
 /* ---- times, revisions, replies ---- */
@@ -339,12 +339,16 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
 {
     struct arena *a = q->req->arena;
     const struct val *v = obj_val(o), *spec = val_get(v, "spec"), *x;
+    int64_t number = val_int_at(spec, "version", 0);
     const char *name = lambda_name_of(o), *modified = obj_annotation(o, A_MODIFIED);
     const char *state = val_str_at(v, "status.state", "Active");
     struct val *c = val_map(a);
 
+    if (number)
+        spec = val_get(spec, "template");
     val_put_str(a, c, "FunctionName", name);
-    val_put_str(a, c, "FunctionArn", lambda_arn(q, name));
+    val_put_str(a, c, "FunctionArn",
+                number ? arena_printf(a, "%s:%lld", lambda_arn(q, name), (long long)number) : lambda_arn(q, name));
     val_put_str(a, c, "Runtime", val_str_at(spec, "runtime", ""));
     val_put_str(a, c, "Role", val_str_at(spec, "role", arena_printf(a, "arn:aws:iam::%s:role/tandem", q->d->account)));
     val_put_str(a, c, "Handler", val_str_at(spec, "handler", ""));
@@ -359,7 +363,7 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
     }
     val_put_str(a, c, "LastModified", modified);
     val_put_str(a, c, "CodeSha256", sha_base64(a, val_str_at(spec, "codeSha256", "")));
-    val_put_str(a, c, "Version", "$LATEST");
+    val_put_str(a, c, "Version", number ? arena_printf(a, "%lld", (long long)number) : "$LATEST");
     if (val_len(val_get(spec, "environment")))
         val_put(a, val_need_map(a, c, "Environment"), "Variables", val_get(spec, "environment"));
     if (!str_empty(val_str_at(spec, "deadLetter", NULL)))

@@ -1,16 +1,24 @@
-/* door/aws/lambda_int.h - between lambda.c (paths, operations) and lambda_conf.c (shapes). */
+/* door/aws/lambda_int.h - between the files of Lambda's door.
+ *   lambda.c           paths, and the steps that operations share
+ *   lambda_conf.c      shapes: names, configuration <-> Function object
+ *   lambda_function.c  create, change, delete, read
+ *   lambda_version.c   versions, aliases, provisioned concurrency
+ *   lambda_invoke.c  lambda_url.c  lambda_policy.c  lambda_settings.c */
 #pragma once
 
 #include "codec/obj.h"
 #include "door/aws/aws_int.h"
+#include "function/code.h"
 
 #define LAMBDA_NS "default"
 #define FUNCTIONS "tandem.dev/v1/functions"
+#define VERSIONS "tandem.dev/v1/functionversions"
 #define A_NAME "tandem.dev/function-name"       /* as the caller wrote it, when no object can be named so */
 #define A_MODIFIED "tandem.dev/last-modified"
 #define A_URL_MADE "tandem.dev/url-created"
 #define A_URL_MODIFIED "tandem.dev/url-modified"
 #define A_POLICY "tandem.dev/policy"
+#define A_LAST_VERSION "tandem.dev/last-version" /* the highest number that was ever published */
 
 /* A function as a request named it. */
 struct lambda_name {
@@ -27,10 +35,99 @@ const char *lambda_name_of(const struct obj *o);
  * one). *ret_type is the error's type when it returns -1. */
 int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struct val *spec,
                      const char **ret_type, struct err *err);
-/* FunctionConfiguration. */
+/* FunctionConfiguration of a Function ($LATEST) or a FunctionVersion. */
 struct val *lambda_conf(struct aws_req *q, const struct obj *o);
 struct val *lambda_url_conf(struct aws_req *q, const struct obj *o);
 const char *lambda_revision(struct aws_req *q, const struct obj *o);
 /* 2026-01-01T00:00:00.000+0000 */
 char *lambda_now(struct arena *a);
 void lambda_reply(struct aws_req *q, int status, const struct val *v); /* v NULL: no body */
+
+/* One operation under way; in the request's arena. */
+struct op {
+    struct aws_req *q;
+    struct lambda_name n;
+    const char *const *path; /* decoded segments behind the function's name */
+    size_t path_n;
+    const struct val *in;    /* the body's JSON, or NULL */
+    struct val *patch;
+    char *zip;
+    size_t zip_n;
+    const char *bucket, *key;
+    char sha256[CODE_HEX];
+    struct err code_err;
+    bool create, publish;
+    int64_t number; /* of the version that is being published */
+    int tries;
+    struct val *template_;
+    const char *alias;
+    void (*then)(struct op *op, const struct obj *o);
+};
+
+/* The function of that name, whatever the qualifier says; NULL: 404 was answered. */
+const struct obj *lambda_head(struct op *op);
+/* The same, and only unqualified (or $LATEST): for what is of the function as a whole. */
+const struct obj *lambda_need(struct op *op);
+void lambda_not_found(struct op *op);
+void lambda_api_error(struct op *op, const struct err *err, int status);
+/* The answer of a create or patch: known to the functions at once, then op->then. */
+void lambda_written(struct aws_req *q, const struct client_result *r, void *arg);
+/* Sends op->patch, a merge patch {metadata:{annotations}, spec}; annotation `stamp` (may be NULL) is
+ * set to the time. */
+void lambda_patch(struct op *op, const char *stamp, void (*then)(struct op *, const struct obj *));
+/* A merge patch keeps what it does not name: keys of the map `was` that go are set to null. */
+void lambda_replace_map(struct arena *a, const struct val *was, struct val *spec, const char *key);
+/* RevisionId of the request, if any, against `now`; false: 412 was answered. */
+bool lambda_revision_fits(struct op *op, const struct obj *o);
+void lambda_reply_conf(struct op *op, const struct obj *o);
+void lambda_reply_none(struct op *op, const struct obj *o); /* 204 */
+
+/* What name and qualifier of a request name. */
+struct lambda_qualified {
+    const struct obj *head, *version; /* version NULL: $LATEST */
+    const struct val *alias;          /* NULL: none was named */
+};
+int lambda_qualified(struct op *op, struct lambda_qualified *ret); /* -1: 404 was answered */
+struct val *lambda_conf_of(struct op *op, const struct lambda_qualified *w); /* its ARN as it was asked for */
+/* Publishes what the function is now, and answers. */
+void lambda_publish(struct op *op, const struct obj *head);
+void lambda_delete_version(struct op *op);
+void lambda_clear(struct op *op, const char *key); /* spec.KEY goes; answers 204 */
+
+void op_create_function(struct op *op);
+void op_list_functions(struct op *op);
+void op_get_function(struct op *op);
+void op_delete_function(struct op *op);
+void op_get_conf(struct op *op);
+void op_update_conf(struct op *op);
+void op_update_code(struct op *op);
+void op_invoke(struct op *op);
+void op_invoke_old(struct op *op);
+void op_list_versions(struct op *op);
+void op_publish_version(struct op *op);
+void op_create_alias(struct op *op);
+void op_get_alias(struct op *op); /* and the list of them */
+void op_update_alias(struct op *op);
+void op_delete_alias(struct op *op);
+void op_put_provisioned(struct op *op);
+void op_get_provisioned(struct op *op);
+void op_delete_provisioned(struct op *op);
+void op_add_permission(struct op *op);
+void op_get_policy(struct op *op);
+void op_remove_permission(struct op *op);
+void op_create_url(struct op *op);
+void op_get_url(struct op *op);
+void op_update_url(struct op *op);
+void op_delete_url(struct op *op);
+void op_list_urls(struct op *op);
+void op_put_concurrency(struct op *op);
+void op_delete_concurrency(struct op *op);
+void op_get_concurrency(struct op *op);
+void op_put_event_conf(struct op *op);
+void op_get_event_conf(struct op *op);
+void op_delete_event_conf(struct op *op);
+void op_code_signing(struct op *op);
+void op_list_tags(struct op *op);
+void op_tag(struct op *op);
+void op_untag(struct op *op);
+void op_account_settings(struct op *op);

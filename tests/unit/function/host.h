@@ -27,7 +27,7 @@ struct answer {
     bool done;
     struct err err;
     char *error, *payload, *tail;
-    char id[FUNCTION_ID_MAX];
+    char id[FUNCTION_ID_MAX], version[24];
     const char *throttle;
     size_t n;
     bool cold;
@@ -160,6 +160,7 @@ static inline void host_on_done(void *arg, const struct function_result *r)
     a->tail = r->log_tail ? xstrndup(r->log_tail, r->log_tail_n) : NULL;
     a->throttle = r->throttle_reason;
     snprintf(a->id, sizeof a->id, "%s", r->request_id);
+    snprintf(a->version, sizeof a->version, "%s", r->version);
     a->cold = r->cold;
     a->queue_us = r->queue_us;
     a->start_us = r->start_us;

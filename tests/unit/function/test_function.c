@@ -549,6 +549,79 @@ static void events_at_work_are_owed_after_a_stop(void **state)
     host_remove(&h);
 }
 
+static void put_version(struct host *h, const char *name, int number, const char *template)
+{
+    struct arena *a = arena_new();
+    char *text = arena_printf(a, "{\"apiVersion\":\"tandem.dev/v1\",\"kind\":\"FunctionVersion\",\"metadata\":{\"name\":"
+                              "\"%s.%d\",\"namespace\":\"default\",\"uid\":\"u-%s-%d\"},\"spec\":{\"function\":\"%s\","
+                              "\"version\":%d,\"template\":{%s}}}", name, number, name, number, name, number, template);
+    struct err err;
+    struct val *v = json_parse(a, text, strlen(text), &err);
+    struct obj *o;
+
+    assert_non_null(v);
+    o = obj_seal(v, ++h->revision);
+    functions_put_version(h->fs, o);
+    obj_unref(o);
+    arena_free(a);
+}
+
+static void call_qualified(const char *name, const char *qualifier, struct answer *a)
+{
+    struct function_call c = {.name = name, .qualifier = qualifier, .payload = "{}", .n = 2};
+
+    *a = (struct answer){.at_us = host_us()};
+    function_invoke(H.fs, &c, host_on_done, a);
+    host_wait(&H, a);
+    free(STEAL(a->error));
+}
+
+static void answers(const char *qualifier, const char *payload)
+{
+    struct answer a;
+
+    call_qualified("pub", qualifier, &a);
+    assert_string_equal(a.payload ? a.payload : a.err.msg, payload);
+    answer_done(&a);
+}
+
+/* Versions run what they were made of; an alias splits calls by its weights, exactly. */
+static void versions_and_aliases(void **state)
+{
+    static const char *const files[] = {"lambda_function.py", "def lambda_handler(e, c):\n    return [c.function_version, 'old']\n", NULL};
+    char sha[CODE_HEX], template[200];
+    struct buf zip = {0};
+    struct answer a;
+    struct err err;
+    int to_two = 0;
+
+    host_zip(&zip, files);
+    assert_int_equal(code_put(H.state, zip.p, zip.n, sha, &err), 0);
+    buf_done(&zip);
+    snprintf(template, sizeof template, "\"codeSha256\":\"%s\"", sha);
+    host_function(&H, "pub", "def lambda_handler(e, c):\n    return [c.function_version, 'new']\n",
+                  "\"reservedConcurrency\":3,\"aliases\":[{\"name\":\"live\",\"version\":\"1\",\"additionalVersions\":"
+                  "[{\"version\":\"2\",\"weight\":0.25}]}],\"provisioned\":[{\"qualifier\":\"2\",\"instances\":2}]");
+    put_version(&H, "pub", 1, template);
+    put_version(&H, "pub", 2, template);
+    answers(NULL, "[\"$LATEST\", \"new\"]");
+    answers("1", "[\"1\", \"old\"]");
+    for (int i = 0; i < 80; i++) {
+        call_qualified("pub", "live", &a);
+        to_two += streq(a.version, "2");
+        answer_done(&a);
+    }
+    assert_in_range(to_two, 19, 21); /* of any n in a row: n/4, and one more or less */
+    answers("9", "Function not found: pub:9");
+    answers("dead", "Function not found: pub:dead");
+    for (int i = 0; i < 200 && functions_provisioned(H.fs, NULL, "pub", "2") < 2; i++)
+        host_sleep(&H, 20);
+    assert_int_equal(functions_provisioned(H.fs, NULL, "pub", "2"), 2);
+    assert_int_equal(functions_provisioned(H.fs, NULL, "pub", "1"), 0);
+    functions_remove(H.fs, "default", "pub"); /* its versions stay until their objects go; nobody reaches them by name */
+    answers("1", "Function not found: pub:1");
+}
+
 /* With a network: its own address, a loopback of its own, this machine is reached, others are not
  * seen listening. */
 static void network_is_its_own(void **state)
@@ -787,6 +860,7 @@ int main(void)
         cmocka_unit_test(nobody_calls_nothing_runs),
         cmocka_unit_test(events_are_tried_again),
         cmocka_unit_test(events_survive_kill),
+        cmocka_unit_test(versions_and_aliases),
         cmocka_unit_test(events_at_work_are_owed_after_a_stop),
         cmocka_unit_test(network_is_its_own),
         cmocka_unit_test(every_call_ends_once),

@@ -106,6 +106,12 @@ static bool same_address(const struct val *x, const struct val *y)
            streq(val_str_at(x, "targetRef.uid", ""), val_str_at(y, "targetRef.uid", ""));
 }
 
+/* No ports at all may be stored as null: pods without the port that a service names. */
+static bool same_ports(const struct val *x, const struct val *y)
+{
+    return (!val_len(x) && !val_len(y)) || val_equal(x, y);
+}
+
 /* Endpoints keep the slice they are in; free places are filled before a new slice is made. */
 static int write_group(struct pass *p, struct wanted *w, struct err *err)
 {
@@ -120,7 +126,7 @@ static int write_group(struct pass *p, struct wanted *w, struct err *err)
         const struct val *v = obj_val(p->slices.v[s]);
 
         if (p->used[s] || !streq(val_str_at(v, "addressType", ""), w->family) ||
-            !val_equal(val_get(v, "ports"), w->ports))
+            !same_ports(val_get(v, "ports"), w->ports))
             continue;
         p->used[s] = true;
         kept[s] = arena_array(a, struct val *, SLICE_MAX);

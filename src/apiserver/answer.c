@@ -172,7 +172,7 @@ void answer_protobuf(struct call *c)
     struct err ignored = {0};
     struct buf b = {0};
 
-    if (c->encoding != ENC_PROTOBUF || r->watch || r->body ||
+    if (c->encoding != ENC_PROTOBUF || r->watch || r->stream || r->body ||
         (!r->val && !r->obj && !r->objs && !r->list_kind))
         return;
     if (protobuf_write(c->api->schema, &b, api_response_val(c->a, r), &ignored) < 0) {
@@ -254,12 +254,42 @@ void answer_obj(struct call *c, int status, const struct obj *o)
     answer_val(c, status, answer_item(c, answer_version(c, o), true));
 }
 
+/* The document of a list, without its items. */
+static const struct val *list_head(struct call *c, int64_t revision, const char *continue_, int64_t remaining)
+{
+    struct arena *a = c->a;
+    struct val *doc, *meta = list_meta(c, arena_printf(a, "%lld", (long long)revision));
+    bool partial = c->form == FORM_PARTIAL_LIST;
+
+    if (!str_empty(continue_))
+        val_put_str(a, meta, "continue", continue_);
+    else if (c->r->custom && c->form == FORM_OBJECT)
+        val_put_str(a, meta, "continue", ""); /* as upstream writes lists of custom resources */
+    if (remaining >= 0 && !str_empty(continue_))
+        val_put_int(a, meta, "remainingItemCount", remaining);
+    if (c->form == FORM_TABLE)
+        return table_of(c, meta, true);
+    doc = val_map(a);
+    val_put_str(a, doc, "kind", partial ? "PartialObjectMetadataList" : c->r->list_kind);
+    val_put(a, doc, "apiVersion",
+            partial ? val_printf(a, "meta.k8s.io/%s", c->form_version) : val_str(a, c->r->api_version));
+    val_put(a, doc, "metadata", meta);
+    val_need_list(a, doc, "items");
+    return doc;
+}
+
 void answer_list(struct call *c, const struct obj **v, uint32_t n, int64_t revision,
                  const char *continue_, int64_t remaining)
 {
     struct arena *a = c->a;
     struct val *doc, *meta, *items;
 
+    if (c->req->may_stream && c->encoding != ENC_YAML && (c->r == c->stored || !c->r->custom)) {
+        c->resp.status = 200;
+        c->resp.content_type = content_type(c);
+        c->resp.stream = stream_new(c, list_head(c, revision, continue_, remaining), v, n);
+        return;
+    }
     if (c->form == FORM_OBJECT && c->encoding == ENC_JSON && c->r == c->stored) {
         c->resp = (struct api_response){
             .status = 200, .content_type = "application/json", .objs = v, .objs_n = n,

@@ -219,6 +219,10 @@ const struct obj *find(struct call *c); /* the object of the path, or NULL */
 /* ---- watch.c ---- */
 int watch_begin(struct call *c);
 
+/* ---- stream.c ---- */
+/* The list as pieces; head: the document with everything but its items (an empty list comes last). */
+struct api_stream *stream_new(struct call *c, const struct val *head, const struct obj *const *v, uint32_t n);
+
 /* ---- write.c ---- */
 int write_create(struct call *c);
 int write_update(struct call *c);

@@ -61,6 +61,7 @@ struct api_request {
     size_t body_n;
     const struct val *body_val; /* ... a tree, which wins (in-process: no text is made or parsed) */
     const char *user_agent;     /* for the default fieldManager; NULL is fine */
+    bool may_stream; /* the caller can take resp->stream: lists are not put together first */
     bool at_once; /* done runs before api_do() returns: what needs an answer from outside fails */
 };
 
@@ -72,6 +73,7 @@ struct api_response {
     const struct obj *const *objs; /* a list as stored: objs_n of them, list_revision, continue_ */
     const struct val *val;         /* a document made for this answer (Status, review, Table, ...) */
     const char *body;              /* text made for this answer, body_n bytes */
+    struct api_stream *stream;     /* a list, piece by piece: api_stream_next() */
     struct api_watch *watch;       /* a stream of events: api_watch_start() or api_watch_free() */
     size_t body_n;
 
@@ -101,6 +103,11 @@ const struct val *api_response_val(struct arena *a, const struct api_response *r
 void api_response_text(struct buf *b, const struct api_response *resp);
 /* For a status >= 300: code and message as an err. Gives back 0 for others. */
 int api_response_err(const struct api_response *resp, struct err *err);
+
+/* A list on its way out. It holds the objects as they were, nothing else, so that a long list costs
+ * its references and not its text. Appends a piece (about 64 KiB) to b; false: it was the last one.
+ * Lives in the request's arena. */
+bool api_stream_next(struct api_stream *s, struct buf *b);
 
 /* A watch. fn gets each event once, in the order of revisions, from the loop, never from inside
  * api_watch_start(). Events are durable when they come. A false return stops and frees the watch.

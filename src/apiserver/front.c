@@ -12,28 +12,40 @@
 
 enum {
     GZIP_FROM_BYTES = 128 << 10, /* as upstream: smaller answers are not worth it */
+    LIST_TURN_BYTES = 256 << 10, /* of a list in one turn of the loop */
+    LIST_QUEUE_MAX = 64 << 10,   /* as the drain callback counts */
     WATCH_QUEUE_MAX = 1 << 20,   /* a reader behind by more waits for the history to be told */
 };
 
 /* ---------------------------------------------------------------- answers */
 
-/* The compressed text, or false. */
-static bool gzip(const struct buf *in, struct buf *out)
+/* Appends what n bytes become, compressed; last: and the end. */
+static void gzip_add(z_stream *z, struct buf *out, const char *p, size_t n, bool last)
 {
-    z_stream z = {0};
-    bool ok;
+    z->next_in = (unsigned char *)(uintptr_t)p;
+    z->avail_in = (unsigned)n;
+    do {
+        buf_reserve(out, 1 << 16);
+        z->next_out = (unsigned char *)out->p + out->n;
+        z->avail_out = 1 << 16;
+        deflate(z, last ? Z_FINISH : Z_NO_FLUSH);
+        out->n += (1 << 16) - z->avail_out;
+    } while (!z->avail_out);
+}
 
-    if (deflateInit2(&z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
-        return false;
-    buf_reserve(out, deflateBound(&z, in->n));
-    z.next_in = (unsigned char *)in->p;
-    z.avail_in = (unsigned)in->n;
-    z.next_out = (unsigned char *)out->p;
-    z.avail_out = (unsigned)deflateBound(&z, in->n);
-    ok = deflate(&z, Z_FINISH) == Z_STREAM_END;
-    out->n = z.total_out;
-    deflateEnd(&z);
-    return ok;
+/* NULL: no memory for it; then it goes out plain. */
+static z_stream *gzip_new(struct arena *a)
+{
+    z_stream *z = arena_new_of(a, z_stream);
+
+    return deflateInit2(z, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK ? z : NULL;
+}
+
+static void list_go(struct exchange *x);
+
+static bool takes_gzip(const struct exchange *x)
+{
+    return http_has_token(x->http, "accept-encoding", "gzip");
 }
 
 static void put_headers(struct exchange *x, const struct api_response *r)
@@ -101,8 +113,14 @@ void exchange_reply(struct exchange *x, const struct api_response *r)
     struct http_req *http = x->http;
     struct buf b = {0}, z = {0};
     bool pretty = wants_pretty(x);
+    z_stream *gz;
 
     put_headers(x, r);
+    if (r->stream) {
+        x->resp = *r;
+        list_go(x);
+        return;
+    }
     if (r->etag && http_get(http, "if-none-match") && etag_named(http_get(http, "if-none-match"), r->etag)) {
         http_reply(http, 304, NULL, "", 0);
         return;
@@ -119,7 +137,9 @@ void exchange_reply(struct exchange *x, const struct api_response *r)
         json_write_pretty(&b, api_response_val(http->arena, r));
     else
         api_response_text(&b, r);
-    if (b.n >= GZIP_FROM_BYTES && http_has_token(http, "accept-encoding", "gzip") && gzip(&b, &z)) {
+    if (b.n >= GZIP_FROM_BYTES && takes_gzip(x) && (gz = gzip_new(http->arena))) {
+        gzip_add(gz, &z, b.p, b.n, true);
+        deflateEnd(gz);
         http_header(http, "content-encoding", "gzip");
         http_header(http, "vary", "Accept-Encoding");
         http_reply(http, r->status, r->content_type, z.p, z.n);
@@ -129,6 +149,91 @@ void exchange_reply(struct exchange *x, const struct api_response *r)
     }
     buf_done(&b);
     buf_done(&z);
+}
+
+/* ---------------------------------------------------------------- lists */
+
+/* A list goes out in pieces: a few in a turn of the loop, so that others have theirs, and no more
+ * while the client does not take what is there. What is short goes out at once, with its length. */
+static void list_end(struct exchange *x)
+{
+    if (x->z)
+        deflateEnd(x->z);
+    x->z = NULL;
+    buf_done(&x->piece);
+    x->streaming = false;
+}
+
+static void list_posted(void *arg)
+{
+    struct exchange *x = arg;
+
+    x->posted = false;
+    list_go(x);
+}
+
+static void list_drained(struct http_req *http, void *arg)
+{
+    struct exchange *x = arg;
+
+    (void)http;
+    if (x->streaming && !x->posted)
+        list_go(x);
+}
+
+static void list_gone(struct http_req *http, void *arg)
+{
+    struct exchange *x = arg;
+
+    if (x->posted) /* list_posted() sees it */
+        return;
+    list_end(x);
+    http_end(http);
+}
+
+static void list_go(struct exchange *x)
+{
+    struct http_req *http = x->http;
+    struct buf z = {0};
+    bool more = true;
+
+    if (http_gone(http)) {
+        list_end(x);
+        http_end(http);
+        return;
+    }
+    while (more && x->piece.n < LIST_TURN_BYTES)
+        more = api_stream_next(x->resp.stream, &x->piece);
+    if (!x->streaming && !more && x->piece.n < GZIP_FROM_BYTES) {
+        http_reply(http, x->resp.status, x->resp.content_type, x->piece.p, x->piece.n);
+        list_end(x);
+        return;
+    }
+    if (!x->streaming) {
+        x->streaming = true;
+        http_header(http, "content-type", x->resp.content_type);
+        if (takes_gzip(x) && (x->z = gzip_new(http->arena))) {
+            http_header(http, "content-encoding", "gzip");
+            http_header(http, "vary", "Accept-Encoding");
+        }
+        http_on_drain(http, list_drained, x);
+        http_on_close(http, list_gone, x);
+        http_start(http, x->resp.status, -1);
+    }
+    if (x->z)
+        gzip_add(x->z, &z, x->piece.p, x->piece.n, !more);
+    else
+        z = x->piece, x->piece = (struct buf){0};
+    http_write(http, z.p, z.n);
+    buf_done(&z);
+    buf_reset(&x->piece);
+    if (!more) {
+        list_end(x);
+        http_end(http);
+    } else if (http_queued_bytes(http) < LIST_QUEUE_MAX) {
+        x->posted = true;
+        env_post(x->f->api->env, list_posted, x);
+    } /* else list_drained() goes on */
 }
 
 static void render(struct exchange *x)
@@ -356,6 +461,7 @@ static void on_request(struct http_req *http, void *arg)
                 .path = http->raw_path, .query = http->query, .accept = http_get(http, "accept"),
                 .content_type = http_get(http, "content-type"),
                 .user_agent = http_get(http, "user-agent")}};
+    x->req.may_stream = !wants_pretty(x);
     http->user = x;
     if (http_upgrade_wanted(http) || http->body_bytes == 0)
         run(x);

@@ -26,6 +26,10 @@ struct exchange {
     struct list link;
     struct arena *events; /* texts of watch events */
     bool paused;
+    /* a list on its way out (front.c) */
+    struct buf piece;
+    struct z_stream_s *z; /* compressing */
+    bool streaming, posted;
 };
 
 void exchange_reply(struct exchange *x, const struct api_response *resp);

@@ -725,3 +725,45 @@ int protobuf_write(const struct schema *s, struct buf *b, const struct val *v, s
     buf_done(&m);
     return 0;
 }
+
+int protobuf_list_begin(const struct schema *s, struct buf *m, const struct val *metadata,
+                        struct err *err)
+{
+    const struct type *meta = schema_type(s, "meta.v1.ListMeta");
+
+    if (!meta)
+        return err_set(err, NOT_FOUND, "lists have no protobuf form");
+    write_value(m, 1, metadata, meta);
+    return 0;
+}
+
+int protobuf_list_item(const struct schema *s, struct buf *m, const char *item_api_version,
+                       const char *item_kind, const struct val *v, struct err *err)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    const struct type *t = type_of(s, a, item_api_version, item_kind);
+
+    if (!t)
+        return err_set(err, NOT_FOUND, "%s %s has no protobuf form", item_api_version, item_kind);
+    write_value(m, 2, v, t);
+    return 0;
+}
+
+void protobuf_list_head(struct buf *b, const char *api_version, const char *kind, size_t n)
+{
+    struct buf meta = {0};
+
+    put_bytes(&meta, 1, api_version, strlen(api_version));
+    put_bytes(&meta, 2, kind, strlen(kind));
+    buf_add(b, "k8s\0", 4);
+    put_bytes(b, 1, meta.p, meta.n);
+    put_tag(b, 2, WIRE_BYTES);
+    put_varint(b, n);
+    buf_done(&meta);
+}
+
+void protobuf_list_tail(struct buf *b)
+{
+    put_bytes(b, 3, "", 0);
+    put_bytes(b, 4, "", 0);
+}

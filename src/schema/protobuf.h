@@ -19,3 +19,13 @@ struct val *protobuf_read(const struct schema *s, struct arena *a, const char *p
  * when its kind is not described (custom resources have no protobuf form). */
 int protobuf_write(const struct schema *s, struct buf *b, const struct val *v, struct err *err)
     _must_check_;
+
+/* A list in parts, for lists that are not put together first: metadata (a ListMeta), then each item
+ * (all of one kind), then the whole in its envelope. NOT_FOUND as above. */
+int protobuf_list_begin(const struct schema *s, struct buf *m, const struct val *metadata,
+                        struct err *err) _must_check_;
+int protobuf_list_item(const struct schema *s, struct buf *m, const char *item_api_version,
+                       const char *item_kind, const struct val *v, struct err *err) _must_check_;
+/* What comes before the message of n bytes, and behind it. */
+void protobuf_list_head(struct buf *b, const char *api_version, const char *kind, size_t n);
+void protobuf_list_tail(struct buf *b);

@@ -247,7 +247,8 @@ void lambda_request(struct aws_req *q)
                 return;
             }
         }
-        ROUTES[i].run(op);
+        op->run = ROUTES[i].run;
+        op->run(op);
         return;
     }
     if (n >= 2 && isdigit((unsigned char)part[0][0]))

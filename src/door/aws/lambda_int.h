@@ -60,6 +60,7 @@ struct op {
     int64_t number; /* of the version that is being published */
     int tries;
     struct val *template_;
+    void (*run)(struct op *op); /* the operation itself, to begin it again */
     const char *alias;
     void (*then)(struct op *op, const struct obj *o);
 };

@@ -401,6 +401,34 @@ static void reply_alias(struct op *op, const struct obj *head)
         lambda_reply(op->q, 204, NULL);
 }
 
+static void on_read_again(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    struct op *op = arg;
+
+    if (r->err || !r->obj) {
+        if (r->err)
+            lambda_api_error(op, r->err, r->status);
+        else
+            lambda_not_found(op);
+        return;
+    }
+    functions_put(q->d->o.functions, r->obj);
+    op->run(op);
+}
+
+/* Somebody else (a status, another caller) wrote in between: the operation begins again with what
+ * is there now. */
+static void on_list_written(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    struct op *op = arg;
+
+    if (r->err && r->err->code == ERR_CONFLICT && op->tries++ < PUBLISH_TRIES)
+        aws_call(q, &(struct client_call){.verb = CLIENT_GET, .resource = FUNCTIONS, .ns = LAMBDA_NS, .name = op->n.object},
+                 on_read_again, op);
+    else
+        lambda_written(q, r, arg);
+}
+
 /* The list is replaced as a whole, and only in the object that it was made from. */
 static void put_list(struct op *op, const struct obj *head, const char *key, const struct val *list,
                      void (*then)(struct op *, const struct obj *))
@@ -410,7 +438,9 @@ static void put_list(struct op *op, const struct obj *head, const char *key, con
     op->patch = val_map(a);
     val_put(a, val_need_map(a, op->patch, "metadata"), "resourceVersion", val_printf(a, "%lld", (long long)head->revision));
     val_put(a, val_need_map(a, op->patch, "spec"), key, list);
-    lambda_patch(op, NULL, then);
+    op->then = then;
+    aws_call(op->q, &(struct client_call){.verb = CLIENT_PATCH, .resource = FUNCTIONS, .ns = LAMBDA_NS, .name = op->n.object,
+        .body = op->patch, .patch_type = CLIENT_PATCH_MERGE}, on_list_written, op);
 }
 
 static void no_alias(struct op *op, const char *name)

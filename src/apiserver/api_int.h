@@ -9,6 +9,8 @@
 #pragma once
 
 #include "apiserver/apiserver.h"
+#include "apiserver/audit.h"
+#include "apiserver/authn.h"
 #include "auth/pki.h"
 #include "auth/rbac.h"
 #include "auth/token.h"
@@ -50,6 +52,9 @@ struct api {
     int port;
     int64_t start_ms;
     struct rbac_source rbac;
+    struct authn *authn;
+    struct audit *audit; /* NULL: nothing is noted */
+    char *client_ca_pem; /* whose certificates are looked at: ours and the front proxies' */
 
     uint32_t service_net;  /* host order: 10.96.0.0 */
     uint32_t service_bits; /* 16 */
@@ -158,7 +163,7 @@ bool path_parse(struct arena *a, const char *text, struct path *ret);
 char *path_unescape(struct arena *a, const char *s, size_t n, bool plus); /* NULL: malformed */
 
 /* ---- options.c ---- */
-int options_params(struct call *c); /* splits the query */
+int options_params(struct call *c); /* splits the query; once is enough */
 const char *param(const struct call *c, const char *name);
 bool param_bool(const struct call *c, const char *name);
 int options_read(struct call *c); /* what every verb knows */
@@ -186,6 +191,16 @@ void write_item(struct buf *b, const struct obj *o);
 void access_start(struct api *api);
 int access_check(struct call *c);
 bool access_allows(struct api *api, const struct auth_user *u, const struct rbac_ask *ask);
+/* The same, and why in Kubernetes' words ("": no reason is given). */
+bool access_decides(struct api *api, const struct auth_user *u, const struct rbac_ask *ask,
+                    struct arena *a, const char **ret_reason);
+/* What this call asks for, by its verb, path and query. */
+struct rbac_ask access_ask(struct call *c);
+int access_refuse(struct call *c, const struct auth_user *u, const struct rbac_ask *q); /* 403 */
+/* access_node.c: the node a user speaks for (system:node:NAME in system:nodes), or NULL; and what
+ * the node authorizer lets it do. */
+const char *node_of_user(const struct auth_user *u);
+bool node_allows(struct api *api, const struct auth_user *u, const struct rbac_ask *q);
 /* May the user of this call do `verb` on that? */
 bool access_also(struct call *c, const char *verb, const char *group, const char *resource,
                  const char *sub, const char *ns, const char *name);
@@ -247,6 +262,10 @@ struct delete_options {
 /* Deletes one object. *ret: what it is now, when it stays (finalizers, grace); NULL: gone. */
 int delete_object(struct call *c, const struct obj *o, const struct delete_options *how,
                   const struct obj **ret);
+
+/* ---- apiserver.c ---- */
+/* The verb as RBAC names it, of method, path and query; "": there is none. */
+const char *call_verb(struct call *c);
 
 /* ---- meta.c: everything that is no resource ---- */
 int meta_serve(struct call *c);

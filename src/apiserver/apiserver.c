@@ -53,7 +53,7 @@ static const struct {
 };
 
 /* The word that RBAC knows for it. */
-static const char *verb_of(struct call *c)
+const char *call_verb(struct call *c)
 {
     const char *m = c->req->method;
     const struct path *p = &c->path;
@@ -170,7 +170,7 @@ static int serve(struct call *c)
     if (options_params(c) < 0)
         return -1;
     path_parse(c->a, c->req->path, &c->path);
-    c->verb = verb_of(c);
+    c->verb = call_verb(c);
     if (!*c->verb)
         return fail_no_method(c);
     if (access_check(c) < 0 || options_read(c) < 0)
@@ -195,6 +195,7 @@ static void drop_twins(struct texts *t)
 
 void call_finish(struct call *c)
 {
+    audit_answer(c->req->audit, &c->resp);
     answer_protobuf(c);
     if (c->r && c->r->deprecated)
         texts_add(&c->warnings, "%s", c->r->deprecated);
@@ -323,8 +324,15 @@ struct api *api_new(const struct api_config *config, struct err *err)
         .start_ms = env_now_ms(config->env),
     };
     api->server_url = xasprintf("https://%s:%d", api->host, api->port);
+    api->client_ca_pem = xasprintf("%s%s", pki_ca_pem(api->pki),
+                                   config->authn && config->authn->proxy_ca_pem
+                                       ? config->authn->proxy_ca_pem : "");
     access_start(api);
     outside_start(api);
+    if (!(api->authn = authn_new(api, config->authn, err)))
+        return api_free(api);
+    if (config->audit && !(api->audit = audit_new(api->env, config->audit, err)) && err->code)
+        return api_free(api);
     if (read_cidr(api, config->service_cidr ? config->service_cidr : "10.96.0.0/16", err) < 0 ||
         crd_start(api, err) < 0 || webhooks_start(api, err) < 0)
         return api_free(api);
@@ -343,6 +351,9 @@ void *api_free(struct api *api)
     webhooks_stop(api);
     env_timer_free(api->sweep);
     store_watch_free(api->crds);
+    authn_free(api->authn);
+    audit_free(api->audit);
+    free(api->client_ca_pem);
     free(api->host);
     free(api->server_url);
     free(api->node_socket);

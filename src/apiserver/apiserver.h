@@ -37,6 +37,8 @@ struct api_config {
     const char *service_cidr;             /* NULL: 10.96.0.0/16 */
     int node_port_first, node_port_last;  /* 0: 30000-32767 */
     const char *node_socket;              /* NULL: STATE/run/node.sock */
+    const struct audit_opts *audit; /* apiserver/audit.h; NULL: nothing is noted */
+    const struct authn_opts *authn; /* apiserver/authn.h; NULL: what needs no configuration */
     const char *node_name; /* the node of this machine: it mirrors what its pods may use; NULL: none */
 };
 
@@ -63,6 +65,7 @@ struct api_request {
     const char *user_agent;     /* for the default fieldManager; NULL is fine */
     bool may_stream; /* the caller can take resp->stream: lists are not put together first */
     bool at_once; /* done runs before api_do() returns: what needs an answer from outside fails */
+    struct audit_event *audit;  /* apiserver/audit.h; NULL: nothing is noted */
 };
 
 struct api_response {

@@ -347,12 +347,19 @@ struct val *body_object(struct call *c)
     }
     if (check_kind(c, v, api_version, kind) < 0)
         return NULL;
-    if (!sub || streq(kind, c->r->kind))
-        return body_decode(c, c->r, v, &strict, false) < 0 ? NULL : v;
+    if (!sub || streq(kind, c->r->kind)) {
+        if (body_decode(c, c->r, v, &strict, false) < 0)
+            return NULL;
+        audit_object(c->req->audit, v);
+        return v;
+    }
     if (sub->type && schema_decode_type(c->api->schema, sub->type, kind, version, c->a, v, &strict,
                                         &err) < 0) {
         fail(c, 400, "BadRequest", "%s", err.msg);
         return NULL;
     }
-    return body_field_validation(c, &strict, false) < 0 ? NULL : v;
+    if (body_field_validation(c, &strict, false) < 0)
+        return NULL;
+    audit_object(c->req->audit, v);
+    return v;
 }

@@ -115,6 +115,7 @@ void exchange_reply(struct exchange *x, const struct api_response *r)
     bool pretty = wants_pretty(x);
     z_stream *gz;
 
+    audit_end(x->req.audit, r->status);
     put_headers(x, r);
     if (r->stream) {
         x->resp = *r;
@@ -380,6 +381,7 @@ static bool on_event(void *arg, const struct api_event *ev)
 
 static void watch_serve(struct exchange *x)
 {
+    audit_started(x->req.audit, 200); /* it ends when the request's arena goes */
     put_headers(x, &x->resp);
     http_header(x->http, "content-type", x->resp.content_type);
     http_on_close(x->http, on_gone, x);
@@ -421,14 +423,25 @@ static void run(struct exchange *x)
     struct call c = {.api = x->f->api, .a = x->http->arena, .req = &x->req,
                      .now_ms = env_now_ms(x->f->api->env)};
 
-    if (who(x, &c) < 0) {
+    switch (who(x, &c)) {
+    case AUTHN_WAIT:
+        return;
+    case AUTHN_NO:
+        audit_answer(x->req.audit, &c.resp);
         exchange_reply(x, &c.resp);
         return;
+    case AUTHN_OK:
+        break;
     }
     if (tunnel_serve(x))
         return;
     http_on_close(x->http, on_gone_early, x);
     api_do(x->f->api, &x->req, on_answer, x);
+}
+
+void authn_woken(void *exchange)
+{
+    run(exchange);
 }
 
 static void on_body(struct http_req *http, char *data, size_t n, const struct err *err, void *arg)
@@ -476,7 +489,7 @@ struct front *front_new(struct api *api, const char *addr, int port, struct err 
     struct front *f = xcalloc(1, sizeof(*f));
     struct http_tls tls = {.cert_pem = pki_server_cert_pem(api->pki),
                            .key_pem = pki_server_key_pem(api->pki),
-                           .client_ca_pem = pki_ca_pem(api->pki)};
+                           .client_ca_pem = api->client_ca_pem};
     struct http_server_opts opts = {.addr = addr, .port = port, .tls = &tls,
                                     .body_bytes_max = BODY_BYTES_MAX, .on_request = on_request,
                                     .arg = f};

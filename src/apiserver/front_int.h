@@ -11,6 +11,7 @@ struct front {
     struct http_client *client;
     struct http_origin *node;
     struct list watches; /* struct exchange.link */
+    uint8_t modes[1024]; /* of impersonation, by user: impersonate.c */
     void (*stopped)(void *);
     void *stopped_arg;
 };
@@ -30,12 +31,20 @@ struct exchange {
     struct buf piece;
     struct z_stream_s *z; /* compressing */
     bool streaming, posted;
+    const char *audit_id; /* NULL: not named yet */
+    int64_t received_us;
 };
 
 void exchange_reply(struct exchange *x, const struct api_response *resp);
 
-/* who.c: fills x->user. -1: *ret is the Status to answer (401, 403, 400). */
-int who(struct exchange *x, struct call *c);
+/* who.c: fills x->user. AUTHN_NO: c->resp is the Status to answer (401, 403, 400). AUTHN_WAIT: front
+ * is called again by authn_woken(). */
+enum authn_result who(struct exchange *x, struct call *c);
+void authn_woken(void *exchange); /* front.c */
+/* impersonate.c: Impersonate-* headers, when they are there. */
+int impersonate(struct exchange *x, struct call *c);
+/* KEY of X-Remote-Extra-KEY and the like: lower case, unescaped. */
+char *extra_key(struct arena *a, const char *name);
 
 /* tunnel.c: true: the path is one that goes through to a node, a pod or a service; answered. */
 bool tunnel_serve(struct exchange *x);

@@ -124,7 +124,7 @@ static int binding_check(struct call *c, const char *sub, const struct val *v, c
     if (!o) /* as upstream words it: the role's name under the binding's resource */
         return fail_not_found(c, role);
     if (rbac_holds(&c->api->rbac, c->user, c->path.ns,
-                   rbac_role_rules(&c->api->rbac, o, c->a), &err) < 0)
+                   val_get(obj_val(o), "rules"), &err) < 0)
         return fail_forbidden(c, name, "%s", err.msg);
     return 0;
 }

@@ -31,7 +31,8 @@ int admit_namespace(struct call *c, const char *name);
 /* hooks_node.c: what a node may do to itself and to its pods only. old is NULL on create, v on
  * delete. */
 int restrict_node(struct call *c, const struct val *v, const struct obj *old);
-int restrict_node_token(struct call *c, const struct val *bound);
+int restrict_node_eviction(struct call *c, const struct obj *pod);
+int restrict_node_token(struct call *c, const struct val *spec); /* of a TokenRequest */
 
 /* podsecurity.c */
 int podsecurity_labels(struct call *c, const char *sub, const struct val *v, const struct val *old);

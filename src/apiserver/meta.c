@@ -294,12 +294,12 @@ int meta_serve(struct call *c)
     if (str_starts(p, "/openapi/"))
         return serve_openapi(c, p + strlen("/openapi/"));
     if (streq(p, "/openid/v1/jwks")) {
-        answer_val(c, 200, token_jwks(pki_sa_key(c->api->pki), c->a));
+        answer_val(c, 200, token_jwks(pki_sa_keys(c->api->pki), c->a));
         c->resp.content_type = "application/jwk-set+json";
         return 0;
     }
     if (streq(p, "/.well-known/openid-configuration")) {
-        answer_val(c, 200, token_openid(c->a, c->api->server_url));
+        answer_val(c, 200, token_openid(pki_sa_keys(c->api->pki), c->a, c->api->server_url));
         return 0;
     }
     static const char *const health[] = {"healthz", "livez", "readyz"};

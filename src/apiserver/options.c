@@ -12,7 +12,7 @@ int options_params(struct call *c)
     const char *q = c->req->query;
     uint32_t cap = 1;
 
-    if (str_empty(q))
+    if (str_empty(q) || c->params)
         return 0;
     for (const char *p = q; *p; p++)
         cap += *p == '&';

@@ -184,18 +184,19 @@ static int rules_review(struct call *c, struct val *v)
 static int token_review(struct call *c, struct val *v)
 {
     const char *token = val_str_at(v, "spec.token", "");
-    struct val *status = val_map(c->a), *met = NULL;
-    struct auth_user u;
+    struct authn_ask q = {.token = token, .audiences = val_at(v, "spec.audiences"),
+                          .now_s = c->now_ms / 1000, .arena = c->a};
+    struct val *status = val_map(c->a);
+    struct authn_answer got = {0};
     struct err err = {0};
 
     if (!*token)
         return fail(c, 400, "BadRequest", "token is required for TokenReview in authentication");
-    if (token_verify(pki_sa_key(c->api->pki), token, val_at(v, "spec.audiences"), c->now_ms / 1000,
-                     api_lookup, c->api, c->a, &u, &met, &err) == 0) {
+    if (authn_token(c->api->authn, &q, &got, &err) == AUTHN_OK) {
         val_put_bool(c->a, status, "authenticated", true);
-        val_put(c->a, status, "user", user_info(c, &u));
-        if (val_len(val_at(v, "spec.audiences")) || val_len(met))
-            val_put(c->a, status, "audiences", met);
+        val_put(c->a, status, "user", user_info(c, &got.user));
+        if (val_len(got.audiences))
+            val_put(c->a, status, "audiences", got.audiences);
     } else {
         val_put(c->a, status, "user", val_map(c->a));
         val_put_str(c->a, status, "error", err.msg);

@@ -381,6 +381,8 @@ static int serve_eviction(struct call *c)
     if (how.uid && !streq(how.uid, pod->uid))
         return fail_conflict(c, pod->name, "Precondition failed: UID in precondition: %s, UID in "
                              "object meta: %s", how.uid, pod->uid);
+    if (restrict_node_eviction(c, pod) < 0)
+        return -1;
     if (take_budget(c, pod) < 0 || (!how.revision && note_eviction(c, pod, &pod) < 0) || delete_object(c, pod, &how, &left) < 0)
         return -1;
     answer_val(c, 201, status_doc(c->a, 201, "", ""));
@@ -389,7 +391,15 @@ static int serve_eviction(struct call *c)
 
 /* ---------------------------------------------------------------- tokens */
 
-enum { TOKEN_MIN_S = 600 };
+enum { TOKEN_MIN_S = 600, EXTENDED_FROM_S = 3607, EXTENDED_S = 365 * 24 * 3600 };
+
+static bool own_audience(const struct val *audiences)
+{
+    VAL_EACH(audiences, it)
+        if (!streq(val_text(it, ""), TOKEN_ISSUER))
+            return false;
+    return true;
+}
 
 static int bound_object(struct call *c, const struct val *ref, struct token_spec *t)
 {
@@ -449,6 +459,10 @@ static int serve_token(struct call *c)
                    "must match the service account namespace if specified");
     if (bad.n)
         return fail_causes_of(c, &bad, "authentication.k8s.io", "TokenRequest", c->path.name);
+    if (*val_str_at(meta, "uid", "") && !streq(val_str_at(meta, "uid", ""), account->uid))
+        return fail_conflict_of(c, "TokenRequest", c->path.name, arena_printf(c->a, "the UID in the token "
+                                "request (%s) does not match the UID of the service account (%s)",
+                                val_str_at(meta, "uid", ""), account->uid));
     spec = val_need_map(c->a, v, "spec");
     aud = val_get(spec, "audiences");
     if (!val_len(aud)) {
@@ -472,11 +486,18 @@ static int serve_token(struct call *c)
                             .account_uid = account->uid, .audiences = aud,
                             .id = call_uuid(c),
                             .now = c->now_ms / 1000, .seconds = seconds};
-    if (restrict_node_token(c, val_get(spec, "boundObjectRef")) < 0 ||
-        bound_object(c, val_get(spec, "boundObjectRef"), &t) < 0)
+    if (restrict_node_token(c, spec) < 0 || bound_object(c, val_get(spec, "boundObjectRef"), &t) < 0)
         return -1;
+    if (seconds == EXTENDED_FROM_S && t.bound_kind && streq(t.bound_kind, "Pod") && own_audience(aud)) {
+        /* what a kubelet asks for a pod: old clients read their token once, so it may be used for a
+         * year, and from its time on that is noted */
+        t.warn_after = t.now + seconds;
+        t.seconds = EXTENDED_S;
+    }
     if (!(token = token_make(pki_sa_key(c->api->pki), &t, c->a, &err)))
         return fail_err(c, &err);
+    audit_note(c->req->audit, "authentication.kubernetes.io/issued-credential-id",
+               arena_printf(c->a, "JTI=%s", t.id));
     status = val_map(c->a);
     val_put_str(c->a, status, "token", token);
     val_put_str(c->a, status, "expirationTimestamp",

@@ -89,6 +89,7 @@ static void pass(struct exchange *x, struct http_origin *to, const char *path)
     struct http_proxy_opts opts = {.path = path, .on_fail = on_fail, .arg = x, .drop = drop,
                                    .drop_n = ARRAY_LEN(drop)};
 
+    audit_started(x->req.audit, http_upgrade_wanted(x->http) ? 101 : 200);
     http_proxy(x->http, to, &opts);
 }
 

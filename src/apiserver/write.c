@@ -540,6 +540,7 @@ static struct val *apply_body(struct call *c)
 
     as_yaml.content_type = "application/yaml";
     c->req = &as_yaml;
+    audit_patch(c->req->audit, c->req->body, c->req->body_n);
     v = body_tree(c, &strict);
     c->req = was;
     if (!v)

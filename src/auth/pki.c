@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <openssl/bio.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
@@ -23,6 +24,7 @@ struct pki {
     char *dir;
     X509 *ca;
     EVP_PKEY *ca_key, *sa_key;
+    struct token_keys sa_keys; /* the first one is sa_key */
     char *ca_pem, *server_cert_pem, *server_key_pem;
     char *ca_path, *server_cert_path, *server_key_path;
 };
@@ -327,6 +329,34 @@ static int ca_open(struct pki *p, struct err *err)
     return p->ca_pem ? 0 : ssl_err(err, "read the CA");
 }
 
+static EVP_PKEY *pub_read(const char *path)
+{
+    size_t n = 0;
+    _auto_(freep) char *text = file_read(path, &n);
+    _auto_(bio_free_p) BIO *bio = text ? BIO_new_mem_buf(text, (int)n) : NULL;
+    EVP_PKEY *key = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL) : NULL;
+
+    ERR_clear_error();
+    return key;
+}
+
+/* sa.key first, then what is in the folder under sa-NAME.pub. */
+static void old_keys(struct pki *p)
+{
+    _auto_(freep) char *pattern = xasprintf("%s/sa-*.pub", p->dir);
+    glob_t found;
+
+    p->sa_keys.v[p->sa_keys.n++] = p->sa_key;
+    if (glob(pattern, 0, NULL, &found) == 0)
+        for (size_t i = 0; i < found.gl_pathc && p->sa_keys.n < TOKEN_KEYS_MAX; i++) {
+            EVP_PKEY *key = pub_read(found.gl_pathv[i]);
+
+            if (key)
+                p->sa_keys.v[p->sa_keys.n++] = key;
+        }
+    globfree(&found);
+}
+
 struct pki *pki_open(const char *state_dir, const char *host, struct err *err)
 {
     _auto_(pki_freep) struct pki *p = xcalloc(1, sizeof(*p));
@@ -344,6 +374,7 @@ struct pki *pki_open(const char *state_dir, const char *host, struct err *err)
     pub_path = xasprintf("%s/sa.pub", p->dir);
     if (!(p->sa_key = key_need(sa_path, err)) || !(pub = pub_pem(p->sa_key)))
         return NULL;
+    old_keys(p);
     if (access(pub_path, F_OK) < 0 && file_write(pub_path, pub, strlen(pub), 0644, err) < 0)
         return NULL;
     return STEAL(p);
@@ -356,6 +387,8 @@ void *pki_free(struct pki *p)
     X509_free(p->ca);
     EVP_PKEY_free(p->ca_key);
     EVP_PKEY_free(p->sa_key);
+    for (uint32_t i = 1; i < p->sa_keys.n; i++)
+        EVP_PKEY_free(p->sa_keys.v[i]);
     free(p->ca_pem);
     free(p->server_cert_pem);
     free(p->server_key_pem);
@@ -382,6 +415,25 @@ const char *pki_server_key_pem(const struct pki *p)
 struct evp_pkey_st *pki_sa_key(const struct pki *p)
 {
     return p->sa_key;
+}
+const struct token_keys *pki_sa_keys(const struct pki *p)
+{
+    return &p->sa_keys;
+}
+
+char *pki_fingerprint(const char *pem)
+{
+    _auto_(x509_free_p) X509 *x = cert_parse(pem, strlen(pem));
+    unsigned char sum[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    char *text;
+
+    if (!x || X509_digest(x, EVP_sha256(), sum, &n) != 1)
+        return NULL;
+    text = xcalloc(1, 2 * n + 1);
+    for (unsigned i = 0; i < n; i++)
+        snprintf(text + 2 * i, 3, "%02x", sum[i]);
+    return text;
 }
 
 /* ---------------------------------------------------------------- clients */
@@ -502,17 +554,63 @@ int pki_read_request(const char *csr_pem, size_t n, struct arena *a, char **ret_
     return 0;
 }
 
-static int copy_alt_names(X509 *to, X509_REQ *from)
+static bool copy_alt_names(X509 *to, X509_REQ *from)
 {
     STACK_OF(X509_EXTENSION) *exts = X509_REQ_get_extensions(from);
     int at = exts ? X509v3_get_ext_by_NID(exts, NID_subject_alt_name, -1) : -1;
-    int ok = at < 0 || X509_add_ext(to, sk_X509_EXTENSION_value(exts, at), -1) == 1;
+    bool ok = at < 0 || X509_add_ext(to, sk_X509_EXTENSION_value(exts, at), -1) == 1;
 
     sk_X509_EXTENSION_pop_free(exts, X509_EXTENSION_free);
     return ok;
 }
 
-int pki_sign_request(struct pki *p, const char *csr_pem, size_t n, bool client, bool server,
+/* Usages as Kubernetes and as OpenSSL name them; extended ones behind a '+'. */
+static const char *const USAGES[][2] = {
+    {"signing", "digitalSignature"}, {"digital signature", "digitalSignature"},
+    {"content commitment", "nonRepudiation"}, {"key encipherment", "keyEncipherment"},
+    {"key agreement", "keyAgreement"}, {"data encipherment", "dataEncipherment"},
+    {"cert sign", "keyCertSign"}, {"crl sign", "cRLSign"}, {"encipher only", "encipherOnly"},
+    {"decipher only", "decipherOnly"}, {"any", "+anyExtendedKeyUsage"}, {"server auth", "+serverAuth"},
+    {"client auth", "+clientAuth"}, {"code signing", "+codeSigning"},
+    {"email protection", "+emailProtection"}, {"s/mime", "+emailProtection"},
+    {"ipsec end system", "+1.3.6.1.5.5.7.3.5"}, {"ipsec tunnel", "+1.3.6.1.5.5.7.3.6"},
+    {"ipsec user", "+1.3.6.1.5.5.7.3.7"}, {"timestamping", "+timeStamping"},
+    {"ocsp signing", "+OCSPSigning"}, {"microsoft sgc", "+msSGC"}, {"netscape sgc", "+nsSGC"},
+};
+
+static bool add_usages(X509 *x, X509 *ca, const struct val *usages)
+{
+    struct buf plain, more;
+    bool ok = true;
+
+    buf_init(&plain, 1024);
+    buf_init(&more, 1024);
+    VAL_EACH(usages, u)
+        for (size_t i = 0; i < ARRAY_LEN(USAGES); i++)
+            if (streq(val_text(u, ""), USAGES[i][0])) {
+                const char *name = USAGES[i][1];
+                struct buf *b = *name == '+' ? &more : &plain;
+
+                buf_printf(b, "%s%s", b->n ? "," : b == &plain ? "critical," : "", name + (*name == '+'));
+            }
+    ok = (!plain.n || ext_add(x, ca, NID_key_usage, plain.p)) &&
+         (!more.n || ext_add(x, ca, NID_ext_key_usage, more.p));
+    buf_done(&plain);
+    buf_done(&more);
+    return ok;
+}
+
+/* What the CA signs does not outlive it. */
+static void end_with_ca(X509 *x, X509 *ca)
+{
+    int days = 0, seconds = 0;
+
+    if (ASN1_TIME_diff(&days, &seconds, X509_get0_notAfter(ca), X509_get0_notAfter(x)) == 1 &&
+        (days > 0 || seconds > 0))
+        X509_set1_notAfter(x, X509_get0_notAfter(ca));
+}
+
+int pki_sign_request(struct pki *p, const char *csr_pem, size_t n, const struct val *usages,
                      int64_t seconds, struct arena *a, char **ret_cert_pem, struct err *err)
 {
     _auto_(x509_req_free_p) X509_REQ *req = request_parse(csr_pem, n, err);
@@ -521,15 +619,55 @@ int pki_sign_request(struct pki *p, const char *csr_pem, size_t n, bool client, 
 
     if (!req)
         return -1;
-    x = leaf_make(p, X509_REQ_get_subject_name(req), X509_REQ_get0_pubkey(req), seconds,
-                  client && server ? "clientAuth,serverAuth" : client ? "clientAuth" : "serverAuth",
-                  NULL);
-    if (x && server && (!copy_alt_names(x, req) || !X509_sign(x, p->ca_key, EVP_sha256())))
+    x = cert_begin(X509_REQ_get_subject_name(req), X509_REQ_get0_pubkey(req), seconds);
+    if (!x)
         return ssl_err(err, "sign a certificate");
-    if (!x || !(pem = cert_pem(x)))
+    end_with_ca(x, p->ca);
+    if (!X509_set_issuer_name(x, X509_get_subject_name(p->ca)) ||
+        !ext_add(x, p->ca, NID_basic_constraints, "critical,CA:FALSE") ||
+        !add_usages(x, p->ca, usages) || !ext_add(x, p->ca, NID_authority_key_identifier, "keyid") ||
+        !copy_alt_names(x, req) || !X509_sign(x, p->ca_key, EVP_sha256()) || !(pem = cert_pem(x)))
         return ssl_err(err, "sign a certificate");
     *ret_cert_pem = arena_strdup(a, pem);
     return 0;
+}
+
+static void count_names(X509_REQ *req, struct arena *a, struct val *facts)
+{
+    static const struct {
+        int type;
+        const char *key;
+    } kinds[] = {{GEN_DNS, "dns"}, {GEN_IPADD, "ips"}, {GEN_EMAIL, "emails"}, {GEN_URI, "uris"}};
+    STACK_OF(X509_EXTENSION) *exts = X509_REQ_get_extensions(req);
+    GENERAL_NAMES *names = exts ? X509V3_get_d2i(exts, NID_subject_alt_name, NULL, NULL) : NULL;
+
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        int64_t n = 0;
+
+        for (int k = 0; names && k < sk_GENERAL_NAME_num(names); k++)
+            n += sk_GENERAL_NAME_value(names, k)->type == kinds[i].type;
+        val_put_int(a, facts, kinds[i].key, n);
+    }
+    GENERAL_NAMES_free(names);
+    sk_X509_EXTENSION_pop_free(exts, X509_EXTENSION_free);
+}
+
+const struct val *pki_request_facts(const char *csr_pem, size_t n, struct arena *a, struct err *err)
+{
+    _auto_(x509_req_free_p) X509_REQ *req = request_parse(csr_pem, n, err);
+    struct val *facts = val_map(a), *orgs = val_list(a);
+    char *cn, **list;
+
+    if (!req)
+        return NULL;
+    subject_get(X509_REQ_get_subject_name(req), a, &cn, &list);
+    val_put_str(a, facts, "cn", cn);
+    for (; *list; list++)
+        val_push_str(a, orgs, *list);
+    val_put(a, facts, "orgs", orgs);
+    count_names(req, a, facts);
+    ERR_clear_error();
+    return facts;
 }
 
 /* ---------------------------------------------------------------- kubeconfig */

@@ -6,9 +6,11 @@
  *   server.crt server.key   what the API serves; made anew when it lacks a name or ends soon
  *   NAME.crt NAME.key       client certificates made by pki_client()
  *   sa.key sa.pub           signs and verifies service-account tokens (auth/token.h)
+ *   sa-NAME.pub             verify too: to change the key, keep the old sa.pub under such a name
  * Thread: any, after pki_open(). */
 #pragma once
 
+#include "auth/token.h"
 #include "base/arena.h"
 #include "base/err.h"
 
@@ -23,7 +25,11 @@ DEFINE_AUTO(struct pki *, pki_free, pki_free)
 const char *pki_ca_pem(const struct pki *p); /* borrowed, as the next two */
 const char *pki_server_cert_pem(const struct pki *p);
 const char *pki_server_key_pem(const struct pki *p);
-struct evp_pkey_st *pki_sa_key(const struct pki *p); /* borrowed */
+struct evp_pkey_st *pki_sa_key(const struct pki *p); /* borrowed: signs */
+/* It, and the public keys of STATE/pki/sa-*.pub: those of before, whose tokens are still good. */
+const struct token_keys *pki_sa_keys(const struct pki *p);
+/* SHA-256 of the first certificate of a PEM text in hex (free() it), or NULL. */
+char *pki_fingerprint(const char *cert_pem);
 
 /* A client certificate for user `name` (CN) in `group` (O; NULL: none), kept as file.crt and
  * file.key below STATE/pki, read back when it is there and good for another 30 days. PEM texts are
@@ -31,11 +37,14 @@ struct evp_pkey_st *pki_sa_key(const struct pki *p); /* borrowed */
 int pki_client(struct pki *p, const char *file, const char *name, const char *group,
                struct arena *a, char **ret_cert_pem, char **ret_key_pem, struct err *err) _must_check_;
 
-/* Signs a PEM certificate request as it asks (subject, key); usages for clients and/or servers,
- * names of the request are kept for servers. Gives the certificate as PEM in the arena. */
-int pki_sign_request(struct pki *p, const char *csr_pem, size_t n, bool client, bool server,
+/* Signs a PEM certificate request: its subject, key and alternative names, with the usages of a
+ * CertificateSigningRequest ("client auth", "digital signature", ...), never as an authority, for so
+ * many seconds (not longer than the CA). Gives the certificate as PEM in the arena. */
+int pki_sign_request(struct pki *p, const char *csr_pem, size_t n, const struct val *usages,
                      int64_t seconds, struct arena *a, char **ret_cert_pem, struct err *err)
     _must_check_;
+/* What a request asks for: {cn, orgs: [...], dns: N, ips: N, emails: N, uris: N}; NULL: it is none. */
+const struct val *pki_request_facts(const char *csr_pem, size_t n, struct arena *a, struct err *err);
 /* Checks that the text is one PEM certificate request with a good signature, and gives subject
  * (CN, and NULL-terminated O's) in the arena. ret_* may be NULL. */
 int pki_read_request(const char *csr_pem, size_t n, struct arena *a, char **ret_cn,

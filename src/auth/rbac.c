@@ -3,8 +3,6 @@
  * subresource "log" and also met by the rule "[*]/log". */
 #include "auth/rbac.h"
 
-#include "codec/selector.h"
-
 #include <stdio.h>
 
 static bool has(const struct val *list, const char *s)
@@ -86,64 +84,6 @@ static bool subject_is(const struct val *s, const struct auth_user *u, const cha
     return n && strncmp(u->name, ns, n) == 0 && u->name[n] == ':' && streq(u->name + n + 1, name);
 }
 
-/* ---------------------------------------------------------------- roles */
-
-struct gather {
-    struct arena *a;
-    struct val *rules;
-    const struct val *selectors;
-    const struct obj *self;
-    const struct rbac_source *s;
-    int depth;
-};
-
-static void gather_rules(const struct gather *g, const struct obj *role);
-
-static bool gather_role(void *arg, const struct obj *o)
-{
-    const struct gather *g = arg;
-
-    if (o == g->self)
-        return true;
-    VAL_EACH(g->selectors, sel) {
-        if (selector_matches(sel, val_get(obj_meta(o), "labels"))) {
-            gather_rules(g, o);
-            break;
-        }
-    }
-    return true;
-}
-
-static void gather_rules(const struct gather *g, const struct obj *role)
-{
-    const struct val *v = obj_val(role);
-    const struct val *selectors = val_at(v, "aggregationRule.clusterRoleSelectors");
-
-    if (val_len(selectors) && !val_len(val_get(v, "rules")) && g->depth < 4) {
-        struct gather deeper = *g;
-
-        deeper.selectors = selectors;
-        deeper.self = role;
-        deeper.depth++;
-        g->s->each(g->s->arg, "clusterroles", "", gather_role, &deeper);
-        return;
-    }
-    VAL_EACH(val_get(v, "rules"), rule)
-        val_push(g->a, g->rules, rule);
-}
-
-const struct val *rbac_role_rules(const struct rbac_source *s, const struct obj *role,
-                                  struct arena *a)
-{
-    struct gather g = {.a = a, .s = s};
-
-    if (!val_len(val_at(obj_val(role), "aggregationRule.clusterRoleSelectors")))
-        return val_get(obj_val(role), "rules");
-    g.rules = val_list(a);
-    gather_rules(&g, role);
-    return g.rules;
-}
-
 /* ---------------------------------------------------------------- walk */
 
 /* Calls fn for each list of rules that a user has in ns, until it says false. */
@@ -155,6 +95,8 @@ struct walk {
     bool (*fn)(void *arg, const struct val *rules);
     void *arg;
     bool stopped;
+    const struct obj *binding; /* at hand, and which of its subjects the user is */
+    const struct val *subject;
 };
 
 static bool walk_binding(void *arg, const struct obj *b)
@@ -165,16 +107,20 @@ static bool walk_binding(void *arg, const struct obj *b)
     const char *kind = val_str_at(ref, "kind", ""), *name = val_str_at(ref, "name", "");
     bool mine = false;
 
-    VAL_EACH(val_get(v, "subjects"), subject)
-        if ((mine = subject_is(subject, w->u, b->namespace_)))
+    VAL_EACH(val_get(v, "subjects"), subject) {
+        if ((mine = subject_is(subject, w->u, b->namespace_))) {
+            w->subject = subject;
             break;
+        }
+    }
     if (!mine)
         return true;
+    w->binding = b;
     if (streq(kind, "ClusterRole"))
         role = w->s->get(w->s->arg, "clusterroles", "", name);
     else if (streq(kind, "Role") && *b->namespace_)
         role = w->s->get(w->s->arg, "roles", b->namespace_, name);
-    if (role && !w->fn(w->arg, rbac_role_rules(w->s, role, w->a)))
+    if (role && !w->fn(w->arg, val_get(obj_val(role), "rules")))
         w->stopped = true;
     return !w->stopped;
 }
@@ -207,7 +153,22 @@ static bool decide_rules(void *arg, const struct val *rules)
     return !d->yes;
 }
 
-bool rbac_allows(const struct rbac_source *s, const struct auth_user *u, const struct rbac_ask *ask)
+/* "RBAC: allowed by RoleBinding "name/namespace" of Role "name" to Group "name"". */
+static const char *reason_of(const struct walk *w, struct arena *a)
+{
+    const struct val *ref = val_get(obj_val(w->binding), "roleRef");
+    const char *ns = w->binding->namespace_, *kind = val_str_at(w->subject, "kind", "");
+    const char *name = val_str_at(w->subject, "name", "");
+
+    if (streq(kind, "ServiceAccount"))
+        name = arena_printf(a, "%s/%s", name, val_str_at(w->subject, "namespace", ns));
+    return arena_printf(a, "RBAC: allowed by %s \"%s%s%s\" of %s \"%s\" to %s \"%s\"",
+                        *ns ? "RoleBinding" : "ClusterRoleBinding", w->binding->name, *ns ? "/" : "",
+                        ns, val_str_at(ref, "kind", ""), val_str_at(ref, "name", ""), kind, name);
+}
+
+static bool decide(const struct rbac_source *s, const struct auth_user *u,
+                   const struct rbac_ask *ask, struct arena *a, const char **ret_reason)
 {
     struct decide d = {.ask = ask};
     struct walk w = {.s = s, .u = u, .ns = ask->path ? "" : ask->ns, .fn = decide_rules, .arg = &d};
@@ -217,7 +178,21 @@ bool rbac_allows(const struct rbac_source *s, const struct auth_user *u, const s
     w.a = arena_new();
     walk_rules(&w);
     arena_free(w.a);
+    if (d.yes && ret_reason)
+        *ret_reason = reason_of(&w, a);
     return d.yes;
+}
+
+bool rbac_allows(const struct rbac_source *s, const struct auth_user *u, const struct rbac_ask *ask)
+{
+    return decide(s, u, ask, NULL, NULL);
+}
+
+bool rbac_decides(const struct rbac_source *s, const struct auth_user *u,
+                  const struct rbac_ask *ask, struct arena *a, const char **ret_reason)
+{
+    *ret_reason = "";
+    return decide(s, u, ask, a, ret_reason);
 }
 
 /* ---------------------------------------------------------------- holding */

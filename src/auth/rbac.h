@@ -1,4 +1,5 @@
-/* auth/rbac.h - who may do what: Role, ClusterRole and their bindings.
+/* auth/rbac.h - who may do what: Role, ClusterRole and their bindings. The rules of an aggregated
+ * ClusterRole are those that are written in it; a controller gathers them.
  *
  * Nothing is cached: a decision walks the bindings as they are now (the objects keep their parsed
  * trees, so that is some microseconds), so a change of a role counts from the next request on.
@@ -24,9 +25,15 @@ struct rbac_ask {
     const char *verb; /* get list watch create update patch delete deletecollection, ... */
     const char *group, *resource, *subresource, *ns, *name; /* "" when there is none */
     const char *path;
+    const char *field_selector; /* of a list, watch or deletecollection as text; NULL or "": none */
+    const char *label_selector;
+    const char *version; /* of the group; NULL: not said. RBAC does not look at it */
 };
 
 bool rbac_allows(const struct rbac_source *s, const struct auth_user *u, const struct rbac_ask *ask);
+/* The same, and why, in the words of Kubernetes ("RBAC: allowed by ..."; "" for masters). */
+bool rbac_decides(const struct rbac_source *s, const struct auth_user *u,
+                  const struct rbac_ask *ask, struct arena *a, const char **ret_reason);
 
 /* Is it allowed by one of these rules? */
 bool rbac_rules_allow(const struct val *rules, const struct rbac_ask *ask);
@@ -40,11 +47,6 @@ int rbac_holds(const struct rbac_source *s, const struct auth_user *u, const cha
  * resourceRules and nonResourceRules of a SubjectRulesReviewStatus. */
 void rbac_rules(const struct rbac_source *s, const struct auth_user *u, const char *ns,
                 struct arena *a, struct val *resource_rules, struct val *url_rules);
-
-/* The rules of a role: those of an aggregated ClusterRole are gathered from the others, unless
- * somebody (a controller) wrote them down. */
-const struct val *rbac_role_rules(const struct rbac_source *s, const struct obj *role,
-                                  struct arena *a);
 
 /* The stock roles and bindings (auth/bootstrap.roles) as trees, in the order of the text. Calls fn
  * for each: resource is clusterroles, clusterrolebindings, roles or rolebindings. */

@@ -1,122 +1,16 @@
-/* auth/token.c - see token.h. Compact JWS: base64url(header).base64url(claims).base64url(r || s),
- * r and s 32 bytes each, big-endian; OpenSSL speaks DER, so signatures are turned around here. */
+/* auth/token.c - see token.h. */
 #include "auth/token.h"
 
+#include "auth/b64.h"
+#include "auth/jwt.h"
 #include "codec/json.h"
+#include "codec/kubetime.h"
 
-#include <openssl/core_names.h>
-#include <openssl/ecdsa.h>
-#include <openssl/err.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/sha.h>
+#include <openssl/hmac.h>
 
-enum { TOKEN_BYTES_MAX = 16384, HALF = 32 };
-
-static const char b64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-static char *b64url(struct arena *a, const void *data, size_t n)
-{
-    const unsigned char *p = data;
-    char *out = arena_alloc(a, n * 4 / 3 + 4), *o = out;
-
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) |
-                     (i + 2 < n ? p[i + 2] : 0);
-        *o++ = b64[v >> 18];
-        *o++ = b64[v >> 12 & 63];
-        if (i + 1 < n)
-            *o++ = b64[v >> 6 & 63];
-        if (i + 2 < n)
-            *o++ = b64[v & 63];
-    }
-    *o = 0;
-    return out;
-}
-
-/* NULL when it is not base64url. */
-static unsigned char *unb64url(struct arena *a, const char *s, size_t n, size_t *ret_n)
-{
-    unsigned char *out = arena_alloc(a, n * 3 / 4 + 4);
-    uint32_t v = 0;
-    size_t o = 0;
-    int bits = 0;
-
-    if (n % 4 == 1)
-        return NULL;
-    for (size_t i = 0; i < n; i++) {
-        const char *at = s[i] ? strchr(b64, s[i]) : NULL;
-
-        if (!at)
-            return NULL;
-        v = v << 6 | (uint32_t)(at - b64);
-        if ((bits += 6) >= 8)
-            out[o++] = (unsigned char)(v >> (bits -= 8));
-    }
-    *ret_n = o;
-    return out;
-}
-
-/* The public point, 0x04 || x || y. */
-static bool key_point(EVP_PKEY *key, unsigned char point[65])
-{
-    size_t n = 0;
-
-    return EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, point, 65, &n) == 1 &&
-           n == 65;
-}
-
-static char *key_id(EVP_PKEY *key, struct arena *a)
-{
-    unsigned char point[65], sum[SHA256_DIGEST_LENGTH];
-
-    if (!key_point(key, point))
-        return arena_strdup(a, "");
-    SHA256(point, sizeof(point), sum);
-    return b64url(a, sum, sizeof(sum));
-}
-
-static int sign(EVP_PKEY *key, const char *text, size_t n, unsigned char out[2 * HALF])
-{
-    unsigned char der[160];
-    const unsigned char *p = der;
-    size_t der_n = sizeof(der);
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    ECDSA_SIG *sig = NULL;
-    int ok = ctx && EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
-             EVP_DigestSign(ctx, der, &der_n, (const unsigned char *)text, n) == 1 &&
-             (sig = d2i_ECDSA_SIG(NULL, &p, (long)der_n)) != NULL &&
-             BN_bn2binpad(ECDSA_SIG_get0_r(sig), out, HALF) == HALF &&
-             BN_bn2binpad(ECDSA_SIG_get0_s(sig), out + HALF, HALF) == HALF;
-
-    ECDSA_SIG_free(sig);
-    EVP_MD_CTX_free(ctx);
-    ERR_clear_error();
-    return ok ? 0 : -1;
-}
-
-static bool signature_good(EVP_PKEY *key, const char *text, size_t n, const unsigned char *raw)
-{
-    ECDSA_SIG *sig = ECDSA_SIG_new();
-    BIGNUM *r = BN_bin2bn(raw, HALF, NULL), *s = BN_bin2bn(raw + HALF, HALF, NULL);
-    unsigned char *der = NULL;
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    bool ok = false;
-    int der_n;
-
-    if (sig && r && s && ECDSA_SIG_set0(sig, r, s) == 1) {
-        r = s = NULL; /* the signature's now */
-        der_n = i2d_ECDSA_SIG(sig, &der);
-        ok = der_n > 0 && ctx && EVP_DigestVerifyInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
-             EVP_DigestVerify(ctx, der, (size_t)der_n, (const unsigned char *)text, n) == 1;
-    }
-    BN_free(r);
-    BN_free(s);
-    OPENSSL_free(der);
-    ECDSA_SIG_free(sig);
-    EVP_MD_CTX_free(ctx);
-    ERR_clear_error();
-    return ok;
-}
+enum { LEEWAY_S = 60 }; /* what is being deleted may still be used for so long */
 
 static void put_ref(struct arena *a, struct val *map, const char *key, const char *name,
                     const char *uid)
@@ -148,6 +42,8 @@ static struct val *claims_of(const struct token_spec *t, struct arena *a)
     if (t->bound_kind && streq(t->bound_kind, "Secret"))
         put_ref(a, k, "secret", t->bound_name, t->bound_uid);
     put_ref(a, k, "serviceaccount", t->account, t->account_uid);
+    if (t->warn_after)
+        val_put_int(a, k, "warnafter", t->warn_after);
     val_put(a, c, "kubernetes.io", k);
     val_put_int(a, c, "nbf", t->now);
     val_put(a, c, "sub", val_printf(a, "system:serviceaccount:%s:%s", t->namespace_, t->account));
@@ -157,46 +53,46 @@ static struct val *claims_of(const struct token_spec *t, struct arena *a)
 char *token_make(struct evp_pkey_st *key, const struct token_spec *spec, struct arena *a,
                  struct err *err)
 {
-    size_t claims_n, head_n;
-    char *claims = json_text(a, claims_of(spec, a), &claims_n), *head, *text;
-    unsigned char sig[2 * HALF];
-    struct val *h = val_map(a);
+    char *token = jwt_make(key, claims_of(spec, a), a);
 
-    val_put_str(a, h, "alg", "ES256");
-    val_put_str(a, h, "kid", key_id(key, a));
-    head = json_text(a, h, &head_n);
-    text = arena_printf(a, "%s.%s", b64url(a, head, head_n), b64url(a, claims, claims_n));
-    if (sign(key, text, strlen(text), sig) < 0) {
+    if (!token)
         err_set(err, INTERNAL, "cannot sign a token");
+    return token;
+}
+
+char *token_make_legacy(struct evp_pkey_st *key, const char *ns, const char *account,
+                        const char *account_uid, const char *secret, struct arena *a)
+{
+    struct val *c = val_map(a);
+
+    val_put_str(a, c, "iss", TOKEN_LEGACY_ISSUER);
+    val_put_str(a, c, "kubernetes.io/serviceaccount/namespace", ns);
+    val_put_str(a, c, "kubernetes.io/serviceaccount/secret.name", secret);
+    val_put_str(a, c, "kubernetes.io/serviceaccount/service-account.name", account);
+    val_put_str(a, c, "kubernetes.io/serviceaccount/service-account.uid", account_uid);
+    val_put(a, c, "sub", val_printf(a, "system:serviceaccount:%s:%s", ns, account));
+    return jwt_make(key, c, a);
+}
+
+char *token_detached(const char *id, const char *secret, const char *text, struct arena *a)
+{
+    struct val *head = val_map(a);
+    unsigned char sum[EVP_MAX_MD_SIZE];
+    unsigned sum_n = 0;
+    size_t n;
+    char *h, *all;
+
+    val_put_str(a, head, "alg", "HS256");
+    val_put_str(a, head, "kid", id);
+    h = json_text(a, head, &n);
+    h = b64url(a, h, n);
+    all = arena_printf(a, "%s.%s", h, b64url(a, text, strlen(text)));
+    if (!HMAC(EVP_sha256(), secret, (int)strlen(secret), (unsigned char *)all, strlen(all), sum, &sum_n))
         return NULL;
-    }
-    return arena_printf(a, "%s.%s", text, b64url(a, sig, sizeof(sig)));
+    return arena_printf(a, "%s..%s", h, b64url(a, sum, sum_n));
 }
 
 /* ---------------------------------------------------------------- verify */
-
-/* The claims of a token with a good signature. */
-static struct val *open_token(EVP_PKEY *key, const char *token, struct arena *a)
-{
-    struct err ignored = {0};
-    const char *dot = strchr(token, '.'), *dot2 = dot ? strchr(dot + 1, '.') : NULL;
-    unsigned char *head, *claims, *sig;
-    size_t head_n = 0, claims_n = 0, sig_n = 0;
-    struct val *h;
-
-    if (!dot2 || strlen(token) > TOKEN_BYTES_MAX || strchr(dot2 + 1, '.'))
-        return NULL;
-    head = unb64url(a, token, (size_t)(dot - token), &head_n);
-    claims = unb64url(a, dot + 1, (size_t)(dot2 - dot - 1), &claims_n);
-    sig = unb64url(a, dot2 + 1, strlen(dot2 + 1), &sig_n);
-    if (!head || !claims || !sig || sig_n != 2 * HALF)
-        return NULL;
-    h = json_parse(a, (char *)head, head_n, &ignored);
-    if (!h || !streq(val_str_at(h, "alg", ""), "ES256") ||
-        !signature_good(key, token, (size_t)(dot2 - token), sig))
-        return NULL;
-    return json_parse(a, (char *)claims, claims_n, &ignored);
-}
 
 static bool list_has(const struct val *list, const char *s)
 {
@@ -219,15 +115,20 @@ static struct val *audiences_met(const struct val *token, const struct val *want
     return met;
 }
 
-static bool still_there(token_lookup_fn *lookup, void *arg, struct arena *a, const char *kind,
+/* Is it there, the same one, and not about to go? A pod that ends keeps its token for the end. */
+static bool still_there(const struct token_check *q, struct arena *a, const char *kind,
                         const char *ns, const struct val *ref)
 {
     const struct obj *o;
+    int64_t at;
 
     if (!ref)
         return true;
-    o = lookup(arg, a, kind, ns, val_str_at(ref, "name", ""));
-    return o && streq(o->uid, val_str_at(ref, "uid", ""));
+    o = q->lookup(q->arg, a, kind, ns, val_str_at(ref, "name", ""));
+    if (!o || !streq(o->uid, val_str_at(ref, "uid", "")))
+        return false;
+    at = obj_deleting(o) ? kubetime_parse(val_str_at(obj_val(o), "metadata.deletionTimestamp", "")) : -1;
+    return at < 0 || at / 1000 + LEEWAY_S > q->now;
 }
 
 static void extra_put(struct arena *a, struct val *extra, const char *key, const char *value)
@@ -236,29 +137,46 @@ static void extra_put(struct arena *a, struct val *extra, const char *key, const
         val_push_str(a, val_need_list(a, extra, key), value);
 }
 
-int token_verify(struct evp_pkey_st *key, const char *token, const struct val *audiences,
-                 int64_t now, token_lookup_fn *lookup, void *arg, struct arena *a,
-                 struct auth_user *ret_user, struct val **ret_audiences, struct err *err)
+static void fill_user(struct arena *a, const char *ns, const char *account, const char *uid,
+                      const struct val *extra, struct auth_user *ret)
 {
-    struct val *c = open_token(key, token, a), *met;
-    const struct val *k = val_get(c, "kubernetes.io");
-    const char *ns = val_text(val_get(k, "namespace"), NULL);
-    const struct val *sa = val_get(k, "serviceaccount");
-    const char *account = val_str_at(sa, "name", NULL);
-    struct val *extra = val_map(a);
-    const char **groups;
+    const char **groups = arena_array(a, const char *, 4);
 
-    if (!c || !ns || !account || !streq(val_str_at(c, "iss", ""), TOKEN_ISSUER))
+    groups[0] = "system:serviceaccounts";
+    groups[1] = arena_printf(a, "system:serviceaccounts:%s", ns);
+    groups[2] = GROUP_AUTHENTICATED;
+    *ret = (struct auth_user){.name = arena_printf(a, "system:serviceaccount:%s:%s", ns, account),
+                              .uid = uid, .groups = groups, .extra = val_len(extra) ? extra : NULL};
+}
+
+/* What a token of 3600 seconds says for a pod that was given a year (warnafter): it should have been
+ * renewed by now. */
+static const char *stale(const struct val *k, int64_t now)
+{
+    int64_t warn = val_int_at(k, "warnafter", 0);
+
+    return warn && now > warn ? "stale" : NULL;
+}
+
+static int verify_bound(const struct val *c, const struct token_check *q, struct arena *a,
+                        struct token_found *ret, struct err *err)
+{
+    const struct val *k = val_get(c, "kubernetes.io"), *sa = val_get(k, "serviceaccount");
+    const char *ns = val_text(val_get(k, "namespace"), NULL);
+    const char *account = val_str_at(sa, "name", NULL);
+    struct val *extra = val_map(a), *met;
+    bool node = val_get(k, "node") != NULL;
+
+    if (!ns || !account)
         return err_set(err, UNAUTHENTICATED, "invalid bearer token");
-    if (val_int_at(c, "exp", 0) <= now || val_int_at(c, "nbf", 0) > now + 60)
+    if (val_int_at(c, "exp", 0) <= q->now || val_int_at(c, "nbf", 0) > q->now + 60)
         return err_set(err, UNAUTHENTICATED, "service account token has expired");
-    met = audiences_met(val_get(c, "aud"), audiences, a);
+    met = audiences_met(val_get(c, "aud"), q->audiences, a);
     if (!val_len(met))
         return err_set(err, UNAUTHENTICATED, "token audiences are not those wanted");
-    if (!still_there(lookup, arg, a, "ServiceAccount", ns, sa) ||
-        !still_there(lookup, arg, a, "Pod", ns, val_get(k, "pod")) ||
-        !still_there(lookup, arg, a, "Secret", ns, val_get(k, "secret")) ||
-        (!val_get(k, "pod") && !still_there(lookup, arg, a, "Node", "", val_get(k, "node"))))
+    if (!still_there(q, a, "ServiceAccount", ns, sa) || !still_there(q, a, "Pod", ns, val_get(k, "pod")) ||
+        !still_there(q, a, "Secret", ns, val_get(k, "secret")) ||
+        (node && !val_get(k, "pod") && !still_there(q, a, "Node", "", val_get(k, "node"))))
         return err_set(err, UNAUTHENTICATED, "service account token has been invalidated");
     if (val_str_at(c, "jti", NULL))
         extra_put(a, extra, "authentication.kubernetes.io/credential-id",
@@ -267,48 +185,106 @@ int token_verify(struct evp_pkey_st *key, const char *token, const struct val *a
     extra_put(a, extra, "authentication.kubernetes.io/node-uid", val_str_at(k, "node.uid", NULL));
     extra_put(a, extra, "authentication.kubernetes.io/pod-name", val_str_at(k, "pod.name", NULL));
     extra_put(a, extra, "authentication.kubernetes.io/pod-uid", val_str_at(k, "pod.uid", NULL));
-    groups = arena_array(a, const char *, 4);
-    groups[0] = "system:serviceaccounts";
-    groups[1] = arena_printf(a, "system:serviceaccounts:%s", ns);
-    groups[2] = GROUP_AUTHENTICATED;
-    *ret_user = (struct auth_user){
-        .name = arena_printf(a, "system:serviceaccount:%s:%s", ns, account),
-        .uid = val_str_at(sa, "uid", ""),
-        .groups = groups,
-        .extra = val_len(extra) ? extra : NULL,
-    };
-    if (ret_audiences)
-        *ret_audiences = met;
+    fill_user(a, ns, account, val_str_at(sa, "uid", ""), extra, &ret->user);
+    ret->audiences = met;
+    ret->stale = stale(k, q->now) != NULL;
+    return 0;
+}
+
+/* Tokens that lie in secrets: good as long as the secret holds them. They are for the API alone. */
+static int verify_legacy(const struct val *c, const char *token, const struct token_check *q,
+                         struct arena *a, struct token_found *ret, struct err *err)
+{
+    static const char prefix[] = "kubernetes.io/serviceaccount/";
+    const char *said[4];
+    static const char *const keys[] = {"namespace", "secret.name", "service-account.name",
+                                       "service-account.uid"};
+    const struct obj *secret, *account;
+    const char *text;
+    unsigned char *held;
+    size_t n = 0;
+    struct val *own = val_list(a);
+
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        said[i] = val_text(val_get(c, arena_printf(a, "%s%s", prefix, keys[i])), "");
+        if (!*said[i])
+            return err_set(err, UNAUTHENTICATED, "invalid bearer token");
+    }
+    val_push_str(a, own, TOKEN_ISSUER);
+    if (val_len(q->audiences)) {
+        ret->audiences = audiences_met(own, q->audiences, a);
+        if (!val_len(ret->audiences))
+            return err_set(err, UNAUTHENTICATED, "token audiences are not those wanted");
+    } else {
+        ret->audiences = own;
+    }
+    secret = q->lookup(q->arg, a, "Secret", said[0], said[1]);
+    text = secret ? val_text(val_get(val_get(obj_val(secret), "data"), "token"), "") : "";
+    held = base64_decode(a, text, strlen(text), &n);
+    if (!secret || obj_deleting(secret) || !held || n != strlen(token) ||
+        CRYPTO_memcmp(held, token, n) != 0)
+        return err_set(err, UNAUTHENTICATED, "service account token has been invalidated");
+    account = q->lookup(q->arg, a, "ServiceAccount", said[0], said[2]);
+    if (!account || obj_deleting(account) || !streq(account->uid, said[3]))
+        return err_set(err, UNAUTHENTICATED, "service account token has been invalidated");
+    ret->legacy = said[1];
+    VAL_EACH(val_get(obj_val(account), "secrets"), s)
+        ret->legacy_auto |= streq(val_str_at(s, "name", ""), said[1]);
+    fill_user(a, said[0], said[2], said[3], NULL, &ret->user);
+    return 0;
+}
+
+bool token_is_ours(const struct jwt *t)
+{
+    const char *iss = val_text(val_get(t->claims, "iss"), "");
+
+    return streq(iss, TOKEN_ISSUER) || streq(iss, TOKEN_LEGACY_ISSUER);
+}
+
+int token_verify(const struct token_keys *keys, const char *token, const struct token_check *q,
+                 struct arena *a, struct token_found *ret, struct err *err)
+{
+    struct token_found found = {0};
+    struct jwt t;
+    bool good = false, legacy;
+
+    if (jwt_parse(token, a, &t, err) < 0)
+        return -1;
+    for (uint32_t i = 0; !good && i < keys->n; i++)
+        good = jwt_signed_by(&t, keys->v[i]);
+    legacy = streq(val_text(val_get(t.claims, "iss"), ""), TOKEN_LEGACY_ISSUER);
+    if (!good || !token_is_ours(&t))
+        return err_set(err, UNAUTHENTICATED, "invalid bearer token");
+    if ((legacy ? verify_legacy(t.claims, token, q, a, &found, err)
+                : verify_bound(t.claims, q, a, &found, err)) < 0)
+        return -1;
+    *ret = found;
     return 0;
 }
 
 /* ---------------------------------------------------------------- documents */
 
-struct val *token_jwks(struct evp_pkey_st *key, struct arena *a)
+struct val *token_jwks(const struct token_keys *keys, struct arena *a)
 {
-    struct val *doc = val_map(a), *jwk = val_map(a);
-    unsigned char point[65] = {0};
+    struct val *doc = val_map(a), *list = val_list(a);
 
-    key_point(key, point);
-    val_put_str(a, jwk, "use", "sig");
-    val_put_str(a, jwk, "kty", "EC");
-    val_put_str(a, jwk, "kid", key_id(key, a));
-    val_put_str(a, jwk, "crv", "P-256");
-    val_put_str(a, jwk, "alg", "ES256");
-    val_put_str(a, jwk, "x", b64url(a, point + 1, HALF));
-    val_put_str(a, jwk, "y", b64url(a, point + 1 + HALF, HALF));
-    val_push(a, val_need_list(a, doc, "keys"), jwk);
+    for (uint32_t i = 0; i < keys->n; i++)
+        val_push(a, list, jwt_jwk(keys->v[i], a));
+    val_put(a, doc, "keys", list);
     return doc;
 }
 
-struct val *token_openid(struct arena *a, const char *server_url)
+struct val *token_openid(const struct token_keys *keys, struct arena *a, const char *server_url)
 {
-    struct val *doc = val_map(a);
+    struct val *doc = val_map(a), *algs = val_list(a);
 
+    for (uint32_t i = 0; i < keys->n; i++)
+        if (!list_has(algs, jwt_key_alg(keys->v[i])))
+            val_push_str(a, algs, jwt_key_alg(keys->v[i]));
     val_put_str(a, doc, "issuer", TOKEN_ISSUER);
     val_put(a, doc, "jwks_uri", val_printf(a, "%s/openid/v1/jwks", server_url));
     val_push_str(a, val_need_list(a, doc, "response_types_supported"), "id_token");
     val_push_str(a, val_need_list(a, doc, "subject_types_supported"), "public");
-    val_push_str(a, val_need_list(a, doc, "id_token_signing_alg_values_supported"), "ES256");
+    val_put(a, doc, "id_token_signing_alg_values_supported", algs);
     return doc;
 }

@@ -1,4 +1,4 @@
-/* auth/token.h - service-account tokens: JWTs signed with ES256 by the key of the instance.
+/* auth/token.h - service-account tokens: JWTs signed by the key of the instance.
  *
  * A token names its account by uid, and maybe one bound object (pod, secret, node) by uid: it ends
  * with whichever of them goes first, or with its time. Nothing about tokens is stored.
@@ -10,8 +10,10 @@
 #include "codec/obj.h"
 
 struct evp_pkey_st;
+struct jwt;
 
 #define TOKEN_ISSUER "https://kubernetes.default.svc.cluster.local"
+#define TOKEN_LEGACY_ISSUER "kubernetes/serviceaccount"
 
 struct token_spec {
     const char *namespace_, *account, *account_uid;
@@ -21,24 +23,49 @@ struct token_spec {
     const char *node_name, *node_uid; /* of the bound pod, or NULL */
     const char *id;                   /* jti: a uid */
     int64_t now, seconds;
+    int64_t warn_after; /* from then on its use is worth a note; 0: never */
 };
 /* The token, in the arena. */
 char *token_make(struct evp_pkey_st *key, const struct token_spec *spec, struct arena *a,
                  struct err *err) _must_check_;
 
+/* The token of a secret of type kubernetes.io/service-account-token: it has no end of its own. */
+char *token_make_legacy(struct evp_pkey_st *key, const char *ns, const char *account,
+                        const char *account_uid, const char *secret, struct arena *a);
+
+/* JWS of a text by a secret (HS256), the text left out: "head..signature". For cluster-info. */
+char *token_detached(const char *id, const char *secret, const char *text, struct arena *a);
+
+/* The keys of an instance: the first one signs, any of them verifies. */
+enum { TOKEN_KEYS_MAX = 16 };
+struct token_keys {
+    struct evp_pkey_st *v[TOKEN_KEYS_MAX];
+    uint32_t n;
+};
+
 /* How tokens look at the world: the object now, NULL when there is none. kind: "ServiceAccount",
  * "Pod", "Secret", "Node". Borrowed until the arena goes. */
 typedef const struct obj *token_lookup_fn(void *arg, struct arena *a, const char *kind,
                                           const char *namespace_, const char *name);
-
-/* Who a token speaks for. `audiences` (list of strings or NULL = the API's own): at least one must
- * be the token's; *ret_audiences (may be NULL) gets those that are. UNAUTHENTICATED when the token
- * is none of ours, over, too early, for others, or what it is bound to is gone. */
-int token_verify(struct evp_pkey_st *key, const char *token, const struct val *audiences,
-                 int64_t now, token_lookup_fn *lookup, void *arg, struct arena *a,
-                 struct auth_user *ret_user, struct val **ret_audiences, struct err *err)
-    _must_check_;
+struct token_check {
+    const struct val *audiences; /* list of strings, one must be the token's; NULL or empty: the API's own */
+    int64_t now;
+    token_lookup_fn *lookup;
+    void *arg;
+};
+struct token_found {
+    struct auth_user user;
+    struct val *audiences; /* those of the token that were wanted */
+    const char *legacy;    /* the secret that the token lies in, or NULL */
+    bool legacy_auto;      /* ... and it was made by the system, not by a person */
+    bool stale;            /* its owner should have asked for a new one by now */
+};
+/* Who a token speaks for. UNAUTHENTICATED when it is none of ours, over, too early, for others, or
+ * what it is bound to is gone. */
+int token_verify(const struct token_keys *keys, const char *token, const struct token_check *q,
+                 struct arena *a, struct token_found *ret, struct err *err) _must_check_;
+bool token_is_ours(const struct jwt *t); /* by its issuer alone */
 
 /* The documents of /openid/v1/jwks and /.well-known/openid-configuration. */
-struct val *token_jwks(struct evp_pkey_st *key, struct arena *a);
-struct val *token_openid(struct arena *a, const char *server_url);
+struct val *token_jwks(const struct token_keys *keys, struct arena *a);
+struct val *token_openid(const struct token_keys *keys, struct arena *a, const char *server_url);

@@ -26,6 +26,10 @@ struct cli_opts {
     const char *controllers;  /* NULL: all; else as kube-controller-manager reads it: "*,-job" */
     bool no_scheduler;
     const char *kubeconfig;   /* of the server that `tandem controllers` and `scheduler` work for */
+    /* how the API knows people and what it notes; NULL or 0: not said. Absolute paths */
+    const char *authentication_config, *requestheader_ca, *requestheader_names;
+    const char *audit_policy, *audit_log, *audit_webhook;
+    int audit_mb, audit_files, audit_days;
     bool api_only, detach, json, help, follow;
     int tail;
     const char *namespace_;

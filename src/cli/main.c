@@ -18,7 +18,14 @@ const struct command COMMANDS[] = {
      "  --keep-alive-ms N    how long an idle function instance stays (default 10000)\n"
      "  --controllers LIST   which controllers run, as kube-controller-manager reads it: *,-job or -*\n"
      "  --no-scheduler       pods are placed by somebody else's scheduler\n"
-     "  --api-only           the API server alone: no controllers, no node, no functions\n", false, false},
+     "  --api-only           the API server alone: no controllers, no node, no functions\n"
+     "  --authentication-config FILE          issuers of tokens, and where nobody may ask\n"
+     "  --requestheader-client-ca-file FILE   the CA of front proxies (X-Remote-User ...)\n"
+     "  --requestheader-allowed-names A,B     their names (default: any)\n"
+     "  --audit-policy-file FILE              which requests are noted\n"
+     "  --audit-log-path FILE                 where to; - is standard output\n"
+     "  --audit-log-maxsize MB, --audit-log-maxbackup N, --audit-log-maxage DAYS\n"
+     "  --audit-webhook-config-file FILE      a kubeconfig that names who is told\n", false, false},
     {"down", cmd_down, "", "stop an instance, its containers too, and leave nothing on the host", NULL, false, false},
     {"status", cmd_status, "[--json]", "say what runs and what it takes", NULL, false, false},
     {"kubeconfig", cmd_kubeconfig, "", "print a kubeconfig of the administrator", NULL, false, false},

@@ -57,6 +57,15 @@ static const struct option {
     OPT("node-name", 0, TEXT, node_name, 0, 0),
     OPT("region", 0, TEXT, region, 0, 0),
     OPT("keep-alive-ms", 0, NUMBER, keep_alive_ms, 0, 86400000),
+    OPT("authentication-config", 0, TEXT, authentication_config, 0, 0),
+    OPT("requestheader-client-ca-file", 0, TEXT, requestheader_ca, 0, 0),
+    OPT("requestheader-allowed-names", 0, TEXT, requestheader_names, 0, 0),
+    OPT("audit-policy-file", 0, TEXT, audit_policy, 0, 0),
+    OPT("audit-log-path", 0, TEXT, audit_log, 0, 0),
+    OPT("audit-log-maxsize", 0, NUMBER, audit_mb, 0, 1000000),
+    OPT("audit-log-maxbackup", 0, NUMBER, audit_files, 0, 1000000),
+    OPT("audit-log-maxage", 0, NUMBER, audit_days, 0, 1000000),
+    OPT("audit-webhook-config-file", 0, TEXT, audit_webhook, 0, 0),
     OPT("api-only", 0, FLAG, api_only, 0, 0),
     OPT("detach", 'd', FLAG, detach, 0, 0),
     OPT("json", 0, FLAG, json, 0, 0),
@@ -170,6 +179,17 @@ static void take_saved(struct cli_opts *o, const struct val *saved)
         o->region = arena_strdup(o->arena, val_str_at(saved, "region", "us-east-1"));
 }
 
+/* The files that options name, as who is started later and elsewhere finds them. */
+static void absolute_files(struct cli_opts *o)
+{
+    const char **files[] = {&o->authentication_config, &o->requestheader_ca, &o->audit_policy,
+                            &o->audit_log, &o->audit_webhook};
+
+    for (size_t i = 0; i < ARRAY_LEN(files); i++)
+        if (*files[i] && !streq(*files[i], "-"))
+            *files[i] = absolute(o->arena, *files[i]);
+}
+
 static void opts_begin(struct cli_opts *o)
 {
     *o = (struct cli_opts){.arena = arena_new(), .api_port = -1, .gateway_port = -1, .aws_port = -1, .keep_alive_ms = -1,
@@ -185,6 +205,7 @@ static int opts_complete(struct cli_opts *o)
     char *text;
     size_t n;
 
+    absolute_files(o);
     if (!o->state)
         o->state = getenv("TANDEM_STATE");
     o->state = absolute(o->arena, str_empty(o->state) ? "/var/lib/tandem" : o->state);

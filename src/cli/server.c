@@ -5,10 +5,13 @@
 #include "cli/part.h"
 
 #include "apiserver/apiserver.h"
+#include "apiserver/audit.h"
+#include "apiserver/authn.h"
 #include "apiserver/front.h"
 #include "auth/pki.h"
 #include "base/log.h"
 #include "env/env.h"
+#include "env/fs.h"
 #include "schema/schema.h"
 #include "store/engine.h"
 #include "client/client.h"
@@ -41,6 +44,7 @@ struct server {
     struct front *front;
     struct client *client;
     struct controllers *controllers;
+    struct controllers_keys keys;
     struct client *scheduler_client;
     struct scheduler *scheduler;
     struct advisor *advisor;
@@ -117,7 +121,8 @@ static int start_parts(struct server *s, struct err *err)
     if (s->o->api_only)
         return 0;
     s->client = client_local_new(s->env, s->api, s->schema, "system:kube-controller-manager");
-    struct controllers_opts opts = {.schema = s->schema, .ca_pem = pki_ca_pem(s->pki),
+    s->keys = keys_of(s->pki);
+    struct controllers_opts opts = {.schema = s->schema, .ca_pem = pki_ca_pem(s->pki), .keys = &s->keys,
                                     .only = s->o->controllers};
 
     s->controllers = controllers_start(s->client, s->env, &opts, err);
@@ -171,9 +176,19 @@ static int start(struct server *s, struct err *err)
     const char *listen = s->o->api_only ? "127.0.0.1" : "0.0.0.0";
     struct store_args store = {0};
     struct api_config api = {0};
+    struct audit_opts audit = {.policy_path = s->o->audit_policy, .log_path = s->o->audit_log,
+                               .log_mb_max = s->o->audit_mb, .log_files_max = s->o->audit_files,
+                               .log_days_max = s->o->audit_days, .webhook_path = s->o->audit_webhook};
+    struct authn_opts authn = {.config_path = s->o->authentication_config,
+                               .proxy_names = s->o->requestheader_names};
+    _auto_(freep) char *proxy_ca = NULL;
+    size_t n;
 
     if (make_folders(s->o, err) < 0)
         return -1;
+    if (s->o->requestheader_ca && !(proxy_ca = fs_read(s->o->requestheader_ca, 1 << 20, &n, err)))
+        return -1;
+    authn.proxy_ca_pem = proxy_ca;
     if (!s->o->api_only)
         host_address(host);
     if (!s->o->api_only && streq(host, "127.0.0.1")) /* pods reach this machine at the first of their addresses */
@@ -188,7 +203,8 @@ static int start(struct server *s, struct err *err)
     api = (struct api_config){.env = s->env, .store = s->store, .schema = s->schema, .pki = s->pki,
                               .state_dir = s->o->state, .instance = s->o->id, .host = host,
                               .port = s->o->api_port, .service_cidr = s->o->service_cidr,
-                              .node_name = s->o->api_only ? NULL : s->o->node_name};
+                              .node_name = s->o->api_only ? NULL : s->o->node_name,
+                              .audit = &audit, .authn = &authn};
     if (!(s->api = api_new(&api, err)))
         return -1;
     if (!(s->front = front_new(s->api, listen, s->o->api_port, err)))

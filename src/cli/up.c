@@ -113,18 +113,22 @@ static bool socket_there(const struct cli_opts *o, const char *name)
 
 static int spawn(struct supervisor *s, struct part *p, struct err *err)
 {
-    char api[16], gateway[16], aws[16], keep[16], parent[40];
+    char api[16], gateway[16], aws[16], keep[16], parent[40], mb[16], files[16], days[16];
     const struct cli_opts *o = s->o;
-    char *argv[] = {"tandem", (char *)(uintptr_t)p->name, "--state", (char *)(uintptr_t)o->state,
-                    "--api-port", api, "--gateway-port", gateway, "--aws-port", aws,
-                    "--keep-alive-ms", keep, "--pod-cidr", (char *)(uintptr_t)o->pod_cidr,
-                    "--node-name", (char *)(uintptr_t)o->node_name, "--region",
-                    (char *)(uintptr_t)o->region, "--service-cidr", (char *)(uintptr_t)o->service_cidr,
-                    "--controllers", (char *)(uintptr_t)(o->controllers ? o->controllers : "*"),
-                    o->api_only       ? "--api-only"
-                    : o->no_scheduler ? "--no-scheduler"
-                                      : NULL,
-                    NULL};
+    const char *argv[64] = {"tandem", p->name, "--state", o->state, "--api-port", api, "--gateway-port",
+                            gateway, "--aws-port", aws, "--keep-alive-ms", keep, "--pod-cidr",
+                            o->pod_cidr, "--node-name", o->node_name, "--region", o->region,
+                            "--service-cidr", o->service_cidr, "--controllers",
+                            o->controllers ? o->controllers : "*"};
+    const struct {
+        const char *name, *value; /* NULL: not given on */
+    } more[] = {{"--authentication-config", o->authentication_config},
+                {"--requestheader-client-ca-file", o->requestheader_ca},
+                {"--requestheader-allowed-names", o->requestheader_names},
+                {"--audit-policy-file", o->audit_policy}, {"--audit-log-path", o->audit_log},
+                {"--audit-log-maxsize", mb}, {"--audit-log-maxbackup", files},
+                {"--audit-log-maxage", days}, {"--audit-webhook-config-file", o->audit_webhook}};
+    size_t n = 22;
     posix_spawnattr_t attr;
     sigset_t none;
     int rc;
@@ -134,12 +138,22 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
     snprintf(aws, sizeof aws, "%d", o->aws_port);
     snprintf(keep, sizeof keep, "%d", o->keep_alive_ms);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
+    snprintf(mb, sizeof mb, "%d", o->audit_mb);
+    snprintf(files, sizeof files, "%d", o->audit_files);
+    snprintf(days, sizeof days, "%d", o->audit_days);
+    for (size_t i = 0; i < ARRAY_LEN(more) && p == &s->parts[SERVER]; i++)
+        if (more[i].value) {
+            argv[n++] = more[i].name;
+            argv[n++] = more[i].value;
+        }
+    if (o->api_only || o->no_scheduler)
+        argv[n++] = o->api_only ? "--api-only" : "--no-scheduler";
     setenv("TANDEM_SUPERVISOR", parent, 1); /* see part_begin() */
     sigemptyset(&none);
     posix_spawnattr_init(&attr);
     posix_spawnattr_setsigmask(&attr, &none);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
-    rc = posix_spawn(&p->pid, "/proc/self/exe", NULL, &attr, argv, environ);
+    rc = posix_spawn(&p->pid, "/proc/self/exe", NULL, &attr, (char **)(uintptr_t)argv, environ);
     posix_spawnattr_destroy(&attr);
     if (rc) {
         p->pid = 0;

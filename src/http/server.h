@@ -77,6 +77,9 @@ struct http_peer {
     bool cert_trusted;   /* ... and is valid now under client_ca_pem; else cn and orgs are not set */
     const char *cert_error; /* why it is not trusted, or NULL */
     const char *cn;      /* subject */
+    const char *uid;     /* subject's 1.3.6.1.4.1.57683.2 (Kubernetes' user uid), or NULL */
+    const char *fingerprint; /* SHA-256 of the certificate in hex; with cert_trusted */
+    const char *root;    /* ... and of the CA at the end of its chain */
     const char *const *orgs; /* subject O's, orgs_n of them */
     size_t orgs_n;
 };

@@ -154,8 +154,31 @@ static const char *entry_text(struct arena *a, X509_NAME_ENTRY *e)
     return s;
 }
 
+static const char *hash_text(struct arena *a, const X509 *cert)
+{
+    unsigned char sum[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    char *text;
+
+    if (X509_digest(cert, EVP_sha256(), sum, &n) != 1)
+        return "";
+    text = arena_alloc(a, 2 * n + 1);
+    for (unsigned i = 0; i < n; i++)
+        snprintf(text + 2 * i, 3, "%02x", sum[i]);
+    return text;
+}
+
+static bool is_uid(X509_NAME_ENTRY *e)
+{
+    char oid[64];
+
+    return OBJ_obj2txt(oid, sizeof oid, X509_NAME_ENTRY_get_object(e), 1) > 0 &&
+           streq(oid, "1.3.6.1.4.1.57683.2");
+}
+
 void tls_peer(struct io *io, struct arena *a, struct http_peer *ret)
 {
+    STACK_OF(X509) *chain;
     _auto_(x509_freep) X509 *cert = SSL_get1_peer_certificate(io->ssl);
     X509_NAME *subject;
     const char **orgs;
@@ -177,13 +200,20 @@ void tls_peer(struct io *io, struct arena *a, struct http_peer *ret)
     for (int i = 0; i < n; i++) {
         X509_NAME_ENTRY *e = X509_NAME_get_entry(subject, i);
         int nid = OBJ_obj2nid(X509_NAME_ENTRY_get_object(e));
-        const char *s = nid == NID_commonName || nid == NID_organizationName ? entry_text(a, e) : NULL;
+        bool uid = nid == NID_undef && is_uid(e);
+        const char *s = uid || nid == NID_commonName || nid == NID_organizationName ? entry_text(a, e) : NULL;
 
-        if (s && nid == NID_commonName)
+        if (s && uid)
+            ret->uid = s;
+        else if (s && nid == NID_commonName)
             ret->cn = s;
         else if (s)
             orgs[ret->orgs_n++] = s;
     }
     ret->orgs = orgs;
+    ret->fingerprint = hash_text(a, cert);
+    chain = SSL_get0_verified_chain(io->ssl);
+    if (chain && sk_X509_num(chain) > 0)
+        ret->root = hash_text(a, sk_X509_value(chain, sk_X509_num(chain) - 1));
     ret->cert_trusted = true;
 }

@@ -257,8 +257,8 @@ static void test_access(void **state)
     assert_int_equal(ask_as(w, &bob, "GET", "/version", NULL, NULL).status, 200);
     assert_int_equal(ask(w, "POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings",
         "{\"metadata\":{\"name\":\"b\"},\"roleRef\":{\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"ClusterRole\","
-        "\"name\":\"view\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"bob\"}]}").status, 201);
-    assert_int_equal(ask_as(w, &bob, "GET", CMS, NULL, NULL).status, 200); /* view gathers its rules */
+        "\"name\":\"system:aggregate-to-view\"},\"subjects\":[{\"kind\":\"User\",\"name\":\"bob\"}]}").status, 201);
+    assert_int_equal(ask_as(w, &bob, "GET", CMS, NULL, NULL).status, 200);
     assert_int_equal(ask_as(w, &bob, "GET", "/api/v1/namespaces/default/secrets", NULL, NULL).status, 403);
     assert_int_equal(ask_as(w, &bob, "GET", "/api/v1/namespaces/kube-system/configmaps", NULL, NULL).status, 403);
     assert_int_equal(ask_as(w, &bob, "POST", CMS, NULL, "{\"metadata\":{\"name\":\"z\"}}").status, 403);
@@ -279,7 +279,12 @@ static void test_node_sees_what_its_pods_use(void **state)
         "\"volumes\":[{\"name\":\"v\",\"secret\":{\"secretName\":\"used\"}}]}}").status, 201);
     assert_int_equal(ask_as(w, &node, "GET", "/api/v1/namespaces/default/secrets/used", NULL, NULL).status, 200);
     assert_int_equal(ask_as(w, &node, "GET", "/api/v1/namespaces/default/secrets/other", NULL, NULL).status, 403);
-    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/pods", NULL, NULL).status, 200);
+    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/pods", NULL, NULL).status, 403);
+    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2", NULL, NULL).status, 403);
+    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1", NULL, NULL).status, 200);
+    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/nodes", NULL, NULL).status, 403);
+    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/nodes/n1", NULL, NULL).status, 404);
+    assert_int_equal(ask_as(w, &node, "GET", "/api/v1/nodes/n2", NULL, NULL).status, 403);
 }
 
 /* ---------------------------------------------------------------- tokens */
@@ -288,6 +293,7 @@ static void test_token_ends_with_what_it_is_bound_to(void **state)
 {
     struct world *w = *state;
     struct auth_user u;
+    struct token_found found = {0};
     struct err err = {0};
     struct api_response r;
     int64_t now = env_now_ms(w->env) / 1000;
@@ -303,20 +309,21 @@ static void test_token_ends_with_what_it_is_bound_to(void **state)
                          "\"v1\",\"name\":\"s\",\"uid\":\"%s\"}}}", uid));
     assert_int_equal(r.status, 201);
     token = at(w, &r, "status.token");
-    assert_int_equal(token_verify(pki_sa_key(w->pki), token, NULL, now, api_lookup, w->api, w->a, &u, NULL, &err), 0);
+    assert_int_equal(token_verify(pki_sa_keys(w->pki), token, &(struct token_check){.audiences = NULL, .now = now, .lookup = api_lookup, .arg = w->api}, w->a, &found, &err), 0);
+    u = found.user;
     assert_string_equal(u.name, "system:serviceaccount:default:robot");
     assert_true(auth_user_in(&u, "system:serviceaccounts:default"));
     /* too late, another audience, a spoiled letter */
-    assert_int_equal(token_verify(pki_sa_key(w->pki), token, NULL, now + 601, api_lookup, w->api, w->a, &u, NULL, &err), -1);
+    assert_int_equal(token_verify(pki_sa_keys(w->pki), token, &(struct token_check){.audiences = NULL, .now = now + 601, .lookup = api_lookup, .arg = w->api}, w->a, &found, &err), -1);
     other = val_list(w->a);
     val_push_str(w->a, other, "vault");
-    assert_int_equal(token_verify(pki_sa_key(w->pki), token, other, now, api_lookup, w->api, w->a, &u, NULL, &err), -1);
+    assert_int_equal(token_verify(pki_sa_keys(w->pki), token, &(struct token_check){.audiences = other, .now = now, .lookup = api_lookup, .arg = w->api}, w->a, &found, &err), -1);
     bad = arena_strdup(w->a, token);
     bad[strlen(bad) - 10] = bad[strlen(bad) - 10] == 'A' ? 'B' : 'A';
-    assert_int_equal(token_verify(pki_sa_key(w->pki), bad, NULL, now, api_lookup, w->api, w->a, &u, NULL, &err), -1);
+    assert_int_equal(token_verify(pki_sa_keys(w->pki), bad, &(struct token_check){.audiences = NULL, .now = now, .lookup = api_lookup, .arg = w->api}, w->a, &found, &err), -1);
     /* the secret goes, and the token with it */
     assert_int_equal(ask(w, "DELETE", "/api/v1/namespaces/default/secrets/s", NULL).status, 200);
-    assert_int_equal(token_verify(pki_sa_key(w->pki), token, NULL, now, api_lookup, w->api, w->a, &u, NULL, &err), -1);
+    assert_int_equal(token_verify(pki_sa_keys(w->pki), token, &(struct token_check){.audiences = NULL, .now = now, .lookup = api_lookup, .arg = w->api}, w->a, &found, &err), -1);
 }
 
 /* ---------------------------------------------------------------- watches */

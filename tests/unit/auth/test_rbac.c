@@ -11,10 +11,10 @@ static const char *const TEXTS[] = {
     "{kind: ClusterRole, metadata: {name: reader}, rules: [{verbs: [get, list], apiGroups: [''], resources: [pods, pods/log]},"
     " {verbs: [get], apiGroups: [apps], resources: ['*/scale']}, {verbs: [get], nonResourceURLs: ['/custom/*']}]}",
     "{kind: ClusterRole, metadata: {name: named}, rules: [{verbs: ['*'], apiGroups: [''], resources: [secrets], resourceNames: [one]}]}",
-    "{kind: ClusterRole, metadata: {name: all}, aggregationRule: {clusterRoleSelectors: [{matchLabels: {part: 'yes'}}]}}",
+    "{kind: ClusterRole, metadata: {name: all}, rules: []}",
     "{kind: ClusterRole, metadata: {name: part, labels: {part: 'yes'}}, rules: [{verbs: [watch], apiGroups: ['*'], resources: ['*']}]}",
     "{kind: ClusterRoleBinding, metadata: {name: b1}, roleRef: {kind: ClusterRole, name: reader}, subjects: [{kind: User, name: ann}]}",
-    "{kind: ClusterRoleBinding, metadata: {name: b2}, roleRef: {kind: ClusterRole, name: all}, subjects: [{kind: Group, name: team}]}",
+    "{kind: ClusterRoleBinding, metadata: {name: b2}, roleRef: {kind: ClusterRole, name: part}, subjects: [{kind: Group, name: team}]}",
     "{kind: RoleBinding, metadata: {name: b3, namespace: ns}, roleRef: {kind: ClusterRole, name: named},"
     " subjects: [{kind: ServiceAccount, name: robot, namespace: other}]}",
 };

@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 REL := build/rel
 DEV := build/dev
 
-.PHONY: up down build test check golden sim real bench fuzz lint clean deps deps-test
+.PHONY: up down build test check golden sim real real-operators bench fuzz lint clean deps deps-test
 up: build
 	@STATE=$(STATE) tools/up
 
@@ -38,6 +38,10 @@ sim: build-dev
 	@tests/run sim
 real: build
 	@tests/run real
+# Operators of others, unchanged: built from their Go modules at first (minutes), then as part of `real`, too.
+real-operators: build
+	@tools/go-tools helm source-controller kustomize-controller
+	@tests/real/run -k "flux or helm"
 lint: deps-test
 	@tests/run lint
 

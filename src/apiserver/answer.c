@@ -122,9 +122,12 @@ int answer_negotiate(struct call *c, bool list, bool forms)
         s += len + (s[len] == ',');
     }
     for (int i = 0; i < n; i++) {
-        bool json = streq(cl[i].type, "application/json") || streq(cl[i].type, "*/*");
+        bool json = streq(cl[i].type, "application/json") || streq(cl[i].type, "*/*") ||
+                    streq(cl[i].type, "application/*");
         bool yaml = streq(cl[i].type, "application/yaml");
-        bool proto = streq(cl[i].type, PROTOBUF_TYPE) && c->r && !c->r->custom;
+        /* custom resources have no numbers, but the metadata of all kinds have */
+        bool proto = streq(cl[i].type, PROTOBUF_TYPE) && c->r &&
+                     (!c->r->custom || str_starts(clause_get(&cl[i], "as"), "PartialObjectMetadata"));
 
         if ((!json && !yaml && !proto) || !clause_form(c, &cl[i], list, forms))
             continue;

@@ -308,6 +308,9 @@ static struct version *version_new(struct function *f, const struct val *spec)
     v->interpreter = find_interpreter(v->runtime, err);
     if (v->interpreter)
         (void)!read_mounts(v, val_get(spec, "fileSystems"), err);
+    VAL_EACH(val_get(spec, "layers"), it)
+    if (v->layers_n < FUNCTION_LAYERS_MAX)
+        v->layers[v->layers_n++] = xstrdup(val_str_at(it, "codeSha256", ""));
     v->used_us = now_us();
     list_push(&f->versions, &v->link);
     return v;
@@ -329,6 +332,10 @@ static void version_free(struct version *v)
         free(v->mounts[i].target);
     }
     free(v->mounts);
+    for (uint32_t i = 0; i < v->layers_n; i++) {
+        free(v->layers[i]);
+        free(v->layer_folders[i]);
+    }
     list_remove(&v->link);
     free(v);
 }
@@ -383,6 +390,8 @@ char *version_config(struct version *v, struct arena *a)
         val_push(a, volumes, m);
     }
     val_put(a, c, "volumes", volumes);
+    for (uint32_t i = 0; i < v->layers_n; i++)
+        val_push_str(a, val_need_list(a, c, "layers"), v->layer_folders[i]);
     if (fs->net) {
         _auto_(freep) char *resolv = xasprintf("nameserver %s\n", fs->dns);
 
@@ -533,7 +542,7 @@ static const struct val *spec_of(const struct obj *o)
 static bool same_version(const struct obj *a, const struct obj *b)
 {
     static const char *const names[] = {"runtime", "handler", "codeSha256", "memoryMB", "timeoutSeconds",
-                                        "environment", "ephemeralStorageMB", "fileSystems"};
+                                        "environment", "ephemeralStorageMB", "fileSystems", "layers"};
     const struct val *x = spec_of(a), *y = spec_of(b);
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)

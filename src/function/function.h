@@ -17,6 +17,7 @@
  *   spec.environment          map of strings
  *   spec.ephemeralStorageMB   size of /tmp, default 512
  *   spec.fileSystems[]        {volume: NAME, localMountPath: /mnt/..., readOnly: bool}
+ *   spec.layers[]             {codeSha256}: zips that lie over each other in /opt, at most 5
  *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled
  *   spec.retries              of events: 0..2, default 2
  *   spec.maximumEventAgeSeconds  default 21,600
@@ -36,6 +37,7 @@ enum {
     FUNCTION_PAYLOAD_MAX = 6 * 1024 * 1024,       /* request and response of a waiting call */
     FUNCTION_PAYLOAD_ASYNC_MAX = 1024 * 1024,     /* of an event */
     FUNCTION_LOG_TAIL_MAX = 4096,
+    FUNCTION_LAYERS_MAX = 5,
     FUNCTION_ID_MAX = 40, /* a request id: a UUID and its final 0 */
 };
 

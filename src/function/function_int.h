@@ -85,6 +85,8 @@ struct version {
     char **env; /* NAME, value, NAME, value, ..., NULL */
     struct volume_mount *mounts;
     uint32_t mounts_n;
+    char *layers[FUNCTION_LAYERS_MAX], *layer_folders[FUNCTION_LAYERS_MAX]; /* sha256 of their zips; unpacked */
+    uint32_t layers_n;
     struct err broken; /* not OK: this version cannot run, and why */
     /* its processes */
     enum zygote_state zygote;

@@ -337,6 +337,12 @@ static int start(struct version *v, struct err *err)
 
     free(v->folder);
     v->folder = code_folder(fs->state, v->sha256, err);
+    for (uint32_t i = 0; i < v->layers_n; i++) {
+        free(v->layer_folders[i]);
+        v->layer_folders[i] = code_folder(fs->state, v->layers[i], err);
+        if (!v->layer_folders[i])
+            return -1;
+    }
     b = v->folder ? base_of(fs, v->interpreter, err) : NULL;
     if (!b)
         return -1;

@@ -257,7 +257,6 @@ def test_signatures(tandem):
 
 
 def test_what_is_not_served_says_so(fn, name):
-    assert refused('NotImplementedException', 501, fn.publish_layer_version, LayerName='l', Content={'ZipFile': b'x'})
     assert refused('NotImplementedException', 501, fn.list_event_source_mappings, FunctionName=name)
 
 

@@ -183,6 +183,10 @@ static const struct {
     {"GET", "2015-03-31", "functions", "aliases", op_get_alias},
     {"PUT", "2015-03-31", "functions", "aliases", op_update_alias},
     {"DELETE", "2015-03-31", "functions", "aliases", op_delete_alias},
+    {"POST", "2018-10-31", "layers", "versions", op_publish_layer},
+    {"GET", "2018-10-31", "layers", "versions", op_get_layer},
+    {"DELETE", "2018-10-31", "layers", "versions", op_delete_layer},
+    {"GET", "2018-10-31", "layers", NULL, op_list_layers},
     {"PUT", "2019-09-30", "functions", "provisioned-concurrency", op_put_provisioned},
     {"GET", "2019-09-30", "functions", "provisioned-concurrency", op_get_provisioned},
     {"DELETE", "2019-09-30", "functions", "provisioned-concurrency", op_delete_provisioned},
@@ -234,7 +238,10 @@ void lambda_request(struct aws_req *q)
         if (n < 2 || !streq(ROUTES[i].method, q->req->method) || !streq(ROUTES[i].date, part[0]) ||
             !streq(ROUTES[i].what, part[1]) || (!sub ? n != 2 : !*sub ? n != 3 : n < 4 || !streq(sub, part[3])))
             continue;
-        if (n > 2 && lambda_name_parse(q, part[2], &op->n, &err) < 0) {
+        if (n > 5) /* what is below a thing of a thing: none of it is served */
+            continue;
+        op->raw_name = n > 2 ? part[2] : "";
+        if (n > 2 && !streq(part[1], "layers") && lambda_name_parse(q, part[2], &op->n, &err) < 0) {
             lambda_error(q, 400, "ValidationException", "%s", err.msg);
             return;
         }

@@ -23,7 +23,7 @@ static bool is_digits(const char *s, size_t n)
 
 /* Objects are named by DNS rules: a function whose name fits is the object of that name, others get
  * a name that fits with a hash of theirs behind it. */
-static const char *object_name(struct arena *a, const char *name)
+const char *lambda_object_name(struct arena *a, const char *name)
 {
     size_t n = strlen(name);
     bool fits = isalnum((unsigned char)name[0]) && isalnum((unsigned char)name[n - 1]);
@@ -81,7 +81,7 @@ int lambda_name_parse(struct aws_req *q, const char *s, struct lambda_name *ret,
         return err_set(err, INVALID_ARGUMENT,
                        "1 validation error detected: Value '%.100s' at 'functionName' failed to satisfy constraint: "
                        "Member must have length less than or equal to 64", name);
-    *ret = (struct lambda_name){name, object_name(a, name), qualifier};
+    *ret = (struct lambda_name){name, lambda_object_name(a, name), qualifier};
     if (!qualifier)
         ret->qualifier = http_param(q->req, "Qualifier");
     return 0;
@@ -305,8 +305,6 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
         return -1;
     if (val_str_at(in, "LoggingConfig.LogGroup", NULL))
         val_set_at(a, spec, "loggingConfig.logGroup", val_str(a, val_str_at(in, "LoggingConfig.LogGroup", "")));
-    if (val_len(val_get(in, "Layers")))
-        BAD(PARAMETER, "tandem does not serve layers yet: put what the function needs into its zip");
     if (val_get(in, "Architectures")) {
         VAL_EACH(val_get(in, "Architectures"), it)
             if (!streq(val_text(it, ""), "x86_64"))
@@ -320,7 +318,7 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
 
 /* ---- what a caller sees ---- */
 
-static char *sha_base64(struct arena *a, const char *hex)
+char *lambda_sha_base64(struct arena *a, const char *hex)
 {
     unsigned char sum[32];
 
@@ -362,7 +360,7 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
         modified = arena_printf(a, "%.19s.000+0000", made);
     }
     val_put_str(a, c, "LastModified", modified);
-    val_put_str(a, c, "CodeSha256", sha_base64(a, val_str_at(spec, "codeSha256", "")));
+    val_put_str(a, c, "CodeSha256", lambda_sha_base64(a, val_str_at(spec, "codeSha256", "")));
     val_put_str(a, c, "Version", number ? arena_printf(a, "%lld", (long long)number) : "$LATEST");
     if (val_len(val_get(spec, "environment")))
         val_put(a, val_need_map(a, c, "Environment"), "Variables", val_get(spec, "environment"));
@@ -385,6 +383,19 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
             val_push(a, list, f);
         }
         val_put(a, c, "FileSystemConfigs", list);
+    }
+    x = val_get(spec, "layers");
+    if (val_len(x)) {
+        struct val *list = val_list(a);
+
+        VAL_EACH(x, it) {
+            struct val *l = val_map(a);
+
+            val_put_str(a, l, "Arn", val_str_at(it, "arn", ""));
+            val_put_int(a, l, "CodeSize", val_int_at(it, "codeSize", 0));
+            val_push(a, list, l);
+        }
+        val_put(a, c, "Layers", list);
     }
     val_put_str(a, c, "State", state);
     if (!str_empty(val_str_at(v, "status.stateReason", NULL))) {

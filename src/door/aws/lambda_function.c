@@ -75,6 +75,10 @@ static void code_done(struct aws_req *q, void *arg)
         lambda_error(q, op->code_err.code == ERR_NO_SPACE ? 507 : 500, "ServiceException", "%s", op->code_err.msg);
         return;
     }
+    if (op->coded) {
+        op->coded(op);
+        return;
+    }
     val_put_str(a, spec, "codeSha256", op->sha256);
     val_put_int(a, spec, "codeSize", (int64_t)op->zip_n);
     if (val_bool_at(op->in, "DryRun", false)) {
@@ -94,8 +98,7 @@ static void code_done(struct aws_req *q, void *arg)
         .body = op->patch}, lambda_written, op);
 }
 
-/* where: {ZipFile} or {S3Bucket, S3Key}. */
-static void take_code(struct op *op, const struct val *where)
+void lambda_take_code(struct op *op, const struct val *where)
 {
     struct aws_req *q = op->q;
     const char *zip = val_str_at(where, "ZipFile", NULL);
@@ -119,6 +122,11 @@ static void take_code(struct op *op, const struct val *where)
         return;
     }
     aws_work(q, code_work, code_done, op);
+}
+
+static void take_its_code(struct op *op)
+{
+    lambda_take_code(op, val_get(op->in, "Code"));
 }
 
 void op_create_function(struct op *op)
@@ -152,7 +160,7 @@ void op_create_function(struct op *op)
         lambda_error(q, 409, "ResourceConflictException", "Function already exist: %s", op->n.name);
         return;
     }
-    take_code(op, val_get(op->in, "Code"));
+    lambda_take_layers(op, take_its_code);
 }
 
 void op_update_code(struct op *op)
@@ -162,7 +170,12 @@ void op_update_code(struct op *op)
     if (!o || !lambda_revision_fits(op, o))
         return;
     op->patch = val_map(op->q->req->arena);
-    take_code(op, op->in);
+    lambda_take_code(op, op->in);
+}
+
+static void write_conf(struct op *op)
+{
+    lambda_patch(op, A_MODIFIED, lambda_reply_conf);
 }
 
 void op_update_conf(struct op *op)
@@ -182,7 +195,7 @@ void op_update_conf(struct op *op)
         return;
     }
     lambda_replace_map(a, val_get(obj_val(o), "spec"), spec, "environment");
-    lambda_patch(op, A_MODIFIED, lambda_reply_conf);
+    lambda_take_layers(op, write_conf);
 }
 
 static void on_deleted(struct aws_req *q, const struct client_result *r, void *arg)

@@ -29,6 +29,9 @@ struct lambda_name {
 /* Name, partial ARN or ARN, each with a qualifier. INVALID_ARGUMENT with the text Lambda gives. */
 int lambda_name_parse(struct aws_req *q, const char *s, struct lambda_name *ret, struct err *err);
 const char *lambda_arn(struct aws_req *q, const char *name);
+/* What an object of that (Lambda's) name is called. */
+const char *lambda_object_name(struct arena *a, const char *name);
+char *lambda_sha_base64(struct arena *a, const char *hex);
 const char *lambda_name_of(const struct obj *o);
 
 /* Takes what a request's JSON says into a merge patch of the object's spec (and the whole spec of a new
@@ -60,6 +63,9 @@ struct op {
     int64_t number; /* of the version that is being published */
     int tries;
     struct val *template_;
+    const char *raw_name;       /* the path's second part, as it came */
+    void (*coded)(struct op *op);   /* not NULL: where the way goes on when the zip is kept */
+    void (*layered)(struct op *op);
     void (*run)(struct op *op); /* the operation itself, to begin it again */
     const char *alias;
     void (*then)(struct op *op, const struct obj *o);
@@ -93,6 +99,11 @@ struct val *lambda_conf_of(struct op *op, const struct lambda_qualified *w); /* 
 /* Publishes what the function is now, and answers. */
 void lambda_publish(struct op *op, const struct obj *head);
 void lambda_delete_version(struct op *op);
+/* The zip that `where` {ZipFile} or {S3Bucket, S3Key} says: checked and kept; then op->coded, or the
+ * function is written. */
+void lambda_take_code(struct op *op, const struct val *where);
+/* The request's Layers into op->patch; then `then`, unless one is not there. */
+void lambda_take_layers(struct op *op, void (*then)(struct op *op));
 void lambda_clear(struct op *op, const char *key); /* spec.KEY goes; answers 204 */
 
 void op_create_function(struct op *op);
@@ -106,6 +117,10 @@ void op_invoke(struct op *op);
 void op_invoke_old(struct op *op);
 void op_list_versions(struct op *op);
 void op_publish_version(struct op *op);
+void op_publish_layer(struct op *op);
+void op_get_layer(struct op *op); /* one version, or the list of them */
+void op_list_layers(struct op *op);
+void op_delete_layer(struct op *op);
 void op_create_alias(struct op *op);
 void op_get_alias(struct op *op); /* and the list of them */
 void op_update_alias(struct op *op);

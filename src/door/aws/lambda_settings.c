@@ -46,7 +46,7 @@ void op_delete_concurrency(struct op *op)
         lambda_clear(op, "reservedConcurrency");
 }
 
-static void reply_event_conf(struct op *op, const struct obj *o)
+static struct val *event_conf(struct op *op, const struct obj *o)
 {
     struct arena *a = op->q->req->arena;
     const struct val *spec = val_get(obj_val(o), "spec");
@@ -58,6 +58,24 @@ static void reply_event_conf(struct op *op, const struct obj *o)
     val_put_int(a, v, "MaximumEventAgeInSeconds", val_int_at(spec, "maximumEventAgeSeconds", 21600));
     val_need_map(a, val_need_map(a, v, "DestinationConfig"), "OnSuccess");
     val_need_map(a, val_get(v, "DestinationConfig"), "OnFailure");
+    return v;
+}
+static void reply_event_conf(struct op *op, const struct obj *o)
+{
+    lambda_reply(op->q, 200, event_conf(op, o));
+}
+static bool has_event_conf(const struct obj *o)
+{
+    return !val_is_null(val_at(obj_val(o), "spec.retries")) || !val_is_null(val_at(obj_val(o), "spec.maximumEventAgeSeconds"));
+}
+static void list_event_confs(struct op *op, const struct obj *o)
+{
+    struct arena *a = op->q->req->arena;
+    struct val *v = val_map(a), *list = val_list(a);
+
+    if (has_event_conf(o))
+        val_push(a, list, event_conf(op, o));
+    val_put(a, v, "FunctionEventInvokeConfigs", list);
     lambda_reply(op->q, 200, v);
 }
 void op_put_event_conf(struct op *op)
@@ -91,7 +109,9 @@ void op_get_event_conf(struct op *op)
 
     if (!o)
         return;
-    if (val_is_null(val_at(obj_val(o), "spec.retries")) && val_is_null(val_at(obj_val(o), "spec.maximumEventAgeSeconds")))
+    if (op->path_n > 1 && streq(op->path[1], "list"))
+        list_event_confs(op, o);
+    else if (!has_event_conf(o))
         lambda_error(op->q, 404, "ResourceNotFoundException", "The function %s doesn't have an EventInvokeConfig",
                      lambda_arn(op->q, op->n.name));
     else

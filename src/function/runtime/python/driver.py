@@ -148,6 +148,14 @@ def build_root():
     for volume in config["volumes"]:
         attr = ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if volume.get("readOnly") else 0)
         bind(volume["source"], root + volume["target"], attr, uid)
+    layers = config.get("layers") or []
+    if len(layers) == 1:
+        bind(layers[0], root + "/opt", read_only)
+    elif layers:  # the last one lies on top
+        os.makedirs(root + "/opt")
+        lower = ":".join(folder.replace("\\", "\\\\").replace(":", "\\:") for folder in reversed(layers))
+        check(lib.z_mount(b"tandem", (root + "/opt").encode(), b"overlay", MODE_RDONLY | MODE_NOSUID | MODE_NODEV,
+                           b"lowerdir=" + lower.encode()), "layers")
     for name in ("proc", "tmp", "opt", "var/runtime", "sys", "run"):
         os.makedirs(f"{root}/{name}", exist_ok=True)
     os.mkdir(root + "/code", 0o700)  # only for the compiler's child; nobody else may pass

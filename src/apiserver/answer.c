@@ -122,8 +122,7 @@ int answer_negotiate(struct call *c, bool list, bool forms)
         s += len + (s[len] == ',');
     }
     for (int i = 0; i < n; i++) {
-        bool json = streq(cl[i].type, "application/json") || streq(cl[i].type, "*/*") ||
-                    streq(cl[i].type, "application/*");
+        bool json = streq(cl[i].type, "application/json") || streq(cl[i].type, "*/*");
         bool yaml = streq(cl[i].type, "application/yaml");
         /* custom resources have no numbers, but the metadata of all kinds have */
         bool proto = streq(cl[i].type, PROTOBUF_TYPE) && c->r &&

@@ -176,6 +176,8 @@ void answer_val(struct call *c, int status, const struct val *v);
 void answer_obj(struct call *c, int status, const struct obj *o); /* as stored; takes form and version */
 void answer_tree(struct call *c, int status, struct val *v); /* a tree in the version c->r */
 void answer_text(struct call *c, int status, const char *type, const char *text, size_t n);
+/* Is the stored text of o what is wanted? */
+bool answer_as_stored(const struct call *c, const struct obj *o);
 /* The object in the version that was asked for. */
 const struct val *answer_version(struct call *c, const struct obj *o);
 /* A page of a list as one document of the wanted form. */

@@ -99,7 +99,7 @@ static bool tell_object(struct api_watch *w, enum api_event_type type, const str
     struct api_event ev = {.type = type, .obj = o, .revision = revision};
     struct call *c = &w->shape;
 
-    if (c->form != FORM_OBJECT || c->r != c->stored || c->encoding != ENC_JSON) {
+    if (!answer_as_stored(c, o)) {
         ev.val = answer_item(c, answer_version(c, o), !w->columns_sent);
         w->columns_sent = true;
     }

@@ -121,6 +121,11 @@ static const struct type *type_of(struct schema *s, struct arena *a, const struc
 
 /* ---- the resource of a version ---- */
 
+int64_t schema_since(const struct resource *r)
+{
+    return r->custom ? r->priv->since : 0;
+}
+
 static const char *const no_words[] = {NULL};
 
 static void columns(struct arena *a, struct resource *r, const struct val *list)
@@ -185,6 +190,7 @@ static struct resource *version_resource(struct schema *s, const struct val *crd
     r->priv->refs = 1;
     r->priv->arena = a;
     r->priv->crd = crd;
+    r->priv->since = strtoll(val_str_at(crd, "metadata.resourceVersion", "0"), NULL, 10);
     r->schema = s;
     r->custom = true;
     r->generation = true;

@@ -189,6 +189,10 @@ void schema_validate(const struct resource *r, const char *sub, const struct val
 void schema_warn(const struct resource *r, const struct val *v, const struct val *old,
                  struct texts *warnings);
 
+/* Custom resources: the revision in which their definition was written last: what is older may lack
+ * its defaults and hold what it no longer knows. 0 for built-in kinds. */
+int64_t schema_since(const struct resource *r);
+
 /* v (of version `from`) becomes one of version `to` of the same kind: apiVersion, and for the few
  * that differ (autoscaling v1/v2, events) the fields. Custom resources: apiVersion only. */
 int schema_convert(const struct resource *from, const struct resource *to, struct arena *a,

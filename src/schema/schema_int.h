@@ -59,6 +59,7 @@ struct resource_priv {
     enum name_rule name_rule;
     const char *store_version;  /* group/version/kind that storageVersionHash is made of */
     struct resource *next_of_group;
+    int64_t since;              /* custom resources: revision of the definition */
     const struct val *crd;      /* custom resources: the definition */
     bool no_schema;             /* custom resource without a schema */
     bool status_meta;      /* a write of the status leaves metadata as it was */

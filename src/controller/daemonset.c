@@ -1,10 +1,12 @@
 /* DaemonSets: one pod on each node that wants one. The pod names its node by an affinity that only
  * that node fulfils, and the scheduler binds it: so resources and ports are counted in one place.
  *
- * Updates go node by node (maxUnavailable); which template a pod is of says its label
- * controller-revision-hash. The past templates are not kept (no rollout undo yet). */
+ * Updates go node by node: maxUnavailable down at once, or with maxSurge the new one first and the
+ * old one when it is available. Which template a pod is of says its label controller-revision-hash;
+ * the past ones are kept (revisions.h). */
 #include "codec/selector.h"
 #include "controller/ctl.h"
+#include "controller/revisions.h"
 #include "controller/pods.h"
 #include "controller/rollout.h"
 #include "controller/taints.h"
@@ -19,6 +21,8 @@ struct on_node { /* the pods of this set for one node */
 struct pass {
     struct ctl *ctl;
     const struct obj *set;
+    struct revisions history;
+    int64_t surge, min_ready;
     const char *hash;
     struct on_node *nodes;
     uint32_t n;
@@ -95,6 +99,8 @@ static int list(struct pass *p, struct err *err)
     if (ctl_claim(ctl, K_POD, p->set, K_DAEMONSET, val_at(obj_val(p->set), "spec.selector"), &pods, err) < 0)
         return -1;
     add_tolerations(ctl->arena, spec);
+    p->min_ready = obj_int(p->set, "spec.minReadySeconds", 0);
+    p->surge = int_or_percent(val_at(obj_val(p->set), "spec.updateStrategy.rollingUpdate.maxSurge"), nodes.n, true, 0);
     p->n = nodes.n;
     p->nodes = arena_array(ctl->arena, struct on_node, nodes.n + 1);
     for (uint32_t i = 0; i < nodes.n; i++) {
@@ -151,65 +157,110 @@ static int drop(struct pass *p, const struct obj *pod, struct err *err)
     return 0;
 }
 
+static bool is_new(const struct pass *p, const struct obj *pod)
+{
+    return streq0(obj_label(pod, HASH), p->hash);
+}
+
+static bool up(const struct pass *p, const struct obj *pod)
+{
+    return pod_available(pod, p->min_ready, p->ctl->now_ms, NULL);
+}
+
+static int make(struct pass *p, const struct obj *node, struct err *err)
+{
+    const struct obj *made = ctl_create(p->ctl, K_POD, p->set->namespace_, pod_for(p, node), err);
+
+    if (made)
+        ctl_event(p->ctl, p->set, "Normal", "SuccessfulCreate", "Created pod: %s", made->name);
+    return made ? 0 : -1;
+}
+
+/* One pod stays on a node; while a surge goes on an old one and a new one. */
 static int keep_node(struct pass *p, struct on_node *n, struct err *err)
 {
     struct ctl *ctl = p->ctl;
-    const struct obj *keep = NULL, *made;
+    const struct obj *keep[2] = {0}; /* old, new */
 
     for (uint32_t i = 0; i < n->pods.n; i++) {
         const struct obj *pod = n->pods.v[i];
+        const struct obj **slot = &keep[p->surge > 0 && is_new(p, pod)];
 
         if (n->wanted && pod_finished(pod) && !obj_deleting(pod)) {
             ctl_event(ctl, p->set, "Warning", "FailedDaemonPod", "Found failed daemon pod %s/%s on node %s, will try to kill it",
                       pod->namespace_, pod->name, n->node->name);
             if (drop(p, pod, err) < 0)
                 return -1;
-        } else if (n->wanted && !keep) {
-            keep = pod;
+        } else if (n->wanted && !*slot) {
+            *slot = pod;
         } else if (drop(p, pod, err) < 0) {
             return -1;
         }
     }
     if (!n->wanted || n->pods.n)
         return 0; /* the last one must be gone before the next is made */
-    made = ctl_create(ctl, K_POD, p->set->namespace_, pod_for(p, n->node), err);
-    if (!made)
-        return -1;
-    ctl_event(ctl, p->set, "Normal", "SuccessfulCreate", "Created pod: %s", made->name);
-    return 0;
+    return make(p, n->node, err);
 }
 
-static bool is_new(const struct pass *p, const struct obj *pod)
+/* The new one comes first: where the old one is not up at once, else for maxSurge nodes at a time;
+ * the old one goes when the new one is available. */
+static int surge(struct pass *p, struct err *err)
 {
-    return streq0(obj_label(pod, HASH), p->hash);
+    int64_t budget = p->surge;
+
+    for (int round = 0; round < 2; round++)
+        for (uint32_t i = 0; i < p->n; i++) {
+            const struct obj *old = NULL, *new = NULL;
+
+            for (uint32_t k = 0; k < p->nodes[i].pods.n; k++)
+                if (!obj_deleting(p->nodes[i].pods.v[k]))
+                    *(is_new(p, p->nodes[i].pods.v[k]) ? &new : &old) = p->nodes[i].pods.v[k];
+            if (!p->nodes[i].wanted || !old)
+                continue;
+            if (new) {
+                budget -= round == 0 && !up(p, new);
+                if (round == 0 && up(p, new) && drop(p, old, err) < 0)
+                    return -1;
+                continue;
+            }
+            if (round == (up(p, old) ? 1 : 0)) {
+                if (round == 1 && budget-- <= 0)
+                    return 0;
+                if (make(p, p->nodes[i].node, err) < 0)
+                    return -1;
+            }
+        }
+    return 0;
 }
 
 static int update(struct pass *p, struct err *err)
 {
     const struct val *strategy = val_at(obj_val(p->set), "spec.updateStrategy");
-    int64_t budget, wanted = 0, min_ready = obj_int(p->set, "spec.minReadySeconds", 0);
+    int64_t budget, wanted = 0;
 
     if (streq(val_str_at(strategy, "type", "RollingUpdate"), "OnDelete"))
         return 0;
+    if (p->surge > 0)
+        return surge(p, err);
     for (uint32_t i = 0; i < p->n; i++)
         wanted += p->nodes[i].wanted;
     budget = int_or_percent(val_at(strategy, "rollingUpdate.maxUnavailable"), wanted, true, 1);
     for (uint32_t i = 0; i < p->n; i++) {
         const struct objs *pods = &p->nodes[i].pods;
 
-        if (p->nodes[i].wanted && (!pods->n || !pod_available(pods->v[0], min_ready, p->ctl->now_ms, NULL)))
+        if (p->nodes[i].wanted && (!pods->n || !up(p, pods->v[0])))
             budget--;
     }
     for (uint32_t i = 0; i < p->n; i++) {
         const struct objs *pods = &p->nodes[i].pods;
-        bool up;
+        bool is_up;
 
         if (!p->nodes[i].wanted || !pods->n || obj_deleting(pods->v[0]) || is_new(p, pods->v[0]))
             continue;
-        up = pod_available(pods->v[0], min_ready, p->ctl->now_ms, NULL);
-        if (up && budget <= 0)
+        is_up = up(p, pods->v[0]);
+        if (is_up && budget <= 0)
             continue;
-        budget -= up;
+        budget -= is_up;
         if (drop(p, pods->v[0], err) < 0)
             return -1;
     }
@@ -232,6 +283,9 @@ static int tell(struct pass *p, const char *key, struct err *err)
         const struct on_node *n = &p->nodes[i];
         const struct obj *pod = n->pods.n ? n->pods.v[0] : NULL;
 
+        for (uint32_t k = 1; k < n->pods.n; k++) /* of two that stand in for each other the one that is up */
+            if (!pod_ready(pod) && pod_ready(n->pods.v[k]))
+                pod = n->pods.v[k];
         misplaced += !n->wanted && pod;
         if (!n->wanted)
             continue;
@@ -255,7 +309,22 @@ static int tell(struct pass *p, const char *key, struct err *err)
     val_put_int(a, s, "updatedNumberScheduled", updated);
     val_put_int(a, s, "numberAvailable", available);
     val_put_int(a, s, "numberUnavailable", want - available);
+    if (p->history.collisions)
+        val_put_int(a, s, "collisionCount", p->history.collisions);
     return ctl_update_status(ctl, K_DAEMONSET, now, v, err);
+}
+
+/* Is there a pod of that revision? */
+static bool in_use(void *arg, const struct obj *revision)
+{
+    const struct pass *p = arg;
+    const char *hash = obj_label(revision, HASH);
+
+    for (uint32_t i = 0; i < p->n; i++)
+        for (uint32_t k = 0; k < p->nodes[i].pods.n; k++)
+            if (hash && streq0(obj_label(p->nodes[i].pods.v[k], HASH), hash))
+                return true;
+    return false;
 }
 
 static enum again daemonset_reconcile(struct ctl *ctl, const char *key, struct err *err)
@@ -267,7 +336,11 @@ static enum again daemonset_reconcile(struct ctl *ctl, const char *key, struct e
 
     if (!p.set || obj_deleting(p.set))
         return DONE;
-    p.hash = template_hash(ctl->arena, val_at(obj_val(p.set), "spec.template"), 0);
+    if (revisions_sync(ctl, K_DAEMONSET, p.set, HASH, &p.history, err) < 0) {
+        ns = ctl_get(ctl, K_NAMESPACE, "", p.set->namespace_);
+        return !ns || obj_deleting(ns) ? DONE : RETRY;
+    }
+    p.hash = p.history.hash;
     if (list(&p, err) < 0)
         return RETRY;
     for (uint32_t i = 0; i < p.stray.n && done == 0; i++)
@@ -276,7 +349,7 @@ static enum again daemonset_reconcile(struct ctl *ctl, const char *key, struct e
         done = keep_node(&p, &p.nodes[i], &why);
     if (done == 0)
         done = update(&p, &why);
-    if (tell(&p, key, err) < 0)
+    if (tell(&p, key, err) < 0 || revisions_trim(ctl, p.set, &p.history, in_use, &p, err) < 0)
         return RETRY;
     if (done == 0)
         return DONE;
@@ -293,7 +366,7 @@ static void daemonset_changed(struct ctl *ctl, enum kind kind, const struct obj 
 {
     if (kind == K_DAEMONSET) {
         ctl_want_obj(ctl, now ? now : was);
-    } else if (kind == K_POD) {
+    } else if (kind == K_POD || kind == K_REVISION) {
         ctl_want_controller_of(ctl, was, K_DAEMONSET);
         ctl_want_controller_of(ctl, now, K_DAEMONSET);
     } else if (!was || !now ||
@@ -309,5 +382,5 @@ const struct controller daemonset_controller = {
     .component = "daemonset-controller",
     .reconcile = daemonset_reconcile,
     .changed = daemonset_changed,
-    .kinds = KIND_BIT(K_DAEMONSET) | KIND_BIT(K_POD) | KIND_BIT(K_NODE),
+    .kinds = KIND_BIT(K_DAEMONSET) | KIND_BIT(K_POD) | KIND_BIT(K_NODE) | KIND_BIT(K_REVISION),
 };

@@ -3,9 +3,12 @@
  * Pod N is NAME-N and has the claims TEMPLATE-NAME-N. OrderedReady: N comes when all below are
  * available, and the highest goes first; Parallel: at once. An update goes from the highest number
  * down to the partition, one at a time. Which template a pod is of says its label
- * controller-revision-hash; past templates are not kept (no rollout undo yet). Claims stay when
- * pods go, unless persistentVolumeClaimRetentionPolicy says Delete (not built: they stay). */
+ * controller-revision-hash, the name of a ControllerRevision (revisions.h): those below the partition
+ * are made anew of the current template, not of the one that comes. Claims stay when pods go, unless
+ * persistentVolumeClaimRetentionPolicy says Delete: then they get the set (or the pod that a smaller
+ * set loses) as their owner, and the collector takes them with it. */
 #include "controller/ctl.h"
+#include "controller/revisions.h"
 #include "controller/pods.h"
 #include "controller/rollout.h"
 
@@ -17,7 +20,9 @@ struct pass {
     struct ctl *ctl;
     const struct obj *set;
     const struct val *spec;
-    const char *hash; /* NAME-xxxx of today's template */
+    struct revisions history;
+    const char *hash;              /* name of the revision of today's template */
+    const struct obj *current;     /* the revision that was fully rolled out last */
     int64_t start, replicas, min_ready;
     const struct obj **pods; /* by number - start */
     struct objs spare;       /* numbers beyond */
@@ -46,7 +51,10 @@ static int list(struct pass *p, struct err *err)
     p->start = val_int_at(p->spec, "ordinals.start", 0);
     p->min_ready = val_int_at(p->spec, "minReadySeconds", 0);
     p->parallel = streq(val_str_at(p->spec, "podManagementPolicy", ""), "Parallel");
-    p->hash = arena_printf(ctl->arena, "%s-%s", p->set->name, template_hash(ctl->arena, val_get(p->spec, "template"), 0));
+    p->hash = p->history.now->name;
+    p->current = revisions_named(&p->history, obj_str(p->set, "status.currentRevision", ""));
+    if (!p->current)
+        p->current = p->history.now;
     if (ctl_claim(ctl, K_POD, p->set, K_STATEFULSET, val_get(p->spec, "selector"), &pods, err) < 0)
         return -1;
     p->pods = arena_array(ctl->arena, const struct obj *, p->replicas + 1);
@@ -96,18 +104,33 @@ static int need_claims(struct pass *p, struct val *pod, const char *name, struct
     return 0;
 }
 
+/* The revision that pod n is to be of. */
+static const struct obj *revision_for(const struct pass *p, int64_t n)
+{
+    const struct val *rolling = val_at(p->spec, "updateStrategy.rollingUpdate");
+
+    if (rolling ? n < val_int_at(rolling, "partition", 0)
+                : streq(val_str_at(p->spec, "updateStrategy.type", ""), "RollingUpdate") &&
+                      n < obj_int(p->set, "status.currentReplicas", 0))
+        return p->current;
+    return p->history.now;
+}
+
 static int make(struct pass *p, int64_t n, struct err *err)
 {
     struct ctl *ctl = p->ctl;
     struct arena *a = ctl->arena;
     const char *name = arena_printf(a, "%s-%lld", p->set->name, (long long)(p->start + n));
-    struct val *pod = pod_of_template(a, val_get(p->spec, "template"), K_STATEFULSET, p->set, p->set->name);
+    const struct obj *revision = revision_for(p, n);
+    const struct val *template = revision == p->history.now ? NULL : revisions_template(ctl, revision);
+    struct val *pod = pod_of_template(a, template ? template : val_get(p->spec, "template"), K_STATEFULSET, p->set,
+                                      p->set->name);
     struct val *meta = val_get(pod, "metadata"), *labels, *spec;
 
     val_del(meta, "generateName");
     val_put_str(a, meta, "name", name);
     labels = val_need_map(a, meta, "labels");
-    val_put_str(a, labels, HASH, p->hash);
+    val_put_str(a, labels, HASH, revision->name);
     val_put_str(a, labels, POD_NAME, name);
     val_put_str(a, labels, POD_INDEX, arena_printf(a, "%lld", (long long)(p->start + n)));
     spec = val_need_map(a, pod, "spec");
@@ -174,7 +197,7 @@ static int shrink(struct pass *p, struct err *err)
 
 static int update(struct pass *p, struct err *err)
 {
-    int64_t partition = val_int_at(p->spec, "updateStrategy.rollingUpdate.partition", 0) - p->start;
+    int64_t partition = val_int_at(p->spec, "updateStrategy.rollingUpdate.partition", 0);
 
     if (streq(val_str_at(p->spec, "updateStrategy.type", "RollingUpdate"), "OnDelete"))
         return 0;
@@ -189,19 +212,86 @@ static int update(struct pass *p, struct err *err)
     return 0;
 }
 
+/* ---- whose the claims are ---- */
+
+/* A claim's owner, by the policy: the set, the pod (that a smaller set loses), or nobody of these. */
+static int claim_owner(struct pass *p, const struct obj *claim, const struct obj *pod, bool spare, struct err *err)
+{
+    struct arena *a = p->ctl->arena;
+    const struct val *policy = val_get(p->spec, "persistentVolumeClaimRetentionPolicy");
+    bool with_set = streq(val_str_at(policy, "whenDeleted", ""), "Delete");
+    bool with_pod = spare && streq(val_str_at(policy, "whenScaled", ""), "Delete");
+    const char *uid = with_pod ? pod->uid : with_set ? p->set->uid : "";
+    struct val *v = obj_edit(claim, a), *refs = val_need_list(a, val_get(v, "metadata"), "ownerReferences");
+    bool there = !*uid, any = false;
+
+    for (uint32_t i = refs->n; i-- > 0;) {
+        const char *kind = val_str_at(&refs->items[i], "kind", ""), *name = val_str_at(&refs->items[i], "name", "");
+        bool ours = (streq(kind, "StatefulSet") && streq(name, p->set->name)) ||
+                    (streq(kind, "Pod") && streq(name, pod->name));
+
+        if (streq(val_str_at(&refs->items[i], "uid", ""), uid)) {
+            there = true;
+        } else if (ours) {
+            val_remove(refs, i);
+            any = true;
+        } else if (val_bool_at(&refs->items[i], "controller", false)) {
+            return 0; /* somebody else looks after it */
+        }
+    }
+    if (!there)
+        val_push(a, refs, owner_reference(a, with_pod ? K_POD : K_STATEFULSET, with_pod ? pod : p->set));
+    if (there && !any)
+        return 0;
+    if (!refs->n)
+        val_del(val_get(v, "metadata"), "ownerReferences");
+    return ctl_update(p->ctl, K_PVC, v, err) ? 0 : -1;
+}
+
+static int claim_owners(struct pass *p, struct err *err)
+{
+    if (!val_len(val_get(p->spec, "volumeClaimTemplates")))
+        return 0;
+    for (int64_t n = 0; n < p->replicas + (int64_t)p->spare.n; n++) {
+        bool spare = n >= p->replicas;
+        const struct obj *pod = spare ? p->spare.v[n - p->replicas] : p->pods[n];
+
+        if (!pod || (number_of(p, pod) < 0))
+            continue;
+        VAL_EACH(val_get(p->spec, "volumeClaimTemplates"), t) {
+            const char *name = arena_printf(p->ctl->arena, "%s-%s", val_str_at(t, "metadata.name", ""), pod->name);
+            const struct obj *claim = ctl_get(p->ctl, K_PVC, p->set->namespace_, name);
+
+            if (claim && !obj_deleting(claim) && claim_owner(p, claim, pod, spare, err) < 0)
+                return -1;
+        }
+    }
+    return 0;
+}
+
 /* ---- tell ---- */
+
+static void put_count(struct arena *a, struct val *status, const char *key, int64_t n)
+{
+    if (n)
+        val_put_int(a, status, key, n);
+    else
+        val_del(status, key);
+}
+
 
 static int tell(struct pass *p, const char *key, struct err *err)
 {
     struct ctl *ctl = p->ctl;
     struct arena *a = ctl->arena;
     const struct obj *now = ctl_get_key(ctl, K_STATEFULSET, key);
-    int64_t all = 0, ready = 0, available = 0, updated = 0, wait;
+    int64_t all = 0, ready = 0, available = 0, updated = 0, of_current = 0, wait;
     const char *current;
     struct val *v, *s;
 
     if (!now || !streq(now->uid, p->set->uid) || list(p, err) < 0)
         return 0;
+    current = p->current->name;
     for (int64_t n = 0; n < p->replicas + (int64_t)p->spare.n; n++) {
         const struct obj *pod = n < p->replicas ? p->pods[n] : p->spare.v[n - p->replicas];
 
@@ -210,25 +300,44 @@ static int tell(struct pass *p, const char *key, struct err *err)
         all++;
         ready += pod_ready(pod);
         updated += streq0(obj_label(pod, HASH), p->hash) && !obj_deleting(pod);
+        of_current += streq0(obj_label(pod, HASH), current) && !obj_deleting(pod);
         available += pod_available(pod, p->min_ready, ctl->now_ms, &wait);
         if (wait > 0)
             ctl_want_in(ctl, key, wait);
     }
     v = obj_edit(now, a);
     s = val_need_map(a, v, "status");
-    current = arena_strdup(a, val_str_at(s, "currentRevision", p->hash));
-    if (updated == p->replicas && ready >= p->replicas)
+    if (streq(val_str_at(p->spec, "updateStrategy.type", "RollingUpdate"), "RollingUpdate") &&
+        updated == p->replicas && ready == p->replicas && all == p->replicas) { /* rolled out */
         current = p->hash;
+        of_current = updated;
+    }
     val_put_int(a, s, "observedGeneration", obj_generation(p->set));
     val_put_int(a, s, "replicas", all);
-    val_put_int(a, s, "readyReplicas", ready);
+    put_count(a, s, "readyReplicas", ready);
     val_put_int(a, s, "availableReplicas", available);
-    val_put_int(a, s, "currentReplicas", streq(current, p->hash) ? updated : all - updated);
-    val_put_int(a, s, "updatedReplicas", updated);
+    put_count(a, s, "currentReplicas", of_current);
+    put_count(a, s, "updatedReplicas", updated);
     val_put_str(a, s, "currentRevision", current);
     val_put_str(a, s, "updateRevision", p->hash);
-    val_put_int(a, s, "collisionCount", 0);
+    val_put_int(a, s, "collisionCount", p->history.collisions);
     return ctl_update_status(ctl, K_STATEFULSET, now, v, err);
+}
+
+/* Is there a pod of that revision, or is it where the set is or goes? */
+static bool in_use(void *arg, const struct obj *revision)
+{
+    const struct pass *p = arg;
+
+    if (revision == p->current || streq(revision->name, obj_str(p->set, "status.currentRevision", "")))
+        return true;
+    for (int64_t n = 0; n < p->replicas + (int64_t)p->spare.n; n++) {
+        const struct obj *pod = n < p->replicas ? p->pods[n] : p->spare.v[n - p->replicas];
+
+        if (pod && streq0(obj_label(pod, HASH), revision->name))
+            return true;
+    }
+    return false;
 }
 
 static enum again statefulset_reconcile(struct ctl *ctl, const char *key, struct err *err)
@@ -241,14 +350,20 @@ static enum again statefulset_reconcile(struct ctl *ctl, const char *key, struct
 
     if (!p.set || obj_deleting(p.set))
         return DONE;
+    if (revisions_sync(ctl, K_STATEFULSET, p.set, "controller.kubernetes.io/hash", &p.history, err) < 0) {
+        ns = ctl_get(ctl, K_NAMESPACE, "", p.set->namespace_);
+        return !ns || obj_deleting(ns) ? DONE : RETRY;
+    }
     if (list(&p, err) < 0)
         return RETRY;
     done = fill(&p, &wait, &why);
+    if (done == 0)
+        done = claim_owners(&p, &why);
     if (done == 0 && !wait)
         done = shrink(&p, &why);
     if (done == 0 && (!p.spare.n || p.parallel))
         done = update(&p, &why); /* also when one is not up: the update may be what mends it */
-    if (tell(&p, key, err) < 0)
+    if (tell(&p, key, err) < 0 || revisions_trim(ctl, p.set, &p.history, in_use, &p, err) < 0)
         return RETRY;
     if (done == 0)
         return DONE;
@@ -278,5 +393,5 @@ const struct controller statefulset_controller = {
     .component = "statefulset-controller",
     .reconcile = statefulset_reconcile,
     .changed = statefulset_changed,
-    .kinds = KIND_BIT(K_STATEFULSET) | KIND_BIT(K_POD),
+    .kinds = KIND_BIT(K_STATEFULSET) | KIND_BIT(K_POD) | KIND_BIT(K_REVISION),
 };

@@ -310,16 +310,6 @@ int service_admit_update(struct call *c, const char *sub, struct val *v, const s
     return 0;
 }
 
-static void warn(struct call *c, const struct val *spec)
-{
-    if (val_len(val_get(spec, "externalIPs")))
-        texts_add(&c->warnings, "spec.externalIPs is deprecated: anybody who may make services can "
-                  "take traffic for other addresses with it");
-    if (streq(val_str_at(spec, "trafficDistribution", ""), "PreferClose"))
-        texts_add(&c->warnings, "spec.trafficDistribution: \"PreferClose\" is deprecated; use "
-                  "\"PreferSameZone\"");
-}
-
 int service_allocate(struct call *c, struct val *v, const struct obj *old)
 {
     struct val *spec = val_need_map(c->a, v, "spec"), *list;
@@ -361,6 +351,5 @@ int service_allocate(struct call *c, struct val *v, const struct obj *old)
         return -1;
     if (allocate_ports(c, v, spec, &t, old ? obj_val(old) : NULL) < 0)
         return -1;
-    warn(c, spec);
     return 0;
 }

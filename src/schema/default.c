@@ -124,9 +124,27 @@ static void requests_of_limits(struct arena *a, struct val *containers)
     }
 }
 
+/* podIP is the first of podIPs: when they differ, the old field is right. */
+static void pod_ips(struct arena *a, struct val *status)
+{
+    const char *one = val_str_at(status, "podIP", ""), *first = val_str_at(status, "podIPs[0].ip", "");
+
+    if (*one && !streq(one, first)) {
+        struct val *list = val_list(a), *it = val_map(a);
+        val_put_str(a, it, "ip", one);
+        val_push(a, list, it);
+        val_put(a, status, "podIPs", list);
+    } else if (!*one && *first) {
+        val_put_str(a, status, "podIP", first);
+    }
+}
+
 static void d_pod(struct arena *a, struct val *v, _unused_ const struct val *root)
 {
     struct val *spec = val_get(v, "spec");
+
+    if (val_is(val_get(v, "status"), VAL_MAP))
+        pod_ips(a, val_get(v, "status"));
 
     if (!val_is(spec, VAL_MAP))
         return;

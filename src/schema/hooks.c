@@ -5,7 +5,8 @@
     H(configmap) H(secret) H(namespace) H(node) H(limitrange) H(quota) H(event) H(event_new) H(endpoints)       \
     H(service) H(volume_object) H(volume_spec) H(claim_object) H(claim_spec)                       \
     H(label_selector) H(replicationcontroller) H(template) H(pod) H(podspec)        \
-    H(toleration) H(node_requirement) H(envvar) H(handler) H(security_context) H(sysctl)           \
+    H(toleration) H(node_term) H(affinity_term) H(pod_security) H(apparmor) H(downward_file) H(projected) H(fc) H(flocker) \
+    H(iscsi) H(azure_disk) H(envvar) H(handler) H(security_context) H(sysctl)           \
     H(seccomp) H(resources) H(deployment) H(replicaset) H(daemonset) H(statefulset) H(revision)    \
     H(replica_status) H(deployment_status) H(statefulset_status) H(job) H(cronjob) H(hpa)          \
     H(networkpolicy) H(netpol_port) H(netpol_peer) H(ingress) H(ingress_path) H(ingress_backend)   \

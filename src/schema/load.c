@@ -297,6 +297,15 @@ static void rule_words(struct loader *l, struct field *f, enum rule_op op, struc
     r->words = words_of(l->s, v, ',', &r->words_n);
 }
 
+static struct rule *rule_last(struct field *f)
+{
+    struct rule *last = (struct rule *)(uintptr_t)f->rules;
+
+    while (last->next)
+        last = (struct rule *)(uintptr_t)last->next;
+    return last;
+}
+
 static int field_attr(struct loader *l, struct field *f, struct span w)
 {
     static const struct {
@@ -308,9 +317,10 @@ static int field_attr(struct loader *l, struct field *f, struct span w)
         const char *word;
         enum rule_op op;
     } bare[] = {{"need", RULE_NEED}, {"need-key", RULE_NEED_KEY}, {"immutable", RULE_IMMUTABLE},
-                {"forbid", RULE_FORBID}, {"unique", RULE_UNIQUE}, {"skip", RULE_SKIP}, {"skip-update", RULE_SKIP_UPDATE}},
+                {"forbid", RULE_FORBID}, {"unique", RULE_UNIQUE}, {"skip", RULE_SKIP}, {"skip-update", RULE_SKIP_UPDATE},
+                {"need0", RULE_NEED_NUM}},
       numbers[] = {{"min", RULE_MIN}, {"max", RULE_MAX}, {"maxlen", RULE_MAX_LEN}},
-      lists[] = {{"oneof", RULE_ONE_OF}, {"each-oneof", RULE_EACH_ONE_OF},
+      lists[] = {{"oneof", RULE_ONE_OF}, {"each-oneof", RULE_EACH_ONE_OF}, {"told", RULE_TOLD},
                  {"unique", RULE_UNIQUE}, {"default-if", RULE_DEFAULT_IF}};
     struct span v;
 
@@ -334,6 +344,11 @@ static int field_attr(struct loader *l, struct field *f, struct span w)
             rule_words(l, f, lists[i].op, v);
             return 0;
         }
+    if (span_key(w, "oneof0", &v)) {
+        rule_words(l, f, RULE_ONE_OF, v);
+        rule_last(f)->num = 1;
+        return 0;
+    }
     if (w.p[0] == '#') {
         char *end;
         f->proto = (uint16_t)strtoul(w.p + 1, &end, 10);
@@ -354,10 +369,7 @@ static int field_attr(struct loader *l, struct field *f, struct span w)
     if (span_key(w, "check0", &v)) {
         if (rule_check(l, f, RULE_CHECK, v) < 0)
             return -1;
-        struct rule *last = (struct rule *)(uintptr_t)f->rules;
-        while (last->next)
-            last = (struct rule *)(uintptr_t)last->next;
-        last->num = 1;
+        rule_last(f)->num = 1;
         return 0;
     }
     if (span_key(w, "each", &v))

@@ -1,6 +1,8 @@
 /* schema/names.c - the forms that names and small texts must have, and why one has not. */
 #include "schema/schema_int.h"
 
+#include "schema/rules_pod.h"
+
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <stdio.h>
@@ -138,12 +140,22 @@ const char *name_path_segment(const char *s)
     return NULL;
 }
 
+/* ::ffff:10.1.2.3 */
+static bool mapped(const unsigned char *b)
+{
+    static const unsigned char head[12] = {[10] = 0xff, [11] = 0xff};
+
+    return memcmp(b, head, sizeof(head)) == 0;
+}
+
 static const char *ip_any(const char *s)
 {
     unsigned char out[16];
 
-    if (inet_pton(AF_INET, s, out) == 1 || inet_pton(AF_INET6, s, out) == 1)
+    if (inet_pton(AF_INET, s, out) == 1)
         return NULL;
+    if (inet_pton(AF_INET6, s, out) == 1)
+        return mapped(out) ? "must not be an IPv4-mapped IPv6 address" : NULL;
     return "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 }
 
@@ -159,10 +171,22 @@ static const char *cidr_any(const char *s)
         return why;
     memcpy(addr, s, (size_t)(slash - s));
     addr[slash - s] = 0;
-    int bits = atoi(slash + 1);
-    if (inet_pton(AF_INET, addr, out) == 1)
-        return bits <= 32 ? NULL : why;
-    return inet_pton(AF_INET6, addr, out) == 1 && bits <= 128 ? NULL : why;
+    int bits = atoi(slash + 1), size = 32;
+    if (inet_pton(AF_INET, addr, out) != 1) {
+        if (inet_pton(AF_INET6, addr, out) != 1)
+            return why;
+        size = 128;
+    }
+    if (bits > size)
+        return why;
+    if (slash[1] == '0' && slash[2])
+        return "must not have leading 0s in IP or prefix length";
+    if (size == 128 && mapped(out))
+        return "must not have an IPv4-mapped IPv6 address";
+    for (int i = bits; i < size; i++)
+        if (out[i / 8] & (0x80 >> (i % 8)))
+            return "must not have bits set beyond the prefix length";
+    return NULL;
 }
 
 /* Names of container ports: IANA_SVC_NAME. */
@@ -236,7 +260,86 @@ static const char *local_path(const char *s)
 {
     if (*s == '/')
         return "must be a relative path";
+    if (strncmp(s, "..", 2) == 0 && s[2] && s[2] != '/')
+        return "must not start with '..'";
     return no_backsteps(s);
+}
+
+/* As a subdomain, underscores allowed (search paths of resolvers). */
+static const char *dns_underscore(const char *s)
+{
+    char copy[256];
+    size_t n = strlen(s);
+
+    if (n > 253)
+        return "must be no more than 253 characters";
+    for (size_t i = 0; i <= n; i++)
+        copy[i] = s[i] == '_' ? 'a' : s[i];
+    return name_dns_subdomain(copy) ? SUBDOMAIN_WHY : NULL;
+}
+
+static const char *dns_subdomain_caseless(const char *s)
+{
+    char copy[256];
+    size_t n = strlen(s);
+
+    if (n > 253)
+        return "must be no more than 253 characters";
+    for (size_t i = 0; i <= n; i++)
+        copy[i] = s[i] >= 'A' && s[i] <= 'Z' ? (char)(s[i] | 0x20) : s[i];
+    return name_dns_subdomain(copy);
+}
+
+/* A name that may end as a prefix does. */
+static const char *dns_prefix(const char *s)
+{
+    char copy[256];
+    size_t n = strlen(s);
+
+    if (n > 253)
+        return "must be no more than 253 characters";
+    memcpy(copy, s, n + 1);
+    if (n > 1 && copy[n - 1] == '-')
+        copy[n - 1] = 'a';
+    return name_dns_subdomain(copy);
+}
+
+/* iqn., eui. and naa. names of iSCSI. */
+static const char *iscsi_name(const char *s)
+{
+    static const char hex[] = "0123456789abcdefABCDEF";
+    static const char why[] = "must be valid format";
+
+    if (strncmp(s, "eui.", 4) == 0)
+        return strlen(s) == 20 && strspn(s + 4, hex) == 16 ? NULL : why;
+    if (strncmp(s, "naa.", 4) == 0)
+        return (strlen(s) == 20 || strlen(s) == 36) && strspn(s + 4, hex) == strlen(s + 4) ? NULL : why;
+    if (strncmp(s, "iqn.", 4) != 0)
+        return why;
+    const char *p = s + 4; /* iqn.YYYY-MM.domain[:text] */
+    if (strspn(p, "0123456789") != 4 || p[4] != '-' || strspn(p + 5, "0123456789") != 2 || p[7] != '.')
+        return why;
+    size_t n = strcspn(p + 8, ":");
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)p[8 + i]) && !strchr(".-", p[8 + i]))
+            return why;
+    return n ? NULL : why;
+}
+
+const char *name_signer(const char *s)
+{
+    static const char why[] = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+    const char *slash = strchr(s, '/');
+    char domain[256];
+
+    if (!slash || strchr(slash + 1, '/') || slash - s > 253)
+        return why;
+    memcpy(domain, s, (size_t)(slash - s));
+    domain[slash - s] = 0;
+    if (!strchr(domain, '.'))
+        return "should be a domain with at least two segments separated by dots";
+    const char *bad = name_dns_subdomain(domain);
+    return bad ? bad : name_dns_subdomain(slash + 1);
 }
 
 static const char *header_name(const char *s)
@@ -326,7 +429,7 @@ uint32_t name_whys(const char *(*fn)(const char *), const char *s, const char *o
     if (fn == name_qualified && !*s)
         out[k++] = QUALIFIED_WHY;
     /* too long and of the wrong letters as well */
-    size_t most = fn == name_dns_label || fn == name_dns1035_label ? 63 : fn == name_dns_subdomain ? 253 : 0;
+    size_t most = fn == name_dns_label || fn == name_dns1035_label ? 63 : fn == name_dns_subdomain || fn == dns_underscore || fn == dns_prefix || fn == dns_subdomain_caseless ? 253 : 0;
     if (most && n > most) {
         memcpy(part, s, most);
         part[most] = 0;
@@ -376,6 +479,11 @@ static const struct named_check checks[] = {
     {"local-path", local_path},
     {"header-name", header_name},
     {"trimmed", trimmed},
+    {"dns-underscore", dns_underscore},
+    {"dns-caseless", dns_subdomain_caseless},
+    {"dns-prefix", dns_prefix},
+    {"iscsi-name", iscsi_name},
+    {"signer", name_signer},
     {"fully-qualified", fully_qualified},
     {"c-identifier", c_identifier},
     {"base-name", base_name},

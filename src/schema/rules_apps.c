@@ -122,7 +122,7 @@ HOOK(v_deployment)
                        val_get(roll, "maxUnavailable"), "may not be 0 when `maxSurge` is 0");
     }
     int64_t deadline = val_int_at(spec, "progressDeadlineSeconds", INT64_MAX);
-    if (deadline <= val_int_at(spec, "minReadySeconds", 0) && deadline >= 0)
+    if (deadline <= val_int_at(spec, "minReadySeconds", 0))
         check_fail(c, CAUSE_INVALID, "spec.progressDeadlineSeconds", val_get(spec, "progressDeadlineSeconds"),
                    "must be greater than minReadySeconds");
 }
@@ -162,8 +162,9 @@ HOOK(v_daemonset)
 
     if (*c->sub)
         return;
-    struct selector *s = val_is_null(sel) ? NULL : selector_of(c->a, sel, &err);
-    if (!s || !selector_match(s, val_at(spec, "template.metadata.labels")))
+    bool valid = val_is_null(sel) || selector_valid(sel); /* no selector selects nothing */
+    struct selector *s = val_is_null(sel) || !valid ? NULL : selector_of(c->a, sel, &err);
+    if (valid && (!s || !selector_match(s, val_at(spec, "template.metadata.labels"))))
         check_fail(c, CAUSE_INVALID, "spec.template.metadata.labels",
                    val_at(spec, "template.metadata.labels"), "`selector` does not match template `labels`");
     if (!val_is_null(sel) && !val_len(val_get(sel, "matchLabels")) && !val_len(val_get(sel, "matchExpressions")))
@@ -184,7 +185,7 @@ HOOK(v_daemonset)
     if (u == 0 && g == 0)
         check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.maxUnavailable", at), NULL,
                    "cannot be 0 when maxSurge is 0");
-    if (u > 0 && g > 0)
+    if (u != 0 && g != 0)
         check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.maxSurge", at), surge,
                    "may not be set when maxUnavailable is non-zero");
 }

@@ -109,10 +109,10 @@ static void finalizers(struct check *c, const struct val *list)
     bool orphan = false, foreground = false;
 
     for (uint32_t i = 0; i < val_items_n_(list); i++) {
-        const char *s = val_text(&list->items[i], "");
-        const char *why = name_qualified(s);
-        if (why)
-            check_fail(c, CAUSE_INVALID, "finalizers", &list->items[i], "%s", why);
+        const char *s = val_text(&list->items[i], ""), *whys[4];
+        uint32_t bad = name_whys(name_qualified, s, whys);
+        for (uint32_t k = 0; k < bad; k++)
+            check_fail(c, CAUSE_INVALID, "finalizers", &list->items[i], "%s", whys[k]);
         if (!strchr(s, '/') && !stock_finalizer(s) && !lenient(c->r))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "finalizers[%u]", i), &list->items[i],
                        "name is neither a standard finalizer name nor is it fully qualified");
@@ -211,9 +211,10 @@ static void requirement(struct check *c, const char *at, const struct val *e)
         check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.operator", at), val_get(e, "operator"),
                    "not a valid selector operator");
     }
-    const char *key = val_text(val_get(e, "key"), "");
-    if ((why = name_qualified(key)))
-        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.key", at), val_get(e, "key"), "%s", why);
+    const char *whys[4];
+    uint32_t bad = name_whys(name_qualified, val_text(val_get(e, "key"), ""), whys);
+    for (uint32_t i = 0; i < bad; i++)
+        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.key", at), val_get(e, "key"), "%s", whys[i]);
     for (uint32_t i = 0; i < n; i++) {
         const struct val *x = &val_get(e, "values")->items[i];
         if ((why = name_label_value(val_text(x, ""))))

@@ -1,6 +1,8 @@
 /* schema/rules_pod.c - what pods and pod templates must keep beyond what the kinds files say. */
 #include "schema/rules_int.h"
 
+#include "schema/rules_pod.h"
+
 #include <stdio.h>
 
 /* ---- names within lists ---- */
@@ -16,25 +18,6 @@ static void unique_names(struct check *c, const char *list_name, const struct va
     }
 }
 
-/* ---- volumes ---- */
-
-static void volumes(struct check *c, const struct val *list)
-{
-    for (uint32_t i = 0; i < val_items_n_(list); i++) {
-        const struct val *v = &list->items[i];
-        uint32_t sources = 0;
-        sources = val_get(v, "emptyDir") != NULL;
-        VAL_EACH_MEMBER(v, m)
-            if (!streq(m->key, "name") && !streq(m->key, "emptyDir") && sources++)
-                check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "volumes[%u].%s", i, m->key), NULL,
-                           "may not specify more than 1 volume type");
-        const struct val *limit = val_at(v, "emptyDir.sizeLimit");
-        if (limit && quantity_num(limit, 0) < 0)
-            check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "volumes[%u].emptyDir.sizeLimit", i),
-                       NULL, "SizeLimit field must be a valid resource quantity");
-    }
-}
-
 static bool has_named(const struct val *list, const char *name)
 {
     VAL_EACH(list, it)
@@ -43,31 +26,87 @@ static bool has_named(const struct val *list, const char *name)
     return false;
 }
 
-/* A volume that is wrong itself is none that can be mounted. */
-static bool has_volume(struct check *c, const struct val *list, const char *name)
+static const struct val *by_name(const struct val *list, const char *key, const char *name)
 {
-    VAL_EACH(list, it) {
-        if (!streq(val_str_at(it, "name", ""), name))
-            continue;
-        struct causes mine = {.a = c->a}, *outer = c->causes;
-        c->causes = &mine;
-        validate_struct(c, schema_type(c->r->schema, "core.v1.Volume"), it, NULL);
-        c->causes = outer;
-        return val_len(it) == 2 && !mine.n;
+    VAL_EACH(list, it)
+        if (streq(val_str_at(it, key, ""), name))
+            return it;
+    return NULL;
+}
+
+static void mount_modes(struct check *c, const char *at, const struct val *ctr, const struct val *m)
+{
+    static const char *const known[] = {"None", "HostToContainer", "Bidirectional"};
+    const struct val *prop = val_get(m, "mountPropagation"), *rro = val_get(m, "recursiveReadOnly");
+    const char *how = val_text(prop, ""), *deep = val_text(rro, "");
+    bool ok = !prop;
+
+    for (uint32_t i = 0; i < ARRAY_LEN(known); i++)
+        ok |= streq(known[i], how);
+    if (!ok)
+        check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "%s.mountPropagation", at), prop,
+                   "supported values: \"Bidirectional\", \"HostToContainer\", \"None\"");
+    if (streq(how, "Bidirectional") && !val_bool_at(ctr, "securityContext.privileged", false))
+        check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.mountPropagation", at), NULL,
+                   "Bidirectional mount propagation is available only to privileged containers");
+    if (!rro || streq(deep, "Disabled"))
+        return;
+    if (!streq(deep, "Enabled") && !streq(deep, "IfPossible")) {
+        check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "%s.recursiveReadOnly", at), rro,
+                   "supported values: \"Disabled\", \"Enabled\", \"IfPossible\"");
+        return;
     }
-    return false;
+    if (!val_bool_at(m, "readOnly", false))
+        check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.recursiveReadOnly", at), NULL,
+                   "may only be specified when readOnly is true");
+    if (prop && !streq(how, "None"))
+        check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.recursiveReadOnly", at), NULL,
+                   "may only be specified when mountPropagation is None or not specified");
 }
 
-static bool has_claim(const struct val *templates, const char *name)
+static void local_path(struct check *c, const char *rel, const struct val *v)
 {
-    VAL_EACH(templates, t)
-        if (streq(val_str_at(t, "metadata.name", ""), name))
-            return true;
-    return false;
+    const char *s = val_text(v, "");
+    const struct named_check *up = named_check_find("no-backsteps", 12);
+
+    if (*s == '/')
+        check_fail(c, CAUSE_INVALID, rel, v, "must be a relative path");
+    if (*s && up->fn(s))
+        check_fail(c, CAUSE_INVALID, rel, v, "%s", up->fn(s));
 }
 
-static void mounts(struct check *c, const char *at, const struct val *ctr, const struct val *vols,
-                   const struct val *claim_templates)
+static void devices(struct check *c, const char *at, const struct val *ctr, const struct map *vols)
+{
+    const struct val *list = val_get(ctr, "volumeDevices"), *mounted = val_get(ctr, "volumeMounts");
+    struct map names = {0}, paths = {0};
+
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const struct val *d = &list->items[i], *vol;
+        const char *name = val_str_at(d, "name", ""), *path = val_str_at(d, "devicePath", "");
+        const char *rel = arena_printf(c->a, "%s.volumeDevices[%u].name", at, i);
+        const char *prel = arena_printf(c->a, "%s.volumeDevices[%u].devicePath", at, i);
+        vol = map_get(vols, name);
+        if (vol && !val_get(vol, "persistentVolumeClaim") && !val_get(vol, "ephemeral"))
+            check_fail(c, CAUSE_INVALID, rel, val_get(d, "name"), "can only use volume source type of "
+                       "PersistentVolumeClaim or Ephemeral for block mode");
+        if (!vol)
+            check_fail(c, CAUSE_NOT_FOUND, rel, val_get(d, "name"), "%s", "");
+        if (*name && map_put(&names, name, (void *)(uintptr_t)d))
+            check_fail(c, CAUSE_INVALID, rel, val_get(d, "name"), "must be unique");
+        if (map_put(&paths, *path ? path : " ", (void *)(uintptr_t)d))
+            check_fail(c, CAUSE_INVALID, prel, val_get(d, "devicePath"), "must be unique");
+        if (by_name(mounted, "name", name))
+            check_fail(c, CAUSE_INVALID, rel, val_get(d, "name"), "must not already exist in volumeMounts");
+        if (by_name(mounted, "mountPath", path))
+            check_fail(c, CAUSE_INVALID, prel, val_get(d, "devicePath"),
+                       "must not already exist as a path in volumeMounts");
+    }
+    map_done(&names);
+    map_done(&paths);
+}
+
+/* What is wrong with a sub-path or a mode is told at the list, as upstream does. */
+static void mounts(struct check *c, const char *at, const struct val *ctr, const struct map *vols)
 {
     const struct val *list = val_get(ctr, "volumeMounts"), *devs = val_get(ctr, "volumeDevices");
     struct map seen = {0};
@@ -75,23 +114,97 @@ static void mounts(struct check *c, const char *at, const struct val *ctr, const
     for (uint32_t i = 0; i < val_items_n_(list); i++) {
         const struct val *m = &list->items[i];
         const char *name = val_str_at(m, "name", ""), *path = val_str_at(m, "mountPath", "");
-        if (*name && !has_volume(c, vols, name) && !has_claim(claim_templates, name))
-            check_fail(c, CAUSE_NOT_FOUND, arena_printf(c->a, "%s.volumeMounts[%u].name", at, i),
+        const char *whole = arena_printf(c->a, "%s.volumeMounts", at);
+        if (!map_get(vols, name))
+            check_fail(c, CAUSE_NOT_FOUND, arena_printf(c->a, "%s[%u].name", whole, i),
                        val_get(m, "name"), "%s", "");
-        if (*path && map_put(&seen, path, (void *)(uintptr_t)m))
-            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.volumeMounts[%u].mountPath", at, i),
+        if (map_put(&seen, *path ? path : " ", (void *)(uintptr_t)m))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].mountPath", whole, i),
                        val_get(m, "mountPath"), "must be unique");
+        if (by_name(devs, "name", name))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].name", whole, i), val_get(m, "name"),
+                       "must not already exist in volumeDevices");
+        if (by_name(devs, "devicePath", path))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].mountPath", whole, i), val_get(m, "mountPath"),
+                       "must not already exist as a path in volumeDevices");
         if (*val_str_at(m, "subPath", "") && *val_str_at(m, "subPathExpr", ""))
-            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.volumeMounts[%u].subPathExpr", at, i),
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].subPathExpr", whole, i),
                        val_get(m, "subPathExpr"), "subPathExpr and subPath are mutually exclusive");
-    }
-    for (uint32_t i = 0; i < val_items_n_(devs); i++) {
-        const char *name = val_str_at(&devs->items[i], "name", "");
-        if (*name && !has_volume(c, vols, name) && !has_claim(claim_templates, name))
-            check_fail(c, CAUSE_NOT_FOUND, arena_printf(c->a, "%s.volumeDevices[%u].name", at, i),
-                       val_get(&devs->items[i], "name"), "%s", "");
+        local_path(c, arena_printf(c->a, "%s.subPath", whole), val_get(m, "subPath"));
+        local_path(c, arena_printf(c->a, "%s.subPathExpr", whole), val_get(m, "subPathExpr"));
+        mount_modes(c, whole, ctr, m);
     }
     map_done(&seen);
+    devices(c, at, ctr, vols);
+}
+
+static void env_from(struct check *c, const char *at, const struct val *list)
+{
+    VAL_EACH(list, it) {
+        uint32_t n = (val_get(it, "configMapRef") != NULL) + (val_get(it, "secretRef") != NULL);
+        if (n != 1)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.envFrom", at), val_str(c->a, ""),
+                       n ? "may not have more than one field specified at a time"
+                         : "must specify one of: `configMapRef` or `secretRef`");
+    }
+}
+
+static void resize_policies(struct check *c, const char *at, const struct val *ctr, bool never)
+{
+    const struct val *list = val_get(ctr, "resizePolicy");
+    const char *rel = arena_printf(c->a, "%s.resizePolicy", at);
+    struct map seen = {0};
+
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const struct val *p = &list->items[i];
+        const char *name = val_str_at(p, "resourceName", ""), *how = val_str_at(p, "restartPolicy", "");
+        if (map_put(&seen, *name ? name : " ", (void *)(uintptr_t)p))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "%s[%u]", rel, i), val_get(p, "resourceName"), "%s", "");
+        if (!*name)
+            check_fail(c, CAUSE_REQUIRED, rel, NULL, "%s", "");
+        else if (!streq(name, "cpu") && !streq(name, "memory"))
+            check_fail(c, CAUSE_NOT_SUPPORTED, rel, val_get(p, "resourceName"), "supported values: \"cpu\", \"memory\"");
+        if (!*how)
+            check_fail(c, CAUSE_REQUIRED, rel, NULL, "%s", "");
+        else if (!streq(how, "NotRequired") && !streq(how, "RestartContainer"))
+            check_fail(c, CAUSE_NOT_SUPPORTED, rel, val_get(p, "restartPolicy"),
+                       "supported values: \"NotRequired\", \"RestartContainer\"");
+        if (never && !streq(how, "NotRequired"))
+            check_fail(c, CAUSE_INVALID, rel, val_get(p, "restartPolicy"),
+                       "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
+    }
+    map_done(&seen);
+}
+
+static void restart_rules(struct check *c, const char *at, const struct val *ctr)
+{
+    const struct val *policy = val_get(ctr, "restartPolicy"), *rules = val_get(ctr, "restartPolicyRules");
+    const char *rel = arena_printf(c->a, "%s.restartPolicy", at), *s = val_text(policy, "");
+
+    if (!policy && val_len(rules))
+        check_fail(c, CAUSE_REQUIRED, rel, NULL, "must specify restartPolicy when restart rules are used");
+    if (policy && !streq(s, "Always") && !streq(s, "Never") && !streq(s, "OnFailure"))
+        check_fail(c, CAUSE_NOT_SUPPORTED, rel, policy, "supported values: \"Always\", \"Never\", \"OnFailure\"");
+    if (val_len(rules) > 20)
+        check_fail(c, CAUSE_TOO_MANY, arena_printf(c->a, "%s.restartPolicyRules", at), NULL, "must have at most 20 items");
+    for (uint32_t i = 0; i < val_items_n_(rules); i++) {
+        const struct val *r = &rules->items[i], *codes = val_get(r, "exitCodes");
+        const char *base = arena_printf(c->a, "%s.restartPolicyRules[%u]", at, i), *op;
+        if (!streq(val_str_at(r, "action", ""), "Restart"))
+            check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "%s.action", base), val_get(r, "action"),
+                       "supported values: \"Restart\"");
+        if (!codes) {
+            check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.exitCodes", base), NULL, "must be specified");
+            continue;
+        }
+        op = val_str_at(codes, "operator", "");
+        if (!streq(op, "In") && !streq(op, "NotIn"))
+            check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "%s.exitCodes.operator", base),
+                       val_get(codes, "operator"), "supported values: \"In\", \"NotIn\"");
+        if (val_len(val_get(codes, "values")) > 255)
+            check_fail(c, CAUSE_TOO_MANY, arena_printf(c->a, "%s.exitCodes.values", base), NULL,
+                       "must have at most 255 items");
+    }
 }
 
 /* ---- containers ---- */
@@ -115,6 +228,22 @@ static void ports(struct check *c, const char *at, const struct val *ctr, bool h
     map_done(&seen);
 }
 
+/* Two ports of the pod's containers on one port of the node. */
+static void host_ports(struct check *c, const char *at, const struct val *ctr, struct map *seen)
+{
+    const struct val *list = val_get(ctr, "ports");
+
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const struct val *p = &list->items[i];
+        int64_t host = val_int_at(p, "hostPort", 0);
+        const char *key = arena_printf(c->a, "%s/%s/%lld", val_str_at(p, "protocol", ""),
+                                       val_str_at(p, "hostIP", ""), (long long)host);
+        if (host && map_put(seen, key, (void *)(uintptr_t)p))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "%s.ports[%u].hostPort", at, i),
+                       val_str(c->a, key), "%s", "");
+    }
+}
+
 static void image(struct check *c, const char *at, const struct val *ctr)
 {
     const struct val *v = val_get(ctr, "image");
@@ -131,11 +260,11 @@ static void image(struct check *c, const char *at, const struct val *ctr)
 static const char *const probes[] = {"livenessProbe", "readinessProbe", "startupProbe"};
 
 static void containers(struct check *c, const struct val *spec, const char *list_name, bool init,
-                       struct map *seen)
+                       struct map *seen, const struct map *vols)
 {
+    struct map host = {0};
     const struct val *list = val_get(spec, list_name);
     bool host_network = val_bool_at(spec, "hostNetwork", false);
-    const struct val *claims = val_at(c->root, "spec.volumeClaimTemplates");
 
     unique_names(c, list_name, list, "name", seen);
     for (uint32_t i = 0; i < val_items_n_(list); i++) {
@@ -144,7 +273,15 @@ static void containers(struct check *c, const struct val *spec, const char *list
         bool sidecar = init && streq(val_str_at(ctr, "restartPolicy", ""), "Always");
         image(c, at, ctr);
         ports(c, at, ctr, host_network);
-        mounts(c, at, ctr, val_get(spec, "volumes"), claims);
+        mounts(c, at, ctr, vols);
+        env_from(c, at, val_get(ctr, "envFrom"));
+        resize_policies(c, at, ctr, streq(val_str_at(spec, "restartPolicy", ""), "Never"));
+        restart_rules(c, at, ctr);
+        if (init) { /* they run one after the other */
+            map_done(&host);
+            host = (struct map){0};
+        }
+        host_ports(c, init ? list_name : at, ctr, &host);
         for (uint32_t k = 0; k < ARRAY_LEN(probes); k++) {
             const struct val *p = val_get(ctr, probes[k]);
             if (!p)
@@ -168,9 +305,10 @@ static void containers(struct check *c, const struct val *spec, const char *list
             check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.lifecycle", at), NULL,
                        "may not be set for init containers without restartPolicy=Always");
     }
+    map_done(&host);
 }
 
-static void ephemeral(struct check *c, const struct val *spec, struct map *seen)
+static void ephemeral(struct check *c, const struct val *spec, struct map *seen, const struct map *vols)
 {
     static const char *const never[] = {"ports", "livenessProbe", "readinessProbe", "startupProbe",
                                         "lifecycle", "resources", "resizePolicy"};
@@ -201,7 +339,8 @@ static void ephemeral(struct check *c, const struct val *spec, struct map *seen)
             if (val_get(ctr, never[k]) && val_len(val_get(ctr, never[k])))
                 check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.%s", at, never[k]), NULL,
                            "cannot be set for an Ephemeral Container");
-        mounts(c, at, ctr, val_get(spec, "volumes"), NULL);
+        mounts(c, at, ctr, vols);
+        env_from(c, at, val_get(ctr, "envFrom"));
     }
 }
 
@@ -238,30 +377,207 @@ static void operating_system(struct check *c, const struct val *spec)
     }
 }
 
+static void dns(struct check *c, const struct val *conf, bool none)
+{
+    const struct val *servers = val_get(conf, "nameservers"), *searches = val_get(conf, "searches");
+    const struct val *options = val_get(conf, "options");
+    size_t chars = 0;
+
+    if (none && !val_len(servers)) {
+        check_fail(c, CAUSE_REQUIRED, conf ? "dnsConfig.nameservers" : "dnsConfig", NULL,
+                   "must provide at least one DNS nameserver when `dnsPolicy` is None");
+        return;
+    }
+    if (val_len(servers) > 3)
+        check_fail(c, CAUSE_INVALID, "dnsConfig.nameservers", servers, "must not have more than 3 nameservers");
+    if (val_len(searches) > 32)
+        check_fail(c, CAUSE_INVALID, "dnsConfig.searches", searches, "must not have more than 32 search paths");
+    VAL_EACH(searches, s)
+        chars += strlen(val_text(s, "")) + (chars != 0);
+    if (chars > 2048)
+        check_fail(c, CAUSE_INVALID, "dnsConfig.searches", searches, "must not have more than 2048 characters "
+                   "(including spaces) in the search list");
+    for (uint32_t i = 0; i < val_items_n_(searches); i++) {
+        const struct named_check *named = named_check_find("dns-underscore", 14);
+        const char *s = val_text(&searches->items[i], ""), *whys[4];
+        if (streq(s, "."))
+            continue;
+        uint32_t bad = name_whys(named->fn, str_ends(s, ".") ? arena_strndup(c->a, s, strlen(s) - 1) : s, whys);
+        for (uint32_t k = 0; k < bad; k++)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "dnsConfig.searches[%u]", i), &searches->items[i],
+                       "%s", whys[k]);
+    }
+    for (uint32_t i = 0; i < val_items_n_(options); i++)
+        if (!*val_str_at(&options->items[i], "name", ""))
+            check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "dnsConfig.options[%u]", i), NULL, "must not be empty");
+}
+
+/* matchLabelKeys and mismatchLabelKeys narrow a selector: they need one. */
+static void label_keys(struct check *c, const char *at, const char *name, const struct val *v)
+{
+    const struct val *keys = val_get(v, name);
+
+    if (val_len(keys) && !val_get(v, "labelSelector")) {
+        check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s%s", at, name), NULL,
+                   "must not be specified when labelSelector is not set");
+        return;
+    }
+    for (uint32_t i = 0; i < val_items_n_(keys); i++) {
+        const char *whys[4];
+        uint32_t bad = name_whys(name_qualified, val_text(&keys->items[i], ""), whys);
+        for (uint32_t k = 0; k < bad; k++)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s%s[%u]", at, name, i), &keys->items[i], "%s", whys[k]);
+    }
+}
+
+static void spread(struct check *c, const struct val *list)
+{
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const struct val *s = &list->items[i], *min = val_get(s, "minDomains");
+        const char *at = arena_printf(c->a, "topologySpreadConstraints[%u].", i);
+        const char *when = val_str_at(s, "whenUnsatisfiable", ""), *key = val_str_at(s, "topologyKey", "");
+        bool twice = false;
+        for (uint32_t k = i + 1; k < list->n; k++)
+            twice |= streq(key, val_str_at(&list->items[k], "topologyKey", "")) &&
+                     streq(when, val_str_at(&list->items[k], "whenUnsatisfiable", ""));
+        if (twice)
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "%s{topologyKey, whenUnsatisfiable}", at), s, "%s", "");
+        if (min && !streq(when, "DoNotSchedule"))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%sminDomains", at), min,
+                       "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not %s", when);
+        label_keys(c, at, "matchLabelKeys", s);
+    }
+}
+
+HOOK(v_affinity_term)
+{
+    (void)old;
+    label_keys(c, "", "matchLabelKeys", v);
+    label_keys(c, "", "mismatchLabelKeys", v);
+}
+
+HOOK(v_pod_security)
+{
+    struct map seen = {0};
+    const struct val *list = val_get(v, "sysctls");
+    (void)old;
+
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const char *name = val_str_at(&list->items[i], "name", "");
+        if (*name && map_put(&seen, name, (void *)(uintptr_t)list))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "sysctls[%u].name", i),
+                       val_get(&list->items[i], "name"), "%s", "");
+    }
+    map_done(&seen);
+}
+
+HOOK(v_apparmor)
+{
+    const struct val *p = val_get(v, "localhostProfile");
+    const char *type = val_str_at(v, "type", ""), *s = val_text(p, "");
+    size_t n = strlen(s);
+    (void)old;
+
+    if (streq(type, "Localhost")) {
+        if (n && (strchr(" \t\r\n", s[0]) || strchr(" \t\r\n", s[n - 1])))
+            check_fail(c, CAUSE_INVALID, "localhostProfile", p, "must not be padded with whitespace");
+        else if (!n)
+            check_fail(c, CAUSE_REQUIRED, "localhostProfile", NULL, "must be set when AppArmor type is Localhost");
+        if (n > 4095)
+            check_fail(c, CAUSE_TOO_LONG, "localhostProfile", NULL, "may not be more than 4095 bytes");
+    } else if ((streq(type, "RuntimeDefault") || streq(type, "Unconfined")) && p) {
+        check_fail(c, CAUSE_INVALID, "localhostProfile", p, "can only be set when AppArmor type is Localhost");
+    }
+}
+
+/* What pods of one host may not have together. */
+static void host_rules(struct check *c, const struct val *spec)
+{
+    static const char *const lists[] = {"containers", "initContainers"};
+    const struct val *users = val_get(spec, "hostUsers"), *full = val_get(spec, "hostnameOverride");
+    bool net = val_bool_at(spec, "hostNetwork", false), pid = val_bool_at(spec, "hostPID", false);
+
+    if (users && !users->b) {
+        if (net)
+            check_fail(c, CAUSE_FORBIDDEN, "hostNetwork", NULL, "when `hostUsers` is false");
+        if (pid)
+            check_fail(c, CAUSE_FORBIDDEN, "HostPID", NULL, "when `hostUsers` is false");
+        if (val_bool_at(spec, "hostIPC", false))
+            check_fail(c, CAUSE_FORBIDDEN, "HostIPC", NULL, "when `hostUsers` is false");
+        for (uint32_t l = 0; l < ARRAY_LEN(lists); l++) {
+            const struct val *list = val_get(spec, lists[l]);
+            for (uint32_t i = 0; i < val_items_n_(list); i++)
+                if (val_len(val_get(&list->items[i], "volumeDevices")))
+                    check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s[%u].volumeDevices", lists[l], i), NULL,
+                               "when `hostUsers` is false");
+        }
+    }
+    if (pid && val_bool_at(spec, "shareProcessNamespace", false))
+        check_fail(c, CAUSE_INVALID, "securityContext.shareProcessNamespace", val_get(spec, "shareProcessNamespace"),
+                   "ShareProcessNamespace and HostPID cannot both be enabled");
+    if (full && val_bool_at(spec, "setHostnameAsFQDN", false))
+        check_fail(c, CAUSE_FORBIDDEN, "hostnameOverride", NULL, "may not be specified when setHostnameAsFQDN is true");
+    if (full && net)
+        check_fail(c, CAUSE_FORBIDDEN, "hostnameOverride", NULL, "may not be specified when hostNetwork is true");
+    if (full && full->n > 64)
+        check_fail(c, CAUSE_TOO_LONG, "hostnameOverride", NULL, "may not be more than 64 bytes");
+    VAL_EACH_MEMBER(val_get(spec, "overhead"), m)
+        if (quantity_num(&m->v, 0) < 0)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "overhead.limits[%s]", m->key), &m->v,
+                       "must be greater than or equal to 0");
+}
+
 static void scheduling(struct check *c, const struct val *spec)
 {
     const struct val *gates = val_get(spec, "schedulingGates");
     struct map seen = {0};
 
     for (uint32_t i = 0; i < val_items_n_(gates); i++) {
-        const char *name = val_str_at(&gates->items[i], "name", ""), *why = name_qualified(name);
-        if (why)
+        const char *name = val_str_at(&gates->items[i], "name", ""), *whys[4];
+        uint32_t bad = name_whys(name_qualified, name, whys);
+        for (uint32_t k = 0; k < bad; k++)
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "schedulingGates[%u]", i),
-                       val_get(&gates->items[i], "name"), "%s", why);
-        if (map_put(&seen, name, (void *)(uintptr_t)gates))
+                       val_get(&gates->items[i], "name"), "%s", whys[k]);
+        if (map_put(&seen, *name ? name : " ", (void *)(uintptr_t)gates))
             check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "schedulingGates[%u]", i),
                        val_get(&gates->items[i], "name"), "%s", "");
     }
     map_done(&seen);
     validate_labels(c, "nodeSelector", val_get(spec, "nodeSelector"));
-    if (streq(val_str_at(spec, "dnsPolicy", ""), "None") &&
-        !val_len(val_at(spec, "dnsConfig.nameservers")))
-        check_fail(c, CAUSE_REQUIRED, val_get(spec, "dnsConfig") ? "dnsConfig.nameservers" : "dnsConfig",
-                   NULL, "must provide at least one DNS nameserver when `dnsPolicy` is None");
+    dns(c, val_get(spec, "dnsConfig"), streq(val_str_at(spec, "dnsPolicy", ""), "None"));
+    spread(c, val_get(spec, "topologySpreadConstraints"));
     const struct val *deadline = val_get(spec, "activeDeadlineSeconds");
     if (deadline && (deadline->i < 1 || deadline->i > INT32_MAX))
         check_fail(c, CAUSE_INVALID, "activeDeadlineSeconds", deadline,
                    "must be between 1 and 2147483647, inclusive");
+}
+
+/* The pods of a stateful set mount its claims as volumes, too: those come first. */
+static const struct val *with_claims(struct check *c, const struct val *volumes)
+{
+    const struct val *claims = c->r && streq(c->r->kind, "StatefulSet") ? val_at(c->root, "spec.volumeClaimTemplates")
+                                                                         : NULL;
+    if (!val_len(claims))
+        return volumes;
+    struct val *all = val_list(c->a);
+    VAL_EACH(claims, t) {
+        const char *name = val_str_at(t, "metadata.name", "");
+        struct val *v = val_map(c->a);
+        if (by_name(all, "name", name))
+            continue;
+        val_put_str(c->a, v, "name", name);
+        val_put_str(c->a, val_need_map(c->a, v, "persistentVolumeClaim"), "claimName", name);
+        val_push(c->a, all, v);
+    }
+    uint32_t own = val_len(all);
+    VAL_EACH(volumes, v) {
+        bool hidden = false;
+        for (uint32_t i = 0; i < own; i++)
+            hidden |= streq(val_str_at(&all->items[i], "name", ""), val_str_at(v, "name", ""));
+        if (!hidden)
+            val_push(c->a, all, v);
+    }
+    return all;
 }
 
 HOOK(v_podspec)
@@ -269,13 +585,13 @@ HOOK(v_podspec)
     struct map seen = {0}, vols = {0};
     (void)old;
 
-    unique_names(c, "volumes", val_get(v, "volumes"), "name", &vols);
-    volumes(c, val_get(v, "volumes"));
-    containers(c, v, "containers", false, &seen);
-    containers(c, v, "initContainers", true, &seen);
-    ephemeral(c, v, &seen);
+    pod_volumes(c, with_claims(c, val_get(v, "volumes")), &vols);
+    containers(c, v, "containers", false, &seen, &vols);
+    containers(c, v, "initContainers", true, &seen, &vols);
+    ephemeral(c, v, &seen, &vols);
     operating_system(c, v);
     scheduling(c, v);
+    host_rules(c, v);
     map_done(&seen);
     map_done(&vols);
 }
@@ -324,6 +640,12 @@ HOOK(v_handler)
         check_fail(c, CAUSE_REQUIRED, "", NULL, "must specify a handler type");
     if (val_get(v, "httpGet"))
         port(c, "httpGet.port", val_at(v, "httpGet.port"));
+    VAL_EACH(val_at(v, "httpGet.httpHeaders"), h) { /* told at the list */
+        const struct named_check *named = named_check_find("header-name", 11);
+        const char *why = named->fn(val_str_at(h, "name", ""));
+        if (why)
+            check_fail(c, CAUSE_INVALID, "httpGet.httpHeaders", val_get(h, "name"), "%s", why);
+    }
     if (val_get(v, "tcpSocket"))
         port(c, "tcpSocket.port", val_at(v, "tcpSocket.port"));
     if (val_get(v, "grpc"))
@@ -337,33 +659,30 @@ HOOK(v_handler)
 
 HOOK(v_envvar)
 {
-    static const char *const paths[] = {
+    static const char *const supported[] = {
         "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName",
-        "spec.serviceAccountName", "status.hostIP", "status.podIP", "status.hostIPs",
-        "status.podIPs"};
+        "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP",
+        "status.podIPs", NULL};
     const struct val *from = val_get(v, "valueFrom");
     (void)old;
 
     if (!from)
         return;
-    if (*val_str_at(v, "value", ""))
-        check_fail(c, CAUSE_INVALID, "valueFrom", NULL, "may not be specified when `value` is not empty");
     uint32_t n = val_len(from);
     if (n == 0)
-        check_fail(c, CAUSE_INVALID, "valueFrom", NULL,
+        check_fail(c, CAUSE_INVALID, "valueFrom", val_str(c->a, ""),
                    "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, "
                    "`secretKeyRef` or `fileKeyRef`");
-    if (n > 1)
-        check_fail(c, CAUSE_INVALID, "valueFrom", NULL, "may not have more than one field specified at a time");
-    const struct val *path = val_at(from, "fieldRef.fieldPath");
-    if (!path || !path->n)
-        return;
-    bool known = str_starts(path->s, "metadata.labels['") || str_starts(path->s, "metadata.annotations['");
-    for (uint32_t i = 0; i < ARRAY_LEN(paths) && !known; i++)
-        known = streq(paths[i], path->s);
-    if (known)
-        return;
-    check_fail(c, CAUSE_INVALID, "valueFrom.fieldRef.fieldPath", path, "error converting fieldPath");
+    else if (*val_str_at(v, "value", ""))
+        check_fail(c, CAUSE_INVALID, "valueFrom", val_str(c->a, ""),
+                   "may not be specified when `value` is not empty");
+    else if (n > 1)
+        check_fail(c, CAUSE_INVALID, "valueFrom", val_str(c->a, ""),
+                   "may not have more than one field specified at a time");
+    if (val_get(from, "fieldRef"))
+        pod_field_selector(c, "valueFrom.fieldRef", val_get(from, "fieldRef"), supported);
+    if (val_get(from, "resourceFieldRef"))
+        pod_resource_selector(c, "valueFrom.resourceFieldRef", val_get(from, "resourceFieldRef"), false);
 }
 
 /* ---- resources ---- */
@@ -503,31 +822,68 @@ HOOK(v_toleration)
                "supported values: \"NoExecute\", \"NoSchedule\", \"PreferNoSchedule\"");
 }
 
-HOOK(v_node_requirement)
+/* Values are judged in what must hold, not in what is preferred. */
+static void node_requirement(struct check *c, const char *at, const struct val *v, bool values)
 {
-    const char *op = val_str_at(v, "operator", "");
-    uint32_t n = val_len(val_get(v, "values"));
-    const char *why = name_qualified(val_str_at(v, "key", ""));
-    (void)old;
+    const char *op = val_str_at(v, "operator", ""), *whys[4], *why;
+    const struct val *list = val_get(v, "values");
+    uint32_t n = val_len(list), bad = name_whys(name_qualified, val_str_at(v, "key", ""), whys);
 
     if (streq(op, "In") || streq(op, "NotIn")) {
         if (!n)
-            check_fail(c, CAUSE_REQUIRED, "values", NULL, "must be specified when `operator` is 'In' or 'NotIn'");
+            check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.values", at), NULL, "must be specified when `operator` is 'In' or 'NotIn'");
     } else if (streq(op, "Exists") || streq(op, "DoesNotExist")) {
         if (n)
-            check_fail(c, CAUSE_FORBIDDEN, "values", NULL, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.values", at), NULL, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
     } else if (streq(op, "Gt") || streq(op, "Lt")) {
         if (n != 1)
-            check_fail(c, CAUSE_REQUIRED, "values", NULL, "must be specified single value when `operator` is 'Lt' or 'Gt'");
+            check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.values", at), NULL, "must be specified single value when `operator` is 'Lt' or 'Gt'");
     } else {
-        check_fail(c, CAUSE_INVALID, "operator", val_get(v, "operator"), "not a valid selector operator");
+        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.operator", at), val_get(v, "operator"), "not a valid selector operator");
     }
-    if (why)
-        check_fail(c, CAUSE_INVALID, "key", val_get(v, "key"), "%s", why);
+    for (uint32_t i = 0; i < bad; i++)
+        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.key", at), val_get(v, "key"), "%s", whys[i]);
+    for (uint32_t i = 0; i < n && values; i++)
+        if ((why = name_label_value(val_text(&list->items[i], ""))))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.values[%u]", at, i), &list->items[i], "%s", why);
+}
+
+static void node_field(struct check *c, const char *at, const struct val *v)
+{
+    const char *op = val_str_at(v, "operator", ""), *whys[4];
+    const struct val *list = val_get(v, "values");
+
+    if (!streq(op, "In") && !streq(op, "NotIn"))
+        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.operator", at), val_get(v, "operator"), "not a valid selector operator");
+    else if (val_len(list) != 1)
+        check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.values", at), NULL,
+                   "must be only one value when `operator` is 'In' or 'NotIn' for node field selector");
+    if (!streq(val_str_at(v, "key", ""), "metadata.name")) {
+        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.key", at), val_get(v, "key"), "not a valid field selector key");
+        return;
+    }
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        uint32_t bad = name_whys(name_dns_subdomain, val_text(&list->items[i], ""), whys);
+        for (uint32_t k = 0; k < bad; k++)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.values[%u]", at, i), &list->items[i], "%s", whys[k]);
+    }
+}
+
+HOOK(v_node_term)
+{
+    const struct val *exprs = val_get(v, "matchExpressions"), *fields = val_get(v, "matchFields");
+    bool values = strstr(c->path, "preferredDuring") == NULL;
+    (void)old;
+
+    for (uint32_t i = 0; i < val_items_n_(exprs); i++)
+        node_requirement(c, arena_printf(c->a, "matchExpressions[%u]", i), &exprs->items[i], values);
+    for (uint32_t i = 0; i < val_items_n_(fields); i++)
+        node_field(c, arena_printf(c->a, "matchFields[%u]", i), &fields->items[i]);
 }
 
 /* ---- updates of a pod: nearly nothing may change ---- */
 
+/* What an update may give anew is taken from the old pod before the two are compared. */
 static bool same_but_images(struct check *c, const struct val *v, const struct val *old)
 {
     static const char *const lists[] = {"containers", "initContainers"};
@@ -542,30 +898,87 @@ static bool same_but_images(struct check *c, const struct val *v, const struct v
                 val_put(c->a, &list->items[i], "image", img);
         }
     }
-    static const char *const free_fields[] = {"activeDeadlineSeconds", "tolerations",
-                                              "schedulingGates", "terminationGracePeriodSeconds"};
+    const char *const free_fields[] = {
+        "activeDeadlineSeconds", "tolerations", "schedulingGates",
+        val_int_at(old, "terminationGracePeriodSeconds", 0) < 0 &&
+                val_int_at(v, "terminationGracePeriodSeconds", 0) == 1 ? "terminationGracePeriodSeconds" : NULL,
+        val_len(val_get(old, "schedulingGates")) ? "nodeSelector" : NULL}; /* a gated pod may be narrowed */
     for (uint32_t i = 0; i < ARRAY_LEN(free_fields); i++) {
+        if (!free_fields[i])
+            continue;
         val_del(x, free_fields[i]);
         if (val_get(old, free_fields[i]))
             val_put(c->a, x, free_fields[i], val_get(old, free_fields[i]));
     }
-    if (val_len(val_get(old, "schedulingGates"))) { /* a gated pod may be narrowed */
-        static const char *const gated[] = {"nodeSelector", "affinity"};
-        for (uint32_t i = 0; i < ARRAY_LEN(gated); i++) {
-            val_del(x, gated[i]);
-            if (val_get(old, gated[i]))
-                val_put(c->a, x, gated[i], val_get(old, gated[i]));
+    if (val_len(val_get(old, "schedulingGates"))) {
+        const struct val *was = val_get(old, "affinity"), *node = val_get(was, "nodeAffinity");
+        struct val *now = val_get(x, "affinity");
+        if (!now && node)
+            now = val_put(c->a, x, "affinity", val_map(c->a));
+        if (now) {
+            val_del(now, "nodeAffinity");
+            if (node)
+                val_put(c->a, now, "nodeAffinity", node);
+            if (!val_len(now) && !was)
+                val_del(x, "affinity");
         }
     }
     return val_equal(x, old);
 }
 
-static bool covers(const struct val *list, const struct val *all)
+/* Of a gated pod: what must hold of nodes may only be said more narrowly, term by term. */
+static void narrowed(struct check *c, const struct val *spec, const struct val *was)
+{
+    static const char at[] = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution";
+    static const char path[] = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution";
+    static const char *const lists[] = {"matchExpressions", "matchFields"};
+    const struct val *old_req = val_at(was, path), *req = val_at(spec, path);
+    const struct val *terms = val_get(req, "nodeSelectorTerms"), *old_terms = val_get(old_req, "nodeSelectorTerms");
+
+    if (!val_len(val_get(was, "schedulingGates")))
+        return;
+    VAL_EACH_MEMBER(val_get(was, "nodeSelector"), m) {
+        const struct val *now = val_getn(val_get(spec, "nodeSelector"), m->key, m->n);
+        if (!now || !val_equal(now, &m->v)) {
+            check_fail(c, CAUSE_INVALID, "spec.nodeSelector", val_get(spec, "nodeSelector"),
+                       "only additions to spec.nodeSelector are allowed (no mutations or deletions)");
+            break;
+        }
+    }
+    if (!old_req || (req && val_equal(req, old_req)))
+        return;
+    if (!req || val_len(terms) != val_len(old_terms)) {
+        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.nodeSelectorTerms", at), terms,
+                   "no additions/deletions to non-empty NodeSelectorTerms list are allowed");
+        return;
+    }
+    for (uint32_t i = 0; i < val_len(terms); i++) {
+        bool ok = true;
+        for (uint32_t l = 0; l < ARRAY_LEN(lists); l++) {
+            const struct val *now = val_get(&terms->items[i], lists[l]), *had = val_get(&old_terms->items[i], lists[l]);
+            ok &= val_len(now) >= val_len(had);
+            for (uint32_t k = 0; k < val_len(had) && k < val_len(now); k++)
+                ok &= val_equal(&now->items[k], &had->items[k]);
+        }
+        bool bare = !val_len(val_get(&old_terms->items[i], lists[0])) && !val_len(val_get(&old_terms->items[i], lists[1]));
+        if (!ok || (bare && !val_equal(&terms->items[i], &old_terms->items[i])))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.nodeSelectorTerms[%u]", at, i), &terms->items[i],
+                       "only additions are allowed (no mutations or deletions)");
+    }
+}
+
+/* Is each toleration still there, but for its seconds? */
+static bool covers(struct check *c, const struct val *list, const struct val *all)
 {
     VAL_EACH(all, a) {
         bool found = false;
-        VAL_EACH(list, b)
-            found |= val_equal(a, b);
+        struct val *x = val_copy(c->a, a);
+        val_del(x, "tolerationSeconds");
+        VAL_EACH(list, b) {
+            struct val *y = val_copy(c->a, b);
+            val_del(y, "tolerationSeconds");
+            found |= val_equal(x, y);
+        }
         if (!found)
             return false;
     }
@@ -584,18 +997,29 @@ static void pod_update(struct check *c, const struct val *spec, const struct val
         check_fail(c, CAUSE_FORBIDDEN, "spec.initContainers", NULL, "pod updates may not add or remove containers");
         return;
     }
-    if (od && (!d || d->i > od->i))
+    if (d && (d->i < 0 || d->i > INT32_MAX || (od && d->i > od->i))) {
         check_fail(c, CAUSE_INVALID, "spec.activeDeadlineSeconds", d,
-                   d ? "must be less than or equal to previous value"
-                     : "must not update from a positive integer to nil value");
-    if (!covers(val_get(spec, "tolerations"), val_get(was, "tolerations")))
+                   od && d->i > od->i ? "must be less than or equal to previous value"
+                                      : "must be between 0 and 2147483647, inclusive");
+        return;
+    }
+    if (od && !d)
+        check_fail(c, CAUSE_INVALID, "spec.activeDeadlineSeconds", d,
+                   "must not update from a positive integer to nil value");
+    if (!covers(c, val_get(spec, "tolerations"), val_get(was, "tolerations")))
         check_fail(c, CAUSE_FORBIDDEN, "spec.tolerations", NULL,
                    "existing toleration can not be modified except its tolerationSeconds");
     const struct val *gates = val_get(spec, "schedulingGates"), *had = val_get(was, "schedulingGates");
-    for (uint32_t i = 0; i < val_items_n_(gates); i++)
-        if (!has_named(had, val_str_at(&gates->items[i], "name", "")))
+    for (uint32_t i = 0; i < val_items_n_(gates); i++) { /* a name given twice is told once, the last */
+        const char *name = val_str_at(&gates->items[i], "name", "");
+        bool later = false;
+        for (uint32_t k = i + 1; k < gates->n; k++)
+            later |= streq(name, val_str_at(&gates->items[k], "name", ""));
+        if (!later && !has_named(had, name))
             check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "spec.schedulingGates[%u].name", i),
                        NULL, "only deletion is allowed, but found new scheduling gate");
+    }
+    narrowed(c, spec, was);
     if (!same_but_images(c, spec, was))
         check_fail(c, CAUSE_FORBIDDEN, "spec", NULL,
                    "pod updates may not change fields other than `spec.containers[*].image`, "
@@ -604,21 +1028,101 @@ static void pod_update(struct check *c, const struct val *spec, const struct val
                    "(allow it to be set to 1 if it was previously negative)");
 }
 
+static void status_ips(struct check *c, const char *name, const struct val *list, const struct val *had)
+{
+    const struct named_check *ip = named_check_find("ip", 2);
+    uint32_t six = 0;
+
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const char *s = val_str_at(&list->items[i], "ip", "");
+        bool kept = false;
+        VAL_EACH(had, o)
+            kept |= streq(s, val_str_at(o, "ip", ""));
+        if (!kept && ip->fn(s))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "status.%s[%u]", name, i), val_get(&list->items[i], "ip"),
+                       "%s", ip->fn(s));
+        six += strchr(s, ':') != NULL;
+    }
+    if (val_len(list) > 2 || (val_len(list) == 2 && six != 1))
+        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "status.%s", name), list,
+                   "may specify no more than one IP for each IP family");
+}
+
+/* A container that has ended for good stays so. */
+static void container_states(struct check *c, const struct val *v, const struct val *old, const char *restart)
+{
+    const struct val *list = val_at(v, "status.containerStatuses"), *had = val_at(old, "status.containerStatuses");
+
+    if (streq(restart, "Always"))
+        return;
+    for (uint32_t i = 0; i < val_items_n_(had); i++) {
+        const struct val *o = &had->items[i], *n = by_name(list, "name", val_str_at(o, "name", ""));
+        const struct val *end = val_at(o, "state.terminated");
+        if (!end || !n || val_at(n, "state.terminated"))
+            continue;
+        if (streq(restart, "OnFailure") && val_int_at(end, "exitCode", 0) != 0)
+            continue;
+        for (uint32_t k = 0; k < val_items_n_(list); k++)
+            if (&list->items[k] == n)
+                check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "status.containerStatuses[%u].state", k), NULL,
+                           "may not be transitioned to non-terminated state");
+    }
+}
+
+static void pod_status(struct check *c, const struct val *v, const struct val *old)
+{
+    static const char *const own[] = {"PodScheduled", "Ready", "Initialized"};
+    const struct val *conds = val_at(v, "status.conditions"), *nominated = val_at(v, "status.nominatedNodeName");
+    const char *now = val_str_at(v, "status.qosClass", ""), *was = val_str_at(old, "status.qosClass", "");
+
+    for (uint32_t i = 0; i < val_items_n_(conds); i++) {
+        const char *type = val_str_at(&conds->items[i], "type", ""), *whys[4];
+        bool system = false;
+        for (uint32_t k = 0; k < ARRAY_LEN(own); k++)
+            system |= streq(own[k], type);
+        if (val_int_at(&conds->items[i], "observedGeneration", 0) < 0)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "status.conditions[%u].observedGeneration", i),
+                       val_get(&conds->items[i], "observedGeneration"), "must be a non-negative integer");
+        uint32_t bad = system ? 0 : name_whys(name_qualified, type, whys);
+        for (uint32_t k = 0; k < bad; k++)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "status.conditions[%u].Type", i),
+                       val_get(&conds->items[i], "type"), "%s", whys[k]);
+    }
+    if (nominated && nominated->n && !streq(nominated->s, val_str_at(old, "status.nominatedNodeName", ""))) {
+        const char *why = name_dns_subdomain(nominated->s);
+        if (why)
+            check_fail(c, CAUSE_INVALID, "status.nominatedNodeName", nominated, "%s", why);
+        if (*val_str_at(old, "spec.nodeName", ""))
+            check_fail(c, CAUSE_FORBIDDEN, "status.nominatedNodeName", NULL,
+                       "may not be set on pods that are already bound to a node");
+    }
+    if (val_int_at(v, "status.observedGeneration", 0) < 0)
+        check_fail(c, CAUSE_INVALID, "status.observedGeneration", val_at(v, "status.observedGeneration"),
+                   "must be a non-negative integer");
+    if (!streq(now, was))
+        check_fail(c, CAUSE_INVALID, "status.qosClass", val_at(v, "status.qosClass"), "field is immutable");
+    container_states(c, v, old, val_str_at(old, "spec.restartPolicy", "Always"));
+    status_ips(c, "podIPs", val_at(v, "status.podIPs"), val_at(old, "status.podIPs"));
+    status_ips(c, "hostIPs", val_at(v, "status.hostIPs"), val_at(old, "status.hostIPs"));
+}
+
 HOOK(v_pod)
 {
     const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec");
-    const struct val *nominated = val_at(v, "status.nominatedNodeName");
 
-    if (streq(c->sub, "status") && nominated && nominated->n &&
-        !streq(nominated->s, val_str_at(old, "status.nominatedNodeName", ""))) {
-        if (*val_str_at(spec, "nodeName", ""))
-            check_fail(c, CAUSE_FORBIDDEN, "status.nominatedNodeName", NULL,
-                       "may not be set on a pod that has its node");
-        else if (name_dns_subdomain(nominated->s))
-            check_fail(c, CAUSE_INVALID, "status.nominatedNodeName", nominated, "%s",
-                       name_dns_subdomain(nominated->s));
+    if (streq(c->sub, "status"))
+        pod_status(c, v, old);
+    if (!*c->sub && !*val_str_at(spec, "serviceAccountName", "")) {
+        const struct val *vols = val_get(spec, "volumes");
+        for (uint32_t i = 0; i < val_items_n_(vols); i++) {
+            const struct val *sources = val_at(&vols->items[i], "projected.sources");
+            for (uint32_t k = 0; k < val_items_n_(sources); k++)
+                if (val_get(&sources->items[k], "serviceAccountToken"))
+                    check_fail(c, CAUSE_FORBIDDEN,
+                               arena_printf(c->a, "spec.volumes[%u].projected.sources[%u].serviceAccountToken", i, k),
+                               NULL, "must not be specified when serviceAccountName is not set");
+        }
     }
-
     if (!c->old_root) {
         if (val_len(val_get(spec, "schedulingGates")) && *val_str_at(spec, "nodeName", ""))
             check_fail(c, CAUSE_FORBIDDEN, "spec.nodeName", NULL,

@@ -29,6 +29,8 @@ enum rule_op {
     RULE_NEED_KEY, /* Required only when the key is absent (an empty value is fine) */
     RULE_SKIP_UPDATE, /* as RULE_SKIP, on update only */
     RULE_SKIP,     /* the validator does not look into the field (a hook does) */
+    RULE_NEED_NUM, /* Required when absent or 0 */
+    RULE_TOLD,     /* causes name the field words[0], without an index; ".": its struct's place */
 };
 
 struct rule {

@@ -115,6 +115,11 @@ static void check_unique(struct check *c, const struct rule *r, const char *name
 static void check_range(struct check *c, const struct rule *r, const char *name,
                         const struct val *v)
 {
+    if (val_is(v, VAL_LIST)) {
+        for (uint32_t i = 0; i < v->n; i++)
+            check_range(c, r, arena_printf(c->a, "%s[%u]", name, i), &v->items[i]);
+        return;
+    }
     double have = val_is(v, VAL_INT) ? (double)v->i : val_is(v, VAL_DOUBLE) ? v->d : 0;
 
     if (!val_is_number(v))
@@ -127,16 +132,30 @@ static void check_range(struct check *c, const struct rule *r, const char *name,
                    (long long)r->num);
 }
 
+/* What causes call the field; NULL: by its name, with indexes. */
+static const char *told_as(const struct field *f)
+{
+    for (const struct rule *r = f->rules; r; r = r->next)
+        if (r->op == RULE_TOLD)
+            return r->words[0];
+    return NULL;
+}
+
 /* false: nothing more is to be said about this field */
 static bool field_rule(struct check *c, const struct rule *r, const struct field *f,
                        const struct val *v, const struct val *old)
 {
-    const char *name = f->name;
+    const char *told = told_as(f), *name = told ? told : f->name;
 
     switch (r->op) {
     case RULE_NEED:
         if (!is_empty(v) || (val_is(v, VAL_MAP) && (f->flags & FIELD_PTR)) ||
             ((f->type->kind == TYPE_RAW || f->type->kind == TYPE_ANY) && !val_is_null(v)))
+            return true;
+        check_fail(c, CAUSE_REQUIRED, name, NULL, "%s", "");
+        return false;
+    case RULE_NEED_NUM:
+        if (val_is_number(v) && (v->type != VAL_INT || v->i))
             return true;
         check_fail(c, CAUSE_REQUIRED, name, NULL, "%s", "");
         return false;
@@ -146,7 +165,8 @@ static bool field_rule(struct check *c, const struct rule *r, const struct field
         check_fail(c, CAUSE_REQUIRED, name, NULL, "%s", "");
         return false;
     case RULE_ONE_OF:
-        if (val_is(v, VAL_STR) && (v->n || (f->flags & FIELD_PTR)) && !among(r, v->s)) {
+        if (val_is(v, VAL_STR) ? (v->n || (f->flags & FIELD_PTR) || r->num) && !among(r, v->s)
+                               : r->num != 0) { /* oneof0: the empty text is none of them */
             check_fail(c, CAUSE_NOT_SUPPORTED, name, v, "%s", supported(c, r));
             return false;
         }
@@ -165,7 +185,7 @@ static bool field_rule(struct check *c, const struct rule *r, const struct field
         return true;
     case RULE_EACH:
         for (uint32_t i = 0; i < val_items_n_(v); i++)
-            check_text(c, r, arena_printf(c->a, "%s[%u]", name, i), &v->items[i]);
+            check_text(c, r, told ? told : arena_printf(c->a, "%s[%u]", name, i), &v->items[i]);
         return true;
     case RULE_MIN:
     case RULE_MAX:
@@ -212,22 +232,22 @@ static void fields_exclusive(struct check *c, const struct rule *r, const struct
 }
 
 static void validate_value(struct check *c, const struct type *t, const struct val *v,
-                           const struct val *old)
+                           const struct val *old, bool indexed)
 {
     if (t->kind == TYPE_STRUCT) {
         if (v->type == VAL_MAP)
             validate_struct(c, t, v, val_is(old, VAL_MAP) ? old : NULL);
     } else if (t->kind == TYPE_LIST && t->elem->kind == TYPE_STRUCT) {
         for (uint32_t i = 0; i < val_items_n_(v); i++) {
-            uint32_t mark = check_push(c, "[%u]", i);
+            uint32_t mark = indexed ? check_push(c, "[%u]", i) : c->path_n;
             validate_value(c, t->elem, &v->items[i],
-                           i < val_items_n_(old) ? &old->items[i] : NULL);
+                           i < val_items_n_(old) ? &old->items[i] : NULL, true);
             check_pop(c, mark);
         }
     } else if (t->kind == TYPE_MAP && t->elem->kind == TYPE_STRUCT) {
         VAL_EACH_MEMBER(v, m) {
             uint32_t mark = check_push(c, "[%s]", m->key);
-            validate_value(c, t->elem, &m->v, val_getn(old, m->key, m->n));
+            validate_value(c, t->elem, &m->v, val_getn(old, m->key, m->n), true);
             check_pop(c, mark);
         }
     }
@@ -260,8 +280,11 @@ void validate_struct(struct check *c, const struct type *t, const struct val *v,
                 go_on &= field_rule(c, r, f, fv, old);
         if (!go_on || val_is_null(fv) || f->type->kind < TYPE_LIST)
             continue;
-        uint32_t mark = check_push(c, "%s%s", c->path_n ? "." : "", f->name);
-        validate_value(c, f->type, fv, val_getn(old, f->name, f->name_n));
+        const char *told = told_as(f);
+        bool here = told && streq(told, ".");
+        uint32_t mark = here ? c->path_n
+                             : check_push(c, "%s%s", c->path_n ? "." : "", told ? told : f->name);
+        validate_value(c, f->type, fv, val_getn(old, f->name, f->name_n), !told);
         check_pop(c, mark);
     }
     for (const struct rule *r = t->rules; r; r = r->next) {

@@ -367,7 +367,7 @@ static const struct kind_hooks HOOKS[] = {
      .check = podsecurity_labels, .check_delete = namespace_check_delete},
     {"", "pods", .admit_create = pod_admit_create, .admit_update = pod_admit_update,
      .check = pod_check, .allocate = pod_allocate, .deleting = pod_deleting},
-    {"", "services", .admit_update = service_admit_update, .allocate = service_allocate},
+    {"", "services", .admit_update = service_admit_update, .begin = service_allocate},
     {"", "persistentvolumeclaims", .admit_create = claim_create, .check = claim_check},
     {"", "persistentvolumes", .admit_create = volume_create},
     {"", "nodes", .admit_create = node_create},

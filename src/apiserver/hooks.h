@@ -15,6 +15,8 @@ struct kind_hooks {
     /* Rules that need other objects, after validation; old is NULL on create. */
     int (*check)(struct call *c, const char *sub, const struct val *v, const struct val *old);
     /* Takes addresses and the like, last of all; old is NULL on create. */
+    /* before the validation: what is allocated is judged with the rest; nothing may be kept of it */
+    int (*begin)(struct call *c, struct val *v, const struct obj *old);
     int (*allocate)(struct call *c, struct val *v, const struct obj *old);
     int (*check_delete)(struct call *c, const struct obj *o);
     /* Adds what must be done before it may go (finalizers). */

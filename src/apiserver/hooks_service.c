@@ -98,6 +98,8 @@ static int allocate_ip(struct call *c, struct val *v, struct val *spec, struct t
                               "failed to allocate IP: provided IP is already allocated");
         return 0;
     }
+    if (!*val_str_at(v, "metadata.name", "")) /* an address is given to somebody */
+        return fail_field(c, v, "spec.clusterIPs", NULL, "failed to allocate IP: the service has no name");
     /* the low part of the range is left to those who ask for an address by name */
     i = MIN(256u, MAX(16u, t->hosts / 16));
     if (!c->o.dry_run) /* what nobody keeps may as well be the same each time */
@@ -141,7 +143,7 @@ static int allocate_ports(struct call *c, struct val *v, struct val *spec, struc
                           const struct val *old)
 {
     struct api *api = c->api;
-    bool wants = wants_ports(spec);
+    bool wants = wants_ports(spec), share = !old || !wants_ports(val_get(old, "spec"));
     uint32_t at = 0;
 
     VAL_EACH(val_get(spec, "ports"), p) {
@@ -169,10 +171,9 @@ static int allocate_ports(struct call *c, struct val *v, struct val *spec, struc
         }
         if (port || !wants)
             continue;
-        /* the same number for another protocol shares the node port */
+        /* the same number shares the node port; with one protocol that is refused later */
         VAL_EACH(val_get(spec, "ports"), q)
-            if (q < p && val_int_at(q, "port", 0) == number &&
-                !streq(val_str_at(q, "protocol", ""), val_str_at(p, "protocol", "")))
+            if (share && q < p && val_int_at(q, "port", 0) == number)
                 port = val_int_at(q, "nodePort", 0);
         if (!port && !(port = free_port(c, t)))
             return fail(c, 500, "InternalError", "failed to allocate a nodePort: range is full");
@@ -193,7 +194,15 @@ static int set_families(struct call *c, struct val *v, struct val *spec)
     const char *policy = val_str_at(spec, "ipFamilyPolicy", "");
     bool headless = streq(val_str_at(spec, "clusterIP", ""), "None");
     bool selects = val_len(val_get(spec, "selector")) > 0;
+    struct causes bad = {.a = c->a};
 
+    schema_validate_service_ips(c->stored, v, &bad);
+    if (bad.n)
+        return fail_causes(c, &bad, val_str_at(v, "metadata.name", ""));
+    bool single = streq(policy, "SingleStack") || (!*policy && !(headless && !selects));
+    if (single && (val_len(val_get(spec, "ipFamilies")) > 1 || val_len(val_get(spec, "clusterIPs")) > 1))
+        return fail_field(c, v, "spec.ipFamilyPolicy", policy,
+                          "must be 'RequireDualStack' or 'PreferDualStack' when multiple values are specified");
     if (streq(policy, "RequireDualStack") && !headless)
         return fail_field(c, v, "spec.ipFamilyPolicy", policy,
                           "this cluster is not configured for dual-stack services");
@@ -319,25 +328,11 @@ int service_allocate(struct call *c, struct val *v, const struct obj *old)
 
     if (c->sub)
         return 0;
-    if (streq(type, "ExternalName")) {
-        struct causes bad = {.a = c->a};
-
-        if (*val_str_at(spec, "clusterIP", "") || val_len(val_get(spec, "clusterIPs"))) {
-            causes_add(&bad, CAUSE_FORBIDDEN, "spec.clusterIPs", NULL,
-                       "may not be set when `type` is 'ExternalName'");
-            return fail_causes(c, &bad, val_str_at(v, "metadata.name", ""));
-        }
-        val_del(spec, "clusterIP");
-        val_del(spec, "clusterIPs");
-        val_del(spec, "ipFamilies");
-        val_del(spec, "ipFamilyPolicy");
+    if (streq(type, "ExternalName"))
         return 0;
-    }
     ip = val_str_at(spec, "clusterIP", "");
-    if (!*ip && val_len(val_get(spec, "clusterIPs"))) {
-        ip = val_text(&val_get(spec, "clusterIPs")->items[0], "");
-        val_put_str(c->a, spec, "clusterIP", ip);
-    }
+    if (was && !*ip && *val_str_at(was, "clusterIP", "") && same(spec, was, "clusterIPs"))
+        val_del(spec, "clusterIPs");
     if (*ip && !val_len(val_get(spec, "clusterIPs"))) {
         list = val_list(c->a);
         val_push_str(c->a, list, ip);
@@ -346,7 +341,7 @@ int service_allocate(struct call *c, struct val *v, const struct obj *old)
     if (set_families(c, v, spec) < 0)
         return -1;
     t = read_taken(c, c->path.ns, val_str_at(v, "metadata.name", ""));
-    if (!(was && streq(ip, val_str_at(was, "clusterIP", "")) && *ip) &&
+    if (!(was && *val_str_at(was, "clusterIP", "")) && /* it never changes, which the rules say */
         allocate_ip(c, v, spec, &t) < 0)
         return -1;
     if (allocate_ports(c, v, spec, &t, old ? obj_val(old) : NULL) < 0)

@@ -87,7 +87,8 @@ static int validate(struct call *c, const char *sub, const struct val *v, const 
     if (bad.n)
         return events ? fail_causes_of(c, &bad, c->stored->group, c->stored->kind, name)
                       : fail_causes(c, &bad, name);
-    schema_warn(c->stored, v, old, &c->warnings);
+    if (!*sub)
+        schema_warn(c->stored, v, old, &c->warnings);
     return 0;
 }
 
@@ -188,6 +189,8 @@ int create_with(struct call *c, struct val *v, const struct obj **ret)
         name_generate(c, meta_of(c->a, v));
     schema_default(c->stored, c->a, v);
     schema_prepare_create(c->stored, c->a, v);
+    if (c->hooks && c->hooks->begin && c->hooks->begin(c, v, NULL) < 0)
+        return -1;
     if (validate(c, "", v, NULL) < 0 || check_size(c, v) < 0)
         return -1;
     for (int i = 0; generate && i < GENERATE_TRIES; i++) {
@@ -384,6 +387,8 @@ int update_with(struct call *c, const struct obj *old, struct val *v, const stru
         return -1;
     schema_prepare_update(c->stored, sub, c->a, v, was);
     schema_default(c->stored, c->a, v);
+    if (c->hooks && c->hooks->begin && c->hooks->begin(c, v, old) < 0)
+        return -1;
     if (validate(c, sub, v, was) < 0 || check_size(c, v) < 0)
         return -1;
     if (c->hooks && c->hooks->allocate && c->hooks->allocate(c, v, old) < 0)

@@ -372,6 +372,12 @@ static int field_attr(struct loader *l, struct field *f, struct span w)
         rule_last(f)->num = 1;
         return 0;
     }
+    if (span_key(w, "check-given", &v)) {
+        if (rule_check(l, f, RULE_CHECK, v) < 0)
+            return -1;
+        rule_last(f)->num = 2;
+        return 0;
+    }
     if (span_key(w, "each", &v))
         return rule_check(l, f, RULE_EACH, v);
     if (span_key(w, "list", &v) || span_key(w, "map", &v) || span_is(w, "union"))

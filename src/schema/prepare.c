@@ -196,19 +196,6 @@ static void service_keep(struct arena *a, struct val *spec, const struct val *ol
     if (*val_str_at(spec, "clusterIP", "") && !val_len(val_get(spec, "clusterIPs")) &&
         streq(val_str_at(spec, "clusterIP", ""), val_str_at(old, "clusterIP", "")))
         keep(a, spec, old, "clusterIPs");
-    if (!streq(type, "NodePort") && !streq(type, "LoadBalancer"))
-        return;
-    VAL_EACH(val_get(spec, "ports"), p) {
-        if (val_int_at(p, "nodePort", 0))
-            continue;
-        VAL_EACH(val_get(old, "ports"), o)
-            if (val_int_at(o, "port", 0) == val_int_at(p, "port", 0) &&
-                streq(val_str_at(o, "protocol", ""), val_str_at(p, "protocol", "")) &&
-                val_int_at(o, "nodePort", 0))
-                val_put_int(a, p, "nodePort", val_int_at(o, "nodePort", 0));
-    }
-    if (!val_int_at(spec, "healthCheckNodePort", 0) && val_int_at(old, "healthCheckNodePort", 0))
-        keep(a, spec, old, "healthCheckNodePort");
 }
 
 /* A write to a sub-resource: the object is the old one but for what the sub-resource holds. */

@@ -474,7 +474,7 @@ static void service_ports(struct check *c, const struct val *spec, const char *t
             check_fail(c, CAUSE_DUPLICATE, at, p, "%s", "");
         if (!node)
             continue;
-        if (streq(type, "ClusterIP") || streq(type, "ExternalName"))
+        if (streq(type, "ClusterIP"))
             check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.nodePort", at), NULL,
                        "may not be used when `type` is '%s'", type);
         pair = arena_printf(c->a, "%lld/%s", (long long)node, val_str_at(p, "protocol", ""));
@@ -486,51 +486,86 @@ static void service_ports(struct check *c, const struct val *spec, const char *t
     map_done(&nodes);
 }
 
-static void service_ips(struct check *c, const struct val *spec, const char *type)
+static bool is_headless(const struct val *spec)
+{
+    const struct val *ips = val_get(spec, "clusterIPs");
+
+    return val_len(ips) == 1 && streq(val_text(&ips->items[0], ""), "None");
+}
+
+/* Addresses against the families they are said to be of. */
+static void ips_of_families(struct check *c, const struct val *spec)
+{
+    const struct val *ips = val_get(spec, "clusterIPs"), *families = val_get(spec, "ipFamilies");
+    uint32_t six = 0;
+
+    VAL_EACH(ips, ip)
+        six += strchr(val_text(ip, ""), ':') != NULL;
+    if (val_len(ips) > 1 && (val_len(ips) != 2 || six != 1))
+        check_fail(c, CAUSE_INVALID, "spec.clusterIPs", ips, "may specify no more than one IP for each IP family");
+    for (uint32_t i = 0; i < val_items_n_(ips) && i < val_items_n_(families) && !is_headless(spec); i++) {
+        const char *f = val_text(&families->items[i], "");
+        bool v6 = strchr(val_text(&ips->items[i], ""), ':') != NULL;
+        if ((streq(f, "IPv4") && v6) || (streq(f, "IPv6") && !v6))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "spec.clusterIPs[%u]", i), &ips->items[i],
+                       "expected an %s value as indicated by `ipFamilies[%u]`", f, i);
+    }
+}
+
+static void service_ips(struct check *c, const struct val *spec)
 {
     const struct val *ips = val_get(spec, "clusterIPs"), *families = val_get(spec, "ipFamilies");
     const char *ip = val_str_at(spec, "clusterIP", "");
     static const char *const known[] = {"IPv4", "IPv6", NULL};
     static const char *const policies[] = {"SingleStack", "PreferDualStack", "RequireDualStack", NULL};
-    const char *policy = val_str_at(spec, "ipFamilyPolicy", "");
-    bool seen[2] = {0};
+    const struct val *policy = val_get(spec, "ipFamilyPolicy");
+    struct map seen = {0};
+    bool bad = false;
 
-    if (streq(type, "ExternalName")) {
-        static const char *const never[] = {"ipFamilyPolicy", "ipFamilies", "clusterIPs"};
-        for (uint32_t i = 0; i < ARRAY_LEN(never); i++)
-            if (val_len(val_get(spec, never[i])) || *val_text(val_get(spec, never[i]), ""))
-                check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "spec.%s", never[i]), NULL,
-                           "may not be set for ExternalName services");
-        return;
-    }
-    if (val_len(ips) && !streq(val_text(&ips->items[0], ""), ip))
+    if (*ip && !val_len(ips))
+        check_fail(c, CAUSE_REQUIRED, "spec.clusterIPs", NULL, "%s", "");
+    else if (*ip && !streq(val_text(&ips->items[0], ""), ip))
         check_fail(c, CAUSE_INVALID, "spec.clusterIPs", ips, "first value must match `clusterIP`");
-    if (*policy && !among(policy, policies))
-        check_fail(c, CAUSE_INVALID, "spec.ipFamilyPolicy", val_get(spec, "ipFamilyPolicy"), "not a valid policy");
-    else if (streq(policy, "RequireDualStack") && !streq(val_str_at(spec, "clusterIP", ""), "None"))
-        check_fail(c, CAUSE_INVALID, "spec.ipFamilyPolicy", val_get(spec, "ipFamilyPolicy"),
-                   "this cluster is not configured for dual-stack services");
+    else if (!*ip && val_len(ips))
+        check_fail(c, CAUSE_INVALID, "spec.clusterIPs", ips, "must be empty when `clusterIP` is not specified");
     for (uint32_t i = 0; i < val_items_n_(families); i++) {
         const char *f = val_text(&families->items[i], "");
         if (!among(f, known))
             check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "spec.ipFamilies[%u]", i),
                        &families->items[i], "supported values: \"IPv4\", \"IPv6\"");
-        else if (seen[f[3] == '6'])
+        if (map_put(&seen, *f ? f : " ", (void *)(uintptr_t)families))
             check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "spec.ipFamilies[%u]", i),
                        &families->items[i], "%s", "");
-        else
-            seen[f[3] == '6'] = true;
     }
+    map_done(&seen);
+    if (policy && !among(val_text(policy, ""), policies))
+        check_fail(c, CAUSE_NOT_SUPPORTED, "spec.ipFamilyPolicy", policy,
+                   "supported values: \"PreferDualStack\", \"RequireDualStack\", \"SingleStack\"");
     for (uint32_t i = 0; i < val_items_n_(ips); i++) {
         const char *s = val_text(&ips->items[i], ""), *why;
         if (i == 0 && streq(s, "None")) {
-            if (ips->n > 1)
+            if (ips->n > 1) {
                 check_fail(c, CAUSE_INVALID, "spec.clusterIPs", ips, "'None' must be the first and only value");
+                bad = true;
+            }
             continue;
         }
-        if ((why = why_of("ip", s)))
+        if ((why = why_of("ip", s))) {
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "spec.clusterIPs[%u]", i), &ips->items[i], "%s", why);
+            bad = true;
+        }
     }
+    if (val_len(ips) > 2)
+        check_fail(c, CAUSE_INVALID, "spec.clusterIPs", ips, "may only hold up to 2 values");
+    if (!bad)
+        ips_of_families(c, spec);
+}
+
+void schema_validate_service_ips(const struct resource *r, const struct val *v, struct causes *causes)
+{
+    struct check c = {.causes = causes, .a = causes->a, .r = r, .sub = "", .root = v};
+
+    service_ips(&c, val_get(v, "spec"));
 }
 
 static void service_lists(struct check *c, const struct val *spec, const char *type)
@@ -546,7 +581,7 @@ static void service_lists(struct check *c, const struct val *spec, const char *t
     if (val_len(src) && !balancer)
         check_fail(c, CAUSE_FORBIDDEN, "spec.LoadBalancerSourceRanges", NULL,
                    "may only be used when `type` is 'LoadBalancer'");
-    for (uint32_t i = 0; i < val_items_n_(src) && balancer; i++)
+    for (uint32_t i = 0; i < val_items_n_(src); i++)
         if ((why = why_of("cidr", val_text(&src->items[i], ""))))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "spec.LoadBalancerSourceRanges[%u]", i),
                        &src->items[i], "%s", why);
@@ -557,8 +592,12 @@ static void service_lists(struct check *c, const struct val *spec, const char *t
     if (val_get(spec, "loadBalancerClass") && !balancer)
         check_fail(c, CAUSE_FORBIDDEN, "spec.loadBalancerClass", NULL,
                    "may only be used when `type` is 'LoadBalancer'");
-    else if (val_get(spec, "loadBalancerClass") && (why = name_qualified(class)))
-        check_fail(c, CAUSE_INVALID, "spec.loadBalancerClass", val_get(spec, "loadBalancerClass"), "%s", why);
+    const char *whys[4];
+    uint32_t bad = balancer && val_get(spec, "loadBalancerClass") ? name_whys(name_qualified, class, whys) : 0;
+    for (uint32_t i = 0; i < bad; i++)
+        check_fail(c, CAUSE_INVALID, "spec.loadBalancerClass", val_get(spec, "loadBalancerClass"), "%s", whys[i]);
+    if (balancer && !val_get(spec, "allocateLoadBalancerNodePorts"))
+        check_fail(c, CAUSE_REQUIRED, "allocateLoadBalancerNodePorts", NULL, "%s", "");
 }
 
 static void service_policies(struct check *c, const struct val *spec, const char *type)
@@ -587,60 +626,141 @@ static void service_policies(struct check *c, const struct val *spec, const char
     else if (*ext && !among(ext, both))
         check_fail(c, CAUSE_NOT_SUPPORTED, "spec.externalTrafficPolicy",
                    val_get(spec, "externalTrafficPolicy"), "supported values: \"Cluster\", \"Local\"");
+    if (outside && !*ext)
+        check_fail(c, CAUSE_REQUIRED, "spec.externalTrafficPolicy", NULL, "%s", "");
     bool checked = streq(type, "LoadBalancer") && streq(ext, "Local");
     int64_t health = val_int_at(spec, "healthCheckNodePort", 0);
+    if (checked && !health)
+        check_fail(c, CAUSE_REQUIRED, "spec.healthCheckNodePort", NULL, "%s", "");
+    else if (checked && (health < 1 || health > 65535))
+        check_fail(c, CAUSE_INVALID, "spec.healthCheckNodePort", val_get(spec, "healthCheckNodePort"),
+                   "must be between 1 and 65535, inclusive");
+    const struct val *was = c->old_root ? val_at(c->old_root, "spec") : NULL;
+    if (checked && was && streq(val_str_at(was, "type", ""), "LoadBalancer") &&
+        streq(val_str_at(was, "externalTrafficPolicy", ""), "Local") && health != val_int_at(was, "healthCheckNodePort", 0))
+        check_fail(c, CAUSE_FORBIDDEN, "spec.healthCheckNodePort", NULL, "field is immutable");
     if (health && !checked)
         check_fail(c, CAUSE_INVALID, "spec.healthCheckNodePort", val_get(spec, "healthCheckNodePort"),
                    "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'");
 }
 
+static void balancer_status(struct check *c, const struct val *v, const struct val *old, const char *type)
+{
+    const struct val *in = val_at(v, "status.loadBalancer.ingress"), *had = val_at(old, "status.loadBalancer.ingress");
+
+    if (!streq(type, "LoadBalancer") && val_len(in)) {
+        check_fail(c, CAUSE_FORBIDDEN, "status.loadBalancer.ingress", NULL,
+                   "may only be used when `spec.type` is 'LoadBalancer'");
+        return;
+    }
+    for (uint32_t i = 0; i < val_items_n_(in); i++) {
+        const struct val *x = &in->items[i], *mode = val_get(x, "ipMode");
+        const char *ip = val_str_at(x, "ip", ""), *host = val_str_at(x, "hostname", ""), *why;
+        const char *at = arena_printf(c->a, "status.loadBalancer.ingress[%u]", i), *whys[4];
+        bool kept = false;
+        VAL_EACH(had, o)
+            kept |= streq(ip, val_str_at(o, "ip", ""));
+        if (*ip && !kept && (why = why_of("ip", ip)))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.ip", at), val_get(x, "ip"), "%s", why);
+        if (!mode && *ip)
+            check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.ipMode", at), NULL, "must be specified when `ip` is set");
+        else if (mode && !*ip)
+            check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.ipMode", at), NULL, "may not be specified when `ip` is not set");
+        else if (mode && !streq(mode->s, "VIP") && !streq(mode->s, "Proxy"))
+            check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "%s.ipMode", at), mode, "supported values: \"Proxy\", \"VIP\"");
+        uint32_t bad = *host ? name_whys(name_dns_subdomain, host, whys) : 0;
+        for (uint32_t k = 0; k < bad; k++)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.hostname", at), val_get(x, "hostname"), "%s", whys[k]);
+        if (*host && !why_of("ip", host))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.hostname", at), val_get(x, "hostname"),
+                       "must be a DNS name, not an IP address");
+    }
+}
+
+/* A list that may grow by a second entry and lose it again; the first stays. */
+static void first_stays(struct check *c, const char *name, const struct val *spec, const struct val *was, bool own_index)
+{
+    const struct val *now = val_get(spec, name), *had = val_get(was, name);
+    uint32_t n = val_len(now), o = val_len(had);
+    const char *first = arena_printf(c->a, "spec.%s[0]", name);
+
+    if (n == o) {
+        for (uint32_t i = 0; i < n; i++)
+            if (!val_equal(&now->items[i], &had->items[i]))
+                check_fail(c, CAUSE_INVALID, own_index ? arena_printf(c->a, "spec.%s[%u]", name, i) : first, now,
+                           "may not change once set");
+        return;
+    }
+    if (o > n && n == 0 && (own_index || !val_len(val_get(spec, "clusterIPs"))))
+        check_fail(c, CAUSE_INVALID, first, now, "the primary value can not be unset");
+    if (n && o && !val_equal(&now->items[0], &had->items[0]))
+        check_fail(c, CAUSE_INVALID, first, now, "may not change once set");
+    if (o > n && n == 1 && !streq(val_str_at(spec, "ipFamilyPolicy", ""), "SingleStack"))
+        check_fail(c, CAUSE_INVALID, "spec.ipFamilyPolicy", val_get(spec, "ipFamilyPolicy"),
+                   "must be set to 'SingleStack' when releasing the secondary value");
+}
+
+static void service_changes(struct check *c, const struct val *spec, const struct val *was, const char *type)
+{
+    const char *old_type = val_str_at(was, "type", "");
+    const struct val *cls = val_get(spec, "loadBalancerClass"), *ocls = val_get(was, "loadBalancerClass");
+
+    if (streq(type, "LoadBalancer") && streq(old_type, "LoadBalancer") &&
+        ((cls != NULL) != (ocls != NULL) || (cls && !val_equal(cls, ocls))))
+        check_fail(c, CAUSE_INVALID, "spec.loadBalancerClass", cls, "may not change once set");
+    if (streq(type, "ExternalName") || streq(old_type, "ExternalName"))
+        return;
+    bool headless = is_headless(spec), was_headless = is_headless(was);
+    if (!(headless && was_headless))
+        first_stays(c, "clusterIPs", spec, was, true);
+    if (!headless && !was_headless)
+        first_stays(c, "ipFamilies", spec, was, false);
+}
+
 HOOK(v_service)
 {
     static const char *const types[] = {"ClusterIP", "ExternalName", "LoadBalancer", "NodePort", NULL};
-    const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec");
-    const char *type = val_str_at(spec, "type", ""), *why;
-    bool headless = streq(val_str_at(spec, "clusterIP", ""), "None") ||
-                    streq(val_str_at(spec, "clusterIPs[0]", ""), "None");
+    static const char *const never[] = {"ipFamilyPolicy", "ipFamilies", "clusterIPs"};
+    const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec"), *conf = val_get(spec, "sessionAffinityConfig");
+    const char *type = val_str_at(spec, "type", ""), *why, *affinity = val_str_at(spec, "sessionAffinity", "");
+    bool headless = is_headless(spec), external = streq(type, "ExternalName");
 
     if (streq(c->sub, "status")) {
-        const struct val *in = val_at(v, "status.loadBalancer.ingress");
-        if (val_len(in) && !streq(type, "LoadBalancer") && !same(in, val_at(old, "status.loadBalancer.ingress")))
-            check_fail(c, CAUSE_FORBIDDEN, "status.loadBalancer.ingress", NULL,
-                       "may only be used when `spec.type` is \"LoadBalancer\"");
+        balancer_status(c, v, old, type);
         return;
     }
-    if (!among(type, types)) {
-        check_fail(c, CAUSE_NOT_SUPPORTED, "spec.type", val_get(spec, "type"),
+    if (!among(type, types))
+        check_fail(c, *type ? CAUSE_NOT_SUPPORTED : CAUSE_REQUIRED, "spec.type", val_get(spec, "type"),
                    "supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"");
-        return;
-    }
-    if (!val_len(val_get(spec, "ports")) && !headless && !streq(type, "ExternalName"))
+    if (!val_len(val_get(spec, "ports")) && !headless && !external)
         check_fail(c, CAUSE_REQUIRED, "spec.ports", NULL, "%s", "");
     if (headless && (streq(type, "LoadBalancer") || streq(type, "NodePort")))
         check_fail(c, CAUSE_INVALID, "spec.clusterIPs[0]", val_str(c->a, "None"),
                    "may not be set to 'None' for %s services", type);
-    if (streq(type, "ExternalName")) {
+    if (external) {
         const char *name = val_str_at(spec, "externalName", "");
-        if (!*name)
+        for (uint32_t i = 0; i < ARRAY_LEN(never); i++)
+            if (val_len(val_get(spec, never[i])) || *val_text(val_get(spec, never[i]), ""))
+                check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "spec.%s", never[i]), NULL,
+                           "may not be set for ExternalName services");
+        if (!*name || streq(name, "."))
             check_fail(c, CAUSE_REQUIRED, "spec.externalName", NULL, "%s", "");
         else if ((why = name_dns_subdomain(str_ends(name, ".") ? arena_strndup(c->a, name, strlen(name) - 1)
                                                                : name)))
             check_fail(c, CAUSE_INVALID, "spec.externalName", val_get(spec, "externalName"), "%s", why);
+    } else {
+        service_ips(c, spec);
     }
+    if (streq(affinity, "ClientIP") && !val_at(conf, "clientIP.timeoutSeconds"))
+        check_fail(c, CAUSE_REQUIRED, "spec.sessionAffinityConfig", NULL, "when session affinity type is ClientIP");
+    else if (streq(affinity, "None") && conf)
+        check_fail(c, CAUSE_FORBIDDEN, "spec.sessionAffinityConfig", NULL, "must not be set when session affinity is None");
     validate_labels(c, "spec.selector", val_get(spec, "selector"));
     service_ports(c, spec, type);
-    service_ips(c, spec, type);
     service_lists(c, spec, type);
     service_policies(c, spec, type);
-    if (!was || streq(val_str_at(was, "type", ""), "ExternalName") || streq(type, "ExternalName"))
-        return;
-    const char *had = val_str_at(was, "clusterIP", "");
-    if (*had && !streq(had, val_str_at(spec, "clusterIP", "")))
-        check_fail(c, CAUSE_INVALID, "spec.clusterIPs[0]", val_get(spec, "clusterIP"), "may not change once set");
-    const struct val *cls = val_get(spec, "loadBalancerClass"), *ocls = val_get(was, "loadBalancerClass");
-    if (streq(type, "LoadBalancer") && streq(val_str_at(was, "type", ""), "LoadBalancer") &&
-        ((cls != NULL) != (ocls != NULL) || (cls && !val_equal(cls, ocls))))
-        check_fail(c, CAUSE_INVALID, "spec.loadBalancerClass", cls, "may not change once set");
+    if (was)
+        service_changes(c, spec, was, type);
 }
 
 /* ---- volumes and claims ---- */

@@ -185,6 +185,10 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
  * After decode, default and prepare. */
 void schema_validate(const struct resource *r, const char *sub, const struct val *v,
                      const struct val *old, struct causes *causes);
+/* Of a service: whether its addresses and families fit each other (part of schema_validate; asked
+ * before addresses are given). */
+void schema_validate_service_ips(const struct resource *r, const struct val *v,
+                                 struct causes *causes);
 /* Deprecations and the like (`Warning:` headers) of an object that is about to be written. */
 void schema_warn(const struct resource *r, const struct val *v, const struct val *old,
                  struct texts *warnings);

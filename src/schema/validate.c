@@ -178,9 +178,9 @@ static bool field_rule(struct check *c, const struct rule *r, const struct field
                            &v->items[i], "%s", supported(c, r));
         return true;
     case RULE_CHECK:
-        if (val_is(v, VAL_STR) && v->n)
+        if (val_is(v, VAL_STR) && (v->n || r->num == 2)) /* check-given: the empty text was given */
             check_text(c, r, name, v);
-        else if (r->num && is_empty(v)) /* check0: the empty text is looked at, too */
+        else if (r->num == 1 && is_empty(v)) /* check0: the empty text is looked at, too */
             check_text(c, r, name, &(struct val){.type = VAL_STR, .s = ""});
         return true;
     case RULE_EACH:

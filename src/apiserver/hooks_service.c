@@ -328,8 +328,6 @@ int service_allocate(struct call *c, struct val *v, const struct obj *old)
 
     if (c->sub)
         return 0;
-    if (streq(type, "ExternalName"))
-        return 0;
     ip = val_str_at(spec, "clusterIP", "");
     if (was && !*ip && *val_str_at(was, "clusterIP", "") && same(spec, was, "clusterIPs"))
         val_del(spec, "clusterIPs");
@@ -338,6 +336,8 @@ int service_allocate(struct call *c, struct val *v, const struct obj *old)
         val_push_str(c->a, list, ip);
         val_put(c->a, spec, "clusterIPs", list);
     }
+    if (streq(type, "ExternalName"))
+        return 0;
     if (set_families(c, v, spec) < 0)
         return -1;
     t = read_taken(c, c->path.ns, val_str_at(v, "metadata.name", ""));

@@ -61,6 +61,43 @@ static bool has_star(const struct val *list)
     return false;
 }
 
+static bool same_half(const char *x, size_t n, const char *y, size_t m)
+{
+    return n == m && memcmp(x, y, n) == 0;
+}
+
+/* Of "pods", "pods/status", a star for all, and stars in either half: what one says, another may not say again. */
+static void check_resources(struct check *c, const struct val *list)
+{
+    bool all = false, star = false, plain = false;
+
+    for (uint32_t i = 0; i < list->n; i++) {
+        const char *s = val_text(&list->items[i], ""), *slash = strchr(s, '/');
+
+        all |= streq(s, "*/*");
+        star |= streq(s, "*");
+        if (!slash) {
+            plain = !streq(s, "*");
+            continue;
+        }
+        for (uint32_t k = 0; k < i; k++) {
+            const char *t = val_text(&list->items[k], ""), *mid = strchr(t, '/');
+
+            if (mid && streq(mid + 1, "*") && same_half(t, (size_t)(mid - t), s, (size_t)(slash - s)))
+                check_fail(c, CAUSE_INVALID, arena_printf(c->a, "resources[%u]", i), &list->items[i],
+                           "if '%.*s/*' is present, must not specify %s", (int)(mid - t), t, s);
+            if (mid && *t == '*' && mid == t + 1 && streq(mid + 1, slash + 1))
+                check_fail(c, CAUSE_INVALID, arena_printf(c->a, "resources[%u]", i), &list->items[i],
+                           "if '*/%s' is present, must not specify %s", mid + 1, s);
+        }
+    }
+    if (list->n > 1 && all)
+        check_fail(c, CAUSE_INVALID, "resources", list, "if '*/*' is present, must not specify other resources");
+    if (star && plain)
+        check_fail(c, CAUSE_INVALID, "resources", list,
+                   "if '*' is present, must not specify other resources without subresources");
+}
+
 HOOK(v_admission_rule)
 {
     static const char *const ops[] = {"*", "CREATE", "UPDATE", "DELETE", "CONNECT"};
@@ -86,13 +123,8 @@ HOOK(v_admission_rule)
             check_fail(c, CAUSE_REQUIRED, lists[l], NULL, "%s", "");
         else if (l < 2 && has_star(list) && list->n > 1)
             check_fail(c, CAUSE_INVALID, lists[l], list, "if '*' is present, must not specify other values");
-        else if (l == 2 && (has_star(list)) && list->n > 1) {
-            bool plain = false;
-            VAL_EACH(list, it)
-                plain |= !strchr(val_text(it, ""), '/') && !streq(val_text(it, ""), "*");
-            if (plain)
-                check_fail(c, CAUSE_INVALID, lists[l], list, "if '*' is present, must not specify other resources without subresources");
-        }
+        else if (l == 2)
+            check_resources(c, list);
         for (uint32_t i = 0; l && i < val_items_n_(list); i++)
             if (!*val_text(&list->items[i], ""))
                 check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s[%u]", lists[l], i), NULL, "%s", "");

@@ -26,7 +26,7 @@ bool buf_reserve(struct buf *b, size_t more)
     return true;
 }
 
-void buf_add(struct buf *b, const void *p, size_t n)
+void buf_add_slow(struct buf *b, const void *p, size_t n)
 {
     if (!buf_reserve(b, n))
         return;
@@ -34,16 +34,6 @@ void buf_add(struct buf *b, const void *p, size_t n)
         memcpy(b->p + b->n, p, n);
     b->n += n;
     b->p[b->n] = 0;
-}
-
-void buf_addc(struct buf *b, char c)
-{
-    buf_add(b, &c, 1);
-}
-
-void buf_adds(struct buf *b, const char *s)
-{
-    buf_add(b, s, strlen(s));
 }
 
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap)

@@ -28,9 +28,25 @@ static inline void buf_reset(struct buf *b)
     b->over = false;
 }
 bool buf_reserve(struct buf *b, size_t more); /* false: over the limit */
-void buf_add(struct buf *b, const void *p, size_t n);
-void buf_addc(struct buf *b, char c);
-void buf_adds(struct buf *b, const char *s);
+void buf_add_slow(struct buf *b, const void *p, size_t n); /* of buf_add: when there is no room */
+static inline void buf_add(struct buf *b, const void *p, size_t n)
+{
+    if (__builtin_expect(b->cap - b->n <= n || (b->max && b->n + n > b->max) || !n, 0)) {
+        buf_add_slow(b, p, n);
+        return;
+    }
+    memcpy(b->p + b->n, p, n);
+    b->n += n;
+    b->p[b->n] = 0;
+}
+static inline void buf_addc(struct buf *b, char c)
+{
+    buf_add(b, &c, 1);
+}
+static inline void buf_adds(struct buf *b, const char *s)
+{
+    buf_add(b, s, strlen(s));
+}
 void buf_printf(struct buf *b, const char *fmt, ...) _printf_(2, 3);
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap) _printf_(2, 0);
 void buf_eat(struct buf *b, size_t n); /* drops n bytes from the front */

@@ -62,6 +62,7 @@ struct api {
     struct env_timer *sweep; /* events that are over */
     struct store_watch *crds;
     uint64_t requests, watches; /* for /metrics */
+    bool stopping; /* no longer ready */
     struct outside *outside;    /* outside.c */
     struct webhooks *webhooks;  /* webhooks.c */
 };
@@ -231,6 +232,7 @@ struct listed {
 };
 int list_find(struct call *c, struct listed *ret); /* by the options of the query */
 bool parse_revision(const char *s, int64_t *ret);
+struct val *too_new(struct call *c, int64_t wanted); /* the Status for a revision that is not there yet */
 const struct obj *find(struct call *c); /* the object of the path, or NULL */
 
 /* ---- watch.c ---- */

@@ -14,7 +14,6 @@ enum {
     GZIP_FROM_BYTES = 128 << 10, /* as upstream: smaller answers are not worth it */
     LIST_TURN_BYTES = 256 << 10, /* of a list in one turn of the loop */
     LIST_QUEUE_MAX = 64 << 10,   /* as the drain callback counts */
-    WATCH_QUEUE_MAX = 1 << 20,   /* a reader behind by more waits for the history to be told */
 };
 
 /* ---------------------------------------------------------------- answers */
@@ -48,7 +47,7 @@ static bool takes_gzip(const struct exchange *x)
     return http_has_token(x->http, "accept-encoding", "gzip");
 }
 
-static void put_headers(struct exchange *x, const struct api_response *r)
+void exchange_headers(struct exchange *x, const struct api_response *r)
 {
     http_header(x->http, "cache-control", r->immutable ? "public, immutable" : "no-cache, private");
     if (r->immutable) { /* as old caches want it said: a year from now */
@@ -116,7 +115,7 @@ void exchange_reply(struct exchange *x, const struct api_response *r)
     z_stream *gz;
 
     audit_end(x->req.audit, r->status);
-    put_headers(x, r);
+    exchange_headers(x, r);
     if (r->stream) {
         x->resp = *r;
         list_go(x);
@@ -267,132 +266,6 @@ static void reply_durable(void *arg, const struct err *err)
     exchange_reply(x, &x->resp);
 }
 
-/* ---------------------------------------------------------------- watches */
-
-static void watch_stop(struct exchange *x)
-{
-    x->watch = api_watch_free(x->watch);
-    list_remove(&x->link);
-    x->events = arena_free(x->events);
-}
-
-static void on_gone(struct http_req *http, void *arg)
-{
-    (void)http;
-    watch_stop(arg);
-    http_end(((struct exchange *)arg)->http);
-}
-
-static void on_drain(struct http_req *http, void *arg)
-{
-    struct exchange *x = arg;
-
-    (void)http;
-    if (x->paused && x->watch) {
-        x->paused = false;
-        api_watch_pause(x->watch, false);
-    }
-}
-
-static void put_part(struct buf *b, uint8_t number, const void *p, size_t n)
-{
-    size_t left = n;
-
-    buf_addc(b, (char)(number << 3 | 2));
-    do {
-        buf_addc(b, (char)((left & 127) | (left > 127 ? 128 : 0)));
-    } while (left >>= 7);
-    buf_add(b, p, n);
-}
-
-/* As the stream holds it: a length in four bytes, then WatchEvent {type = 1, object = 2 {raw = 1}}. */
-static void event_protobuf(struct exchange *x, struct buf *out, const char *type, const struct val *v)
-{
-    struct buf object = {0}, raw = {0}, event = {0};
-    struct err err = {0};
-    char length[4];
-
-    if (protobuf_write(x->f->api->schema, &object, v, &err) < 0) {
-        LOG(WARN, "api", "did=watch err=\"%s\"", err.msg);
-    } else {
-        put_part(&raw, 1, object.p, object.n);
-        put_part(&event, 1, type, strlen(type));
-        put_part(&event, 2, raw.p, raw.n);
-        for (int i = 0; i < 4; i++)
-            length[i] = (char)(event.n >> (24 - 8 * i));
-        buf_add(out, length, 4);
-        buf_add(out, event.p, event.n);
-    }
-    buf_done(&object);
-    buf_done(&raw);
-    buf_done(&event);
-}
-
-static void event_text(struct exchange *x, struct buf *b, const struct api_event *ev)
-{
-    static const char *const names[] = {"ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"};
-    bool yaml = streq0(x->resp.content_type, "application/yaml");
-
-    if (str_starts(x->resp.content_type, PROTOBUF_TYPE)) {
-        event_protobuf(x, b, names[ev->type], ev->val ? ev->val : obj_val(ev->obj));
-        return;
-    }
-    if (yaml) {
-        struct val *doc = val_map(x->events);
-
-        val_put_str(x->events, doc, "type", names[ev->type]);
-        val_put(x->events, doc, "object", ev->val ? ev->val : obj_val(ev->obj));
-        buf_adds(b, "---\n");
-        yaml_write(b, doc);
-        arena_reset(x->events);
-        return;
-    }
-    buf_printf(b, "{\"type\":\"%s\",\"object\":", names[ev->type]);
-    if (ev->val)
-        json_write(b, ev->val);
-    else
-        obj_text_add(b, ev->obj);
-    buf_adds(b, "}\n");
-}
-
-static bool on_event(void *arg, const struct api_event *ev)
-{
-    struct exchange *x = arg;
-    struct buf b = {0};
-
-    if (ev->type != API_END) {
-        event_text(x, &b, ev);
-        http_write(x->http, b.p, b.n);
-        buf_done(&b);
-    }
-    if (ev->type == API_END || ev->type == API_ERROR) {
-        x->watch = NULL; /* freed by our answer */
-        list_remove(&x->link);
-        x->events = arena_free(x->events);
-        http_end(x->http);
-        return false;
-    }
-    if (!x->paused && http_queued_bytes(x->http) > WATCH_QUEUE_MAX) {
-        x->paused = true;
-        api_watch_pause(x->watch, true);
-    }
-    return true;
-}
-
-static void watch_serve(struct exchange *x)
-{
-    audit_started(x->req.audit, 200); /* it ends when the request's arena goes */
-    put_headers(x, &x->resp);
-    http_header(x->http, "content-type", x->resp.content_type);
-    http_on_close(x->http, on_gone, x);
-    http_on_drain(x->http, on_drain, x);
-    x->watch = x->resp.watch;
-    x->events = arena_new();
-    list_push(&x->f->watches, &x->link);
-    http_start(x->http, 200, -1);
-    api_watch_start(x->watch, on_event, x);
-}
-
 /* ---------------------------------------------------------------- requests */
 
 /* Nobody waits for the answer of a call that itself waits. */
@@ -530,12 +403,9 @@ void front_stop(struct front *f, uint32_t deadline_ms, void (*done)(void *), voi
 {
     f->stopped = done;
     f->stopped_arg = arg;
-    LIST_EACH(&f->watches, l) {
-        struct exchange *x = list_entry(l, struct exchange, link);
-
-        watch_stop(x);
-        http_end(x->http);
-    }
+    f->api->stopping = true; /* /readyz says so from now on */
+    LIST_EACH(&f->watches, l)
+        watch_finish(list_entry(l, struct exchange, link));
     f->client = http_client_free(f->client);
     http_server_stop(f->server, deadline_ms, stopped, f);
 }

@@ -4,6 +4,7 @@
 #include "apiserver/api_int.h"
 #include "http/client.h"
 #include "http/server.h"
+#include "http/ws.h"
 
 struct front {
     struct api *api;
@@ -26,6 +27,7 @@ struct exchange {
     struct api_watch *watch;
     struct list link;
     struct arena *events; /* texts of watch events */
+    struct ws *ws; /* the watch is a WebSocket */
     bool paused;
     /* a list on its way out (front.c) */
     struct buf piece;
@@ -35,6 +37,7 @@ struct exchange {
     int64_t received_us;
 };
 
+void exchange_headers(struct exchange *x, const struct api_response *resp);
 void exchange_reply(struct exchange *x, const struct api_response *resp);
 
 /* who.c: fills x->user. AUTHN_NO: c->resp is the Status to answer (401, 403, 400). AUTHN_WAIT: front
@@ -48,3 +51,7 @@ char *extra_key(struct arena *a, const char *name);
 
 /* tunnel.c: true: the path is one that goes through to a node, a pod or a service; answered. */
 bool tunnel_serve(struct exchange *x);
+
+/* front_watch.c: x->resp.watch goes out; its end, from our side. */
+void watch_serve(struct exchange *x);
+void watch_finish(struct exchange *x);

@@ -22,10 +22,10 @@ bool parse_revision(const char *s, int64_t *ret)
     return true;
 }
 
-static int fail_too_new(struct call *c, int64_t wanted)
+struct val *too_new(struct call *c, int64_t wanted)
 {
     struct val *s = status_doc(c->a, 504, "Timeout",
-                               arena_printf(c->a, "Too large resource version: %lld, current: %lld",
+                               arena_printf(c->a, "Timeout: Too large resource version: %lld, current: %lld",
                                             (long long)wanted,
                                             (long long)store_head(c->api->store)));
     struct val *d = val_map(c->a), *cause = val_map(c->a);
@@ -35,7 +35,12 @@ static int fail_too_new(struct call *c, int64_t wanted)
     val_push(c->a, val_need_list(c->a, d, "causes"), cause);
     val_put_int(c->a, d, "retryAfterSeconds", 1);
     val_put(c->a, s, "details", d);
-    return fail_status(c, s);
+    return s;
+}
+
+static int fail_too_new(struct call *c, int64_t wanted)
+{
+    return fail_status(c, too_new(c, wanted));
 }
 
 const struct obj *find(struct call *c)
@@ -67,13 +72,14 @@ int read_get(struct call *c)
 
 /* ---------------------------------------------------------------- list */
 
-/* A page ends at (revision, namespace, name): base64url of {"v":..,"rv":..,"start":"ns/name"}. */
+/* A page ends at (revision, namespace, name): base64url of {"v":..,"rv":..,"start":"ns/name"}.
+ * Revision -1: whatever is there now behind that name; given out when the revision is forgotten. */
 static const char b64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-static char *token_make_(struct arena *a, int64_t rv, const struct obj *last)
+static char *token_make_(struct arena *a, int64_t rv, const char *ns, const char *name)
 {
     char *text = arena_printf(a, "{\"v\":\"meta.k8s.io/v1\",\"rv\":%lld,\"start\":\"%s/%s\"}",
-                              (long long)rv, last->namespace_, last->name);
+                              (long long)rv, ns, name);
     size_t n = strlen(text);
     char *out = arena_alloc(a, n * 4 / 3 + 4), *o = out;
 
@@ -129,9 +135,23 @@ struct listing {
     struct field_selector *fields;
 };
 
-static int fail_gone(struct call *c, const char *text)
+/* The revision is forgotten. Whoever was paging may go on where he was, with what is there now. */
+static int fail_gone(struct call *c, const struct listing *l)
 {
-    return fail(c, 410, "Expired", "%s", text);
+    struct val *s, *meta = val_map(c->a);
+
+    if (!*c->o.continue_)
+        return fail(c, 410, "Expired", "The resourceVersion for the provided list is too old.");
+    s = status_doc(c->a, 410, "Expired",
+                   "The provided continue parameter is too old to display a consistent list result. "
+                   "You can start a new list without the continue parameter, or use the continue token "
+                   "in this response to retrieve the remainder of the results. Continuing with the "
+                   "provided token results in an inconsistent list - objects that were created, "
+                   "modified, or deleted between the time the first chunk was returned and now may "
+                   "show up in the list.");
+    val_put_str(c->a, meta, "continue", token_make_(c->a, -1, l->after_ns, l->after_name));
+    val_put(c->a, s, "metadata", meta);
+    return fail_status(c, s);
 }
 
 static int list_options(struct call *c, struct listing *l)
@@ -157,6 +177,9 @@ static int list_options(struct call *c, struct listing *l)
     }
     if (rv > store_head(c->api->store))
         return fail_too_new(c, rv);
+    /* "0" is answered out of a cache upstream, in one piece; events have no cache there */
+    if (*c->o.resource_version && !rv && !streq(c->stored->plural, "events"))
+        c->o.limit = 0;
     if (streq(c->o.resource_version_match, "Exact") ||
         (rv && c->o.limit > 0 && !*c->o.resource_version_match))
         l->revision = rv;
@@ -212,17 +235,15 @@ int list_find(struct call *c, struct listed *ret)
     }
     if (store_iter_init(&it, s, c->table, ns, l.revision, l.after_ns, l.after_name, &err) < 0) {
         if (err.code == ERR_EXPIRED)
-            return fail_gone(c, *c->o.continue_
-                                    ? "The provided continue parameter is too old to display a "
-                                      "consistent list result."
-                                    : "The resourceVersion for the provided list is too old.");
+            return fail_gone(c, &l);
         return fail_err(c, &err);
     }
     while ((o = store_iter_next(&it))) {
         if (!whole && !wanted(c, &l, o))
             continue;
         if (c->o.limit > 0 && ret->n == (uint64_t)c->o.limit) {
-            ret->next = token_make_(c->a, ret->revision, ret->v[ret->n - 1]);
+            ret->next = token_make_(c->a, ret->revision, ret->v[ret->n - 1]->namespace_,
+                                    ret->v[ret->n - 1]->name);
             if (whole)
                 ret->remaining = store_iter_left(&it) + 1;
             break;

@@ -7,7 +7,8 @@
 
 #include "schema/table.h"
 
-enum { BOOKMARK_EVERY_MS = 60000, TIMEOUT_MIN_S = 1800 };
+enum { BOOKMARK_EVERY_MS = 60000, BOOKMARK_BEFORE_END_MS = 2000, TIMEOUT_MIN_S = 1800,
+       TIMEOUT_MAX_S = 365 * 86400 };
 
 struct api_watch {
     struct arena *a;     /* what lives as long as the watch */
@@ -19,7 +20,7 @@ struct api_watch {
     const char *ns; /* NULL: all */
 
     struct store_watch *w;
-    struct env_timer *end, *tick;
+    struct env_timer *end, *tick, *last; /* last: the bookmark shortly before the end */
     api_event_fn *fn;
     void *arg;
 
@@ -28,6 +29,7 @@ struct api_watch {
     int64_t revision, told; /* of the start; of the last event */
     bool initial, bookmarks, initial_end, ready, paused, columns_sent, over, expired, posted, calling,
         dead;
+    bool too_new; /* wants all that is there at a revision that is not there yet */
     bool waiting; /* a callback of store_when_durable() is still to come */
 };
 
@@ -43,6 +45,7 @@ static void watch_free(struct api_watch *w)
         w->w = store_watch_free(w->w);
         w->end = env_timer_free(w->end);
         w->tick = env_timer_free(w->tick);
+        w->last = env_timer_free(w->last);
         for (uint32_t i = 0; i < w->first_n; i++)
             obj_unref(w->first[i]);
         free(w->first);
@@ -231,6 +234,15 @@ static void start_durable(void *arg, const struct err *err)
         return;
     }
     w->ready = true;
+    if (w->too_new && w->revision > store_head(w->api->store)) {
+        struct api_event bad = {.type = API_ERROR};
+
+        arena_reset(w->event);
+        w->shape.a = w->event;
+        bad.val = too_new(&w->shape, w->revision);
+        tell(w, &bad);
+        return;
+    }
     if (err) { /* what we wanted to show was taken back */
         struct api_event bad = {.type = API_ERROR};
 
@@ -262,14 +274,17 @@ static void on_tick(void *arg)
 
 void api_watch_start(struct api_watch *w, api_event_fn *fn, void *arg)
 {
+    int64_t end_ms;
+
     w->fn = fn;
     w->arg = arg;
-    if (w->shape.o.timeout_s > 0)
-        env_timer_start(w->end, w->shape.o.timeout_s * 1000, 0);
-    else
-        env_timer_start(w->end, (TIMEOUT_MIN_S + env_below(w->api->env, TIMEOUT_MIN_S)) * 1000, 0);
+    end_ms = (w->shape.o.timeout_s > 0 ? MIN(w->shape.o.timeout_s, (int64_t)TIMEOUT_MAX_S)
+                                       : TIMEOUT_MIN_S + env_below(w->api->env, TIMEOUT_MIN_S)) * 1000;
+    env_timer_start(w->end, end_ms, 0);
     if (w->bookmarks)
         env_timer_start(w->tick, BOOKMARK_EVERY_MS, BOOKMARK_EVERY_MS);
+    if (w->bookmarks && end_ms > BOOKMARK_BEFORE_END_MS) /* so that the next watch starts where this one ends */
+        env_timer_start(w->last, end_ms - BOOKMARK_BEFORE_END_MS, 0);
     w->waiting = true;
     store_when_durable(w->api->store, MIN(w->revision, store_head(w->api->store)), start_durable, w);
 }
@@ -334,6 +349,7 @@ static struct api_watch *watch_new(struct call *c)
     w->ns = *c->path.ns ? arena_strdup(w->a, c->path.ns) : NULL;
     w->end = env_timer_new(c->api->env, on_end, w);
     w->tick = env_timer_new(c->api->env, on_tick, w);
+    w->last = env_timer_new(c->api->env, on_tick, w);
     return w;
 }
 
@@ -360,7 +376,8 @@ int watch_begin(struct call *c)
     w->initial = c->o.send_initial_set ? c->o.send_initial : rv == 0;
     w->initial_end = c->o.send_initial && c->o.bookmarks;
     w->revision = rv ? rv : store_head(c->api->store);
-    if (w->initial && take_first(w) < 0) {
+    w->too_new = w->initial && rv > store_head(c->api->store);
+    if (w->initial && !w->too_new && take_first(w) < 0) {
         watch_free(w);
         return fail(c, 500, "InternalError", "cannot list");
     }

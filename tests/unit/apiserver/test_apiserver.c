@@ -410,7 +410,57 @@ static void test_watch_initial_events_and_end(void **state)
     settle(w);
     assert_string_equal(h.text, "ADDED a, BOOKMARK");
     env_sim_run_until(w->env, env_now_ms(w->env) + 120000);
-    assert_string_equal(h.text, "ADDED a, BOOKMARK, BOOKMARK, END"); /* one a minute, then it is over */
+    assert_string_equal(h.text, "ADDED a, BOOKMARK, BOOKMARK, BOOKMARK, END"); /* one a minute, one before the end */
+}
+
+/* Goal: whoever pages through a list whose revision is forgotten gets a 410 with a token that works. */
+static void test_pages_across_compaction(void **state)
+{
+    struct world *w = *state;
+    struct api_response r;
+    const char *token, *second;
+
+    for (const char *n = "abc"; *n; n++)
+        ask(w, "POST", CMS, arena_printf(w->a, "{\"metadata\":{\"name\":\"%c\"}}", *n));
+    settle(w);
+    r = ask(w, "GET", CMS "?limit=1", NULL);
+    assert_int_equal(r.remaining, 2);
+    token = arena_strdup(w->a, at(w, &r, "metadata.continue"));
+    ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"b2\"}}");
+    settle(w);
+    r = ask(w, "GET", arena_printf(w->a, CMS "?limit=1&continue=%s", token), NULL);
+    assert_string_equal(at(w, &r, "items[0].metadata.name"), "b");
+    assert_int_equal(r.remaining, 1); /* as it was: without b2 */
+    store_compact(w->store, store_head(w->store));
+    r = ask(w, "GET", arena_printf(w->a, CMS "?limit=1&continue=%s", token), NULL);
+    assert_int_equal(r.status, 410);
+    assert_string_equal(at(w, &r, "reason"), "Expired");
+    second = arena_strdup(w->a, at(w, &r, "metadata.continue"));
+    r = ask(w, "GET", arena_printf(w->a, CMS "?limit=2&continue=%s", second), NULL);
+    assert_int_equal(r.status, 200);
+    assert_string_equal(at(w, &r, "items[0].metadata.name"), "b");
+    assert_string_equal(at(w, &r, "items[1].metadata.name"), "b2");
+    r = ask(w, "GET", CMS "?resourceVersion=1&resourceVersionMatch=Exact", NULL);
+    assert_int_equal(r.status, 410);
+    assert_string_equal(at(w, &r, "metadata.continue"), "");
+    /* "0" comes whole, whatever the limit; a revision to come is a 504 that says when to ask again */
+    r = ask(w, "GET", CMS "?limit=1&resourceVersion=0", NULL);
+    assert_int_equal(r.objs_n, 4);
+    r = ask(w, "GET", CMS "?resourceVersion=900000000", NULL);
+    assert_int_equal(r.status, 504);
+    assert_string_equal(r.retry_after, "1");
+    assert_string_equal(at(w, &r, "details.causes[0].reason"), "ResourceVersionTooLarge");
+}
+
+static void test_watch_of_the_future(void **state)
+{
+    struct world *w = *state;
+    struct heard h = {0};
+
+    watch(w, CMS "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&"
+              "resourceVersion=900000000", &h);
+    settle(w);
+    assert_string_equal(h.text, "ERROR"); /* not a list of today under the name of tomorrow */
 }
 
 static void test_watch_too_old(void **state)
@@ -501,6 +551,8 @@ int main(void)
         cmocka_unit_test(test_paths), T(test_life_of_an_object), T(test_dry_run_leaves_nothing),
         T(test_bad_input_is_told), T(test_pages), T(test_access), T(test_node_sees_what_its_pods_use),
         T(test_token_ends_with_what_it_is_bound_to), T(test_watch_tells_selection),
+        T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_pages_across_compaction),
+        T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_watch_of_the_future),
         T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_watch_too_old),
         T(test_watch_freed_at_once), T(test_apply_knows_who_said_what), T(test_service_addresses),
     };

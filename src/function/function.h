@@ -21,6 +21,9 @@
  *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled
  *   spec.retries              of events: 0..2, default 2
  *   spec.maximumEventAgeSeconds  default 21,600
+ *   spec.events[]             {qualifier, retries, maximumEventAgeSeconds, onSuccess, onFailure}: of events sent
+ *                             to that qualifier ("$LATEST" too); a destination is {function, qualifier} or {bucket}
+ *   spec.deadLetterTo         the same for the bare event that failed for good
  *   spec.aliases[]            {name, version, additionalVersions[] {version, weight 0..1}}
  *   spec.provisioned[]        {qualifier, instances}: kept loaded for that version or alias */
 #pragma once

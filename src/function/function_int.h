@@ -7,6 +7,7 @@
  *   flog.c      log files and tails
  *   meter.c     what was used
  *   queue.c     events that are owed
+ *   destination.c  where their records go
  *   code.c      zips
  *
  * Owners: functions -> function -> version -> instance. A version lives until its zygote and its

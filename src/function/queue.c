@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "codec/json.h"
+#include "function/destination.h"
 #include "function/function_int.h"
 
 #include <dirent.h>
@@ -351,14 +352,11 @@ static void run_later(struct event *e, int64_t ms)
     list_push(&e->q->later, &e->link);
 }
 
-static void drop(struct event *e, const char *name, const char *why)
+static void event_lost(struct event *e, struct function *f, const char *why)
 {
-    struct function *f = function_find(e->q->fs, NULL, name);
-
-    LOG(WARN, "function", "event=%s function=%s did=drop tries=%u why=\"%.120s\"", e->id, name, e->tries, why);
+    LOG(WARN, "function", "event=%s function=%s did=drop tries=%u why=\"%.120s\"", e->id, f ? f->key : "", e->tries, why);
     if (f)
         f->m->async_dropped++;
-    event_over(e);
 }
 
 struct run {
@@ -366,40 +364,94 @@ struct run {
     char *ns, *name, *qualifier; /* qualifier: NULL, or as the event was sent to */
 };
 
+static void run_free(struct run *run)
+{
+    free(run->ns);
+    free(run->name);
+    free(run->qualifier);
+    free(run);
+}
+
+/* The event's payload, in the arena; NULL when the file cannot be read. */
+static struct val *event_read(struct event *e, struct arena *a, const char **ret_payload, size_t *ret_n)
+{
+    char *body = arena_raw(a, e->n + 1);
+
+    return pread(e->segment->fd, body, e->n, e->at) == (ssize_t)e->n ? event_meta(a, body, e->n, ret_payload, ret_n) : NULL;
+}
+
+/* Its destinations have it. */
+static void on_delivered(void *arg, bool whole)
+{
+    struct run *run = arg;
+    struct event *e = run->e;
+    struct queue *q = e->q;
+
+    q->running--;
+    if (whole)
+        event_over(e);
+    else
+        list_push(&q->later, &e->link), e->due_ms = wall_ms() + backoff(e); /* once more, all of it */
+    run_free(run);
+    run_ready(q);
+    queue_maybe_closed(q);
+}
+
+/* It is through, well or not; its record goes where the function says, and only then it is over. */
+static void settle(struct run *run, struct function *head, const char *condition, const struct function_result *r)
+{
+    struct event *e = run->e;
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct delivery d = {.fs = e->q->fs, .request_id = e->id, .condition = condition, .tries = e->tries + 1, .result = r};
+    const struct val *rules = head ? events_rules(head->obj, run->qualifier) : NULL;
+    bool well = streq(condition, "Success");
+
+    d.to[0] = val_get(rules, well ? "onSuccess" : "onFailure");
+    d.to[1] = well || !head ? NULL : val_at(obj_val(head->obj), "spec.deadLetterTo");
+    if (!destination_is(d.to[0]) && !destination_is(d.to[1])) {
+        on_delivered(run, true);
+        return;
+    }
+    d.meta = event_read(e, a, &d.payload, &d.n);
+    if (d.meta)
+        deliver(&d, on_delivered, run);
+    else
+        on_delivered(run, true);
+}
+
 static void on_run(void *arg, const struct function_result *r)
 {
     struct run *run = arg;
     struct event *e = run->e;
     struct queue *q = e->q;
-    struct function *f = function_route(q->fs, run->ns, run->name, run->qualifier);
-    int retries = f ? f->async_retries : 2, age_s = f ? f->async_age_s : 21600;
-    bool old = wall_ms() - e->since_ms > age_s * 1000LL;
+    struct function *head = function_find(q->fs, run->ns, run->name);
+    const struct val *rules = head ? events_rules(head->obj, run->qualifier) : NULL;
+    int retries = (int)val_int_at(rules, "retries", head ? head->async_retries : 2);
+    int age_s = (int)val_int_at(rules, "maximumEventAgeSeconds", head ? head->async_age_s : 21600);
+    bool old = wall_ms() - e->since_ms > age_s * 1000LL, failed = r->err.code == ERR_OK && r->function_error;
 
-    q->running--;
-    if (r->err.code == ERR_OK && !r->function_error) {
-        event_over(e);
-    } else if (q->fs->stopping) {
+    if (r->err.code == ERR_OK && !failed) {
+        settle(run, head, "Success", r);
+        return;
+    }
+    if (q->fs->stopping) {
         list_push(&q->later, &e->link); /* still owed: the next life runs it */
-    } else if (r->err.code == ERR_OK) {
+    } else if (failed && (int)e->tries < retries && !old) {
         uint32_t tries = ++e->tries;
 
         record_add(q, RECORD_TRY, e->seq, &tries, sizeof tries);
-        if ((int)tries > retries || old) {
-            drop(e, run->name, r->payload);
-        } else {
-            if (f)
-                f->m->async_retries++;
-            run_later(e, q->fs->retry_ms[MIN(tries - 1, 1u)]);
-        }
-    } else if ((r->err.code == ERR_TOO_MANY || r->err.code == ERR_UNAVAILABLE) && !old && !(f && f->family->reserved == 0)) {
+        if (head)
+            head->m->async_retries++;
+        run_later(e, q->fs->retry_ms[MIN(tries - 1, 1u)]);
+    } else if ((r->err.code == ERR_TOO_MANY || r->err.code == ERR_UNAVAILABLE) && !old && !(head && head->family->reserved == 0)) {
         run_later(e, backoff(e));
     } else {
-        drop(e, run->name, r->err.msg);
+        event_lost(e, head, failed ? r->payload : r->err.msg);
+        settle(run, head, old ? "EventAgeExceeded" : "RetriesExhausted", r);
+        return;
     }
-    free(run->ns);
-    free(run->name);
-    free(run->qualifier);
-    free(run);
+    q->running--;
+    run_free(run);
     run_ready(q);
     queue_maybe_closed(q); /* it may have been the last one that a closing queue waits for */
 }
@@ -408,14 +460,11 @@ static void run_event(struct event *e)
 {
     struct queue *q = e->q;
     _auto_(arena_freep) struct arena *a = arena_new();
-    char *body = arena_raw(a, e->n + 1);
     struct function_call c = {0};
     const char *payload = NULL;
-    struct val *meta = NULL;
+    struct val *meta = event_read(e, a, &payload, &c.n);
     struct run *run;
 
-    if (pread(e->segment->fd, body, e->n, e->at) == (ssize_t)e->n)
-        meta = event_meta(a, body, e->n, &payload, &c.n);
     if (!meta) {
         LOG(ERROR, "function", "event=%s did=lose why=\"the queue's file is damaged\"", e->id);
         event_over(e);

@@ -87,6 +87,30 @@ int lambda_name_parse(struct aws_req *q, const char *s, struct lambda_name *ret,
     return 0;
 }
 
+struct val *lambda_destination(struct aws_req *q, const char *arn)
+{
+    struct arena *a = q->req->arena;
+    struct lambda_name n;
+    struct err err;
+    struct val *v;
+
+    if (str_starts(arn, "arn:aws:s3:::") && arn[13]) {
+        v = val_map(a);
+        val_put_str(a, v, "bucket", arn + 13);
+    } else if (str_starts(arn, "arn:aws:lambda:") && lambda_name_parse(q, arn, &n, &err) == 0) {
+        const char *mark = strstr(arn, ":function:"), *colon = mark ? strchr(mark + 10, ':') : NULL;
+
+        v = val_map(a);
+        val_put_str(a, v, "function", n.object);
+        if (colon)
+            val_put_str(a, v, "qualifier", colon + 1);
+    } else {
+        return NULL;
+    }
+    val_put_str(a, v, "arn", arn);
+    return v;
+}
+
 const char *lambda_arn(struct aws_req *q, const char *name)
 {
     return arena_printf(q->req->arena, "arn:aws:lambda:%s:%s:function:%s", q->d->region, q->d->account, name);
@@ -295,6 +319,11 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
     read_str(in, "Description", a, spec, "description");
     read_str(in, "KMSKeyArn", a, spec, "kmsKey");
     read_str(in, "DeadLetterConfig.TargetArn", a, spec, "deadLetter");
+    if (val_str_at(in, "DeadLetterConfig.TargetArn", NULL)) { /* kept in any case; queues and topics take nothing yet */
+        struct val *to = lambda_destination(q, val_str_at(in, "DeadLetterConfig.TargetArn", ""));
+
+        val_put(a, spec, "deadLetterTo", to ? to : val_null(a));
+    }
     if (read_int(in, "Timeout", 1, 900, a, spec, "timeoutSeconds", ret_type, err) < 0 ||
         read_int(in, "MemorySize", 128, 10240, a, spec, "memoryMB", ret_type, err) < 0 ||
         read_int(in, "EphemeralStorage.Size", 512, 10240, a, spec, "ephemeralStorageMB", ret_type, err) < 0 ||

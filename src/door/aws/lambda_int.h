@@ -102,6 +102,13 @@ void lambda_delete_version(struct op *op);
 /* The zip that `where` {ZipFile} or {S3Bucket, S3Key} says: checked and kept; then op->coded, or the
  * function is written. */
 void lambda_take_code(struct op *op, const struct val *where);
+/* Replaces the list spec.KEY, only in the object that the new one was made from: when somebody else wrote in
+ * between, the operation begins again. */
+void lambda_put_list(struct op *op, const struct obj *head, const char *key, const struct val *list,
+                     void (*then)(struct op *, const struct obj *));
+/* The ARN of a function or a bucket as a destination {arn, function, qualifier} or {arn, bucket}; NULL: it is
+ * neither. */
+struct val *lambda_destination(struct aws_req *q, const char *arn);
 /* The request's Layers into op->patch; then `then`, unless one is not there. */
 void lambda_take_layers(struct op *op, void (*then)(struct op *op));
 void lambda_clear(struct op *op, const char *key); /* spec.KEY goes; answers 204 */

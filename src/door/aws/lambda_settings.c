@@ -46,45 +46,110 @@ void op_delete_concurrency(struct op *op)
         lambda_clear(op, "reservedConcurrency");
 }
 
-static struct val *event_conf(struct op *op, const struct obj *o)
+/* ---- events: retries, age, destinations; per qualifier ---- */
+
+static const char *events_qualifier(struct op *op)
+{
+    return op->n.qualifier ? op->n.qualifier : "$LATEST";
+}
+
+static const struct val *find_events(const struct obj *head, const char *qualifier)
+{
+    VAL_EACH(val_at(obj_val(head), "spec.events"), it)
+        if (streq(val_str_at(it, "qualifier", ""), qualifier))
+            return it;
+    return NULL;
+}
+
+static const char *const SIDES[][2] = {{"OnSuccess", "onSuccess"}, {"OnFailure", "onFailure"}};
+
+static struct val *events_shown(struct op *op, const struct val *e)
 {
     struct arena *a = op->q->req->arena;
-    const struct val *spec = val_get(obj_val(o), "spec");
-    struct val *v = val_map(a);
+    struct val *v = val_map(a), *to = val_map(a);
 
-    val_put(a, v, "FunctionArn", val_printf(a, "%s:$LATEST", lambda_arn(op->q, op->n.name)));
-    val_put_int(a, v, "LastModified", (int64_t)time(NULL));
-    val_put_int(a, v, "MaximumRetryAttempts", val_int_at(spec, "retries", 2));
-    val_put_int(a, v, "MaximumEventAgeInSeconds", val_int_at(spec, "maximumEventAgeSeconds", 21600));
-    val_need_map(a, val_need_map(a, v, "DestinationConfig"), "OnSuccess");
-    val_need_map(a, val_get(v, "DestinationConfig"), "OnFailure");
+    val_put(a, v, "FunctionArn", val_printf(a, "%s:%s", lambda_arn(op->q, op->n.name), val_str_at(e, "qualifier", "")));
+    val_put_int(a, v, "LastModified", strtoll(val_str_at(e, "lastModified", "0"), NULL, 10));
+    if (!val_is_null(val_get(e, "retries")))
+        val_put(a, v, "MaximumRetryAttempts", val_get(e, "retries"));
+    if (!val_is_null(val_get(e, "maximumEventAgeSeconds")))
+        val_put(a, v, "MaximumEventAgeInSeconds", val_get(e, "maximumEventAgeSeconds"));
+    for (size_t i = 0; i < ARRAY_LEN(SIDES); i++) {
+        struct val *side = val_map(a);
+
+        if (val_str_at(val_get(e, SIDES[i][1]), "arn", NULL))
+            val_put_str(a, side, "Destination", val_str_at(val_get(e, SIDES[i][1]), "arn", ""));
+        val_put(a, to, SIDES[i][0], side);
+    }
+    val_put(a, v, "DestinationConfig", to);
     return v;
 }
-static void reply_event_conf(struct op *op, const struct obj *o)
+
+static void reply_events(struct op *op, const struct obj *head)
 {
-    lambda_reply(op->q, 200, event_conf(op, o));
+    const struct val *e = find_events(head, events_qualifier(op));
+
+    if (e)
+        lambda_reply(op->q, 200, events_shown(op, e));
+    else
+        lambda_reply(op->q, 204, NULL);
 }
-static bool has_event_conf(const struct obj *o)
+
+static void no_events(struct op *op)
 {
-    return !val_is_null(val_at(obj_val(o), "spec.retries")) || !val_is_null(val_at(obj_val(o), "spec.maximumEventAgeSeconds"));
+    lambda_error(op->q, 404, "ResourceNotFoundException", "The function %s doesn't have an EventInvokeConfig",
+                 lambda_arn(op->q, op->n.name));
 }
-static void list_event_confs(struct op *op, const struct obj *o)
+
+/* DestinationConfig of the request into e; answers errors. */
+static int read_destinations(struct op *op, struct val *e)
 {
     struct arena *a = op->q->req->arena;
-    struct val *v = val_map(a), *list = val_list(a);
 
-    if (has_event_conf(o))
-        val_push(a, list, event_conf(op, o));
-    val_put(a, v, "FunctionEventInvokeConfigs", list);
-    lambda_reply(op->q, 200, v);
+    for (size_t i = 0; i < ARRAY_LEN(SIDES); i++) {
+        const struct val *side = val_get(val_get(op->in, "DestinationConfig"), SIDES[i][0]);
+        const char *arn = val_str_at(side, "Destination", NULL);
+        struct val *to = str_empty(arn) ? NULL : lambda_destination(op->q, arn);
+
+        if (val_is_null(side))
+            continue;
+        if (!to && !str_empty(arn)) {
+            lambda_error(op->q, 501, "NotImplementedException", "tandem delivers to functions and buckets, not yet to %.200s", arn);
+            return -1;
+        }
+        if (to && val_get(to, "bucket") && i == 0) {
+            lambda_error(op->q, 400, "InvalidParameterValueException",
+                         "The destination ARN %.200s is invalid: a bucket takes the records of failed events only", arn);
+            return -1;
+        }
+        val_del(e, SIDES[i][1]);
+        if (to)
+            val_put(a, e, SIDES[i][1], to);
+    }
+    return 0;
 }
+
+static struct val *events_without(struct op *op, const struct obj *head)
+{
+    struct arena *a = op->q->req->arena;
+    struct val *list = val_list(a);
+
+    VAL_EACH(val_at(obj_val(head), "spec.events"), it)
+        if (!streq(val_str_at(it, "qualifier", ""), events_qualifier(op)))
+            val_push(a, list, it);
+    return list;
+}
+
+/* PUT replaces what was set, POST changes what it names. */
 void op_put_event_conf(struct op *op)
 {
     struct arena *a = op->q->req->arena;
-    const struct val *tries = val_get(op->in, "MaximumRetryAttempts"), *age = val_get(op->in, "MaximumEventAgeInSeconds");
-    struct val *spec;
+    const struct val *tries = val_get(op->in, "MaximumRetryAttempts"), *age = val_get(op->in, "MaximumEventAgeInSeconds"), *was;
+    bool change = streq(op->q->req->method, "POST");
+    struct lambda_qualified w;
+    struct val *list, *e;
 
-    if (!lambda_need(op))
+    if (lambda_qualified(op, &w) < 0)
         return;
     if ((!val_is_null(tries) && (tries->type != VAL_INT || tries->i < 0 || tries->i > 2)) ||
         (!val_is_null(age) && (age->type != VAL_INT || age->i < 60 || age->i > 21600))) {
@@ -92,44 +157,68 @@ void op_put_event_conf(struct op *op)
                      "1 validation error detected: MaximumRetryAttempts must be 0 to 2, MaximumEventAgeInSeconds 60 to 21600");
         return;
     }
-    if (!val_is_null(val_at(op->in, "DestinationConfig.OnSuccess.Destination")) ||
-        !val_is_null(val_at(op->in, "DestinationConfig.OnFailure.Destination"))) {
-        lambda_error(op->q, 501, "NotImplementedException", "tandem does not serve destinations of events yet");
+    was = find_events(w.head, events_qualifier(op));
+    if (change && !was) {
+        no_events(op);
         return;
     }
-    op->patch = val_map(a);
-    spec = val_need_map(a, op->patch, "spec");
-    val_put(a, spec, "retries", tries ? tries : val_null(a));
-    val_put(a, spec, "maximumEventAgeSeconds", age ? age : val_null(a));
-    lambda_patch(op, NULL, reply_event_conf);
-}
-void op_get_event_conf(struct op *op)
-{
-    const struct obj *o = lambda_need(op);
-
-    if (!o)
+    e = change ? val_copy(a, was) : val_map(a);
+    val_put_str(a, e, "qualifier", events_qualifier(op));
+    val_put(a, e, "lastModified", val_printf(a, "%lld", (long long)time(NULL)));
+    if (!val_is_null(tries))
+        val_put(a, e, "retries", tries);
+    if (!val_is_null(age))
+        val_put(a, e, "maximumEventAgeSeconds", age);
+    if (read_destinations(op, e) < 0)
         return;
-    if (op->path_n > 1 && streq(op->path[1], "list"))
-        list_event_confs(op, o);
-    else if (!has_event_conf(o))
-        lambda_error(op->q, 404, "ResourceNotFoundException", "The function %s doesn't have an EventInvokeConfig",
-                     lambda_arn(op->q, op->n.name));
-    else
-        reply_event_conf(op, o);
+    list = events_without(op, w.head);
+    val_push(a, list, e);
+    lambda_put_list(op, w.head, "events", list, reply_events);
 }
-void op_delete_event_conf(struct op *op)
+
+static void list_event_confs(struct op *op)
 {
     struct arena *a = op->q->req->arena;
-    struct val *spec;
+    const struct obj *head = lambda_head(op);
+    struct val *v, *list;
 
-    if (!lambda_need(op))
+    if (!head)
         return;
-    op->patch = val_map(a);
-    spec = val_need_map(a, op->patch, "spec");
-    val_put(a, spec, "retries", val_null(a));
-    val_put(a, spec, "maximumEventAgeSeconds", val_null(a));
-    lambda_patch(op, NULL, lambda_reply_none);
+    v = val_map(a);
+    list = val_list(a);
+    VAL_EACH(val_at(obj_val(head), "spec.events"), it)
+        val_push(a, list, events_shown(op, it));
+    val_put(a, v, "FunctionEventInvokeConfigs", list);
+    lambda_reply(op->q, 200, v);
 }
+
+void op_get_event_conf(struct op *op)
+{
+    struct lambda_qualified w;
+
+    if (op->path_n > 1 && streq(op->path[1], "list"))
+        list_event_confs(op);
+    else if (lambda_qualified(op, &w) < 0)
+        return;
+    else if (find_events(w.head, events_qualifier(op)))
+        reply_events(op, w.head);
+    else
+        no_events(op);
+}
+
+void op_delete_event_conf(struct op *op)
+{
+    struct lambda_qualified w;
+
+    if (lambda_qualified(op, &w) < 0)
+        return;
+    if (!find_events(w.head, events_qualifier(op)))
+        no_events(op);
+    else
+        lambda_put_list(op, w.head, "events", events_without(op, w.head), reply_events);
+}
+
+/* ---- tags ---- */
 
 void op_list_tags(struct op *op)
 {

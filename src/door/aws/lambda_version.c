@@ -429,8 +429,7 @@ static void on_list_written(struct aws_req *q, const struct client_result *r, vo
         lambda_written(q, r, arg);
 }
 
-/* The list is replaced as a whole, and only in the object that it was made from. */
-static void put_list(struct op *op, const struct obj *head, const char *key, const struct val *list,
+void lambda_put_list(struct op *op, const struct obj *head, const char *key, const struct val *list,
                      void (*then)(struct op *, const struct obj *))
 {
     struct arena *a = op->q->req->arena;
@@ -482,7 +481,7 @@ void op_create_alias(struct op *op)
     val_push(a, list, alias);
     op->create = true;
     op->alias = name;
-    put_list(op, head, "aliases", list, reply_alias);
+    lambda_put_list(op, head, "aliases", list, reply_alias);
 }
 
 /* functions/NAME/aliases/ALIAS with GET, PUT, DELETE; without ALIAS the list. */
@@ -552,7 +551,7 @@ void op_update_alias(struct op *op)
     VAL_EACH(list, it)
         if (streq(val_str_at(it, "name", ""), op->alias) && alias_read(op, it) < 0)
             return;
-    put_list(op, head, "aliases", list, reply_alias);
+    lambda_put_list(op, head, "aliases", list, reply_alias);
 }
 
 void op_delete_alias(struct op *op)
@@ -572,7 +571,7 @@ void op_delete_alias(struct op *op)
     for (uint32_t i = 0; i < val_len(list); i++)
         if (streq(val_str_at(&list->items[i], "name", ""), op->alias))
             val_remove(list, i--);
-    put_list(op, head, "aliases", list, reply_alias);
+    lambda_put_list(op, head, "aliases", list, reply_alias);
 }
 
 /* ---- provisioned concurrency ---- */
@@ -663,7 +662,7 @@ void op_put_provisioned(struct op *op)
     val_put_str(a, p, "qualifier", op->n.qualifier);
     val_put_int(a, p, "instances", n->i);
     val_push(a, list, p);
-    put_list(op, head, "provisioned", list, reply_provisioned);
+    lambda_put_list(op, head, "provisioned", list, reply_provisioned);
 }
 
 void op_get_provisioned(struct op *op)
@@ -708,5 +707,5 @@ void op_delete_provisioned(struct op *op)
     if (!find_provisioned(head, op->n.qualifier))
         lambda_reply(op->q, 204, NULL);
     else
-        put_list(op, head, "provisioned", provisioned_without(op, head), reply_provisioned);
+        lambda_put_list(op, head, "provisioned", provisioned_without(op, head), reply_provisioned);
 }

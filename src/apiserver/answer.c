@@ -231,36 +231,17 @@ void answer_tree(struct call *c, int status, struct val *v)
     answer_val(c, status, answer_item(c, v, true));
 }
 
-/* A custom resource from before its definition became what it is: what is new there holds for it
- * too (defaults, fields that are gone), as for any that is read by a stock server. */
-static bool from_before(const struct call *c, const struct obj *o)
-{
-    return c->r->custom && o->revision < schema_since(c->r);
-}
-
 bool answer_as_stored(const struct call *c, const struct obj *o)
 {
-    return c->form == FORM_OBJECT && c->encoding == ENC_JSON && c->r == c->stored && !from_before(c, o);
+    return c->form == FORM_OBJECT && c->encoding == ENC_JSON && version_as_stored(c, o);
 }
 
-const struct val *answer_version(struct call *c, const struct obj *o)
+static bool all_as_stored(const struct call *c, const struct obj **v, uint32_t n)
 {
-    bool before = from_before(c, o);
-    struct err ignored = {0};
-    struct val *v, *now;
-
-    if (c->r == c->stored && !before)
-        return obj_val(o);
-    v = obj_edit(o, c->a);
-    if (c->r != c->stored && schema_convert(c->stored, c->r, c->a, v, &ignored) < 0)
-        return obj_val(o);
-    if (!before)
-        return v;
-    now = val_copy(c->a, v);
-    if (schema_decode(c->r, c->a, now, NULL, &ignored) < 0)
-        return v;
-    schema_default(c->r, c->a, now);
-    return now;
+    for (uint32_t i = 0; c->r->custom && i < n; i++)
+        if (!version_as_stored(c, v[i]))
+            return false;
+    return c->r == c->stored;
 }
 
 void answer_obj(struct call *c, int status, const struct obj *o)
@@ -304,17 +285,14 @@ void answer_list(struct call *c, const struct obj **v, uint32_t n, int64_t revis
 {
     struct arena *a = c->a;
     struct val *doc, *meta, *items;
-    bool before = false;
 
-    for (uint32_t i = 0; i < n && c->r->custom && !before; i++)
-        before = from_before(c, v[i]);
-    if (c->req->may_stream && c->encoding != ENC_YAML && !before && (c->r == c->stored || !c->r->custom)) {
+    if (c->req->may_stream && c->encoding != ENC_YAML && (!c->r->custom || all_as_stored(c, v, n))) {
         c->resp.status = 200;
         c->resp.content_type = content_type(c);
         c->resp.stream = stream_new(c, list_head(c, revision, continue_, remaining), v, n);
         return;
     }
-    if (c->form == FORM_OBJECT && c->encoding == ENC_JSON && c->r == c->stored && !before) {
+    if (c->form == FORM_OBJECT && c->encoding == ENC_JSON && all_as_stored(c, v, n)) {
         c->resp = (struct api_response){
             .status = 200, .content_type = "application/json", .objs = v, .objs_n = n,
             .list_revision = revision, .continue_ = continue_, .remaining = remaining,
@@ -322,6 +300,8 @@ void answer_list(struct call *c, const struct obj **v, uint32_t n, int64_t revis
             .revision = c->resp.revision, .warnings = c->resp.warnings};
         return;
     }
+    if (versions_ready(c, v, n) < 0)
+        return;
     meta = list_meta(c, arena_printf(a, "%lld", (long long)revision));
     if (!str_empty(continue_))
         val_put_str(a, meta, "continue", continue_);

@@ -99,6 +99,7 @@ struct call {
     struct api *api;
     const struct api_request *req;
     struct arena *a;
+    int (*serve)(struct call *c);
     api_done_fn *done;
     void *arg;
     const struct auth_user *user; /* NULL: this process itself */
@@ -133,6 +134,10 @@ struct call {
     struct api_response resp;
 
     struct val *annotations; /* for the audit event; NULL: none */
+    struct version *versions; /* convert.c: objects of a list in the wanted version */
+    uint32_t versions_n, versions_at;
+    const struct val *broken; /* the Status that ends the call, whatever comes later */
+    bool taken;            /* somebody else answers now: done is not called */
     bool waits;            /* unwinding: an answer from outside is still to come (outside.h) */
     struct memory *memory; /* of earlier runs of this call, or NULL */
     struct draw *draws, *drawn;
@@ -179,8 +184,6 @@ void answer_tree(struct call *c, int status, struct val *v); /* a tree in the ve
 void answer_text(struct call *c, int status, const char *type, const char *text, size_t n);
 /* Is the stored text of o what is wanted? */
 bool answer_as_stored(const struct call *c, const struct obj *o);
-/* The object in the version that was asked for. */
-const struct val *answer_version(struct call *c, const struct obj *o);
 /* A page of a list as one document of the wanted form. */
 void answer_list(struct call *c, const struct obj **v, uint32_t n, int64_t revision,
                  const char *continue_, int64_t remaining);
@@ -189,6 +192,30 @@ const struct val *answer_item(struct call *c, const struct val *v, bool first); 
 void answer_protobuf(struct call *c);
 /* What is written in place of the tree of an object in lists: its text without apiVersion, kind. */
 void write_item(struct buf *b, const struct obj *o);
+
+/* ---- convert.c ---- */
+struct version {
+    const struct obj *o;
+    const struct val *v;
+};
+/* The object in the version that was asked for. With a conversion webhook: when it does not answer (yet),
+ * c->waits or c->broken is set and the object comes as it is; then nothing may be written. */
+const struct val *answer_version(struct call *c, const struct obj *o);
+/* A tree of a custom resource in version `to`. */
+const struct val *version_of(struct call *c, const struct val *v, const struct resource *to);
+/* Asks for many at once, so that answer_version() has them. -1: they are not there (yet). */
+int versions_ready(struct call *c, const struct obj *const *o, uint32_t n);
+bool version_as_stored(const struct call *c, const struct obj *o); /* in the version that is asked for */
+bool versions_by_webhook(const struct resource *r);
+/* The same for who is no call: a watch. done exactly once, maybe from inside convert_go(); bad: the Status
+ * of what went wrong, or NULL. The versions live until convert_free(), which may come at any time. */
+struct convert_job;
+typedef void convert_done_fn(void *arg, const struct val *bad, struct version *v, uint32_t n);
+struct convert_job *convert_start(const struct call *shape, const struct obj *const *o, uint32_t n,
+                                  convert_done_fn *done, void *arg);
+void convert_go(struct api *api, struct convert_job *job);
+void *convert_free(struct api *api, struct convert_job *job);
+bool version_needs_webhook(const struct call *shape, const struct obj *o);
 
 /* ---- access.c ---- */
 void access_start(struct api *api);
@@ -291,8 +318,10 @@ const char *call_suffix(struct call *c); /* five letters, as generateName's */
 uint32_t call_below(struct call *c, uint32_t n);
 
 /* ---- apiserver.c ---- */
-/* A run of a call; m: what it remembers of earlier ones, or NULL. */
-void call_run(struct api *api, const struct api_request *req, api_done_fn *done, void *arg,
+/* A run of a call; serve does the work (NULL: that of the API), m: what it remembers of earlier ones, or
+ * NULL. */
+typedef int serve_fn(struct call *c);
+void call_run(struct api *api, const struct api_request *req, serve_fn *serve, api_done_fn *done, void *arg,
               struct memory *m);
 void call_finish(struct call *c); /* gives the answer to who asked */
 

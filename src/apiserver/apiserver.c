@@ -209,24 +209,31 @@ void call_finish(struct call *c)
     c->done(c->arg, &c->resp);
 }
 
-void call_run(struct api *api, const struct api_request *req, api_done_fn *done, void *arg,
+void call_run(struct api *api, const struct api_request *req, serve_fn *serve_, api_done_fn *done, void *arg,
               struct memory *m)
 {
-    struct call c = {.api = api, .req = req, .a = req->arena, .user = req->user, .done = done,
+    struct call c = {.api = api, .req = req, .a = req->arena, .user = req->user, .serve = serve_, .done = done,
                      .arg = arg, .now_ms = env_now_ms(api->env)};
 
     outside_recall(&c, m);
     c.warnings.a = req->arena;
     c.resp.remaining = -1;
-    serve(&c);
-    if (!outside_park(&c))
+    if (serve_)
+        serve_(&c);
+    else
+        serve(&c);
+    if (c.broken && !c.waits)
+        fail_status(&c, c.broken);
+    if (c.taken)
+        outside_forget(&c);
+    else if (!outside_park(&c))
         call_finish(&c);
 }
 
 void api_do(struct api *api, const struct api_request *req, api_done_fn *done, void *arg)
 {
     api->requests++;
-    call_run(api, req, done, arg, NULL);
+    call_run(api, req, NULL, done, arg, NULL);
 }
 
 static void take_response(void *arg, const struct api_response *resp)

@@ -158,10 +158,12 @@ static bool clean(struct api *api, const struct obj *crd)
         const char *path;
     } *paths = NULL;
     uint32_t n = 0;
+    bool storage = false; /* rather that one: nothing is to be converted */
 
     VAL_EACH(val_at(v, "spec.versions"), ver)
-        if (val_bool_at(ver, "served", false))
-            version = val_str_at(ver, "name", "");
+        if (val_bool_at(ver, "served", false) &&
+            (val_bool_at(ver, "storage", false) || str_empty(version) || !storage))
+            storage |= val_bool_at(ver, "storage", false), version = val_str_at(ver, "name", "");
     if (store_iter_init(&it, api->store, t, NULL, 0, NULL, NULL, &err) < 0)
         return true;
     while ((o = store_iter_next(&it))) {

@@ -188,8 +188,9 @@ static const struct val *options_val(struct call *c, const struct delete_options
 /* The deletion of an evicted pod was admitted as the eviction it is. */
 static int admit_delete(struct call *c, const struct obj *o, const struct delete_options *how)
 {
-    bool namespace_ = streq(c->stored->table, "namespaces");
-    struct admission ad = {.op = ADMIT_DELETE, .sub = "", .in = c->stored, .old = obj_val(o),
+    bool namespace_ = streq(c->stored->table, "namespaces"), asked = c->stored->custom && c->user;
+    struct admission ad = {.op = ADMIT_DELETE, .sub = "", .in = asked ? c->r : c->stored,
+                           .old = asked ? answer_version(c, o) : obj_val(o),
                            .old_obj = o, .name = o->name, .ns = namespace_ ? o->name : o->namespace_};
 
     if (c->sub)
@@ -256,7 +257,7 @@ int delete_object(struct call *c, const struct obj *o, const struct delete_optio
         }
         val_put_int(c->a, meta, "deletionGracePeriodSeconds", 0);
     }
-    if (c->waits)
+    if (c->waits || c->broken)
         return -1;
     last = obj_seal(v, c->o.dry_run ? o->revision : store_next_revision(s));
     pin_obj(c->a, last);
@@ -331,7 +332,7 @@ int delete_collection(struct call *c)
     if (read_options(c, &how) < 0 || options_list(c) < 0 || answer_negotiate(c, true, true) < 0 ||
         list_find(c, &l) < 0)
         return -1;
-    if (ask_for_all(c, &l, &how) < 0)
+    if (versions_ready(c, l.v, l.n) < 0 || ask_for_all(c, &l, &how) < 0)
         return -1;
     warn_orphans(c, &how);
     revision = l.revision;

@@ -30,6 +30,7 @@ struct draw {
 struct memory {
     struct api *api;
     const struct api_request *req;
+    serve_fn *serve;
     api_done_fn *done;
     void *arg;
     int64_t now_ms;
@@ -293,7 +294,8 @@ static struct memory *memory_of(struct call *c)
     if (m)
         return m;
     c->memory = m = arena_new_of(c->a, struct memory);
-    *m = (struct memory){.api = c->api, .req = c->req, .done = c->done, .arg = c->arg, .now_ms = c->now_ms};
+    *m = (struct memory){.api = c->api, .req = c->req, .serve = c->serve, .done = c->done,
+                         .arg = c->arg, .now_ms = c->now_ms};
     env_bytes(c->api->env, m->salt, sizeof(m->salt));
     return m;
 }
@@ -471,7 +473,7 @@ static void run_again(void *arg)
     struct memory *m = arg;
 
     unpark(m);
-    call_run(m->api, m->req, m->done, m->arg, m);
+    call_run(m->api, m->req, m->serve, m->done, m->arg, m);
 }
 
 bool outside_park(struct call *c)
@@ -496,7 +498,7 @@ bool outside_park(struct call *c)
     out->parked_n++;
     if (!m->deadline) {
         m->deadline = env_timer_new(c->api->env, on_deadline, m);
-        env_timer_start(m->deadline, streq(c->verb, "deletecollection") ? OUTSIDE_WAIT_MANY_MS
+        env_timer_start(m->deadline, c->verb && streq(c->verb, "deletecollection") ? OUTSIDE_WAIT_MANY_MS
                                                                         : OUTSIDE_WAIT_MAX_MS, 0);
     }
     maybe_again(m);

@@ -203,7 +203,7 @@ static bool wanted(struct call *c, const struct listing *l, const struct obj *o)
 {
     unsigned had = obj_look(o);
     bool yes = selector_match(l->labels, val_get(obj_meta(o), "labels")) &&
-               field_selector_match(l->fields, answer_version(c, o));
+               (field_selector_everything(l->fields) || field_selector_match(l->fields, answer_version(c, o)));
 
     obj_look_away(o, had);
     return yes;

@@ -7,6 +7,8 @@
 
 #include "schema/table.h"
 
+#define CONVERT_AT_ONCE 500u /* objects */
+
 enum { BOOKMARK_EVERY_MS = 60000, BOOKMARK_BEFORE_END_MS = 2000, TIMEOUT_MIN_S = 1800,
        TIMEOUT_MAX_S = 365 * 86400 };
 
@@ -30,6 +32,13 @@ struct api_watch {
     bool initial, bookmarks, initial_end, ready, paused, columns_sent, over, expired, posted, calling,
         dead;
     bool too_new; /* wants all that is there at a revision that is not there yet */
+    struct convert_job *job; /* objects that a webhook converts before they can be told */
+    struct {
+        enum store_event_type type;
+        const struct obj *obj, *prev;
+        int64_t revision;
+    } held; /* the event that waits for it; obj NULL: none */
+    uint32_t first_ready; /* of first: so many can be told */
     bool waiting; /* a callback of store_when_durable() is still to come */
 };
 
@@ -46,6 +55,9 @@ static void watch_free(struct api_watch *w)
         w->end = env_timer_free(w->end);
         w->tick = env_timer_free(w->tick);
         w->last = env_timer_free(w->last);
+        w->job = convert_free(w->api, w->job);
+        obj_unref(w->held.obj);
+        obj_unref(w->held.prev);
         for (uint32_t i = 0; i < w->first_n; i++)
             obj_unref(w->first[i]);
         free(w->first);
@@ -86,12 +98,16 @@ static bool tell(struct api_watch *w, const struct api_event *ev)
     return true;
 }
 
+static bool labels_match(const struct api_watch *w, const struct obj *o)
+{
+    return selector_everything(w->labels) || selector_match(w->labels, val_get(obj_meta(o), "labels"));
+}
+
 static bool matches(struct api_watch *w, const struct obj *o)
 {
     struct call *c = &w->shape;
 
-    return o &&
-           (selector_everything(w->labels) || selector_match(w->labels, val_get(obj_meta(o), "labels"))) &&
+    return o && labels_match(w, o) &&
            (field_selector_everything(w->fields) ||
             field_selector_match(w->fields, answer_version(c, o)));
 }
@@ -127,15 +143,93 @@ static bool tell_bookmark(struct api_watch *w, int64_t revision, bool initial_en
     return tell(w, &ev);
 }
 
+/* false: the watch is gone. */
+static bool event_tell(struct api_watch *w, const struct store_event *ev)
+{
+    bool now = ev->type != STORE_DELETED && matches(w, ev->obj), go = true;
+    bool before = ev->type != STORE_ADDED && matches(w, ev->prev ? ev->prev : ev->obj);
+
+    if (now) {
+        go = tell_object(w, before ? API_MODIFIED : API_ADDED, ev->obj, ev->revision);
+    } else if (before && ev->type == STORE_DELETED) {
+        go = tell_object(w, API_DELETED, ev->obj, ev->revision);
+    } else if (before) {
+        /* it left the selection: told as it was, with the version of what made it leave */
+        const struct obj *last = obj_seal(answer_version(&w->shape, ev->prev), ev->revision);
+
+        go = tell_object(w, API_DELETED, last, ev->revision);
+        obj_unref(last);
+    }
+    return go;
+}
+
+static void event_begin(struct api_watch *w)
+{
+    arena_reset(w->event);
+    w->shape.a = w->event;
+    w->shape.now_ms = env_now_ms(w->api->env);
+}
+
+static void run(struct api_watch *w);
+
+/* A webhook made the wanted versions of what is held, or of some of what was there at the start. */
+static void on_converted(void *arg, const struct val *bad, struct version *v, uint32_t n)
+{
+    struct api_watch *w = arg;
+    struct store_event ev = {.type = w->held.type, .obj = w->held.obj, .prev = w->held.prev,
+                             .revision = w->held.revision};
+    struct api_event error = {.type = API_ERROR, .val = bad, .revision = w->told};
+
+    event_begin(w);
+    if (bad) {
+        tell(w, &error);
+        return;
+    }
+    w->shape.versions = v;
+    w->shape.versions_n = n;
+    w->shape.versions_at = 0;
+    if (!ev.obj) {
+        w->first_ready = MIN(w->first_n, w->first_at + CONVERT_AT_ONCE);
+        run(w);
+        return;
+    }
+    if (!event_tell(w, &ev))
+        return;
+    w->held.obj = obj_unref(w->held.obj);
+    w->held.prev = obj_unref(w->held.prev);
+    w->shape.versions_n = 0;
+    w->job = convert_free(w->api, w->job);
+    if (!w->paused)
+        store_watch_resume(w->w);
+}
+
+static void convert(struct api_watch *w, const struct obj *const *o, uint32_t n)
+{
+    w->shape.versions_n = 0;
+    w->job = convert_free(w->api, w->job);
+    w->job = convert_start(&w->shape, o, n, on_converted, w);
+    convert_go(w->api, w->job);
+}
+
+/* Keeps the event, and those after it in the store's history, until its objects are converted. */
+static void hold(struct api_watch *w, const struct store_event *ev)
+{
+    const struct obj *both[2] = {ev->obj, ev->prev};
+
+    w->held.type = ev->type;
+    w->held.obj = obj_ref(ev->obj);
+    w->held.prev = ev->prev ? obj_ref(ev->prev) : NULL;
+    w->held.revision = ev->revision;
+    store_watch_pause(w->w);
+    convert(w, both, ev->prev ? 2 : 1);
+}
+
 static void watch_event(void *arg, const struct store_event *e)
 {
     struct api_watch *w = arg;
     struct store_event ev = *e;
-    bool now, before;
 
-    arena_reset(w->event);
-    w->shape.a = w->event;
-    w->shape.now_ms = env_now_ms(w->api->env);
+    event_begin(w);
     if (ev.type == STORE_EXPIRED) {
         struct api_event gone = {.type = API_ERROR, .revision = w->told};
 
@@ -145,19 +239,10 @@ static void watch_event(void *arg, const struct store_event *e)
     }
     if (w->ns && !streq(ev.obj->namespace_, w->ns))
         return;
-    now = ev.type != STORE_DELETED && matches(w, ev.obj);
-    before = ev.type != STORE_ADDED && matches(w, ev.prev ? ev.prev : ev.obj);
-    if (now) {
-        tell_object(w, before ? API_MODIFIED : API_ADDED, ev.obj, ev.revision);
-    } else if (before && ev.type == STORE_DELETED) {
-        tell_object(w, API_DELETED, ev.obj, ev.revision);
-    } else if (before) {
-        /* it left the selection: told as it was, with the version of what made it leave */
-        const struct obj *last = obj_seal(obj_val(ev.prev), ev.revision);
-
-        tell_object(w, API_DELETED, last, ev.revision);
-        obj_unref(last);
-    }
+    if (version_needs_webhook(&w->shape, ev.obj) || version_needs_webhook(&w->shape, ev.prev))
+        hold(w, &ev);
+    else
+        event_tell(w, &ev);
 }
 
 static int follow(struct api_watch *w)
@@ -173,8 +258,6 @@ static int follow(struct api_watch *w)
         store_watch_pause(w->w);
     return 0;
 }
-
-static void run(struct api_watch *w);
 
 static void run_posted(void *arg)
 {
@@ -198,17 +281,26 @@ static void post(struct api_watch *w)
 /* Tells what was there at the start, then turns to what comes. */
 static void run(struct api_watch *w)
 {
-    while (!w->paused && w->first_at < w->first_n) {
-        const struct obj *o = w->first[w->first_at++];
+    bool hooked = versions_by_webhook(w->shape.r);
 
-        arena_reset(w->event);
-        w->shape.a = w->event;
-        w->shape.now_ms = env_now_ms(w->api->env);
+    while (!w->paused && w->first_at < w->first_n) {
+        const struct obj *o;
+
+        if (hooked && w->first_at == w->first_ready) {
+            convert(w, w->first + w->first_at, MIN(w->first_n - w->first_at, CONVERT_AT_ONCE));
+            return;
+        }
+        o = w->first[w->first_at++];
+        event_begin(w);
+        if (hooked && !matches(w, o))
+            continue;
         if (!tell_object(w, API_ADDED, o, o->revision))
             return;
     }
     if (w->paused || w->w || w->over)
         return;
+    w->shape.versions_n = 0;
+    w->job = convert_free(w->api, w->job);
     arena_reset(w->event);
     w->told = MAX(w->told, w->revision);
     if (w->initial_end && !tell_bookmark(w, w->revision, true))
@@ -266,7 +358,7 @@ static void on_tick(void *arg)
 {
     struct api_watch *w = arg;
 
-    if (!w->w || w->paused || w->over)
+    if (!w->w || w->paused || w->over || w->held.obj)
         return;
     arena_reset(w->event);
     tell_bookmark(w, store_watch_revision(w->w), false);
@@ -296,9 +388,11 @@ void api_watch_pause(struct api_watch *w, bool paused)
     w->paused = paused;
     if (w->w && paused)
         store_watch_pause(w->w);
+    else if (w->w && w->held.obj)
+        return; /* goes on when that is told */
     else if (w->w)
         store_watch_resume(w->w);
-    else if (!paused && w->ready)
+    else if (!paused && w->ready && (!w->job || w->first_at < w->first_ready))
         post(w);
 }
 
@@ -315,7 +409,8 @@ static int take_first(struct api_watch *w)
         return -1;
     while ((o = store_iter_next(&it))) {
         unsigned had = obj_look(o);
-        bool yes = matches(w, o);
+        /* fields are those of a version that a webhook has to make first: see run() */
+        bool yes = versions_by_webhook(w->shape.r) ? labels_match(w, o) : matches(w, o);
 
         obj_look_away(o, had);
         if (!yes)

@@ -24,7 +24,7 @@ struct hook {
 struct webhooks {
     struct api *api;
     struct store_watch *watch[2];
-    struct arena *arena; /* of the lists; pins the configurations */
+    struct arena *arena; /* of the lists and the configurations */
     struct hook *hooks[2];
     uint32_t n[2];
     bool stale;
@@ -66,14 +66,14 @@ static void read_table(struct webhooks *w, int kind)
     if (store_iter_init(&it, w->api->store, t, NULL, 0, NULL, NULL, &ignored) < 0)
         return;
     while ((o = store_iter_next(&it))) {
+        const struct val *config = obj_edit(o, w->arena);
         uint32_t i = 0;
 
-        pin_obj(w->arena, obj_ref(o));
-        VAL_EACH(val_get(obj_val(o), "webhooks"), v) {
+        VAL_EACH(val_get(config, "webhooks"), v) {
             const char *name = val_str_at(v, "name", "");
 
             w->hooks[kind][n++] = (struct hook){
-                .v = v, .config = o->name, .name = name,
+                .v = v, .config = val_str_at(config, "metadata.name", ""), .name = name,
                 .id = arena_printf(w->arena, "%d/%s/%s/%u", kind, o->name, name, i++),
                 .ignore = streq(val_str_at(v, "failurePolicy", "Fail"), "Ignore"),
                 .equivalent = !streq(val_str_at(v, "matchPolicy", "Equivalent"), "Exact"),

@@ -51,7 +51,14 @@ static void put_managed(struct call *c, struct val *v)
         val_put(c->a, meta_of(c->a, v), "managedFields", c->managed);
 }
 
-/* To the stored version, with its defaults. Notes who manages the fields, before anything but the
+/* The version that an object is looked at in on its way: the one of the request for custom resources,
+ * where each version has its own schema. */
+static const struct resource *work_of(const struct call *c)
+{
+    return c->r->custom ? c->r : c->stored;
+}
+
+/* To the working version, with its defaults. Notes who manages the fields, before anything but the
  * client's own words and the defaults is in it. */
 static int to_stored(struct call *c, struct val *v, const struct obj *old)
 {
@@ -60,7 +67,7 @@ static int to_stored(struct call *c, struct val *v, const struct obj *old)
     schema_default(c->r, c->a, v);
     if (!c->applying)
         c->managed = managed_update(c, old ? answer_version(c, old) : NULL, v);
-    if (c->r == c->stored)
+    if (c->r == work_of(c))
         return 0;
     if (schema_convert(c->r, c->stored, c->a, v, &err) < 0)
         return fail(c, 400, "BadRequest", "%s", err.msg);
@@ -82,13 +89,13 @@ static int validate(struct call *c, const char *sub, const struct val *v, const 
             return fail(c, 400, "BadRequest", "%s", err.msg);
         schema_validate(c->r, sub, &now, old ? &was : NULL, &bad);
     } else {
-        schema_validate(c->stored, sub, v, old, &bad);
+        schema_validate(work_of(c), sub, v, old, &bad);
     }
     if (bad.n)
         return events ? fail_causes_of(c, &bad, c->stored->group, c->stored->kind, name)
                       : fail_causes(c, &bad, name);
     if (!*sub)
-        schema_warn(c->stored, v, old, &c->warnings);
+        schema_warn(work_of(c), v, old, &c->warnings);
     return 0;
 }
 
@@ -112,19 +119,35 @@ static void name_generate(struct call *c, struct val *meta)
     val_put(c->a, meta, "name", val_printf(c->a, "%.*s%s", NAME_GENERATED_MAX, base, call_suffix(c)));
 }
 
+/* A custom resource in the version that is stored; and, as the answer shows what was stored, that back in
+ * the version of the request: asked for now, for after the write the call cannot be run again. */
+static const struct val *stored_form(struct call *c, const struct val *v)
+{
+    const struct val *form;
+
+    if (!c->stored->custom)
+        return v;
+    form = version_of(c, v, c->stored);
+    if (!c->waits && !c->broken)
+        version_of(c, form, c->r);
+    return form;
+}
+
 int put_new(struct call *c, struct val *v, const struct obj **ret)
 {
     struct store *s = c->api->store;
     struct val *meta = meta_of(c->a, v);
     const char *name = val_str_at(meta, "name", ""), *ns = val_str_at(meta, "namespace", "");
     struct err err = {0};
+    const struct val *form;
     const struct obj *o;
 
     if (*val_str_at(meta, "resourceVersion", ""))
         return fail(c, 500, "", "resourceVersion should not be set on objects to be created");
     if (store_get(s, c->table, ns, name))
         return fail_exists(c, name);
-    if (c->waits)
+    form = stored_form(c, v);
+    if (c->waits || c->broken)
         return -1;
     if (c->o.dry_run) {
         *ret = NULL;
@@ -132,7 +155,7 @@ int put_new(struct call *c, struct val *v, const struct obj **ret)
     }
     if (quota_charge(c) < 0)
         return -1;
-    o = obj_seal(v, store_next_revision(s));
+    o = obj_seal(form, store_next_revision(s));
     pin_obj(c->a, o);
     if (store_put(s, c->table, o, STORE_ABSENT, 0, &err) < 0)
         return fail_err(c, &err);
@@ -178,7 +201,7 @@ int create_with(struct call *c, struct val *v, const struct obj **ret)
     meta = meta_of(c->a, v);
     meta_wipe(meta);
     name = val_str_at(meta, "name", "");
-    ad = (struct admission){.op = ADMIT_CREATE, .sub = "", .in = c->stored, .v = v, .name = name,
+    ad = (struct admission){.op = ADMIT_CREATE, .sub = "", .in = work_of(c), .v = v, .name = name,
                             .ns = admission_ns(c, name)};
     if (admission_mutate(c, &ad) < 0)
         return -1;
@@ -187,8 +210,8 @@ int create_with(struct call *c, struct val *v, const struct obj **ret)
     meta_new(c, v);
     if (generate)
         name_generate(c, meta_of(c->a, v));
-    schema_default(c->stored, c->a, v);
-    schema_prepare_create(c->stored, c->a, v);
+    schema_default(work_of(c), c->a, v);
+    schema_prepare_create(work_of(c), c->a, v);
     if (c->hooks && c->hooks->begin && c->hooks->begin(c, v, NULL) < 0)
         return -1;
     if (validate(c, "", v, NULL) < 0 || check_size(c, v) < 0)
@@ -217,7 +240,7 @@ static int answer_written(struct call *c, int status, const struct obj *o, struc
         answer_obj(c, status, o);
         return 0;
     }
-    if (c->r != c->stored && schema_convert(c->stored, c->r, c->a, v, &err) < 0)
+    if (c->r != work_of(c) && schema_convert(c->stored, c->r, c->a, v, &err) < 0)
         return fail_err(c, &err);
     answer_tree(c, status, v);
     return 0;
@@ -311,21 +334,23 @@ int put_over(struct call *c, const struct obj *old, struct val *v, const struct 
     struct store *s = c->api->store;
     struct val *meta = meta_of(c->a, v);
     struct err err = {0};
+    const struct val *form;
     const struct obj *o;
 
     val_put(c->a, meta, "resourceVersion", val_printf(c->a, "%lld", (long long)old->revision));
-    if (val_equal(v, obj_val(old))) {
+    form = stored_form(c, v);
+    if (!c->waits && !c->broken && val_equal(form, obj_val(old))) {
         *ret = old;
         c->resp.revision = old->revision;
         return 0;
     }
     *ret = NULL;
-    if (c->waits)
+    if (c->waits || c->broken)
         return -1;
     if (c->o.dry_run)
         return 0;
     if (now_free(c, v)) {
-        o = obj_seal(v, store_next_revision(s));
+        o = obj_seal(form, store_next_revision(s));
         pin_obj(c->a, o);
         if (store_delete(s, c->table, old->namespace_, old->name, old->revision, o, &err) < 0)
             return err.code == ERR_CONFLICT ? fail_conflict(c, old->name, "%s", err.msg)
@@ -335,7 +360,7 @@ int put_over(struct call *c, const struct obj *old, struct val *v, const struct 
     }
     if (quota_charge(c) < 0)
         return -1;
-    o = obj_seal(v, store_next_revision(s));
+    o = obj_seal(form, store_next_revision(s));
     pin_obj(c->a, o);
     if (store_put(s, c->table, o, old->revision, put_flags(c, old, v), &err) < 0)
         return fail_err(c, &err);
@@ -374,19 +399,19 @@ static int check_versions(struct call *c, const struct obj *old, const struct va
 int update_with(struct call *c, const struct obj *old, struct val *v, const struct obj **ret)
 {
     const char *sub = c->sub ? c->sub->name : "";
-    const struct val *was = obj_val(old);
+    const struct val *was = c->r->custom ? answer_version(c, old) : obj_val(old);
     struct admission ad;
 
     if (check_versions(c, old, v) < 0 || to_stored(c, v, old) < 0)
         return -1;
     meta_keep(c, v, was);
-    ad = (struct admission){.op = ADMIT_UPDATE, .sub = sub, .in = c->stored, .v = v, .old = was,
+    ad = (struct admission){.op = ADMIT_UPDATE, .sub = sub, .in = work_of(c), .v = v, .old = was,
                             .old_obj = old, .name = old->name, .ns = admission_ns(c, old->name),
                             .inner = c->managed_sub != NULL};
     if (admission_mutate(c, &ad) < 0)
         return -1;
-    schema_prepare_update(c->stored, sub, c->a, v, was);
-    schema_default(c->stored, c->a, v);
+    schema_prepare_update(work_of(c), sub, c->a, v, was);
+    schema_default(work_of(c), c->a, v);
     if (c->hooks && c->hooks->begin && c->hooks->begin(c, v, old) < 0)
         return -1;
     if (validate(c, sub, v, was) < 0 || check_size(c, v) < 0)

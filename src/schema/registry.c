@@ -211,6 +211,11 @@ const struct resource *schema_stored(const struct resource *r)
     return r;
 }
 
+const struct val *schema_crd(const struct resource *r)
+{
+    return r->custom ? r->priv->crd : NULL;
+}
+
 const struct subresource *schema_sub(const struct resource *r, const char *name)
 {
     for (uint32_t i = 0; i < r->subs_n; i++)

@@ -85,6 +85,8 @@ const struct resource *schema_preferred(const struct schema *s, const char *grou
                                         const char *plural);
 /* The version of the same kind that the store keeps (r itself when it is that one). */
 const struct resource *schema_stored(const struct resource *r);
+/* The CustomResourceDefinition that r is from; NULL: r is built in. */
+const struct val *schema_crd(const struct resource *r);
 const struct subresource *schema_sub(const struct resource *r, const char *name); /* NULL: none */
 /* for (uint32_t i = 0; (r = schema_next(s, &i));) in the order of discovery. */
 const struct resource *schema_next(const struct schema *s, uint32_t *i);

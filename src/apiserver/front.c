@@ -205,8 +205,11 @@ static void list_go(struct exchange *x)
     while (more && x->piece.n < LIST_TURN_BYTES)
         more = api_stream_next(x->resp.stream, &x->piece);
     if (!x->streaming && !more && x->piece.n < GZIP_FROM_BYTES) {
-        http_reply(http, x->resp.status, x->resp.content_type, x->piece.p, x->piece.n);
+        z = x->piece; /* the exchange ends with the reply */
+        x->piece = (struct buf){0};
         list_end(x);
+        http_reply(http, x->resp.status, x->resp.content_type, z.p, z.n);
+        buf_done(&z);
         return;
     }
     if (!x->streaming) {

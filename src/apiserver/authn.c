@@ -159,10 +159,10 @@ enum authn_result authn_token(struct authn *n, const struct authn_ask *q, struct
     return AUTHN_NO;
 }
 
-void authn_forget(struct authn *n, void *wake_arg)
+void authn_close(struct authn *n)
 {
     if (n->oidc)
-        oidc_forget(n->oidc, wake_arg);
+        oidc_close(n->oidc);
 }
 
 bool authn_is_front_proxy(const struct authn *n, const struct http_peer *p)

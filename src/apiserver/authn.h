@@ -42,8 +42,8 @@ struct authn_answer {
 /* err says why on AUTHN_NO. */
 enum authn_result authn_token(struct authn *n, const struct authn_ask *q, struct authn_answer *ret,
                        struct err *err);
-/* Who waits does so no more. */
-void authn_forget(struct authn *n, void *wake_arg);
+/* Who waits is woken, and nobody waits from here on: the server stops. */
+void authn_close(struct authn *n);
 
 /* The certificate is one of a front proxy (and of nobody else). */
 bool authn_is_front_proxy(const struct authn *n, const struct http_peer *peer);

@@ -406,6 +406,7 @@ void front_stop(struct front *f, uint32_t deadline_ms, void (*done)(void *), voi
 {
     f->stopped = done;
     f->stopped_arg = arg;
+    authn_close(f->api->authn);
     f->api->stopping = true; /* /readyz says so from now on */
     LIST_EACH(&f->watches, l)
         watch_finish(list_entry(l, struct exchange, link));

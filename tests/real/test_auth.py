@@ -1,0 +1,230 @@
+"""Who asks and may they: an OpenID Connect issuer of another process, the audit log, certificate requests, tokens."""
+import base64, json, os, ssl, subprocess, tempfile, time, urllib.error, urllib.request
+
+import pytest
+
+from conftest import eventually, running
+from issuer import Issuer, Key, b64, openssl
+
+CONFIG = '''
+apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+jwt:
+- issuer:
+    url: {url}
+    audiences: [tandem, other]
+    audienceMatchPolicy: MatchAny
+    certificateAuthority: |
+{ca}
+  claimMappings:
+    username: {{claim: sub, prefix: '{prefix}'}}
+    groups: {{claim: groups, prefix: 'oidc:'}}
+    uid: {{claim: uid}}
+  claimValidationRules:
+  - {{claim: tenant, requiredValue: blue}}
+anonymous:
+  enabled: true
+  conditions: [{{path: /livez}}, {{path: /readyz}}]
+'''
+
+POLICY = '''
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+omitManagedFields: true
+rules:
+- {level: None, nonResourceURLs: ['/livez*', '/readyz*', '/version']}
+- {level: RequestResponse, resources: [{group: '', resources: [configmaps]}], verbs: [create, patch, get]}
+- {level: Request, resources: [{group: '', resources: [serviceaccounts/token]}]}
+- {level: None, users: [quiet]}
+- {level: Metadata}
+'''
+
+
+def config_text(issuer, prefix='oidc:'):
+    return CONFIG.format(url=issuer.url, prefix=prefix, ca=''.join('      ' + l for l in issuer.ca.splitlines(True)))
+
+
+@pytest.fixture(scope='module')
+def world():
+    with tempfile.TemporaryDirectory(prefix='ta-', dir='/tmp') as folder:
+        issuer = Issuer(folder)
+        issuer.keys = [Key(folder, 'k1'), Key(folder, 'k2', 'ES256')]
+        paths = {n: os.path.join(folder, n) for n in ('auth.yaml', 'policy.yaml', 'audit.log')}
+        open(paths['auth.yaml'], 'w').write(config_text(issuer))
+        open(paths['policy.yaml'], 'w').write(POLICY)
+        with running('--api-only', '--authentication-config', paths['auth.yaml'], '--audit-policy-file', paths['policy.yaml'],
+                     '--audit-log-path', paths['audit.log']) as one:
+            one.issuer, one.folder, one.paths = issuer, folder, paths
+            yield one
+        issuer.stop()
+
+
+def server(one):
+    return next(l.split()[1] for l in open(os.path.join(one.state, 'kubeconfig')) if 'server:' in l)
+
+
+def call(one, path, token=None, method='GET', body=None, headers={}):
+    """(code, document, headers)"""
+    context = ssl._create_unverified_context()
+    asked = urllib.request.Request(server(one) + path, method=method, data=json.dumps(body).encode() if body is not None else None,
+                                   headers={**({'authorization': 'Bearer ' + token} if token else {}), 'content-type': 'application/json', **headers})
+    try:
+        with urllib.request.urlopen(asked, context=context, timeout=20) as r:
+            text, code, h = r.read(), r.status, r.headers
+    except urllib.error.HTTPError as e:
+        text, code, h = e.read(), e.code, e.headers
+    try:
+        return code, json.loads(text), h
+    except ValueError:
+        return code, text.decode(errors='replace'), h
+
+
+def who(one, token):
+    code, doc, _ = call(one, '/apis/authentication.k8s.io/v1/selfsubjectreviews', token, 'POST',
+                        {'apiVersion': 'authentication.k8s.io/v1', 'kind': 'SelfSubjectReview'})
+    return doc['status']['userInfo'] if code == 201 else code
+
+
+def test_tokens_of_an_issuer(world):
+    issuer = world.issuer
+    good = issuer.claims(tenant='blue', groups=['devs', 'ops'], uid='u-1', jti='j-1')
+    said = eventually(lambda: type(x := who(world, issuer.keys[0].token(good))) is dict and x)
+    assert said['username'] == 'oidc:ann' and said['uid'] == 'u-1'
+    assert said['groups'] == ['oidc:devs', 'oidc:ops', 'system:authenticated']
+    assert said['extra']['authentication.kubernetes.io/credential-id'] == ['JTI=j-1']
+    assert who(world, issuer.keys[1].token(good))['username'] == 'oidc:ann'      # the other algorithm
+    assert who(world, issuer.keys[0].token({**good, 'aud': ['x', 'other']}))['username'] == 'oidc:ann'
+
+
+def test_tokens_that_are_refused(world):
+    issuer, now = world.issuer, int(time.time())
+    good, key = issuer.claims(tenant='blue', uid='u'), issuer.keys[0]
+    eventually(lambda: type(who(world, key.token(good))) is dict)
+    for bad in ({**good, 'exp': now - 1}, {**good, 'aud': 'elsewhere'}, {**good, 'nbf': now + 3600}, {**good, 'tenant': 'red'},
+                {k: v for k, v in good.items() if k != 'exp'}, {k: v for k, v in good.items() if k != 'uid'}, {**good, 'iss': 'https://127.0.0.1:1'}):
+        assert who(world, key.token(bad)) == 401, bad
+    text = key.token(good)
+    head, body, sig = text.split('.')
+    none = b64(b'{"alg":"none"}')
+    for bad in (f'{head}.{body}.', f'{none}.{body}.', f'{none}.{body}.{sig}', f'{head}.{body}.{sig[:-4]}AAAA', f'{head}.{body}', head, 'x', f'{text}.{sig}',
+                b64(b'{"alg":"HS256","kid":"k1"}') + f'.{body}.{sig}', key.token(good, alg='PS256'), issuer.keys[1].token(good, alg='ES384'),
+                Key(world.folder, 'stranger').token(good, kid='k1'), '%00', 'a' * 20000):
+        assert who(world, bad) == 401, bad[:60]
+
+
+def test_keys_and_file_change_while_it_runs(world):
+    issuer = world.issuer
+    good = issuer.claims(tenant='blue', uid='u')
+    fresh = Key(world.folder, 'k3', 'ES384')
+    time.sleep(2.1)                                  # unknown keys are asked for at most every two seconds
+    issuer.keys.append(fresh)
+    assert who(world, fresh.token(good))['username'] == 'oidc:ann'               # the request waited for the keys
+    open(world.paths['auth.yaml'], 'w').write(config_text(issuer, 'new:'))
+    eventually(lambda: who(world, fresh.token(good))['username'] == 'new:ann')
+    open(world.paths['auth.yaml'], 'w').write('kind: Nonsense\n')
+    time.sleep(2.5)
+    assert who(world, fresh.token(good))['username'] == 'new:ann'                # the last good file stays
+    open(world.paths['auth.yaml'], 'w').write(config_text(issuer))
+    eventually(lambda: who(world, fresh.token(good))['username'] == 'oidc:ann')
+
+
+def test_anonymous_only_where_it_is_allowed(world):
+    assert call(world, '/livez')[0] == 200
+    assert call(world, '/version')[0] == 401
+    assert call(world, '/api/v1/namespaces')[0] == 401
+
+
+def events(world, **wanted):
+    found = [json.loads(l) for l in open(world.paths['audit.log'])]
+    return [e for e in found if all(e.get(k) == v for k, v in wanted.items())]
+
+
+def test_audit_log(world):
+    world.kubectl('create', 'configmap', 'noted', '--from-literal=a=b')
+    made = eventually(lambda: [e for e in events(world, verb='create') if (e.get('objectRef') or {}).get('name') == 'noted'])[0]
+    assert made['kind'] == 'Event' and made['apiVersion'] == 'audit.k8s.io/v1' and made['level'] == 'RequestResponse'
+    assert made['stage'] == 'ResponseComplete' and made['responseStatus']['code'] == 201
+    assert made['user']['username'] == 'kubernetes-admin' and made['sourceIPs'] == ['127.0.0.1'] and 'kubectl' in made['userAgent']
+    assert made['requestObject']['data'] == made['responseObject']['data'] == {'a': 'b'}
+    assert 'managedFields' not in made['responseObject']['metadata']
+    assert made['annotations']['authorization.k8s.io/decision'] == 'allow'
+    assert made['requestReceivedTimestamp'] <= made['stageTimestamp']
+    code, _, headers = call(world, '/api/v1/namespaces', headers={'audit-id': 'mine'})
+    assert code == 401 and headers['audit-id'] == 'mine'
+    assert eventually(lambda: events(world, auditID='mine'))[0]['responseStatus']['code'] == 401
+    world.kubectl('get', 'secrets', '--as', 'bob', check=False)
+    refused = eventually(lambda: [e for e in events(world) if (e.get('impersonatedUser') or {}).get('username') == 'bob'])[0]
+    assert refused['user']['username'] == 'kubernetes-admin' and refused['annotations']['authorization.k8s.io/decision'] == 'forbid'
+    assert refused['level'] == 'Metadata' and 'requestObject' not in refused
+    assert not [e for e in events(world) if e['requestURI'].startswith(('/livez', '/version'))]
+    watch = subprocess.Popen([world.kubectls[0], '--kubeconfig', os.path.join(world.state, 'kubeconfig'), 'get', 'cm', '-w'], stdout=subprocess.PIPE)
+    watch.stdout.readline()
+    started = eventually(lambda: events(world, verb='watch', stage='ResponseStarted'))
+    watch.kill()
+    watch.wait()
+    eventually(lambda: events(world, auditID=started[0]['auditID'], stage='ResponseComplete'))
+
+
+def test_bound_token_dies_with_its_pod(world):
+    world.kubectl('create', 'serviceaccount', 'robot')
+    world.kubectl('create', '-f', '-', text=json.dumps({'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'holder'}, 'spec': {
+        'serviceAccountName': 'robot', 'nodeName': 'n1', 'containers': [{'name': 'c', 'image': 'i'}]}}))
+    token = world.kubectl('create', 'token', 'robot', '--bound-object-kind', 'Pod', '--bound-object-name', 'holder').stdout.strip()
+    said = who(world, token)
+    assert said['username'] == 'system:serviceaccount:default:robot'
+    assert said['extra']['authentication.kubernetes.io/pod-name'] == ['holder'] and said['extra']['authentication.kubernetes.io/node-name'] == ['n1']
+    world.kubectl('delete', 'pod', 'holder', '--force', '--grace-period=0')
+    assert who(world, token) == 401
+
+
+def test_bootstrap_token(world):
+    def secret(until):
+        return json.dumps({'apiVersion': 'v1', 'kind': 'Secret', 'type': 'bootstrap.kubernetes.io/token',
+                           'metadata': {'name': 'bootstrap-token-abcdef', 'namespace': 'kube-system'}, 'stringData': {
+                               'token-id': 'abcdef', 'token-secret': '0123456789abcdef', 'usage-bootstrap-authentication': 'true',
+                               'expiration': until, 'auth-extra-groups': 'system:bootstrappers:mine'}})
+    world.kubectl('apply', '-f', '-', text=secret('2099-01-01T00:00:00Z'))
+    said = who(world, 'abcdef.0123456789abcdef')
+    assert said['username'] == 'system:bootstrap:abcdef' and said['groups'] == ['system:bootstrappers', 'system:bootstrappers:mine', 'system:authenticated']
+    assert who(world, 'abcdef.0123456789abcdee') == 401
+    world.kubectl('apply', '-f', '-', text=secret('2020-01-01T00:00:00Z'))
+    assert who(world, 'abcdef.0123456789abcdef') == 401
+
+
+def test_certificate_approve(tandem):
+    with tempfile.TemporaryDirectory() as folder:
+        key = os.path.join(folder, 'key')
+        csr = openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', key, '-subj', '/O=readers/CN=carla')
+        tandem.kubectl('create', '-f', '-', text=json.dumps({'apiVersion': 'certificates.k8s.io/v1', 'kind': 'CertificateSigningRequest', 'metadata': {'name': 'carla'}, 'spec': {
+            'request': base64.b64encode(csr).decode(), 'signerName': 'kubernetes.io/kube-apiserver-client', 'usages': ['client auth'], 'expirationSeconds': 3600}}))
+        time.sleep(0.3)
+        assert 'certificate' not in tandem.get('csr', 'carla').get('status', {})
+        tandem.kubectl('certificate', 'approve', 'carla')
+        cert = eventually(lambda: tandem.get('csr', 'carla')['status']['certificate'])
+        crt = os.path.join(folder, 'crt')
+        open(crt, 'wb').write(base64.b64decode(cert))
+        said = json.loads(subprocess.run([tandem.kubectls[0], '--kubeconfig', '/dev/null', '--server', server(tandem), '--insecure-skip-tls-verify', '--client-certificate', crt,
+                                          '--client-key', key, 'auth', 'whoami', '-o', 'json'], stdout=subprocess.PIPE, check=True, timeout=30).stdout)
+        assert said['status']['userInfo']['username'] == 'carla' and said['status']['userInfo']['groups'] == ['readers', 'system:authenticated']
+        assert said['status']['userInfo']['extra']['authentication.kubernetes.io/credential-id'][0].startswith('X509SHA256=')
+        tandem.kubectl('delete', 'csr', 'carla')
+
+
+def test_secret_gets_a_token(tandem):
+    tandem.kubectl('apply', '-f', '-', text=json.dumps({'apiVersion': 'v1', 'kind': 'Secret', 'type': 'kubernetes.io/service-account-token', 'metadata': {
+        'name': 'old', 'annotations': {'kubernetes.io/service-account.name': 'default'}}}))
+    data = eventually(lambda: 'token' in (d := tandem.get('secret', 'old').get('data', {})) and d)
+    token = base64.b64decode(data['token']).decode()
+    assert who(tandem, token)['username'] == 'system:serviceaccount:default:default'
+    assert b'CERTIFICATE' in base64.b64decode(data['ca.crt']) and base64.b64decode(data['namespace']) == b'default'
+    tandem.kubectl('delete', 'secret', 'old')
+    assert who(tandem, token) == 401
+
+
+def test_aggregated_roles(tandem):
+    tandem.kubectl('apply', '-f', '-', text=json.dumps({'apiVersion': 'rbac.authorization.k8s.io/v1', 'kind': 'ClusterRole', 'metadata': {
+        'name': 'widgets', 'labels': {'rbac.authorization.k8s.io/aggregate-to-view': 'true'}}, 'rules': [{'apiGroups': ['x.io'], 'resources': ['widgets'], 'verbs': ['get']}]}))
+    eventually(lambda: 'x.io' in json.dumps(tandem.get('clusterrole', 'edit')['rules']))       # view, and through it edit
+    tandem.kubectl('delete', 'clusterrole', 'widgets')
+    eventually(lambda: 'x.io' not in json.dumps(tandem.get('clusterrole', 'edit')['rules']))

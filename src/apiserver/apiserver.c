@@ -58,6 +58,8 @@ const char *call_verb(struct call *c)
     const char *m = c->req->method;
     const struct path *p = &c->path;
 
+    c->is_head = streq(m, "HEAD");
+    c->is_get = c->is_head || streq(m, "GET");
     if (!p->resource) {
         char *low = arena_strdup(c->a, m);
 
@@ -163,10 +165,6 @@ static int serve_resource(struct call *c)
 
 static int serve(struct call *c)
 {
-    const char *m = c->req->method;
-
-    c->is_head = streq(m, "HEAD");
-    c->is_get = c->is_head || streq(m, "GET");
     if (options_params(c) < 0)
         return -1;
     path_parse(c->a, c->req->path, &c->path);

@@ -154,7 +154,7 @@ def test_audit_log(world):
     assert code == 401 and headers['audit-id'] == 'mine'
     assert eventually(lambda: events(world, auditID='mine'))[0]['responseStatus']['code'] == 401
     world.kubectl('get', 'secrets', '--as', 'bob', check=False)
-    refused = eventually(lambda: [e for e in events(world) if (e.get('impersonatedUser') or {}).get('username') == 'bob'])[0]
+    refused = eventually(lambda: [e for e in events(world) if (e.get('impersonatedUser') or {}).get('username') == 'bob' and (e.get('objectRef') or {}).get('resource') == 'secrets'])[0]
     assert refused['user']['username'] == 'kubernetes-admin' and refused['annotations']['authorization.k8s.io/decision'] == 'forbid'
     assert refused['level'] == 'Metadata' and 'requestObject' not in refused
     assert not [e for e in events(world) if e['requestURI'].startswith(('/livez', '/version'))]

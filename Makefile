@@ -1,11 +1,11 @@
-# tandem: make up | down | test | build | check | golden | sim | real | bench | fuzz | clean
+# tandem: make up | down | test | build | check | golden | sim | real | conformance | bench | fuzz | clean
 SHELL := /bin/bash
 STATE ?= /var/lib/tandem
 JOBS ?= $(shell nproc)
 REL := build/rel
 DEV := build/dev
 
-.PHONY: up down build test check golden sim real real-operators bench fuzz lint clean deps deps-test
+.PHONY: up down build test check golden sim real conformance real-operators bench fuzz lint clean deps deps-test
 up: build
 	@STATE=$(STATE) tools/up
 
@@ -42,6 +42,9 @@ real: build
 real-operators: build
 	@tools/go-tools helm source-controller kustomize-controller
 	@tests/real/run -k "flux or helm"
+# Kubernetes' own conformance tests that run no container (7 minutes and more); CONFORMANCE="--focus Lease" etc.
+conformance: build
+	@tests/conformance/run $(CONFORMANCE)
 lint: deps-test
 	@tests/run lint
 

@@ -49,10 +49,13 @@ static int namespace_create(struct call *c, struct val *v)
     struct val *spec = val_need_map(c->a, v, "spec"), *list = val_list(c->a);
 
     put_label(c, v, "kubernetes.io/metadata.name", val_str_at(v, "metadata.name", ""));
-    val_push_str(c->a, list, "kubernetes");
-    VAL_EACH(val_get(spec, "finalizers"), f)
-        if (!streq(val_text(f, ""), "kubernetes"))
-            val_push(c->a, list, f);
+    bool ours = false;
+    VAL_EACH(val_get(spec, "finalizers"), f) {
+        ours |= streq(val_text(f, ""), "kubernetes");
+        val_push(c->a, list, f);
+    }
+    if (!ours)
+        val_push_str(c->a, list, "kubernetes");
     val_put(c->a, spec, "finalizers", list);
     return 0;
 }
@@ -413,7 +416,7 @@ static const struct {
     {"storage.k8s.io", "csidrivers", KF_NEEDS_VERSION | KF_RETURNS_DELETED},
     {"storage.k8s.io", "csistoragecapacities", KF_NEEDS_VERSION},
     {"storage.k8s.io", "volumeattachments", KF_NEEDS_VERSION | KF_RETURNS_DELETED},
-    {"storage.k8s.io", "csinodes", KF_RETURNS_DELETED},
+    {"storage.k8s.io", "csinodes", KF_RETURNS_DELETED | KF_NEEDS_VERSION},
     {"storage.k8s.io", "storageclasses", KF_RETURNS_DELETED},
     {"storage.k8s.io", "volumeattributesclasses", KF_RETURNS_DELETED},
     {"", "pods", KF_RETURNS_DELETED},

@@ -288,16 +288,8 @@ static void d_node(struct arena *a, struct val *v, _unused_ const struct val *ro
 
 static void d_claim(struct arena *a, struct val *v, _unused_ const struct val *root)
 {
-    struct val *spec = val_get(v, "spec"), *source = val_get(spec, "dataSource"),
-               *ref = val_get(spec, "dataSourceRef");
-
     if (*val_str_at(v, "status.phase", "") == 0)
         val_set_at(a, v, "status.phase", val_lit(a, "Pending"));
-    /* the old and the new name of one thing, as long as no other namespace is meant */
-    if (source && !ref)
-        val_put(a, spec, "dataSourceRef", val_copy(a, source));
-    else if (ref && !source && !val_get(ref, "namespace"))
-        val_put(a, spec, "dataSource", val_copy(a, ref));
 }
 
 static void d_limitrange(struct arena *a, struct val *v, _unused_ const struct val *root)

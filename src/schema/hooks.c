@@ -2,7 +2,7 @@
 #include "schema/rules_int.h"
 
 #define HOOKS(H)                                                                                   \
-    H(configmap) H(secret) H(namespace) H(node) H(limitrange) H(quota) H(event) H(event_new) H(endpoints)       \
+    H(configmap) H(secret) H(namespace) H(node) H(limitrange) H(quota) H(quota_status) H(event) H(event_new) H(endpoints)       \
     H(service) H(volume_object) H(volume_spec) H(claim_object) H(claim_spec)                       \
     H(label_selector) H(replicationcontroller) H(template) H(pod) H(podspec)        \
     H(toleration) H(node_term) H(affinity_term) H(pod_security) H(apparmor) H(downward_file) H(projected) H(fc) H(flocker) \
@@ -11,7 +11,7 @@
     H(replica_status) H(deployment_status) H(statefulset_status) H(job) H(cronjob) H(hpa)          \
     H(networkpolicy) H(netpol_port) H(netpol_peer) H(ingress) H(ingress_path) H(ingress_backend)   \
     H(ingressclass_parameters) H(servicecidr) H(endpointslice) H(budget) H(role) H(rolebinding)    \
-    H(subject) H(csidriver) H(csinode) H(csicapacity) H(attachment) H(vac) H(runtime_scheduling)   \
+    H(subject) H(storageclass) H(csidriver) H(csinode) H(csicapacity) H(attachment) H(vac) H(runtime_scheduling)   \
     H(runtime_class) H(priorityclass) H(csr) H(csr_object) H(flow_rule) H(flow_subject) H(flow_resource_rule)    \
     H(flow_url_rule) H(priority_level) H(limit_response) H(webhooks) H(webhook_client)             \
     H(admission_rule) H(match_resources) H(policy_spec) H(mutation) H(param_ref)                   \

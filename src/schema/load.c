@@ -513,6 +513,8 @@ static int resource_attr(struct loader *l, struct resource *r, struct span w)
         r->priv->generation_later = true;
     else if (span_is(w, "meta-once"))
         r->priv->meta_once = true;
+    else if (span_is(w, "twice"))
+        r->priv->twice = true;
     else if (span_is(w, "not-stored"))
         r->stored = false;
     else if (span_is(w, "virtual"))

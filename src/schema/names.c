@@ -326,6 +326,16 @@ static const char *iscsi_name(const char *s)
     return n ? NULL : why;
 }
 
+static const char *not_ip(const char *s)
+{
+    return ip_any(s) ? NULL : "must be a DNS name, not an IP address";
+}
+
+static const char *node_id(const char *s)
+{
+    return strlen(s) > 256 ? "must be 256 characters or less" : NULL;
+}
+
 const char *name_signer(const char *s)
 {
     static const char why[] = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
@@ -440,7 +450,7 @@ uint32_t name_whys(const char *(*fn)(const char *), const char *s, const char *o
             out[k++] = cut;
     }
     if (fn == port_name) {
-        bool letter = false, chars = false, twice = false;
+        bool letter = false, chars = !n, twice = false;
         for (size_t i = 0; i < n; i++) {
             chars |= !lower_alnum(s[i]) && s[i] != '-';
             letter |= s[i] >= 'a' && s[i] <= 'z';
@@ -484,6 +494,8 @@ static const struct named_check checks[] = {
     {"dns-prefix", dns_prefix},
     {"iscsi-name", iscsi_name},
     {"signer", name_signer},
+    {"no-ip", not_ip},
+    {"node-id", node_id},
     {"fully-qualified", fully_qualified},
     {"c-identifier", c_identifier},
     {"base-name", base_name},

@@ -122,6 +122,35 @@ static void create_special(const struct resource *r, struct arena *a, struct val
         val_put(a, v, "status", val_map(a));
 }
 
+/* A claim or a snapshot: what the old field can name. */
+static bool old_source(const struct val *ref)
+{
+    const char *group = val_str_at(ref, "apiGroup", ""), *kind = val_str_at(ref, "kind", "");
+
+    return (!*group && streq(kind, "PersistentVolumeClaim")) ||
+           (streq(group, "snapshot.storage.k8s.io") && streq(kind, "VolumeSnapshot"));
+}
+
+/* dataSource and dataSourceRef are the old and the new name of one thing, as long as no other
+ * namespace is meant. */
+static void claim_sources(struct arena *a, struct val *spec, const struct val *was)
+{
+    const struct val *source = val_get(spec, "dataSource"), *ref = val_get(spec, "dataSourceRef");
+
+    if (!was || (!val_get(was, "dataSource") && !val_get(was, "dataSourceRef"))) {
+        if (source && !old_source(source)) {
+            val_del(spec, "dataSource");
+            source = NULL;
+        }
+    }
+    if (val_get(ref, "namespace"))
+        return;
+    if (source && !ref)
+        val_put(a, spec, "dataSourceRef", val_copy(a, source));
+    else if (ref && !source && old_source(ref))
+        val_put(a, spec, "dataSource", val_copy(a, ref));
+}
+
 void schema_prepare_create(const struct resource *r, struct arena *a, struct val *v)
 {
     struct val *meta = val_need_map(a, v, "metadata");
@@ -145,6 +174,8 @@ void schema_prepare_create(const struct resource *r, struct arena *a, struct val
     if (!r->virtual_)
         schema_default(r, a, v); /* of what the status holds now */
     create_special(r, a, v);
+    if (is(r, "", "persistentvolumeclaims") && val_is(val_get(v, "spec"), VAL_MAP))
+        claim_sources(a, val_get(v, "spec"), NULL);
 }
 
 /* Did anything change that the generation counts? All but metadata and status. */
@@ -295,6 +326,8 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
                    "loadBalancer", val_map(a));
     if (!*sub && is(r, "", "services"))
         service_keep(a, val_need_map(a, v, "spec"), val_get(old, "spec"));
+    if (!*sub && is(r, "", "persistentvolumeclaims") && val_is(val_get(v, "spec"), VAL_MAP))
+        claim_sources(a, val_get(v, "spec"), val_get(old, "spec"));
     if (!*sub && is(r, "", "pods")) /* set when the pod is placed, never taken back */
         val_set_at(a, v, "status.qosClass", val_lit(a, val_str_at(old, "status.qosClass", "")));
     if (!*sub && is(r, "apps", "daemonsets"))

@@ -290,6 +290,9 @@ static void restart_policy(struct check *c, const char *at, const struct val *jo
 {
     const char *policy = val_str_at(job_spec, "template.spec.restartPolicy", "");
 
+    if (*policy && !streq(policy, "Always") && !streq(policy, "Never") && !streq(policy, "OnFailure"))
+        check_fail(c, CAUSE_NOT_SUPPORTED, arena_printf(c->a, "%s.template.spec.restartPolicy", at),
+                   val_at(job_spec, "template.spec.restartPolicy"), "supported values: \"OnFailure\", \"Never\"");
     if (!*policy || streq(policy, "Always"))
         check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.template.spec.restartPolicy", at), NULL,
                    "valid values: \"OnFailure\", \"Never\"");
@@ -315,14 +318,20 @@ static void exit_codes(struct check *c, const char *at, const struct val *rule, 
         if (streq(val_str_at(codes, "operator", ""), "In") && n == 0)
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.onExitCodes.values[%u]", at, i),
                        &values->items[i], "must not be 0 for the In operator");
-        else if (i && values->items[i - 1].i == n)
-            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "%s.onExitCodes.values[%u]", at, i),
-                       &values->items[i], "%s", "");
-        else if (i && values->items[i - 1].i > n) {
+        else {
+            bool again = false;
+            for (uint32_t k = 0; k < i; k++)
+                again |= values->items[k].i == n;
+            if (again)
+                check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "%s.onExitCodes.values[%u]", at, i),
+                           &values->items[i], "%s", "");
+        }
+    }
+    for (uint32_t i = 1; i < val_items_n_(values); i++)
+        if (values->items[i - 1].i > values->items[i].i) {
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.onExitCodes.values", at), values, "must be ordered");
             break;
         }
-    }
 }
 
 static void failure_policy(struct check *c, const struct val *spec, bool indexed_backoff)
@@ -399,13 +408,13 @@ static void success_policy(struct check *c, const struct val *spec, bool indexed
         int64_t listed = idx ? indexes(val_text(idx, ""), n) : 0;
         if (!idx && !cnt)
             check_fail(c, CAUSE_REQUIRED, at, NULL, "at least one of succeededCount or succeededIndexes must be specified");
-        if (idx && (listed < 0 || !idx->n))
+        if (idx && listed < 0)
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.succeededIndexes", at), idx, "cannot parse as indexes below completions");
-        if (cnt && cnt->i < 1)
-            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.succeededCount", at), cnt, "must be greater than 0");
-        else if (cnt && cnt->i > n)
+        if (cnt && cnt->i < 0)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.succeededCount", at), cnt, "must be greater than or equal to 0");
+        if (cnt && cnt->i > n)
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.succeededCount", at), cnt, "must be less than or equal to %lld (the number of specified completions)", (long long)n);
-        else if (cnt && idx && listed >= 0 && cnt->i > listed)
+        if (cnt && idx && cnt->i > (listed < 0 ? 0 : listed))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.succeededCount", at), cnt, "must be less than or equal to the number of indexes in the specified succeededIndexes field");
     }
 }
@@ -442,8 +451,13 @@ static bool condition_true(const struct val *status, const char *type)
     return false;
 }
 
-static void job_status(struct check *c, const struct val *v)
+static void job_status(struct check *c, const struct val *v, const struct val *old)
 {
+    static const char *const grow[] = {"succeeded", "failed"};
+    for (uint32_t i = 0; i < ARRAY_LEN(grow); i++)
+        if (val_int_at(val_get(v, "status"), grow[i], 0) < val_int_at(val_get(old, "status"), grow[i], 0))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "status.%s", grow[i]), val_get(val_get(v, "status"), grow[i]),
+                       "cannot decrease the %s counter", grow[i]);
     static const char *const lists[] = {"completedIndexes", "failedIndexes"};
     const struct val *st = val_get(v, "status"), *done = val_get(st, "completionTime");
     bool complete = condition_true(st, "Complete"), failed = condition_true(st, "Failed");
@@ -481,11 +495,11 @@ HOOK(v_job)
 {
     const struct val *spec = val_get(v, "spec");
     static const char *const kept[] = {"spec.completionMode", "spec.podFailurePolicy",
-                                       "spec.backoffLimitPerIndex", "spec.maxFailedIndexes",
+                                       "spec.backoffLimitPerIndex",
                                        "spec.successPolicy", "spec.managedBy", "spec.selector"};
 
     if (streq(c->sub, "status"))
-        job_status(c, v);
+        job_status(c, v, old);
     if (*c->sub)
         return;
     restart_policy(c, "spec", spec);
@@ -497,8 +511,9 @@ HOOK(v_job)
                    (streq(val_str_at(labels, "controller-uid", ""), uid) ||
                     streq(val_text(val_get(labels, "batch.kubernetes.io/controller-uid"), ""), uid));
         if (!own) {
-            check_fail(c, CAUSE_INVALID, "spec.selector", sel, "`selector` not auto-generated");
-            for (int i = 0; i < (old ? 2 : 1) && selector_valid(sel); i++)
+            if (!old)
+                check_fail(c, CAUSE_INVALID, "spec.selector", sel, "`selector` not auto-generated");
+            if (selector_valid(sel))
                 if (!selector_match(selector_of_map(c->a, labels), val_at(spec, "template.metadata.labels")))
                     check_fail(c, CAUSE_INVALID, "spec.template.metadata.labels",
                                val_at(spec, "template.metadata.labels"), "`selector` does not match template `labels`");
@@ -646,6 +661,24 @@ static void target(struct check *c, const char *at, const struct val *t)
         check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.averageUtilization", at), use, "must be greater than 0");
 }
 
+static void of_container(struct check *c, const char *at, const struct val *s)
+{
+    const char *name = val_str_at(s, "name", ""), *ctr = val_str_at(s, "container", ""), *whys[4];
+    const char *rel = arena_printf(c->a, "%s.name", at);
+    uint32_t bad = *name ? name_whys(name_qualified, name, whys) : 0;
+
+    for (uint32_t i = 0; i < bad; i++)
+        check_fail(c, CAUSE_INVALID, rel, val_get(s, "name"), "%s", whys[i]);
+    if (*name && !strchr(name, '/') && !streq(name, "cpu") && !streq(name, "memory") &&
+        !streq(name, "ephemeral-storage") && !str_starts(name, "hugepages-"))
+        check_fail(c, CAUSE_INVALID, rel, val_get(s, "name"), "must be a standard resource for containers");
+    bad = *ctr ? name_whys(name_dns_label, ctr, whys) : 0;
+    for (uint32_t i = 0; i < bad; i++)
+        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.container", at), val_get(s, "container"), "%s", whys[i]);
+    if (!*ctr)
+        check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.container", at), NULL, "must specify a container");
+}
+
 static void metric(struct check *c, const struct val *m, uint32_t i)
 {
     static const struct {
@@ -679,6 +712,8 @@ static void metric(struct check *c, const struct val *m, uint32_t i)
         if (k == 2 || k == 4) {
             if (!*val_str_at(s, "name", ""))
                 check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.name", at), NULL, "must specify a resource name");
+            if (k == 4)
+                of_container(c, at, s);
             const struct val *use = val_get(t, "averageUtilization"), *avg = val_get(t, "averageValue");
             if (!use && !avg)
                 check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.target.averageUtilization", at), NULL, "must set either a target raw value or a target utilization");
@@ -715,7 +750,8 @@ HOOK(v_hpa)
         check_fail(c, CAUSE_INVALID, "spec.maxReplicas", max, "must be greater than 0");
     if (val_int_at(spec, "maxReplicas", 0) == 0)
         check_fail(c, CAUSE_REQUIRED, "spec.maxReplicas", NULL, "%s", "");
-    if (!*val_str_at(spec, "scaleTargetRef.apiVersion", ""))
+    const char *target_version = val_str_at(spec, "scaleTargetRef.apiVersion", ""), *slash = strchr(target_version, '/');
+    if (!slash || slash == target_version || strchr(slash + 1, '/'))
         check_fail(c, CAUSE_INVALID, "spec.scaleTargetRef.apiVersion", val_at(spec, "scaleTargetRef.apiVersion"),
                    "must name a version");
     if (min && max && max->i && max->i < min->i)

@@ -154,6 +154,12 @@ static void taints(struct check *c, const struct val *list)
 
 HOOK(v_node)
 {
+    const struct val *ranges = val_at(v, "spec.podCIDRs");
+    uint32_t six = 0;
+    VAL_EACH(ranges, it)
+        six += strchr(val_text(it, ""), ':') != NULL;
+    if (!*c->sub && val_len(ranges) > 1 && (val_len(ranges) != 2 || six != 1))
+        check_fail(c, CAUSE_INVALID, "spec.podCIDRs", ranges, "may specify no more than one CIDR for each IP family");
     for (int i = 0; i < (old ? 2 : 1) && !*c->sub; i++) /* an update is told twice */
         taints(c, val_at(v, "spec.taints"));
     if (!old || *c->sub)
@@ -191,12 +197,38 @@ static bool counted(const char *s)
     return among(s, known) || str_starts(s, "count/");
 }
 
+static bool standard_quota(const char *s)
+{
+    static const char *const known[] = {
+        "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.storage",
+        "requests.ephemeral-storage", "limits.cpu", "limits.memory", "limits.ephemeral-storage",
+        "pods", "resourcequotas", "services", "replicationcontrollers", "secrets",
+        "persistentvolumeclaims", "configmaps", "services.nodeports", "services.loadbalancers", NULL};
+
+    return among(s, known);
+}
+
+/* May what the scope picks be counted by that resource? */
+static bool scope_counts(const char *scope, const char *resource)
+{
+    static const char *const pods[] = {"pods", "cpu", "memory", "limits.cpu", "limits.memory",
+                                       "requests.cpu", "requests.memory", NULL};
+    static const char *const of_pods[] = {"Terminating", "NotTerminating", "NotBestEffort",
+                                          "PriorityClass", "CrossNamespacePodAffinity", NULL};
+
+    if (among(scope, of_pods))
+        return among(resource, pods);
+    if (streq(scope, "BestEffort"))
+        return streq(resource, "pods");
+    return streq(scope, "VolumeAttributesClass") &&
+           (streq(resource, "persistentvolumeclaims") || streq(resource, "requests.storage"));
+}
+
 static void quota_scopes(struct check *c, const char *rel, const struct val *list, const struct val *v)
 {
     static const char *const known[] = {"Terminating", "NotTerminating", "BestEffort",
                                         "NotBestEffort", "PriorityClass",
                                         "CrossNamespacePodAffinity", "VolumeAttributesClass", NULL};
-    static const char *const best_effort[] = {"pods", NULL};
     bool seen[8] = {0};
 
     VAL_EACH(list, it) {
@@ -209,34 +241,47 @@ static void quota_scopes(struct check *c, const char *rel, const struct val *lis
             continue;
         }
         seen[k] = true;
-        VAL_EACH_MEMBER(val_get(v, "hard"), m) {
-            bool fits = k == 2 ? among(m->key, best_effort)
-                               : streq(m->key, "pods") || strstr(m->key, "cpu") ||
-                                     strstr(m->key, "memory") || strstr(m->key, "ephemeral-storage") ||
-                                     (k == 6 && strstr(m->key, "storage"));
-            if (!fits && !(k == 6 && str_starts(m->key, "persistentvolumeclaims")))
+        VAL_EACH_MEMBER(val_get(v, "hard"), m)
+            if (standard_quota(m->key) && !scope_counts(s, m->key))
                 check_fail(c, CAUSE_INVALID, rel, list, "unsupported scope applied to resource");
-        }
     }
-    if ((seen[0] && seen[1]) || (seen[2] && seen[3]))
+    if (seen[0] && seen[1])
         check_fail(c, CAUSE_INVALID, rel, list, "conflicting scopes");
+    if (seen[2] && seen[3])
+        check_fail(c, CAUSE_INVALID, rel, list, "conflicting scopes");
+}
+
+static void quota_amount(struct check *c, const char *list, const struct val_member *m)
+{
+    const char *rel = arena_printf(c->a, "%s[%s]", list, m->key), *whys[4];
+    uint32_t bad = name_whys(name_qualified, m->key, whys);
+
+    for (uint32_t i = 0; i < bad; i++)
+        check_fail(c, CAUSE_INVALID, rel, val_str(c->a, m->key), "%s", whys[i]);
+    if (!bad && !strchr(m->key, '/') && !quota_resource(m->key)) {
+        check_fail(c, CAUSE_INVALID, rel, val_str(c->a, m->key), "must be a standard resource type or fully qualified");
+        check_fail(c, CAUSE_INVALID, rel, val_str(c->a, m->key), "must be a standard resource for quota");
+    }
+    double n = quantity_num(&m->v, 0);
+    if (n < 0)
+        check_fail(c, CAUSE_INVALID, rel, &m->v, "must be greater than or equal to 0");
+    if (counted(m->key) && n != (double)(int64_t)n)
+        check_fail(c, CAUSE_INVALID, rel, &m->v, "must be an integer");
+}
+
+HOOK(v_quota_status)
+{
+    (void)old;
+    VAL_EACH_MEMBER(val_get(v, "hard"), m)
+        quota_amount(c, "hard", m);
+    VAL_EACH_MEMBER(val_get(v, "used"), m)
+        quota_amount(c, "used", m);
 }
 
 HOOK(v_quota)
 {
-    VAL_EACH_MEMBER(val_get(v, "hard"), m) {
-        const char *rel = arena_printf(c->a, "hard[%s]", m->key), *why = name_qualified(m->key);
-        if (why)
-            check_fail(c, CAUSE_INVALID, rel, val_str(c->a, m->key), "%s", why);
-        else if (!strchr(m->key, '/') && !quota_resource(m->key))
-            check_fail(c, CAUSE_INVALID, rel, val_str(c->a, m->key),
-                       "must be a standard resource for quota");
-        double n = quantity_num(&m->v, 0);
-        if (n < 0)
-            check_fail(c, CAUSE_INVALID, rel, &m->v, "must be greater than or equal to 0");
-        if (counted(m->key) && n != (double)(int64_t)n)
-            check_fail(c, CAUSE_INVALID, rel, &m->v, "must be an integer");
-    }
+    VAL_EACH_MEMBER(val_get(v, "hard"), m)
+        quota_amount(c, "hard", m);
     quota_scopes(c, "scopes", val_get(v, "scopes"), v);
     const struct val *exprs = val_at(v, "scopeSelector.matchExpressions");
     quota_scopes(c, "scopeSelector.matchExpressions", exprs, v);
@@ -318,10 +363,12 @@ HOOK(v_limitrange)
     for (uint32_t i = 0; i < val_items_n_(list); i++) {
         const char *type = val_str_at(&list->items[i], "type", "");
         static const char *const known[] = {"Pod", "Container", "PersistentVolumeClaim", NULL};
-        if (name_qualified(type))
+        const char *whys[4];
+        uint32_t bad = name_whys(name_qualified, type, whys);
+        for (uint32_t k = 0; k < bad; k++)
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "limits[%u].type", i),
-                       val_get(&list->items[i], "type"), "%s", name_qualified(type));
-        if (!among(type, known) && !strchr(type, '/'))
+                       val_get(&list->items[i], "type"), "%s", whys[k]);
+        if (!bad && !among(type, known) && !strchr(type, '/'))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "limits[%u].type", i),
                        val_get(&list->items[i], "type"), "must be a standard limit type or fully qualified");
         if (*type && map_put(&seen, type, (void *)(uintptr_t)list))
@@ -362,7 +409,7 @@ static void endpoint_addresses(struct check *c, const char *at, const struct val
         if (*host && (why = name_dns_label(host)))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].hostname", at, i),
                        val_get(a, "hostname"), "%s", why);
-        if (*node && (why = name_dns_subdomain(node)))
+        if (val_get(a, "nodeName") && (why = name_dns_subdomain(node)))
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].nodeName", at, i),
                        val_get(a, "nodeName"), "%s", why);
     }
@@ -393,21 +440,49 @@ HOOK(v_endpoints)
             if (n < 1 || n > 65535)
                 check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.port", at), val_get(p, "port"),
                            "must be between 1 and 65535, inclusive");
-            if (*app && (why = name_qualified(app)))
+            const char *whys[4], *proto = val_str_at(p, "protocol", "");
+            uint32_t bad = val_get(p, "appProtocol") ? name_whys(name_qualified, app, whys) : 0;
+            for (uint32_t j = 0; j < bad; j++)
                 check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.appProtocol", at),
-                           val_get(p, "appProtocol"), "%s", why);
+                           val_get(p, "appProtocol"), "%s", whys[j]);
+            if (!streq(proto, "TCP") && !streq(proto, "UDP") && !streq(proto, "SCTP"))
+                check_fail(c, *proto ? CAUSE_NOT_SUPPORTED : CAUSE_REQUIRED, arena_printf(c->a, "%s.protocol", at),
+                           val_get(p, "protocol"), "supported values: \"SCTP\", \"TCP\", \"UDP\"");
         }
     }
 }
 
 HOOK(v_event)
 {
-    const char *ns = val_str_at(v, "metadata.namespace", ""), *of = val_str_at(v, "involvedObject.namespace", "");
+    static const char *const once[] = {"action", "reason"};
+    const char *ns = val_str_at(v, "metadata.namespace", ""), *of = val_str_at(v, "involvedObject.namespace", ""), *whys[4];
+    bool timed = !val_is_null(val_get(v, "eventTime"));
     (void)old;
 
-    if (*ns && (*of ? !streq(ns, of) : !streq(ns, "default")))
+    if (*ns && (*of ? !streq(ns, of) : !streq(ns, "default") && !(timed && streq(ns, "kube-system"))))
         check_fail(c, CAUSE_INVALID, "involvedObject.namespace", val_at(v, "involvedObject.namespace"),
                    "does not match event.namespace");
+    if (!timed)
+        return;
+    const char *who = val_str_at(v, "reportingComponent", ""), *one = val_str_at(v, "reportingInstance", "");
+    if (!*who)
+        check_fail(c, CAUSE_REQUIRED, "reportingComponent", NULL, "%s", "");
+    uint32_t bad = name_whys(name_qualified, who, whys);
+    for (uint32_t i = 0; i < bad; i++)
+        check_fail(c, CAUSE_INVALID, "reportingComponent", val_get(v, "reportingComponent"), "%s", whys[i]);
+    if (!*one)
+        check_fail(c, CAUSE_REQUIRED, "reportingInstance", NULL, "%s", "");
+    if (strlen(one) > 128)
+        check_fail(c, CAUSE_INVALID, "reportingInstance", val_get(v, "reportingInstance"), "can have at most 128 characters");
+    for (uint32_t i = 0; i < ARRAY_LEN(once); i++) {
+        const char *s = val_str_at(v, once[i], "");
+        if (!*s)
+            check_fail(c, CAUSE_REQUIRED, once[i], NULL, "%s", "");
+        if (strlen(s) > 128)
+            check_fail(c, CAUSE_INVALID, once[i], val_get(v, once[i]), "can have at most 128 characters");
+    }
+    if (strlen(val_str_at(v, "message", "")) > 1024)
+        check_fail(c, CAUSE_INVALID, "message", val_get(v, "message"), "can have at most 1024 characters");
 }
 
 /* The stricter rules of events.k8s.io. */
@@ -813,10 +888,10 @@ HOOK(v_volume_spec)
     if (!inside) {
         if (!val_len(cap))
             check_fail(c, CAUSE_REQUIRED, "capacity", NULL, "%s", "");
-        else if (!val_get(cap, "storage") || val_len(cap) > 1)
+        if (!val_get(cap, "storage") || val_len(cap) > 1)
             check_fail(c, CAUSE_NOT_SUPPORTED, "capacity", cap, "supported values: \"storage\"");
         VAL_EACH_MEMBER(cap, m)
-            if (quantity_num(&m->v, 0) <= 0)
+            for (int twice = quantity_num(&m->v, 0) < 0; twice >= 0 && quantity_num(&m->v, 0) <= 0; twice--)
                 check_fail(c, CAUSE_INVALID, arena_printf(c->a, "capacity[%s]", m->key), &m->v,
                            "must be greater than zero");
         if (policy && policy->n && !among(policy->s, reclaim))
@@ -876,6 +951,14 @@ HOOK(v_claim_object)
 {
     const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec");
 
+    if (streq(c->sub, "status")) {
+        static const char *const known[] = {"ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizePending",
+                                            "NodeResizeInProgress", "NodeResizeInfeasible", NULL};
+        VAL_EACH_MEMBER(val_at(v, "status.allocatedResourceStatuses"), m)
+            if (!among(val_text(&m->v, ""), known))
+                check_fail(c, CAUSE_NOT_SUPPORTED, "status.allocatedResourceStatuses", &m->v,
+                           "supported values: as documented");
+    }
     if (!was || *c->sub)
         return;
     struct val *x = val_copy(c->a, spec), *y = val_copy(c->a, was);
@@ -903,7 +986,8 @@ HOOK(v_claim_object)
         check_fail(c, CAUSE_FORBIDDEN, "spec", NULL,
                    "spec is immutable after creation except resources.requests and "
                    "volumeAttributesClassName for bound claims");
-    if (bound && size && had && quantity_num(size, 0) < quantity_num(had, 0))
+    if (quantity_num(size, 0) < quantity_num(had, 0) &&
+        quantity_num(size, 0) <= quantity_num(val_at(old, "status.capacity.storage"), 0))
         check_fail(c, CAUSE_FORBIDDEN, "spec.resources.requests.storage", NULL,
                    "field can not be less than status.capacity");
     if (!same(val_get(spec, "volumeMode"), val_get(was, "volumeMode")))

@@ -27,13 +27,14 @@ HOOK(v_networkpolicy)
 HOOK(v_netpol_port)
 {
     const struct val *p = val_get(v, "port"), *end = val_get(v, "endPort");
-    const char *why;
     (void)old;
 
     if (val_is(p, VAL_INT) && (p->i < 1 || p->i > 65535))
         check_fail(c, CAUSE_INVALID, "port", p, "must be between 1 and 65535, inclusive");
-    if (val_is(p, VAL_STR) && (why = why_of("port-name", p->s)))
-        check_fail(c, CAUSE_INVALID, "port", p, "%s", why);
+    const char *whys[4];
+    uint32_t bad = val_is(p, VAL_STR) ? name_whys(named_check_find("port-name", 9)->fn, p->s, whys) : 0;
+    for (uint32_t i = 0; i < bad; i++)
+        check_fail(c, CAUSE_INVALID, "port", p, "%s", whys[i]);
     if (!end)
         return;
     if (!p)
@@ -42,7 +43,7 @@ HOOK(v_netpol_port)
         check_fail(c, CAUSE_INVALID, "endPort", end, "may not be specified when `port` is non-numeric");
     else if (end->i < p->i)
         check_fail(c, CAUSE_INVALID, "endPort", end, "must be greater than or equal to `port`");
-    else if (end->i > 65535)
+    if (p && !val_is(p, VAL_STR) && (end->i < 1 || end->i > 65535))
         check_fail(c, CAUSE_INVALID, "endPort", end, "must be between 1 and 65535, inclusive");
 }
 
@@ -94,6 +95,41 @@ HOOK(v_ingress)
                        val_get(&rules->items[i], "host"), "must be a DNS name, not an IP address");
 }
 
+HOOK(v_ingress_backend)
+{
+    const struct val *svc = val_get(v, "service"), *res = val_get(v, "resource");
+    const struct val *name = val_at(svc, "port.name"), *num = val_at(svc, "port.number");
+    const char *why;
+    (void)old;
+
+    if (svc && res) {
+        check_fail(c, CAUSE_INVALID, "", v, "cannot set both resource and service backends");
+    } else if (!svc && !res) {
+        check_fail(c, CAUSE_INVALID, "", val_str(c->a, ""), "resource or service backend is required");
+    } else if (svc) {
+        bool named = name && name->n, counted = num && num->i;
+        if (named && counted)
+            check_fail(c, CAUSE_INVALID, "", v, "cannot set both port name & port number");
+        else if (!named && !counted)
+            check_fail(c, CAUSE_REQUIRED, "", NULL, "port name or number is required");
+        else if (named && (why = why_of("port-name", name->s)))
+            check_fail(c, CAUSE_INVALID, "service.port.name", name, "%s", why);
+        else if (counted && (num->i < 1 || num->i > 65535))
+            check_fail(c, CAUSE_INVALID, "service.port.number", num, "must be between 1 and 65535, inclusive");
+    }
+}
+
+/* Steps into the backend of a path, which the engine leaves to us: it is not looked at when the
+ * path has no type. */
+static void ingress_backend(struct check *c, const char *rel, const struct val *v)
+{
+    static const struct val none = {.type = VAL_MAP};
+    uint32_t mark = check_push(c, ".%s", rel);
+
+    validate_struct(c, schema_type(c->r->schema, "networking.v1.IngressBackend"), v ? v : &none, NULL);
+    check_pop(c, mark);
+}
+
 HOOK(v_ingress_path)
 {
     const char *type = val_str_at(v, "pathType", ""), *path = val_str_at(v, "path", "");
@@ -101,6 +137,11 @@ HOOK(v_ingress_path)
     static const char *const bad_end[] = {"/..", "/."};
     (void)old;
 
+    if (val_is_null(val_get(v, "pathType"))) {
+        check_fail(c, CAUSE_REQUIRED, "pathType", NULL, "pathType must be specified");
+        return;
+    }
+    ingress_backend(c, "backend", val_get(v, "backend"));
     if (streq(type, "Exact") || streq(type, "Prefix")) {
         if (*path != '/')
             check_fail(c, CAUSE_INVALID, "path", val_get(v, "path"), "must be an absolute path");
@@ -112,30 +153,9 @@ HOOK(v_ingress_path)
                 check_fail(c, CAUSE_INVALID, "path", val_get(v, "path"), "cannot end with '%s'", bad_end[i]);
     } else if (streq(type, "ImplementationSpecific") && *path && *path != '/') {
         check_fail(c, CAUSE_INVALID, "path", val_get(v, "path"), "must be an absolute path");
-    }
-}
-
-HOOK(v_ingress_backend)
-{
-    const struct val *svc = val_get(v, "service"), *res = val_get(v, "resource");
-    const struct val *name = val_at(svc, "port.name"), *num = val_at(svc, "port.number");
-    const char *why;
-    (void)old;
-
-    if (svc && res) {
-        check_fail(c, CAUSE_INVALID, "", v, "cannot set both resource and service backends");
-    } else if (!svc && !res) {
-        check_fail(c, CAUSE_REQUIRED, "", NULL, "resource or service backend is required");
-    } else if (svc) {
-        bool named = name && name->n, counted = num && num->i;
-        if (named && counted)
-            check_fail(c, CAUSE_INVALID, "", v, "cannot set both port name & port number");
-        else if (!named && !counted)
-            check_fail(c, CAUSE_REQUIRED, "", NULL, "port name or number is required");
-        else if (named && (why = why_of("port-name", name->s)))
-            check_fail(c, CAUSE_INVALID, "service.port.name", name, "%s", why);
-        else if (counted && (num->i < 1 || num->i > 65535))
-            check_fail(c, CAUSE_INVALID, "service.port.number", num, "must be between 1 and 65535, inclusive");
+    } else if (!streq(type, "ImplementationSpecific")) {
+        check_fail(c, CAUSE_NOT_SUPPORTED, "pathType", val_get(v, "pathType"),
+                   "supported values: \"Exact\", \"ImplementationSpecific\", \"Prefix\"");
     }
 }
 
@@ -155,11 +175,37 @@ HOOK(v_ingressclass_parameters)
     }
 }
 
+/* One range, or two of different families; a second one may come later, no other change. */
 HOOK(v_servicecidr)
 {
-    (void)old;
-    if (val_len(val_get(v, "cidrs")) > 2)
-        check_fail(c, CAUSE_INVALID, "cidrs", val_get(v, "cidrs"), "may only hold up to 2 values");
+    const struct val *list = val_get(v, "cidrs"), *had = val_get(old, "cidrs");
+    uint32_t n = val_len(list), o = val_len(had), six = 0;
+    bool valid = true;
+
+    for (uint32_t i = 0; old && i < n && (n == o || (o == 1 && n == 2 && i == 0)); i++)
+        if (!val_equal(&list->items[i], &had->items[i]))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "cidrs[%u]", i), &list->items[i], "field is immutable");
+    if (old && n != o && !(o == 1 && n == 2))
+        check_fail(c, CAUSE_INVALID, "cidrs", list, "field is immutable");
+    if (old && !(o == 1 && n == 2))
+        return;
+    if (!n) {
+        check_fail(c, CAUSE_REQUIRED, "cidrs", NULL, "at least one CIDR required");
+        return;
+    }
+    if (n > 2) {
+        check_fail(c, CAUSE_INVALID, "cidrs", list, "may only hold up to 2 values");
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const char *s = val_text(&list->items[i], ""), *why = why_of("cidr", s);
+        six += strchr(s, ':') != NULL;
+        valid &= !why;
+        if (why)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "cidrs[%u]", i), &list->items[i], "%s", why);
+    }
+    if (n == 2 && six != 1 && valid)
+        check_fail(c, CAUSE_INVALID, "cidrs", list, "may specify no more than one IP for each IP family");
 }
 
 HOOK(v_endpointslice)
@@ -266,6 +312,44 @@ HOOK(v_subject)
 
 /* ---- storage ---- */
 
+static bool same_terms(const struct val *x, const struct val *y)
+{
+    const struct val *a = val_get(x, "matchLabelExpressions"), *b = val_get(y, "matchLabelExpressions");
+
+    return val_len(a) == val_len(b) && (!val_len(a) || val_equal(a, b));
+}
+
+HOOK(v_storageclass)
+{
+    const struct val *list = val_get(v, "allowedTopologies");
+    const char *reclaim = val_str_at(v, "reclaimPolicy", "");
+    (void)old;
+
+    if (*reclaim && !streq(reclaim, "Delete") && !streq(reclaim, "Retain"))
+        check_fail(c, CAUSE_NOT_SUPPORTED, "reclaimPolicy", val_get(v, "reclaimPolicy"),
+                   "supported values: \"Delete\", \"Retain\"");
+    VAL_EACH_MEMBER(val_get(v, "parameters"), m)
+        if (!m->n)
+            check_fail(c, CAUSE_INVALID, "parameters", val_str(c->a, ""), "field can not be empty.");
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const struct val *exprs = val_get(&list->items[i], "matchLabelExpressions");
+        bool again = !val_len(exprs); /* as upstream counts: nothing said is like the unsaid */
+        for (uint32_t k = 0; k < val_items_n_(exprs); k++)
+            for (uint32_t j = 0; j < k; j++)
+                if (streq(val_str_at(&exprs->items[k], "key", ""), val_str_at(&exprs->items[j], "key", ""))) {
+                    check_fail(c, CAUSE_DUPLICATE,
+                               arena_printf(c->a, "allowedTopologies[%u].matchLabelExpressions[%u].key", i, k),
+                               val_get(&exprs->items[k], "key"), "%s", "");
+                    break;
+                }
+        for (uint32_t k = 0; k < i; k++)
+            again |= same_terms(&list->items[i], &list->items[k]);
+        if (again)
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "allowedTopologies[%u].matchLabelExpressions", i),
+                       val_str(c->a, ""), "%s", "");
+    }
+}
+
 HOOK(v_csidriver)
 {
     const struct val *modes = val_get(v, "volumeLifecycleModes"), *tokens = val_get(v, "tokenRequests");
@@ -357,6 +441,9 @@ HOOK(v_attachment)
 
 HOOK(v_vac)
 {
+    VAL_EACH_MEMBER(val_get(v, "parameters"), m)
+        if (!m->n)
+            check_fail(c, CAUSE_INVALID, "parameters", val_str(c->a, ""), "field can not be empty.");
     if (old && !same(val_get(v, "driverName"), val_get(old, "driverName")))
         check_fail(c, CAUSE_FORBIDDEN, "driverName", NULL, "updates to driverName are forbidden.");
     if (old && !same(val_get(v, "parameters"), val_get(old, "parameters")))

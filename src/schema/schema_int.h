@@ -67,6 +67,7 @@ struct resource_priv {
     bool status_meta;      /* a write of the status leaves metadata as it was */
     bool generation_fixed; /* set by create, never counted up */
     bool generation_later; /* counts changes, but begins without a generation */
+    bool twice;            /* an update is judged as a create, too */
     bool meta_once;        /* what is wrong with metadata is told once (else twice on update) */
 };
 

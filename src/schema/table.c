@@ -55,7 +55,8 @@ struct val *table_new(const struct resource *r, struct arena *a, const char *ver
 
     if (columns)
         for (const struct column *c = columns_of(r); c; c = c->next)
-            val_push(a, defs, column_val(a, c));
+            if (!streq(c->name, "-")) /* "-": upstream has such a cell, but does not say so */
+                val_push(a, defs, column_val(a, c));
     val_put_str(a, t, "kind", "Table");
     val_put(a, t, "apiVersion", val_printf(a, "meta.k8s.io/%s", version));
     val_put(a, t, "metadata", list_meta ? list_meta : val_map(a));

@@ -304,6 +304,12 @@ void schema_validate(const struct resource *r, const char *sub, const struct val
     validate_metadata(&c, v, old);
     if (r->custom)
         crd_validate(r, sub, v, old, causes);
-    else
+    else {
+        if (old && r->priv->twice && !*sub) {
+            struct check once = c;
+            once.old_root = NULL;
+            validate_struct(&once, r->type, v, NULL);
+        }
         validate_struct(&c, r->type, v, old);
+    }
 }

@@ -18,7 +18,7 @@
 #include "codec/val.h"
 
 enum {
-    CEL_TEXT_MAX = 256 * 1024,    /* bytes of an expression */
+    CEL_TEXT_MAX = 400 * 1000,    /* bytes of an expression; 100,000 characters as upstream */
     CEL_DEPTH_MAX = 250,          /* of nesting in an expression (what upstream's parser allows) */
     CEL_COST_PER_CALL = 1000000,  /* upstream's limit on one evaluation */
     CEL_BYTES_MAX = 64 * 1024 * 1024, /* memory that one run may make, unless it says otherwise */
@@ -160,8 +160,9 @@ struct cel_value cel_timestamp_ms(int64_t ms);
 
 /* A tree as a value, lazily and without a copy. type says how its parts are read (an object's
  * fields, "format: date-time" as timestamps, numbers as doubles ...); NULL or cel_dyn_type: as JSON.
+ * The arena takes what must be decoded (bytes, error texts); the tree must outlive the value.
  * NULL tree: null. Data that does not fit its type becomes an error value when it is read. */
-struct cel_value cel_tree(const struct val *v, const struct cel_type *type);
+struct cel_value cel_tree(struct arena *a, const struct val *v, const struct cel_type *type);
 /* An object whose fields are made when they are first asked for (`variables.x` of admission
  * policies). get is called at most once a field and run; it may run another program in a run of its own
  * (same arena) and spends what that cost from run->cost_limit. It returns an error value when it fails. */
@@ -194,6 +195,7 @@ void cel_env_types(struct cel_env *env, cel_type_find find, void *data);
 void cel_env_jsonpatch(struct cel_env *env);
 enum cel_env_flag {
     CEL_PLAIN = 1,       /* the language alone, without the checks and libraries of Kubernetes' */
+    CEL_UNCHECKED = 4, /* types are not enforced: all that is not known is left to the run */
     CEL_KEYWORD_FIELDS = 2, /* `x.namespace` also finds the field that is escaped __namespace__ */
 };
 void cel_env_set(struct cel_env *env, unsigned flags);

@@ -54,7 +54,6 @@ struct api {
     struct rbac_source rbac;
     struct authn *authn;
     struct audit *audit; /* NULL: nothing is noted */
-    char *client_ca_pem; /* whose certificates are looked at: ours and the front proxies' */
 
     uint32_t service_net;  /* host order: 10.96.0.0 */
     uint32_t service_bits; /* 16 */

@@ -329,9 +329,6 @@ struct api *api_new(const struct api_config *config, struct err *err)
         .start_ms = env_now_ms(config->env),
     };
     api->server_url = xasprintf("https://%s:%d", api->host, api->port);
-    api->client_ca_pem = xasprintf("%s%s", pki_ca_pem(api->pki),
-                                   config->authn && config->authn->proxy_ca_pem
-                                       ? config->authn->proxy_ca_pem : "");
     access_start(api);
     outside_start(api);
     if (!(api->authn = authn_new(api, config->authn, err)))
@@ -358,7 +355,6 @@ void *api_free(struct api *api)
     store_watch_free(api->crds);
     authn_free(api->authn);
     audit_free(api->audit);
-    free(api->client_ca_pem);
     free(api->host);
     free(api->server_url);
     free(api->node_socket);

@@ -200,16 +200,23 @@ bool authn_allows_anonymous(const struct authn *n, const char *path)
     return false;
 }
 
+int authn_trust_proxies(struct authn *n, const char *ca_pem, struct err *err)
+{
+    char *print = ca_pem ? pki_fingerprint(ca_pem) : NULL;
+
+    if (ca_pem && !print)
+        return err_set(err, INVALID_ARGUMENT, "the CA of front proxies is no certificate");
+    free(n->proxy_ca);
+    n->proxy_ca = print;
+    return 0;
+}
+
 struct authn *authn_new(struct api *api, const struct authn_opts *o, struct err *err)
 {
     struct authn *n = xcalloc(1, sizeof(*n));
 
     n->api = api;
     n->proxy_names = xstrdup(o && o->proxy_names ? o->proxy_names : "");
-    if (o && o->proxy_ca_pem && !(n->proxy_ca = pki_fingerprint(o->proxy_ca_pem))) {
-        err_set(err, INVALID_ARGUMENT, "the CA of front proxies is no certificate");
-        return authn_free(n);
-    }
     if (o && o->config_path && !(n->oidc = oidc_new(api, o->config_path, err)))
         return authn_free(n);
     return n;

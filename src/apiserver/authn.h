@@ -19,7 +19,6 @@ enum authn_result {
 
 struct authn_opts {
     const char *config_path;      /* AuthenticationConfiguration, read again when it changes; NULL: none */
-    const char *proxy_ca_pem;     /* of front proxies; NULL: there are none */
     const char *proxy_names;      /* "a,b": the CNs that count; NULL or "": any */
 };
 struct authn *authn_new(struct api *api, const struct authn_opts *opts, struct err *err) _must_check_;
@@ -45,6 +44,8 @@ enum authn_result authn_token(struct authn *n, const struct authn_ask *q, struct
 /* Who waits is woken, and nobody waits from here on: the server stops. */
 void authn_close(struct authn *n);
 
+/* Whose certificates are those of front proxies: the CA as PEM; NULL: nobody's. */
+int authn_trust_proxies(struct authn *n, const char *ca_pem, struct err *err) _must_check_;
 /* The certificate is one of a front proxy (and of nobody else). */
 bool authn_is_front_proxy(const struct authn *n, const struct http_peer *peer);
 bool authn_allows_anonymous(const struct authn *n, const char *path);

@@ -360,30 +360,39 @@ static void on_request(struct http_req *http, void *arg)
 
 /* ---------------------------------------------------------------- life */
 
-struct front *front_new(struct api *api, const char *addr, int port, struct err *err)
+struct front *front_new(struct api *api, const char *addr, int port, const struct front_opts *o,
+                        struct err *err)
 {
     struct front *f = xcalloc(1, sizeof(*f));
-    struct http_tls tls = {.cert_pem = pki_server_cert_pem(api->pki),
-                           .key_pem = pki_server_key_pem(api->pki),
-                           .client_ca_pem = api->client_ca_pem};
+    struct http_tls tls = {0};
     struct http_server_opts opts = {.addr = addr, .port = port, .tls = &tls,
                                     .body_bytes_max = BODY_BYTES_MAX, .on_request = on_request,
                                     .arg = f};
-    _auto_(freep) char *node_url = NULL;
+    _auto_(freep) char *node_url = NULL, *trust = NULL;
 
     f->api = api;
     list_init(&f->watches);
     f->client = http_client_new(env_loop(api->env), NULL);
     node_url = xasprintf("unix:%s", api->node_socket);
     f->node = http_origin_new(f->client, node_url, NULL, err);
-    f->server = f->node ? http_server_new(env_loop(api->env), &opts, err) : NULL;
+    if (f->node && front_tls_new(f, o, &tls, &trust, err) == 0)
+        f->server = http_server_new(env_loop(api->env), &opts, err);
+    free((char *)(uintptr_t)tls.cert_pem);
+    free((char *)(uintptr_t)tls.key_pem);
     if (!f->server) {
+        front_tls_free(f->tls);
         http_client_free(f->client);
         free(f);
         return NULL;
     }
     api->port = http_server_port(f->server);
     return f;
+}
+
+void front_on_renewal(struct front *f, void (*fn)(void *arg), void *arg)
+{
+    f->renewed = fn;
+    f->renewed_arg = arg;
 }
 
 int front_port(const struct front *f)
@@ -406,6 +415,7 @@ void front_stop(struct front *f, uint32_t deadline_ms, void (*done)(void *), voi
 {
     f->stopped = done;
     f->stopped_arg = arg;
+    f->tls = front_tls_free(f->tls);
     authn_close(f->api->authn);
     f->api->stopping = true; /* /readyz says so from now on */
     LIST_EACH(&f->watches, l)

@@ -12,6 +12,9 @@ struct front {
     struct http_client *client;
     struct http_origin *node;
     struct list watches; /* struct exchange.link */
+    struct front_tls *tls;
+    void (*renewed)(void *arg); /* NULL: nobody asks */
+    void *renewed_arg;
     uint8_t modes[1024]; /* of impersonation, by user: impersonate.c */
     void (*stopped)(void *);
     void *stopped_arg;
@@ -38,6 +41,12 @@ struct exchange {
 };
 
 void exchange_headers(struct exchange *x, const struct api_response *resp);
+/* front_tls.c. ret holds texts to free() (but trust, which is *ret_trust). */
+struct front_opts;
+int front_tls_new(struct front *f, const struct front_opts *o, struct http_tls *ret, char **ret_trust,
+                  struct err *err) _must_check_;
+void *front_tls_free(struct front_tls *t);
+
 void exchange_reply(struct exchange *x, const struct api_response *resp);
 
 /* who.c: fills x->user. AUTHN_NO: c->resp is the Status to answer (401, 403, 400). AUTHN_WAIT: front

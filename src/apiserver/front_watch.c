@@ -174,6 +174,7 @@ void watch_serve(struct exchange *x)
 {
     struct err err = {0};
 
+    audit_started(x->req.audit, 200); /* it ends when the request's arena goes */
     x->watch = x->resp.watch;
     x->events = arena_new();
     if (ws_wanted(x->http)) {

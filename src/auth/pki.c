@@ -26,7 +26,8 @@ struct pki {
     EVP_PKEY *ca_key, *sa_key;
     struct token_keys sa_keys; /* the first one is sa_key */
     char *ca_pem, *server_cert_pem, *server_key_pem;
-    char *ca_path, *server_cert_path, *server_key_path;
+    char *ca_path, *server_cert_path, *server_key_path, *host;
+    struct arena *past; /* texts that somebody may still hold */
 };
 
 enum { YEARS_10 = 3650, SOON_DAYS = 30 };
@@ -270,6 +271,17 @@ static bool is_ip(const char *s)
     return inet_pton(AF_INET, s, b) == 1 || inet_pton(AF_INET6, s, b) == 1;
 }
 
+/* Puts a text in place of an older one, which stays readable. false: it is NULL. */
+static bool set_text(struct pki *p, char **at, char *text)
+{
+    if (!text)
+        return false;
+    if (*at)
+        arena_pin(p->past, free, *at);
+    *at = text;
+    return true;
+}
+
 static int server_cert(struct pki *p, const char *host, struct err *err)
 {
     _auto_(pkey_free_p) EVP_PKEY *key = key_need(p->server_key_path, err);
@@ -280,7 +292,7 @@ static int server_cert(struct pki *p, const char *host, struct err *err)
 
     if (!key)
         return -1;
-    if (!(p->server_key_pem = key_pem(key)))
+    if (!set_text(p, &p->server_key_pem, key_pem(key)))
         return ssl_err(err, "read the server key");
     gethostname(machine, sizeof(machine) - 1);
     x = cert_read(p->server_cert_path);
@@ -288,7 +300,7 @@ static int server_cert(struct pki *p, const char *host, struct err *err)
         (str_empty(host) || (is_ip(host) ? X509_check_ip_asc(x, host, 0)
                                          : X509_check_host(x, host, 0, 0, NULL)) == 1) &&
         (!*machine || X509_check_host(x, machine, 0, 0, NULL) == 1))
-        return (p->server_cert_pem = cert_pem(x)) ? 0 : ssl_err(err, "read the certificate");
+        return set_text(p, &p->server_cert_pem, cert_pem(x)) ? 0 : ssl_err(err, "read the certificate");
     X509_free(x);
     buf_init(&names, 4096);
     buf_adds(&names, "DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,"
@@ -301,7 +313,7 @@ static int server_cert(struct pki *p, const char *host, struct err *err)
     x = leaf_make(p, name, key, (int64_t)YEARS_10 * 86400, "serverAuth,clientAuth", names.p);
     X509_NAME_free(name);
     buf_done(&names);
-    if (!x || !(p->server_cert_pem = cert_pem(x)))
+    if (!x || !set_text(p, &p->server_cert_pem, cert_pem(x)))
         return ssl_err(err, "make the server certificate");
     return file_write(p->server_cert_path, p->server_cert_pem, strlen(p->server_cert_pem), 0644,
                       err);
@@ -310,6 +322,7 @@ static int server_cert(struct pki *p, const char *host, struct err *err)
 static int ca_open(struct pki *p, struct err *err)
 {
     _auto_(freep) char *key_path = xasprintf("%s/ca.key", p->dir);
+    size_t n;
 
     if (!(p->ca_key = key_need(key_path, err)))
         return -1;
@@ -325,7 +338,7 @@ static int ca_open(struct pki *p, struct err *err)
             return ssl_err(err, "make the CA");
         return file_write(p->ca_path, p->ca_pem, strlen(p->ca_pem), 0644, err);
     }
-    p->ca_pem = cert_pem(p->ca);
+    p->ca_pem = file_read(p->ca_path, &n);
     return p->ca_pem ? 0 : ssl_err(err, "read the CA");
 }
 
@@ -363,6 +376,8 @@ struct pki *pki_open(const char *state_dir, const char *host, struct err *err)
     _auto_(freep) char *sa_path = NULL, *pub_path = NULL, *pub = NULL;
 
     p->dir = xasprintf("%s/pki", state_dir);
+    p->past = arena_new();
+    p->host = xstrdup(host ? host : "");
     p->ca_path = xasprintf("%s/ca.crt", p->dir);
     p->server_cert_path = xasprintf("%s/server.crt", p->dir);
     p->server_key_path = xasprintf("%s/server.key", p->dir);
@@ -380,6 +395,23 @@ struct pki *pki_open(const char *state_dir, const char *host, struct err *err)
     return STEAL(p);
 }
 
+int pki_refresh(struct pki *p, struct err *err)
+{
+    _auto_(freep) char *text = NULL;
+    _auto_(x509_free_p) X509 *ca = NULL;
+    size_t n = 0;
+
+    text = file_read(p->ca_path, &n);
+    ca = text ? cert_parse(text, n) : NULL;
+    if (!ca || X509_check_private_key(ca, p->ca_key) != 1) {
+        ERR_clear_error();
+        return err_set(err, INVALID_ARGUMENT, "%s: the first certificate is not that of ca.key", p->ca_path);
+    }
+    if (!streq(text, p->ca_pem))
+        set_text(p, &p->ca_pem, STEAL(text));
+    return server_cert(p, p->host, err);
+}
+
 void *pki_free(struct pki *p)
 {
     if (!p)
@@ -389,6 +421,8 @@ void *pki_free(struct pki *p)
     EVP_PKEY_free(p->sa_key);
     for (uint32_t i = 1; i < p->sa_keys.n; i++)
         EVP_PKEY_free(p->sa_keys.v[i]);
+    arena_free(p->past);
+    free(p->host);
     free(p->ca_pem);
     free(p->server_cert_pem);
     free(p->server_key_pem);

@@ -2,7 +2,8 @@
  *
  * Everything lies in STATE/pki and is made at the first start; later starts read it, so that
  * kubeconfigs and tokens outlive restarts. Keys are ECDSA P-256, files of keys have mode 0600.
- *   ca.crt ca.key           signs all certificates below
+ *   ca.crt ca.key           signs all certificates below; ca.crt may hold older CAs behind it, whose
+ *                           certificates are still good
  *   server.crt server.key   what the API serves; made anew when it lacks a name or ends soon
  *   NAME.crt NAME.key       client certificates made by pki_client()
  *   sa.key sa.pub           signs and verifies service-account tokens (auth/token.h)
@@ -19,6 +20,9 @@ struct evp_pkey_st;
 
 /* host: one more name or address that the server certificate answers to; may be NULL. */
 struct pki *pki_open(const char *state_dir, const char *host, struct err *err) _must_check_;
+/* Reads ca.crt, server.crt and server.key again, and makes the server certificate anew when it ends
+ * soon. On error what was is still there. Texts that were given out stay readable. */
+int pki_refresh(struct pki *p, struct err *err) _must_check_;
 void *pki_free(struct pki *p);
 DEFINE_AUTO(struct pki *, pki_free, pki_free)
 

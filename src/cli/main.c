@@ -21,6 +21,8 @@ const struct command COMMANDS[] = {
      "  --api-only           the API server alone: no controllers, no node, no functions\n"
      "  --authentication-config FILE          issuers of tokens, and where nobody may ask\n"
      "  --requestheader-client-ca-file FILE   the CA of front proxies (X-Remote-User ...)\n"
+     "  --tls-cert-file FILE, --tls-private-key-file FILE   what the API shows (default: its own)\n"
+     "  --client-ca-file FILE                 whose client certificates count, beside the instance's own\n"
      "  --requestheader-allowed-names A,B     their names (default: any)\n"
      "  --audit-policy-file FILE              which requests are noted\n"
      "  --audit-log-path FILE                 where to; - is standard output\n"

@@ -59,6 +59,9 @@ static const struct option {
     OPT("keep-alive-ms", 0, NUMBER, keep_alive_ms, 0, 86400000),
     OPT("authentication-config", 0, TEXT, authentication_config, 0, 0),
     OPT("requestheader-client-ca-file", 0, TEXT, requestheader_ca, 0, 0),
+    OPT("tls-cert-file", 0, TEXT, tls_cert, 0, 0),
+    OPT("tls-private-key-file", 0, TEXT, tls_key, 0, 0),
+    OPT("client-ca-file", 0, TEXT, client_ca, 0, 0),
     OPT("requestheader-allowed-names", 0, TEXT, requestheader_names, 0, 0),
     OPT("audit-policy-file", 0, TEXT, audit_policy, 0, 0),
     OPT("audit-log-path", 0, TEXT, audit_log, 0, 0),
@@ -183,7 +186,7 @@ static void take_saved(struct cli_opts *o, const struct val *saved)
 static void absolute_files(struct cli_opts *o)
 {
     const char **files[] = {&o->authentication_config, &o->requestheader_ca, &o->audit_policy,
-                            &o->audit_log, &o->audit_webhook};
+                            &o->audit_log, &o->audit_webhook, &o->tls_cert, &o->tls_key, &o->client_ca};
 
     for (size_t i = 0; i < ARRAY_LEN(files); i++)
         if (*files[i] && !streq(*files[i], "-"))

@@ -11,7 +11,6 @@
 #include "auth/pki.h"
 #include "base/log.h"
 #include "env/env.h"
-#include "env/fs.h"
 #include "schema/schema.h"
 #include "store/engine.h"
 #include "client/client.h"
@@ -35,7 +34,7 @@ enum {
 struct server {
     const struct cli_opts *o;
     uv_loop_t loop;
-    uv_signal_t term, intr;
+    uv_signal_t term, intr, hup;
     struct env *env;
     struct store *store;
     struct schema *schema;
@@ -71,6 +70,7 @@ static void front_gone(void *arg)
     s->env = env_free(s->env);
     uv_close((uv_handle_t *)&s->term, NULL);
     uv_close((uv_handle_t *)&s->intr, NULL);
+    uv_close((uv_handle_t *)&s->hup, NULL);
 }
 
 static void on_signal(uv_signal_t *h, int number)
@@ -82,6 +82,15 @@ static void on_signal(uv_signal_t *h, int number)
     s->stopping = true;
     LOG(INFO, "server", "did=stop signal=%d", number);
     front_stop(s->front, STOP_MS, front_gone, s);
+}
+
+static void on_hup(uv_signal_t *h, int number)
+{
+    struct server *s = h->data;
+
+    (void)number;
+    if (!s->stopping)
+        front_reload(s->front);
 }
 
 static int make_folders(const struct cli_opts *o, struct err *err)
@@ -113,6 +122,18 @@ static int write_kubeconfigs(struct server *s, struct err *err)
     snprintf(path, sizeof(path), "%s/pki/gateway.kubeconfig", s->o->state);
     return pki_write_kubeconfig(s->pki, path, url, "gateway", "system:tandem-gateway",
                                 "system:masters", err);
+}
+
+/* Our own clients' certificates are made anew before they end, and the CA may have changed. */
+static void on_renewal(void *arg)
+{
+    struct server *s = arg;
+    struct err err = {0};
+
+    if (write_kubeconfigs(s, &err) < 0)
+        LOG(ERROR, "server", "did=kubeconfigs err=\"%s\"", err.msg);
+    if (s->controllers)
+        controllers_set_ca(s->controllers, pki_ca_pem(s->pki));
 }
 
 static int start_parts(struct server *s, struct err *err)
@@ -179,16 +200,14 @@ static int start(struct server *s, struct err *err)
     struct audit_opts audit = {.policy_path = s->o->audit_policy, .log_path = s->o->audit_log,
                                .log_mb_max = s->o->audit_mb, .log_files_max = s->o->audit_files,
                                .log_days_max = s->o->audit_days, .webhook_path = s->o->audit_webhook};
+    struct front_opts files = {.cert_path = s->o->tls_cert, .key_path = s->o->tls_key,
+                               .client_ca_path = s->o->client_ca,
+                               .proxy_ca_path = s->o->requestheader_ca};
     struct authn_opts authn = {.config_path = s->o->authentication_config,
                                .proxy_names = s->o->requestheader_names};
-    _auto_(freep) char *proxy_ca = NULL;
-    size_t n;
 
     if (make_folders(s->o, err) < 0)
         return -1;
-    if (s->o->requestheader_ca && !(proxy_ca = fs_read(s->o->requestheader_ca, 1 << 20, &n, err)))
-        return -1;
-    authn.proxy_ca_pem = proxy_ca;
     if (!s->o->api_only)
         host_address(host);
     if (!s->o->api_only && streq(host, "127.0.0.1")) /* pods reach this machine at the first of their addresses */
@@ -207,8 +226,9 @@ static int start(struct server *s, struct err *err)
                               .audit = &audit, .authn = &authn};
     if (!(s->api = api_new(&api, err)))
         return -1;
-    if (!(s->front = front_new(s->api, listen, s->o->api_port, err)))
+    if (!(s->front = front_new(s->api, listen, s->o->api_port, &files, err)))
         return err_wrap(err, "listen on %s:%d", listen, s->o->api_port);
+    front_on_renewal(s->front, on_renewal, s);
     return write_kubeconfigs(s, err) < 0 || start_parts(s, err) < 0 ? -1 : 0;
 }
 
@@ -227,9 +247,11 @@ int cmd_server(struct cli_opts *o, int argc, char **argv)
         return complain_err(&err);
     uv_signal_init(&s->loop, &s->term);
     uv_signal_init(&s->loop, &s->intr);
-    s->term.data = s->intr.data = s;
+    uv_signal_init(&s->loop, &s->hup);
+    s->term.data = s->intr.data = s->hup.data = s;
     uv_signal_start(&s->term, on_signal, SIGTERM);
     uv_signal_start(&s->intr, on_signal, SIGINT);
+    uv_signal_start(&s->hup, on_hup, SIGHUP);
     LOG(INFO, "server", "did=ready port=%d", front_port(s->front));
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);

@@ -125,6 +125,8 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
     } more[] = {{"--authentication-config", o->authentication_config},
                 {"--requestheader-client-ca-file", o->requestheader_ca},
                 {"--requestheader-allowed-names", o->requestheader_names},
+                {"--tls-cert-file", o->tls_cert}, {"--tls-private-key-file", o->tls_key},
+                {"--client-ca-file", o->client_ca},
                 {"--audit-policy-file", o->audit_policy}, {"--audit-log-path", o->audit_log},
                 {"--audit-log-maxsize", mb}, {"--audit-log-maxbackup", files},
                 {"--audit-log-maxage", days}, {"--audit-webhook-config-file", o->audit_webhook}};

@@ -157,7 +157,7 @@ static void list_send(struct reflect *f)
         .timeout_ms = 60000,
     };
 
-    f->call = http_fetch(f->r->origin, &opts, ANSWER_BYTES_MAX, list_answered, f);
+    f->call = http_fetch(remote_origin(f->r), &opts, ANSWER_BYTES_MAX, list_answered, f);
 }
 
 /* --- watch ------------------------------------------------------------------------------------ */
@@ -288,7 +288,7 @@ static void watch_send(struct reflect *f)
     buf_init(&f->line, LINE_BYTES_MAX);
     f->news = false;
     f->status = 0;
-    f->call = http_call(f->r->origin, &opts);
+    f->call = http_call(remote_origin(f->r), &opts);
 }
 
 /* --- life ------------------------------------------------------------------------------------- */

@@ -4,6 +4,8 @@
 #include "codec/json.h"
 #include "env/fs.h"
 
+#include <sys/stat.h>
+
 static struct remote *remote_of(struct client *c)
 {
     ASSERT(!c->ops->local);
@@ -31,6 +33,51 @@ static const char *bearer(struct remote *r)
     return r->token;
 }
 
+/* --- credentials ------------------------------------------------------------------------------ */
+enum { LOOK_MS = 30000 };
+
+static int64_t changed_ns(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) < 0 ? 0 : (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+}
+
+static struct http_origin *origin_of(struct remote *r, const struct kubeconfig *k, const char *url,
+                                     struct err *err)
+{
+    struct http_origin_opts opts = {.ca_pem = k->ca_pem, .cert_pem = k->cert_pem, .key_pem = k->key_pem,
+                                    .server_name = k->server_name, .insecure = k->insecure};
+
+    return http_origin_new(r->http, url, &opts, err);
+}
+
+/* The server makes certificates anew before they end: the next requests use them. Where it is does not
+ * change; what can not be read leaves all as it was. */
+struct http_origin *remote_origin(struct remote *r)
+{
+    int64_t now = env_mono_us(r->c.env) / 1000, changed;
+    struct kubeconfig k = {0};
+    struct http_origin *o;
+    struct err err;
+
+    if (now - r->looked_ms < LOOK_MS)
+        return r->origin;
+    r->looked_ms = now;
+    changed = changed_ns(r->path);
+    if (changed == r->changed_ns)
+        return r->origin;
+    r->changed_ns = changed;
+    if (kubeconfig_read(r->arena, r->path, &k, &err) < 0 || !k.server || !streq(k.server, r->config.server))
+        return r->origin;
+    if (!(o = origin_of(r, &k, k.server, &err)))
+        return r->origin;
+    http_origin_free(r->origin);
+    r->config = k;
+    return r->origin = o;
+}
+
+/* --- headers ---------------------------------------------------------------------------------- */
 size_t remote_headers(struct remote *r, struct arena *a, const char *content_type,
                       struct http_header out[HEADERS_MAX])
 {
@@ -121,7 +168,7 @@ static void remote_call(struct client *c, struct client_op *op)
     if (call->body)
         opts.body = json_text(a, call->body, &opts.body_n);
     opts.headers_n = remote_headers(r, a, call->body ? client_content_type(call) : NULL, headers);
-    op->backend = http_fetch(r->origin, &opts, ANSWER_BYTES_MAX, answered, op);
+    op->backend = http_fetch(remote_origin(r), &opts, ANSWER_BYTES_MAX, answered, op);
 }
 
 static void remote_cancel(struct client_op *op)
@@ -155,7 +202,6 @@ struct client *client_remote_new(struct env *env, struct http_client *http, cons
                                  const char *user_agent, struct err *err)
 {
     struct remote *r = xcalloc(1, sizeof *r);
-    struct http_origin_opts opts = {0};
     char *url, *slash;
 
     r->arena = arena_new();
@@ -175,12 +221,11 @@ struct client *client_remote_new(struct env *env, struct http_client *http, cons
             r->prefix = arena_strndup(r->arena, r->prefix, strlen(r->prefix) - 1);
         *slash = 0;
     }
-    opts.ca_pem = r->config.ca_pem;
-    opts.cert_pem = r->config.cert_pem;
-    opts.key_pem = r->config.key_pem;
-    opts.server_name = r->config.server_name;
-    opts.insecure = r->config.insecure;
-    r->origin = http_origin_new(http, url, &opts, err);
+    r->http = http;
+    r->path = arena_strdup(r->arena, kubeconfig_path);
+    r->looked_ms = env_mono_us(env) / 1000;
+    r->changed_ns = changed_ns(r->path);
+    r->origin = origin_of(r, &r->config, url, err);
     if (!r->origin)
         goto fail;
     return &r->c;

@@ -15,7 +15,12 @@ struct remote {
     const char *agent, *prefix; /* prefix: path in the server's URL, mostly "" */
     char *token;                /* as last read from token_file */
     int64_t token_ms;
+    struct http_client *http;
+    char *path;                 /* of the kubeconfig: looked at again, its certificates get replaced */
+    int64_t looked_ms, changed_ns;
 };
+/* The origin, with the credentials that the kubeconfig holds now. */
+struct http_origin *remote_origin(struct remote *r);
 /* The headers that every request carries; content_type NULL: no body. Returns how many. */
 size_t remote_headers(struct remote *r, struct arena *a, const char *content_type,
                       struct http_header out[HEADERS_MAX]);

@@ -220,6 +220,24 @@ struct controllers *controllers_start(struct client *client, struct env *env,
     return all;
 }
 
+void controllers_set_ca(struct controllers *all, const char *ca_pem)
+{
+    if (all->opts.ca_pem && streq(all->opts.ca_pem, ca_pem)) {
+        all->opts.ca_pem = ca_pem;
+        return;
+    }
+    all->opts.ca_pem = ca_pem;
+    for (uint32_t i = 0; i < all->slots_n; i++) {
+        struct ctl *ctl = &all->slots[i].ctl;
+
+        if (streq(ctl->me->name, "rootca"))
+            ctl_want_all(ctl, K_NAMESPACE, NULL);
+        else if (streq(ctl->me->name, "tokens"))
+            ctl_want_all(ctl, K_SECRET, NULL);
+    }
+    arena_reset(all->pass);
+}
+
 void *controllers_stop(struct controllers *all)
 {
     if (!all)

@@ -47,6 +47,8 @@ struct controllers_opts {
 struct controllers *controllers_start(struct client *client, struct env *env,
                                       const struct controllers_opts *opts,
                                       struct err *err) _must_check_;
+/* Another text of the cluster's CA (borrowed, as opts->ca_pem): published to every namespace again. */
+void controllers_set_ca(struct controllers *all, const char *ca_pem);
 void *controllers_stop(struct controllers *all); /* NULL is fine */
 
 struct controllers_stats {

@@ -228,3 +228,63 @@ def test_aggregated_roles(tandem):
     eventually(lambda: 'x.io' in json.dumps(tandem.get('clusterrole', 'edit')['rules']))       # view, and through it edit
     tandem.kubectl('delete', 'clusterrole', 'widgets')
     eventually(lambda: 'x.io' not in json.dumps(tandem.get('clusterrole', 'edit')['rules']))
+
+
+def shown(one):
+    """Fingerprint of the certificate that the server shows."""
+    host, port = server(one).split('//')[1].split(':')
+    return ssl.get_server_certificate((host, int(port)))
+
+
+def make_ca(folder, name):
+    openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', f'{folder}/{name}.key', '-out', f'{folder}/{name}.crt', '-subj', '/CN=' + name, '-days', '2')
+    return f'{folder}/{name}.crt'
+
+
+def make_cert(folder, ca, name, subject, ext=''):
+    open(f'{folder}/oids', 'w').write('oid_section = oids\n[oids]\nkubeuid = 1.3.6.1.4.1.57683.2\n[req]\ndistinguished_name = dn\n[dn]\n')
+    csr = openssl('req', '-config', f'{folder}/oids', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', f'{folder}/{name}.key', '-subj', subject, *(['-addext', ext] if ext else []))
+    crt = openssl('x509', '-req', '-CA', f'{folder}/{ca}.crt', '-CAkey', f'{folder}/{ca}.key', '-CAcreateserial', '-days', '1', '-copy_extensions', 'copy', text=csr)
+    open(f'{folder}/{name}.crt', 'wb').write(crt)
+    return f'{folder}/{name}.crt', f'{folder}/{name}.key'
+
+
+def as_cert(one, cert, key, headers={}):
+    context = ssl._create_unverified_context()
+    context.load_cert_chain(cert, key)
+    asked = urllib.request.Request(server(one) + '/apis/authentication.k8s.io/v1/selfsubjectreviews', method='POST', headers={'content-type': 'application/json', **headers},
+                                   data=b'{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}')
+    try:
+        with urllib.request.urlopen(asked, context=context, timeout=20) as r:
+            return json.loads(r.read())['status']['userInfo']
+    except urllib.error.HTTPError as e:
+        return e.code
+
+
+def test_certificates_change_while_it_runs():
+    with tempfile.TemporaryDirectory(prefix='tc-', dir='/tmp') as folder:
+        for name in ('ca1', 'ca2', 'proxies'):
+            make_ca(folder, name)
+        make_cert(folder, 'ca1', 'server', '/CN=one', 'subjectAltName=IP:127.0.0.1')
+        open(f'{folder}/clients.crt', 'w').write(open(f'{folder}/ca1.crt').read())
+        with running('--api-only', '--tls-cert-file', f'{folder}/server.crt', '--tls-private-key-file', f'{folder}/server.key', '--client-ca-file', f'{folder}/clients.crt',
+                     '--requestheader-client-ca-file', f'{folder}/proxies.crt', '--requestheader-allowed-names', 'front') as one:
+            assert shown(one).strip() == open(f'{folder}/server.crt').read().strip()
+            dora = make_cert(folder, 'ca2', 'dora', '/CN=dora/O=team/kubeuid=u-77')
+            assert as_cert(one, *dora) == 401                                       # nobody trusts that CA yet
+            # what a front proxy says counts under its own CA and name alone
+            spoken = {'X-Remote-User': 'erik', 'X-Remote-Group': 'staff', 'X-Remote-Extra-Example.com%2fKey': 'v'}
+            said = as_cert(one, *make_cert(folder, 'proxies', 'front', '/CN=front'), headers=spoken)
+            assert said['username'] == 'erik' and said['groups'] == ['staff', 'system:authenticated'] and said['extra'] == {'example.com/key': ['v']}
+            assert as_cert(one, *make_cert(folder, 'ca1', 'liar', '/CN=front'), headers=spoken)['username'] == 'front'
+            open(f'{folder}/clients.crt', 'a').write(open(f'{folder}/ca2.crt').read())
+            make_cert(folder, 'ca1', 'server', '/CN=two', 'subjectAltName=IP:127.0.0.1')
+            os.kill(one.processes()['server'], 1)                                   # SIGHUP: now, not some seconds later
+            eventually(lambda: shown(one).strip() == open(f'{folder}/server.crt').read().strip())
+            said = eventually(lambda: type(x := as_cert(one, *dora)) is dict and x)
+            assert said['username'] == 'dora' and said['uid'] == 'u-77' and said['groups'] == ['team', 'system:authenticated']
+            good = shown(one)
+            open(f'{folder}/server.crt', 'w').write('nonsense')
+            os.kill(one.processes()['server'], 1)
+            time.sleep(0.5)
+            assert shown(one) == good

@@ -77,7 +77,7 @@ void *expression_free(struct expression *x)
 int expression_run(const struct expression *x, const struct val *about, struct arena *a,
                    const struct val **ret, struct err *err)
 {
-    struct cel_value var = cel_tree(about, ABOUT[x->about].type), out;
+    struct cel_value var = cel_tree(a, about, ABOUT[x->about].type), out;
     struct cel_run run = {.arena = a, .vars = &var, .vars_n = 1};
     struct val *v;
 

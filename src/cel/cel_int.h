@@ -198,6 +198,7 @@ struct cel_lazy {
 void *mem(struct eval *e, size_t n);
 void spend(struct eval *e, uint64_t cost);
 void eval_stop(struct eval *e, const char *why) __attribute__((noreturn));
+#define fail cel_fail /* the name is short inside of this room; another one has a fail() of its own */
 struct cel_value fail(struct eval *e, const char *fmt, ...) _printf_(2, 3);
 struct cel_value fail_lit(const char *msg); /* the text outlives the run */
 struct cel_value no_overload(struct eval *e, const struct node *call, struct cel_value *args, uint32_t n);

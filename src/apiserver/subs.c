@@ -222,6 +222,7 @@ int bind_pod(struct call *c, const char *name, const struct val *b)
         val_put(c->a, val_need_map(c->a, meta, "labels"), m->key, &m->v);
     topology_labels(c, v, node);
     set_condition(c, v, "PodScheduled", "True", NULL, NULL);
+    val_del(val_get(v, "status"), "nominatedNodeName"); /* it has its node */
     if (put_over(c, old, v, &o) < 0)
         return -1;
     answer_val(c, 201, status_doc(c->a, 201, "", ""));

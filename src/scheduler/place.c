@@ -149,11 +149,25 @@ static filter_fn *const filters[] = {
     spread_forbids, affinity_forbids,
 };
 
-static const char *filter(struct work *w, struct node_info *n)
+/* Would it be the same without any other pod? */
+static bool of_the_node(filter_fn *fn, const struct work *w, const struct node_info *n)
+{
+    if (fn == too_small) {
+        for (int r = 0; r < RES_MAX; r++)
+            if (r != RES_PODS && w->asks.v[r] > n->has.v[r])
+                return true;
+        return w->unknown || n->has.v[RES_PODS] < 1;
+    }
+    return fn != port_taken && fn != spread_forbids && fn != affinity_forbids;
+}
+
+static const char *filter(struct work *w, struct node_info *n, bool *ret_hopeless)
 {
     for (size_t i = 0; i < ARRAY_LEN(filters); i++) {
         const char *why = filters[i](w, n);
 
+        if (why && ret_hopeless)
+            *ret_hopeless = of_the_node(filters[i], w, n);
         if (why)
             return why;
     }
@@ -178,22 +192,38 @@ static void read_own_ports(struct work *w)
         }
 }
 
-void place(struct placing *p)
+static struct work prepare(struct placing *p)
 {
     struct work w = {.p = p, .spec = val_get(obj_val(p->pod), "spec"),
                      .labels = val_get(obj_meta(p->pod), "labels")};
+
+    pod_asks(p->cache, w.spec, &w.asks, &w.cpu_least, &w.memory_least, &w.unknown);
+    read_own_ports(&w);
+    spread_prepare(&w);
+    affinity_prepare(&w);
+    return w;
+}
+
+const char *place_on(struct placing *p, struct node_info *n)
+{
+    struct work w = prepare(p);
+
+    return filter(&w, n, NULL);
+}
+
+void place(struct placing *p)
+{
+    struct work w;
     uint32_t fit = 0, same = 0;
     double best = 0;
 
     p->node = NULL;
     p->reasons = arena_array(p->arena, const char *, p->cache->nodes_n + 1);
     p->scores = arena_array(p->arena, double, p->cache->nodes_n + 1);
-    pod_asks(p->cache, w.spec, &w.asks, &w.cpu_least, &w.memory_least, &w.unknown);
-    read_own_ports(&w);
-    spread_prepare(&w);
-    affinity_prepare(&w);
+    p->hopeless = arena_array(p->arena, bool, p->cache->nodes_n + 1);
+    w = prepare(p);
     EACH_NODE(p->cache, n) {
-        p->reasons[n->index] = filter(&w, n);
+        p->reasons[n->index] = filter(&w, n, &p->hopeless[n->index]);
         if (!p->reasons[n->index]) {
             fit++;
             p->node = n;

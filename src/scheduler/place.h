@@ -32,9 +32,12 @@ struct placing {
     /* out */
     struct node_info *node; /* NULL: it fits nowhere */
     const char **reasons;   /* by node_info.index: why not; NULL: it fits there */
+    bool *hopeless;         /* by node_info.index: no pod that goes would change it */
     double *scores;         /* by node_info.index; of those that fit */
 };
 /* Fills in the out members; arrays lie in the arena. */
 void place(struct placing *p);
+/* Why it does not fit on this node as the cache is now, or NULL. */
+const char *place_on(struct placing *p, struct node_info *n);
 /* "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable." */
 const char *why_nowhere(const struct placing *p);

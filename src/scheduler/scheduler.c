@@ -9,6 +9,7 @@
 #include "client/client.h"
 #include "codec/kubetime.h"
 #include "scheduler/place.h"
+#include "scheduler/preempt.h"
 #include "scheduler/queue.h"
 
 enum { PLACES_A_TURN = 128, TURN_US = 5000 };
@@ -16,12 +17,20 @@ enum { PLACES_A_TURN = 128, TURN_US = 5000 };
 #define COMPONENT "default-scheduler"
 #define SELECTED_NODE "volume.kubernetes.io/selected-node"
 
+/* A pod for which others were displaced: until it is bound its room is taken, for all that do not
+ * matter more, by a stand-in in the cache. */
+struct nominee {
+    const struct obj *stand_in;
+    int64_t priority;
+    char *node;
+};
 struct scheduler {
     struct client *client;
     struct env *env;
     char *name;
     struct arena *arena;
-    struct mirror *pods, *nodes, *claims, *volumes, *classes, *namespaces;
+    struct mirror *pods, *nodes, *claims, *volumes, *classes, *namespaces, *budgets;
+    struct map nominated; /* uid -> struct nominee */
     struct cache cache;
     struct queue queue;
     struct env_timer *turn, *wake;
@@ -62,10 +71,67 @@ static bool pod_differs(const struct obj *was, const struct obj *now)
            !val_equal(val_get(obj_meta(was), "labels"), val_get(obj_meta(now), "labels"));
 }
 
+static void forget_nominee(struct scheduler *s, const char *uid)
+{
+    struct nominee *n = map_del(&s->nominated, uid);
+
+    if (!n)
+        return;
+    cache_pod_gone(&s->cache, n->stand_in);
+    obj_unref(n->stand_in);
+    free(n->node);
+    free(n);
+}
+
+static void see_nominee(struct scheduler *s, const struct obj *pod)
+{
+    const char *node = val_str_at(obj_val(pod), "status.nominatedNodeName", "");
+    struct nominee *n = map_get(&s->nominated, pod->uid);
+    struct arena *a;
+    struct val *v;
+
+    if (n && streq(n->node, node))
+        return;
+    forget_nominee(s, pod->uid);
+    if (!*node)
+        return;
+    a = arena_new();
+    v = obj_edit(pod, a);
+    val_put(a, val_get(v, "metadata"), "uid", val_printf(a, "nominated:%s", pod->uid));
+    val_put_str(a, val_need_map(a, v, "spec"), "nodeName", node);
+    n = xcalloc(1, sizeof *n);
+    *n = (struct nominee){obj_seal(v, pod->revision), pod_priority(pod), xstrdup(node)};
+    map_put(&s->nominated, pod->uid, n);
+    cache_pod(&s->cache, n->stand_in);
+    arena_free(a);
+}
+
+/* Nominees that do not matter more than this pod make room for it, and take it back. */
+static void set_nominees(struct scheduler *s, const struct obj *pod, bool there)
+{
+    const char *uid;
+    void *it;
+
+    for (uint32_t i = 0; map_next(&s->nominated, &i, &uid, &it);) {
+        struct nominee *n = it;
+
+        if (!streq(uid, pod->uid) && n->priority >= pod_priority(pod))
+            continue;
+        if (there)
+            cache_pod(&s->cache, n->stand_in);
+        else
+            cache_pod_gone(&s->cache, n->stand_in);
+    }
+}
+
 static void pod_news(struct scheduler *s, const struct obj *was, const struct obj *pod)
 {
     if (cache_pod(&s->cache, pod))
         stir(s);
+    if (is_ours(s, pod))
+        see_nominee(s, pod);
+    else
+        forget_nominee(s, pod->uid);
     if (is_ours(s, pod)) {
         waitq_put(&s->queue, pod, env_now_ms(s->env), pod_differs(was, pod));
         go_on(s);
@@ -89,6 +155,7 @@ static void pod_removed(void *arg, const struct obj *pod)
     struct scheduler *s = arg;
 
     queue_drop(&s->queue, pod->uid);
+    forget_nominee(s, pod->uid);
     if (cache_pod_gone(&s->cache, pod))
         stir(s);
 }
@@ -243,8 +310,9 @@ static int choose_for_claims(struct scheduler *s, const struct claims *c, const 
     return 0;
 }
 
-/* The condition PodScheduled: false, and why. Written when it says something new. */
-static void tell_unfit(struct scheduler *s, const struct obj *pod, const char *why)
+/* The condition PodScheduled: false, and why. Written when it says something new. nominated: where
+ * room is being made for it, or NULL. */
+static void tell_unfit(struct scheduler *s, const struct obj *pod, const char *why, const char *nominated)
 {
     struct arena *a = s->arena;
     struct val *v = obj_edit(pod, a), *list, *c = NULL;
@@ -256,7 +324,8 @@ static void tell_unfit(struct scheduler *s, const struct obj *pod, const char *w
     VAL_EACH(list, it)
         if (streq(val_str_at(it, "type", ""), "PodScheduled"))
             c = it;
-    if (c && streq(val_str_at(c, "status", ""), "False") && streq(val_str_at(c, "message", ""), why))
+    if (c && streq(val_str_at(c, "status", ""), "False") && streq(val_str_at(c, "message", ""), why) &&
+        (!nominated || streq(val_str_at(v, "status.nominatedNodeName", ""), nominated)))
         return;
     if (!c) {
         c = val_push(a, list, val_map(a));
@@ -267,17 +336,95 @@ static void tell_unfit(struct scheduler *s, const struct obj *pod, const char *w
     val_put_str(a, c, "status", "False");
     val_put_str(a, c, "reason", "Unschedulable");
     val_put_str(a, c, "message", why);
+    if (nominated)
+        val_put_str(a, val_get(v, "status"), "nominatedNodeName", nominated);
     if (client_update_status(s->client, "v1/pods", v, NULL, &err) < 0 && err.code != ERR_NOT_FOUND &&
         err.code != ERR_CONFLICT)
         LOG(WARN, "scheduler", "pod=%s/%s did=tell failed=\"%s\"", pod->namespace_, pod->name, err.msg);
 }
 
-static void unfit(struct scheduler *s, const char *uid, const struct obj *pod, const char *why)
+/* ---- making room ---- */
+
+/* Says on the victim why it goes, and lets it go. */
+static void displace(struct scheduler *s, const struct obj *pod, const struct obj *victim, const char *node)
+{
+    struct client_delete how = {.uid = victim->uid, .grace_s = -1};
+    struct val *v = obj_edit(victim, s->arena), *list, *c = NULL;
+    char now[KUBETIME_MAX];
+    struct err err;
+
+    if (obj_deleting(victim))
+        return;
+    list = val_need_list(s->arena, val_need_map(s->arena, v, "status"), "conditions");
+    VAL_EACH(list, it)
+        if (streq(val_str_at(it, "type", ""), "DisruptionTarget"))
+            c = it;
+    if (!c) {
+        c = val_push(s->arena, list, val_map(s->arena));
+        val_put_str(s->arena, c, "type", "DisruptionTarget");
+    }
+    val_put_str(s->arena, c, "status", "True");
+    val_put_str(s->arena, c, "reason", "PreemptionByScheduler");
+    val_put_str(s->arena, c, "message", arena_printf(s->arena, "%s: preempting to accommodate a higher priority pod", s->name));
+    val_put_str(s->arena, c, "lastTransitionTime", kubetime_text(now, env_now_ms(s->env)));
+    if (client_update_status(s->client, "v1/pods", v, NULL, &err) < 0 && err.code != ERR_NOT_FOUND)
+        LOG(DEBUG, "scheduler", "pod=%s/%s did=mark failed=\"%s\"", victim->namespace_, victim->name, err.msg);
+    if (client_delete(s->client, "v1/pods", victim->namespace_, victim->name, &how, &err) < 0) {
+        if (err.code != ERR_NOT_FOUND && err.code != ERR_CONFLICT)
+            LOG(WARN, "scheduler", "pod=%s/%s did=preempt failed=\"%s\"", victim->namespace_, victim->name, err.msg);
+        return;
+    }
+    client_event(s->client, COMPONENT, victim, "Normal", "Preempted", "Preempted by pod %s on node %s", pod->uid, node);
+}
+
+/* Room was asked for already, and those who give it are on their way out. */
+static bool room_comes(struct scheduler *s, const struct obj *pod)
+{
+    const char *name = val_str_at(obj_val(pod), "status.nominatedNodeName", "");
+    struct node_info *n = *name ? map_get(&s->cache.nodes_by_name, name) : NULL;
+
+    if (n)
+        LIST_EACH(&n->pods, l) {
+            const struct obj *other = list_entry(l, struct placed, on_node)->pod;
+
+            if (obj_deleting(other) && pod_priority(other) < pod_priority(pod))
+                return true;
+        }
+    return false;
+}
+
+/* The node on which room is being made for the pod, or NULL. */
+static const char *make_room(struct scheduler *s, struct placing *p)
+{
+    struct preemption found;
+    struct objs budgets;
+    const struct obj **victims;
+    uint32_t n;
+
+    if (streq(val_str_at(obj_val(p->pod), "spec.preemptionPolicy", ""), "Never") || room_comes(s, p->pod))
+        return NULL;
+    budgets = mirror_list(s->budgets, s->arena, NULL);
+    found = preempt(p, budgets.v, budgets.n);
+    if (!found.node)
+        return NULL;
+    victims = found.victims;
+    n = found.n;
+    for (uint32_t i = 0; i < n; i++) /* the writes take them out of the cache */
+        obj_ref(victims[i]);
+    for (uint32_t i = 0; i < n; i++)
+        displace(s, p->pod, victims[i], found.node);
+    for (uint32_t i = 0; i < n; i++)
+        obj_unref(victims[i]);
+    s->stats.preempted += n;
+    return found.node;
+}
+
+static void unfit(struct scheduler *s, const char *uid, const struct obj *pod, const char *why, const char *nominated)
 {
     struct waiting *w;
 
     s->stats.failed++;
-    tell_unfit(s, pod, why);
+    tell_unfit(s, pod, why, nominated);
     w = map_get(&s->queue.by_uid, uid); /* the write may have taken it out */
     if (w && w->state == WAIT_READY)
         queue_unfit(&s->queue, w, env_now_ms(s->env));
@@ -299,18 +446,31 @@ static void place_one(struct scheduler *s, const struct obj *pod)
                         .claims = look_up_claims(s, pod), .names = {namespace_labels, s},
                         .dice = (uint32_t)env_random(s->env)};
     struct err err = {0};
+    struct node_info *asked;
     const char *node;
     bool told;
 
     if (p.claims->wait) {
         unfit(s, pod->uid, pod, s->cache.nodes_n
               ? arena_printf(s->arena, "0/%u nodes are available: %s.", s->cache.nodes_n, p.claims->wait)
-              : "no nodes available to schedule pods");
+              : "no nodes available to schedule pods", NULL);
         return;
     }
+    set_nominees(s, pod, false);
     place(&p);
+    asked = map_get(&s->cache.nodes_by_name, val_str_at(obj_val(pod), "status.nominatedNodeName", ""));
+    if (p.node && asked && asked->node && !p.reasons[asked->index])
+        p.node = asked; /* where room was made for it */
+    set_nominees(s, pod, true);
     if (!p.node) {
-        unfit(s, pod->uid, pod, why_nowhere(&p));
+        const char *why = why_nowhere(&p);
+
+        set_nominees(s, pod, false);
+        node = s->cache.nodes_n ? make_room(s, &p) : NULL;
+        set_nominees(s, pod, true);
+        pod = mirror_get(s->pods, pod->namespace_, pod->name);
+        if (pod) /* as it is by now */
+            unfit(s, p.pod->uid, pod, why, node);
         return;
     }
     node = arena_strdup(s->arena, p.node->name);
@@ -396,6 +556,7 @@ struct scheduler *scheduler_start(struct client *client, struct env *env,
     args.resource = "storage.k8s.io/v1/storageclasses";
     s->classes = client_mirror(client, &args);
     s->namespaces = client_mirror(client, &(struct mirror_args){.resource = "v1/namespaces"});
+    s->budgets = client_mirror(client, &(struct mirror_args){.resource = "policy/v1/poddisruptionbudgets"});
     s->nodes = client_mirror(client, &(struct mirror_args){.resource = "v1/nodes", .added = node_added,
                                                            .changed = node_changed,
                                                            .removed = node_removed, .arg = s});
@@ -415,9 +576,20 @@ void *scheduler_stop(struct scheduler *s)
     mirror_free(s->volumes);
     mirror_free(s->classes);
     mirror_free(s->namespaces);
+    mirror_free(s->budgets);
     env_timer_free(s->turn);
     env_timer_free(s->wake);
     queue_done(&s->queue);
+    while (s->nominated.n) {
+        const char *uid;
+        void *it;
+
+        for (uint32_t i = 0; map_next(&s->nominated, &i, &uid, &it);) {
+            forget_nominee(s, uid);
+            break;
+        }
+    }
+    map_done(&s->nominated);
     cache_done(&s->cache);
     arena_free(s->arena);
     free(s->name);

@@ -21,7 +21,7 @@ struct scheduler *scheduler_start(struct client *client, struct env *env,
 void *scheduler_stop(struct scheduler *s); /* NULL is fine */
 
 struct scheduler_stats {
-    uint64_t placed, failed;
+    uint64_t placed, failed, preempted;
     uint32_t waiting, unfit; /* on the queue; fit nowhere right now */
 };
 struct scheduler_stats scheduler_stats(const struct scheduler *s);

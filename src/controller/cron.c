@@ -66,6 +66,24 @@ static bool field(const char **p, int low, int high, const char *const *names, u
     }
 }
 
+/* "1h30m", of hours, minutes and seconds; a second at least. */
+static bool every(const char *p, int64_t *ret)
+{
+    int64_t all = 0;
+
+    while (*p) {
+        char *end;
+        long n = strtol(p, &end, 10);
+
+        if (end == p || n < 0 || n > 1000000 || !*end || !strchr("hms", *end))
+            return false;
+        all += n * (*end == 'h' ? 3600 : *end == 'm' ? 60 : 1);
+        p = end + 1;
+    }
+    *ret = all;
+    return all > 0;
+}
+
 bool cron_parse(const char *text, struct cron *ret)
 {
     static const struct {
@@ -89,6 +107,12 @@ bool cron_parse(const char *text, struct cron *ret)
         {0, 7, day_names, &c.weekdays, false},
     };
 
+    if (str_starts(text, "@every ")) {
+        if (!every(text + strlen("@every "), &c.every_s))
+            return false;
+        *ret = c;
+        return true;
+    }
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
         if (streq(text, words[i].name))
             text = words[i].means;
@@ -118,19 +142,30 @@ static bool day_fits(const struct cron *c, const struct tm *tm)
     return day || weekday; /* both are given: either will do, as cron always had it */
 }
 
-int64_t cron_next(const struct cron *c, int64_t after_s)
+/* So many seconds on, by local clocks: a change of the offset on the way is taken out again. */
+static int64_t forward(const struct zone *zone, int64_t t, int64_t local_s)
+{
+    int64_t to = t + local_s;
+
+    to -= zone_offset(zone, to) - zone_offset(zone, t);
+    return MAX(to, t + 60);
+}
+
+int64_t cron_next(const struct cron *c, const struct zone *zone, int64_t after_s)
 {
     int64_t t = (after_s / 60 + 1) * 60, end = after_s + INT64_C(86400) * 366 * 8;
 
+    if (c->every_s)
+        return after_s + c->every_s;
     while (t < end) {
-        time_t when = (time_t)t;
+        time_t when = (time_t)(t + zone_offset(zone, t));
         struct tm tm;
 
         gmtime_r(&when, &tm);
         if (!(c->months >> (tm.tm_mon + 1) & 1) || !day_fits(c, &tm))
-            t += 86400 - t % 86400;
+            t = forward(zone, t, 86400 - when % 86400);
         else if (!(c->hours >> tm.tm_hour & 1))
-            t += 3600 - t % 3600;
+            t = forward(zone, t, 3600 - when % 3600);
         else if (!(c->minutes >> tm.tm_min & 1))
             t += 60;
         else

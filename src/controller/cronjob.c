@@ -1,5 +1,5 @@
 /* CronJobs: a Job for each time of the schedule, named after its minute, so that a time is never
- * served twice. Times are UTC (spec.timeZone other than UTC is told as an event and read as UTC). */
+ * served twice. Local time is that of spec.timeZone, or UTC. */
 #include "controller/cron.h"
 #include "controller/ctl.h"
 #include "controller/pods.h"
@@ -96,7 +96,8 @@ static int tell(struct ctl *ctl, const char *key, int64_t due_s, struct err *err
 }
 
 /* The last time that was due and not served, or -1; *ret_next: the one after now. */
-static int64_t last_due(struct ctl *ctl, const struct obj *cj, const struct cron *c, int64_t *ret_next)
+static int64_t last_due(struct ctl *ctl, const struct obj *cj, const struct cron *c, const struct zone *zone,
+                        int64_t *ret_next)
 {
     int64_t now = ctl->now_ms / 1000, from = kubetime_parse(obj_str(cj, "status.lastScheduleTime", "")), due = -1, t;
     int64_t deadline = obj_int(cj, "spec.startingDeadlineSeconds", -1);
@@ -104,17 +105,20 @@ static int64_t last_due(struct ctl *ctl, const struct obj *cj, const struct cron
     from = (from < 0 ? obj_created_ms(cj) : from) / 1000;
     if (deadline >= 0)
         from = MAX(from, now - deadline);
-    t = cron_next(c, from);
+    t = cron_next(c, zone, from);
     for (int i = 0; t >= 0 && t <= now && i < MISSED_MAX; i++) {
         due = t;
-        t = cron_next(c, t);
+        t = cron_next(c, zone, t);
     }
+    if (t >= 0 && t <= now)
+        ctl_event(ctl, cj, "Warning", "TooManyMissedTimes", "too many missed start times. Set or decrease "
+                  ".spec.startingDeadlineSeconds or check clock skew");
     if (t >= 0 && t <= now) { /* it slept for long: only the last time counts */
         for (int64_t back = 60; t <= now && back <= now - from; back *= 2)
-            for (t = cron_next(c, now - back); t >= 0 && t <= now; t = cron_next(c, t))
+            for (t = cron_next(c, zone, now - back); t >= 0 && t <= now; t = cron_next(c, zone, t))
                 due = t;
     }
-    *ret_next = cron_next(c, now);
+    *ret_next = cron_next(c, zone, now);
     return due;
 }
 
@@ -154,7 +158,7 @@ static int serve(struct ctl *ctl, const char *key, const struct obj *cj, struct 
 static enum again cronjob_reconcile(struct ctl *ctl, const char *key, struct err *err)
 {
     const struct obj *cj = ctl_get_key(ctl, K_CRONJOB, key);
-    const char *zone = cj ? obj_str(cj, "spec.timeZone", "UTC") : "";
+    struct zone *zone;
     struct cron c;
     struct objs jobs;
     int64_t due, next;
@@ -168,11 +172,15 @@ static enum again cronjob_reconcile(struct ctl *ctl, const char *key, struct err
         ctl_event(ctl, cj, "Warning", "UnparseableSchedule", "unparseable schedule: %s", obj_str(cj, "spec.schedule", ""));
         return DONE;
     }
-    if (!streq(zone, "UTC") && !streq(zone, "Etc/UTC"))
-        ctl_event(ctl, cj, "Warning", "UnsupportedTimeZone", "time zone %s is read as UTC", zone);
     if (val_bool_at(obj_val(cj), "spec.suspend", false))
         return tell(ctl, key, -1, err) < 0 ? RETRY : DONE;
-    due = last_due(ctl, cj, &c, &next);
+    zone = zone_load(obj_str(cj, "spec.timeZone", "UTC"), err);
+    if (!zone) {
+        ctl_event(ctl, cj, "Warning", "UnknownTimeZone", "invalid timeZone: %s", err->msg);
+        return DONE;
+    }
+    due = last_due(ctl, cj, &c, zone, &next);
+    zone_free(zone);
     if (next >= 0)
         ctl_want_in(ctl, key, next * 1000 - ctl->now_ms + 50);
     if (due < 0)

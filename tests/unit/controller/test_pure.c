@@ -1,6 +1,8 @@
 /* Pure parts of the controllers: counting of jobs, taints, claims and volumes. */
 #include "tt.h"
 
+#include <unistd.h>
+
 #include "codec/json.h"
 #include "codec/kubetime.h"
 #include "codec/obj.h"
@@ -142,12 +144,48 @@ static void cron_knows_the_next_time(void **state)
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         assert_true(cron_parse(rows[i].schedule, &c));
-        assert_string_equal(kubetime_text(text, cron_next(&c, kubetime_parse(rows[i].after) / 1000) * 1000), rows[i].next);
+        assert_string_equal(kubetime_text(text, cron_next(&c, NULL, kubetime_parse(rows[i].after) / 1000) * 1000), rows[i].next);
     }
     assert_true(cron_parse("0 0 31 2 *", &c));
-    assert_int_equal(cron_next(&c, 0), -1);
+    assert_int_equal(cron_next(&c, NULL, 0), -1);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         assert_false(cron_parse(bad[i], &c));
+}
+
+/* Goal: local clocks count, their changes too. The facts are those of the tz database. */
+static void cron_knows_places(void **state)
+{
+    static const struct {
+        const char *zone, *schedule, *after, *next;
+    } rows[] = {
+        {"Europe/Zurich", "0 3 * * *", "2026-06-01T00:00:00Z", "2026-06-01T01:00:00Z"},
+        {"Europe/Zurich", "0 3 * * *", "2026-12-01T00:00:00Z", "2026-12-01T02:00:00Z"},
+        {"Europe/Zurich", "0 12 * * *", "2050-07-01T00:00:00Z", "2050-07-01T10:00:00Z"}, /* by the rule */
+        {"America/New_York", "30 9 * * *", "2026-01-01T00:00:00Z", "2026-01-01T14:30:00Z"},
+        {"America/New_York", "30 2 * * *", "2026-03-08T05:00:00Z", "2026-03-09T06:30:00Z"}, /* is skipped */
+        {"America/New_York", "0 0 9 3 *", "2026-03-01T00:00:00Z", "2026-03-09T04:00:00Z"},
+        {"Asia/Kolkata", "0 0 * * *", "2026-01-01T00:00:00Z", "2026-01-01T18:30:00Z"},
+        {"Australia/Sydney", "0 12 * * *", "2060-01-01T00:00:00Z", "2060-01-01T01:00:00Z"}, /* summer there */
+        {"Etc/UTC", "@every 90m", "2026-01-01T00:00:00Z", "2026-01-01T01:30:00Z"},
+    };
+    static const char *const bad[] = {"", "Nowhere/City", "../../etc/passwd", "/etc/passwd", "Europe"};
+    char text[KUBETIME_MAX];
+    struct err err;
+    struct cron c;
+
+    (void)state;
+    if (access("/usr/share/zoneinfo/Europe/Zurich", R_OK) < 0)
+        skip();
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct zone *z = zone_load(rows[i].zone, &err);
+
+        assert_non_null(z);
+        assert_true(cron_parse(rows[i].schedule, &c));
+        assert_string_equal(kubetime_text(text, cron_next(&c, z, kubetime_parse(rows[i].after) / 1000) * 1000), rows[i].next);
+        zone_free(z);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        assert_null(zone_load(bad[i], &err));
 }
 
 int main(void)
@@ -159,6 +197,7 @@ int main(void)
         cmocka_unit_test(taints_are_borne),
         cmocka_unit_test(claims_get_the_smallest_that_fits),
         cmocka_unit_test(cron_knows_the_next_time),
+        cmocka_unit_test(cron_knows_places),
     };
 
     return cmocka_run_group_tests_name("controller-pure", tests, NULL, NULL);

@@ -196,7 +196,6 @@ void cel_env_jsonpatch(struct cel_env *env);
 enum cel_env_flag {
     CEL_PLAIN = 1,       /* the language alone, without the checks and libraries of Kubernetes' */
     CEL_UNCHECKED = 4, /* types are not enforced: all that is not known is left to the run */
-    CEL_KEYWORD_FIELDS = 2, /* `x.namespace` also finds the field that is escaped __namespace__ */
 };
 void cel_env_set(struct cel_env *env, unsigned flags);
 

@@ -317,7 +317,7 @@ static const struct cel_type *field_type(struct checker *c, const struct cel_typ
 
     if (again && streq(again, name))
         f = cel_type_field(t, raw, strlen(raw));
-    if (!f && ((c->env->flags & (CEL_KEYWORD_FIELDS | CEL_PLAIN)) || t == &cel_jsonpatch_type)) {
+    if (!f && (reserved_word(name, strlen(name)) || (c->env->flags & CEL_PLAIN))) {
         raw = name;
         f = cel_type_field(t, name, strlen(name));
     }
@@ -542,16 +542,13 @@ static void check_call(struct checker *c, struct node *n)
 
 /* ---- lists, maps, structs, loops ---- */
 
-static const struct cel_type *join(struct checker *c, const struct node *n, const struct cel_type *was, const struct cel_type *now)
+static const struct cel_type *join(struct checker *c, const struct cel_type *was, const struct cel_type *now)
 {
     if (!was)
         return now;
     if (try_assign(c, was, now))
         return less_specific(was, now) ? was : now;
-    if (c->plain)
-        return &cel_dyn_type;
-    mismatch(c, n, was, now);
-    return &cel_error_type;
+    return &cel_dyn_type;
 }
 
 static const struct cel_type *unwrap(struct checker *c, const struct node *n, const struct cel_type *t)
@@ -579,7 +576,7 @@ static void check_list(struct checker *c, struct node *n)
         t = n->args[i]->type;
         if (n->optional && n->optional[i])
             t = unwrap(c, n->args[i], t);
-        elem = join(c, n->args[i], elem, t);
+        elem = join(c, elem, t);
     }
     n->type = cel_type_list(c->a, elem ? elem : new_var(c));
 }
@@ -591,12 +588,12 @@ static void check_map(struct checker *c, struct node *n)
     for (uint32_t i = 0; i + 1 < n->n; i += 2) {
         const struct cel_type *t;
         check(c, n->args[i]);
-        key = join(c, n->args[i], key, n->args[i]->type);
+        key = join(c, key, n->args[i]->type);
         check(c, n->args[i + 1]);
         t = n->args[i + 1]->type;
         if (n->optional && n->optional[i])
             t = unwrap(c, n->args[i + 1], t);
-        value = join(c, n->args[i + 1], value, t);
+        value = join(c, value, t);
     }
     n->type = cel_type_map(c->a, key ? key : new_var(c), value ? value : new_var(c));
 }
@@ -772,7 +769,39 @@ static void walk(struct checker *c, struct node *n, void (*fn)(struct checker *,
 
 static void close_types(struct checker *c, struct node *n)
 {
-    n->type = substitute(c, n->type, true);
+    n->type = n->type ? substitute(c, n->type, true) : &cel_error_type; /* behind an error none was found */
+}
+
+static const struct cel_type *entry_type(const struct node *n, uint32_t i)
+{
+    const struct cel_type *t = n->args[i]->type;
+
+    return n->optional && n->optional[i] && t->kind == CEL_OPTIONAL ? t->elem : t;
+}
+
+/* Kubernetes wants lists and maps that are written out to hold one type each; arguments of format()
+ * may be mixed. */
+static void check_mixed(struct checker *c, struct node *n, bool may)
+{
+    uint32_t step = n->kind == N_MAP ? 2 : 1;
+
+    may |= n->kind == N_CALL && streq(n->name, "format");
+    if ((n->kind == N_LIST || n->kind == N_MAP) && !may)
+        for (uint32_t i = step; i < n->n; i++)
+            if (!same(entry_type(n, i % step), entry_type(n, i))) {
+                mismatch(c, n->args[i], entry_type(n, i % step), entry_type(n, i));
+                if (step == 1)
+                    break;
+            }
+    for (uint32_t i = 0; i < n->n; i++)
+        check_mixed(c, n->args[i], may);
+    if (n->kind == N_FOLD) {
+        check_mixed(c, n->fold->range, may);
+        check_mixed(c, n->fold->init, may);
+        check_mixed(c, n->fold->cond, may);
+        check_mixed(c, n->fold->step, may);
+        check_mixed(c, n->fold->result, may);
+    }
 }
 
 /* What upstream looks at once types are right: constant arguments that can never work. */
@@ -809,8 +838,10 @@ bool cel_check(const struct cel_env *env, struct cel_prog *p, struct issues *is)
 
     check(&c, p->root);
     walk(&c, p->root, close_types);
-    if (!is->n && !(env->flags & CEL_UNCHECKED))
+    if (!is->n && !(env->flags & (CEL_UNCHECKED | CEL_PLAIN)))
         walk(&c, p->root, check_constants);
+    if (!is->n && !c.plain && !(env->flags & CEL_UNCHECKED))
+        check_mixed(&c, p->root, false);
     p->slots = c.slots_max;
     p->type = p->root->type;
     if (env->flags & CEL_UNCHECKED)

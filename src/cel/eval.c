@@ -157,6 +157,16 @@ static struct cel_value conditional(struct eval *e, const struct node *n)
     return is_attribute(branch) ? attribute(e, branch, false) : ev(e, branch);
 }
 
+/* A qualifier costs 1, unless it is an optional one that found nothing. */
+static struct cel_value qualified(struct eval *e, struct cel_value before, struct cel_value v, enum look look)
+{
+    if (look == LOOK_OPTIONAL || before.kind == CEL_OPTIONAL)
+        spend(e, v.kind == CEL_OPTIONAL && !v.some ? 0 : 1);
+    else
+        spend(e, 1);
+    return v;
+}
+
 /* An attribute; counted: its name costs something, which it does not as a branch of ?:. */
 static struct cel_value attribute(struct eval *e, const struct node *n, bool counted)
 {
@@ -172,8 +182,7 @@ static struct cel_value attribute(struct eval *e, const struct node *n, bool cou
         v = operand(e, n->args[0], counted && !n->test);
         if (is_error(v))
             return v;
-        spend(e, 1);
-        return field(e, v, n, n->name, n->name_n, n->test ? LOOK_TEST : LOOK_VALUE);
+        return qualified(e, v, field(e, v, n, n->name, n->name_n, n->test ? LOOK_TEST : LOOK_VALUE), n->test ? LOOK_TEST : LOOK_VALUE);
     default:
         break;
     }
@@ -182,14 +191,12 @@ static struct cel_value attribute(struct eval *e, const struct node *n, bool cou
     v = operand(e, n->args[0], counted);
     if (is_error(v))
         return v;
-    if (n->op == OP_OPT_SELECT) {
-        spend(e, 1);
-        return field(e, v, n, n->args[1]->value.s, n->args[1]->value.n, LOOK_OPTIONAL);
-    }
+    if (n->op == OP_OPT_SELECT)
+        return qualified(e, v, field(e, v, n, n->args[1]->value.s, n->args[1]->value.n, LOOK_OPTIONAL), LOOK_OPTIONAL);
     look = n->op == OP_OPT_INDEX ? LOOK_OPTIONAL : LOOK_VALUE;
     if (n->args[1]->kind == N_CONST) {
-        spend(e, 1);
         key = n->args[1]->value;
+        return qualified(e, v, indexed(e, v, key, look), look);
     } else if (is_attribute(n->args[1])) {
         key = attribute(e, n->args[1], true);
     } else {
@@ -266,7 +273,7 @@ static struct cel_value call(struct eval *e, const struct node *n)
     case OP_NONE:
         break;
     }
-    if (!n->fn || n->n > ARGS_MAX)
+    if (!n->fn || !n->over_n || n->n > ARGS_MAX)
         return fail(e, "no such overload: %.200s", n->name);
     for (uint32_t i = 0; i < n->n; i++) {
         args[i] = ev(e, n->args[i]);

@@ -202,7 +202,7 @@ static void scientific(struct buf *b, const char *number) /* 1.5e+03 with a real
     const char *e = strchr(number, 'e');
 
     buf_add(b, number, (size_t)(e - number));
-    buf_adds(b, "\xe2\x80\xaf\xc3\x97\xe2\x80\xaf" "10");
+    buf_adds(b, "\xc3\x97" "10");
     if (e[1] == '-')
         buf_adds(b, "\xe2\x81\xbb");
     for (e += 2; *e; e++)

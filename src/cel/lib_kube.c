@@ -208,6 +208,11 @@ FN(fn_semver)
         return NO_OVERLOAD;
     if (!args[0].n)
         return fail_lit("Version string empty");
+    if (!semver_read(e, args, n, &v) && !(n > 1 && args[1].b)) {
+        const char *dot = memchr(args[0].s, '.', args[0].n);
+        if (!dot || !memchr(dot + 1, '.', args[0].n - (size_t)(dot + 1 - args[0].s)))
+            return fail_lit("No Major.Minor.Patch elements found");
+    }
     if (!semver_read(e, args, n, &v))
         return fail(e, "Invalid character(s) found in version \"%.*s\", or no Major.Minor.Patch elements found", (int)MIN(args[0].n, 100u), args[0].s);
     o = mem(e, sizeof *o);

@@ -62,14 +62,21 @@ static void advance(struct parser *p)
 {
     if (p->bad)
         return;
-    p->t = lex_next(p->text, p->text_n, &p->at);
-    if (p->t.kind == T_BAD) {
-        uint32_t pos = p->t.pos, n = p->t.n;
-        const char *s = p->text + pos;
-        if (strchr("\"'", *s)) /* a string that does not end: the rest of its line is wrong */
-            while (pos + n < p->text_n && p->text[pos + n] != '\n')
+    for (;;) {
+        const char *from;
+        size_t n;
+        p->t = lex_next(p->text, p->text_n, &p->at);
+        if (p->t.kind != T_BAD)
+            return;
+        from = p->text + p->t.pos;
+        n = p->t.n;
+        if (strchr("\"'", *from)) /* a string that does not end: the rest of its line is wrong */
+            while (p->t.pos + n < p->text_n && from[n] != '\n')
                 n++;
-        bad(p, pos, "Syntax error: token recognition error at: '%.*s'", (int)MIN(n, 200u), s);
+        issue(p->is, p->t.pos, "Syntax error: token recognition error at: '%.*s'", (int)MIN(n, (size_t)200), from);
+        p->at = p->t.pos + (uint32_t)n;
+        if (p->is->n >= ISSUES_MAX)
+            p->at = (uint32_t)p->text_n;
     }
 }
 

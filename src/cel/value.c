@@ -488,21 +488,15 @@ static int order(bool less, bool more)
     return less ? -1 : more ? 1 : 0;
 }
 
-static int double_int(double d, int64_t i) /* exact */
+/* As upstream: inside the range of the integers both are compared as doubles, so what a double cannot
+ * tell apart is equal. */
+static int double_int(double d, int64_t i)
 {
-    if (d < -9223372036854775808.0)
-        return -1;
-    if (d >= 9223372036854775808.0)
-        return 1;
-    return (int64_t)d != i ? order((int64_t)d < i, true) : order(d < trunc(d), d > trunc(d));
+    return d < -9223372036854775808.0 ? -1 : d > 9223372036854775808.0 ? 1 : order(d < (double)i, d > (double)i);
 }
 static int double_uint(double d, uint64_t u)
 {
-    if (d < 0)
-        return -1;
-    if (d >= 18446744073709551616.0)
-        return 1;
-    return (uint64_t)d != u ? order((uint64_t)d < u, true) : order(false, d > trunc(d));
+    return d < 0 ? -1 : d > 18446744073709551616.0 ? 1 : order(d < (double)u, d > (double)u);
 }
 
 static bool is_number(struct cel_value v)

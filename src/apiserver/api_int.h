@@ -21,6 +21,10 @@
 #include "schema/select.h"
 #include "store/store.h"
 
+#ifndef KUBERNETES_VERSION
+#define KUBERNETES_VERSION "v1.36.3"
+#endif
+
 struct kind_hooks;
 struct memory;
 struct outside;
@@ -61,6 +65,10 @@ struct api {
     struct env_timer *sweep; /* events that are over */
     struct store_watch *crds;
     uint64_t requests, watches; /* for /metrics */
+    char *flags; /* of /flagz */
+    struct metrics *metrics;
+    struct flow *flow;
+    struct list watching; /* api_watch.all */
     bool stopping; /* no longer ready */
     struct outside *outside;    /* outside.c */
     struct webhooks *webhooks;  /* webhooks.c */
@@ -141,6 +149,35 @@ struct call {
     struct memory *memory; /* of earlier runs of this call, or NULL */
     struct draw *draws, *drawn;
 };
+
+/* What a request is about, for who counts and queues it. Texts live in the request's arena. */
+struct about {
+    const char *verb; /* as RBAC has it */
+    const char *group, *version, *resource, *sub, *ns, *name, *path;
+    bool resource_request, mutating, apply, dry_run;
+};
+void call_about(struct call *c, struct about *ret); /* reads path and query; never fails */
+
+/* ---- metrics.c ---- */
+struct metrics *metrics_new(void);
+void *metrics_free(struct metrics *m);
+/* A request that was answered; seconds from its head to its answer. */
+void metrics_request(struct metrics *m, const struct about *a, int status, double seconds, size_t bytes);
+/* The counter of events of that resource; stays as long as the metrics. */
+uint64_t *metrics_watch_events(struct metrics *m, const char *group, const char *version, const char *plural);
+void metrics_inflight(struct metrics *m, bool mutating, int by);
+int metrics_serve(struct call *c);
+
+/* ---- health.c ---- */
+int health_serve(struct call *c, const char *which /* healthz, livez, readyz */, const char *check);
+int flagz_serve(struct call *c);
+int statusz_serve(struct call *c);
+
+/* ---- flow.c ---- */
+struct flow *flow_new(struct api *api);
+void *flow_free(struct flow *f);
+void flow_metrics(struct flow *f, struct buf *b);
+int flow_dump(struct call *c, const char *what); /* /debug/api_priority_and_fairness/... */
 
 /* ---- status.c: all of them fill call->resp and give back -1 ---- */
 struct val *status_doc(struct arena *a, int code, const char *reason, const char *message);
@@ -263,6 +300,7 @@ const struct obj *find(struct call *c); /* the object of the path, or NULL */
 
 /* ---- watch.c ---- */
 int watch_begin(struct call *c);
+void watch_each(struct api *api, void (*fn)(void *arg, const struct resource *r, bool ns), void *arg);
 
 /* ---- stream.c ---- */
 /* The list as pieces; head: the document with everything but its items (an empty list comes last). */

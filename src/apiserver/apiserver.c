@@ -176,6 +176,23 @@ static int serve(struct call *c)
     return c->path.resource ? serve_resource(c) : meta_serve(c);
 }
 
+void call_about(struct call *c, struct about *ret)
+{
+    const char *type = c->req->content_type ? c->req->content_type : "";
+    const struct path *p = &c->path;
+
+    c->is_get = streq(c->req->method, "GET") || streq(c->req->method, "HEAD");
+    (void)!options_params(c);
+    path_parse(c->a, c->req->path, &c->path);
+    *ret = (struct about){.verb = call_verb(c), .group = p->group ? p->group : "",
+                          .version = p->version ? p->version : "",
+                          .resource = p->plural ? p->plural : "", .sub = p->sub ? p->sub : "",
+                          .ns = p->ns ? p->ns : "", .name = p->name ? p->name : "",
+                          .path = c->req->path, .resource_request = p->resource,
+                          .mutating = !c->is_get, .dry_run = param(c, "dryRun") != NULL};
+    ret->apply = streq(ret->verb, "patch") && str_starts(type, "application/apply-patch");
+}
+
 static void drop_twins(struct texts *t)
 {
     uint32_t n = 0;
@@ -329,6 +346,9 @@ struct api *api_new(const struct api_config *config, struct err *err)
         .start_ms = env_now_ms(config->env),
     };
     api->server_url = xasprintf("https://%s:%d", api->host, api->port);
+    list_init(&api->watching);
+    api->metrics = metrics_new();
+    api->flags = xstrdup(config->flags ? config->flags : "");
     access_start(api);
     outside_start(api);
     if (!(api->authn = authn_new(api, config->authn, err)))
@@ -340,6 +360,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
         return api_free(api);
     if (stock_write(api, err) < 0)
         return api_free(api);
+    api->flow = flow_new(api);
     api->sweep = env_timer_new(api->env, sweep_events, api);
     env_timer_start(api->sweep, SWEEP_EVERY_MS, SWEEP_EVERY_MS);
     return api;
@@ -355,6 +376,9 @@ void *api_free(struct api *api)
     store_watch_free(api->crds);
     authn_free(api->authn);
     audit_free(api->audit);
+    api->flow = flow_free(api->flow);
+    metrics_free(api->metrics);
+    free(api->flags);
     free(api->host);
     free(api->server_url);
     free(api->node_socket);

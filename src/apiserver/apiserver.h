@@ -39,6 +39,7 @@ struct api_config {
     const char *node_socket;              /* NULL: STATE/run/node.sock */
     const struct audit_opts *audit; /* apiserver/audit.h; NULL: nothing is noted */
     const struct authn_opts *authn; /* apiserver/authn.h; NULL: what needs no configuration */
+    const char *flags;     /* "name:value\n" lines for /flagz; NULL: none */
     const char *node_name; /* the node of this machine: it mirrors what its pods may use; NULL: none */
 };
 

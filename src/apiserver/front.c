@@ -58,6 +58,10 @@ void exchange_headers(struct exchange *x, const struct api_response *r)
         strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&when, &tm));
         http_header(x->http, "expires", text);
     }
+    if (x->ticket.schema_uid) {
+        http_header(x->http, "x-kubernetes-pf-flowschema-uid", x->ticket.schema_uid);
+        http_header(x->http, "x-kubernetes-pf-prioritylevel-uid", x->ticket.level_uid);
+    }
     if (r->location)
         http_header(x->http, "location", r->location);
     for (const char *const *w = r->warnings; w && *w; w++) {
@@ -107,6 +111,19 @@ static bool etag_named(const char *list, const char *etag)
     return false;
 }
 
+void exchange_over(struct exchange *x, int status)
+{
+    struct api *api = x->f->api;
+
+    if (!x->known || x->over)
+        return;
+    x->over = true;
+    flow_leave(api->flow, &x->ticket);
+    if (x->counted)
+        metrics_inflight(api->metrics, x->about.mutating, -1);
+    metrics_request(api->metrics, &x->about, status, (double)(uv_hrtime() - x->http->start_ns) / 1e9, x->sent);
+}
+
 void exchange_reply(struct exchange *x, const struct api_response *r)
 {
     struct http_req *http = x->http;
@@ -116,6 +133,10 @@ void exchange_reply(struct exchange *x, const struct api_response *r)
 
     audit_end(x->req.audit, r->status);
     exchange_headers(x, r);
+    if (!r->stream) {
+        x->sent = r->obj ? r->obj->text_n : r->body_n;
+        exchange_over(x, r->status);
+    }
     if (r->stream) {
         x->resp = *r;
         list_go(x);
@@ -157,6 +178,7 @@ void exchange_reply(struct exchange *x, const struct api_response *r)
  * while the client does not take what is there. What is short goes out at once, with its length. */
 static void list_end(struct exchange *x)
 {
+    exchange_over(x, x->resp.status);
     if (x->z)
         deflateEnd(x->z);
     x->z = NULL;
@@ -227,6 +249,7 @@ static void list_go(struct exchange *x)
         gzip_add(x->z, &z, x->piece.p, x->piece.n, !more);
     else
         z = x->piece, x->piece = (struct buf){0};
+    x->sent += z.n;
     http_write(http, z.p, z.n);
     buf_done(&z);
     buf_reset(&x->piece);
@@ -294,6 +317,69 @@ static void on_answer(void *arg, const struct api_response *resp)
         store_when_durable(x->f->api->store, resp->revision, reply_durable, x);
 }
 
+/* ---- their turn (flow.h) ---- */
+
+static void serve(void *arg)
+{
+    struct exchange *x = arg;
+
+    metrics_inflight(x->f->api->metrics, x->about.mutating, 1);
+    x->counted = true;
+    http_on_close(x->http, on_gone_early, x);
+    api_do(x->f->api, &x->req, on_answer, x);
+}
+
+static void refuse(void *arg)
+{
+    struct exchange *x = arg;
+    struct api_response r = {.status = 429, .content_type = "text/plain; charset=utf-8", .retry_after = "1",
+                             .body = "Too many requests, please try again later.\n", .remaining = -1};
+
+    http_on_close(x->http, NULL, NULL);
+    r.body_n = strlen(r.body);
+    audit_answer(x->req.audit, &r);
+    exchange_reply(x, &r);
+}
+
+/* The client went while its request waited. */
+static void on_gone_waiting(struct http_req *http, void *arg)
+{
+    struct exchange *x = arg;
+
+    exchange_over(x, 499);
+    http_end(http);
+}
+
+static void queue_up(struct exchange *x, struct call *c)
+{
+    struct api *api = x->f->api;
+    struct flow *flow = api->flow;
+    int64_t began = env_mono_us(api->env), limit = 0;
+    struct flow_level *level;
+
+    call_about(c, &x->about);
+    x->known = true;
+    if (param(c, "limit"))
+        limit = strtoll(param(c, "limit"), NULL, 10);
+    x->ticket.go = serve;
+    x->ticket.refuse = refuse;
+    x->ticket.arg = x;
+    x->ticket.bytes = x->req.body_n + 8192;
+    switch (flow_enter(flow, &x->ticket, x->http->arena, &x->about, &x->user, limit)) {
+    case FLOW_GO:
+        level = x->ticket.level;
+        serve(x); /* x may be gone then */
+        flow_spent(flow, level, env_mono_us(api->env) - began);
+        break;
+    case FLOW_WAIT:
+        http_on_close(x->http, on_gone_waiting, x);
+        break;
+    case FLOW_REFUSED:
+        refuse(x);
+        break;
+    }
+}
+
 static void run(struct exchange *x)
 {
     struct call c = {.api = x->f->api, .a = x->http->arena, .req = &x->req,
@@ -311,8 +397,7 @@ static void run(struct exchange *x)
     }
     if (tunnel_serve(x))
         return;
-    http_on_close(x->http, on_gone_early, x);
-    api_do(x->f->api, &x->req, on_answer, x);
+    queue_up(x, &c);
 }
 
 void authn_woken(void *exchange)

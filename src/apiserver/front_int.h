@@ -2,6 +2,7 @@
 #pragma once
 
 #include "apiserver/api_int.h"
+#include "apiserver/flow.h"
 #include "http/client.h"
 #include "http/server.h"
 #include "http/ws.h"
@@ -36,6 +37,11 @@ struct exchange {
     struct buf piece;
     struct z_stream_s *z; /* compressing */
     bool streaming, posted;
+    /* counting and queueing */
+    struct about about;
+    struct flow_ticket ticket;
+    size_t sent; /* bytes of the answer */
+    bool known, counted, over;
     const char *audit_id; /* NULL: not named yet */
     int64_t received_us;
 };
@@ -47,6 +53,8 @@ int front_tls_new(struct front *f, const struct front_opts *o, struct http_tls *
                   struct err *err) _must_check_;
 void *front_tls_free(struct front_tls *t);
 
+/* The request is answered, or has become a stream: it holds no seat any more and is counted, once. */
+void exchange_over(struct exchange *x, int status);
 void exchange_reply(struct exchange *x, const struct api_response *resp);
 
 /* who.c: fills x->user. AUTHN_NO: c->resp is the Status to answer (401, 403, 400). AUTHN_WAIT: front

@@ -190,6 +190,7 @@ void watch_serve(struct exchange *x)
         http_on_drain(x->http, on_drain, x);
         http_start(x->http, 200, -1);
     }
+    exchange_over(x, 200);
     list_push(&x->f->watches, &x->link);
     api_watch_start(x->watch, on_event, x);
 }

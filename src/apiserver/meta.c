@@ -3,10 +3,6 @@
 
 #include "schema/publish.h"
 
-#ifndef KUBERNETES_VERSION
-#define KUBERNETES_VERSION "v1.36.3"
-#endif
-
 static const char TEXT[] = "text/plain; charset=utf-8";
 
 static int plain(struct call *c, int status, const char *text)
@@ -125,67 +121,13 @@ static int serve_version(struct call *c)
     return 0;
 }
 
-static const char *const CHECKS[] = {"ping", "log", "etcd", "informer-sync",
-                                     "poststarthook/start-apiserver-admission-initializer",
-                                     "poststarthook/rbac/bootstrap-roles",
-                                     "poststarthook/scheduling/bootstrap-system-priority-classes",
-                                     "shutdown"};
-
-static int serve_health(struct call *c, const char *which, const char *check)
-{
-    bool ready = streq(which, "readyz"), bad = false;
-    struct err why = {0};
-    struct buf b = {.max = 1 << 16};
-    int r;
-
-    bad = store_failing(c->api->store, &why);
-    if (*check) {
-        for (size_t i = 0; i < ARRAY_LEN(CHECKS); i++)
-            if (streq(check, CHECKS[i]) && (ready || i < 3 || i > 3))
-                return bad && streq(check, "etcd") ? plain(c, 500, "store failing\n")
-                                                   : plain(c, 200, "ok");
-        return no_page(c);
-    }
-    if (!param(c, "verbose") && !bad)
-        return plain(c, 200, "ok");
-    for (size_t i = 0; i < ARRAY_LEN(CHECKS); i++) {
-        bool fails = bad && streq(CHECKS[i], "etcd");
-
-        if (!ready && (streq(CHECKS[i], "informer-sync") || streq(CHECKS[i], "shutdown")))
-            continue;
-        buf_printf(&b, "[%c]%s %s%s\n", fails ? '-' : '+', CHECKS[i], fails ? "failed: " : "ok",
-                   fails ? why.msg : "");
-    }
-    buf_printf(&b, "%s check %s\n", which, bad ? "failed" : "passed");
-    r = plain(c, bad ? 500 : 200, arena_strdup(c->a, b.p));
-    buf_done(&b);
-    return r;
-}
-
-static int serve_metrics(struct call *c)
-{
-    struct store_stats st = store_stats(c->api->store);
-
-    return plain(c, 200, arena_printf(
-        c->a,
-        "# TYPE apiserver_request_total counter\napiserver_request_total %llu\n"
-        "# TYPE apiserver_longrunning_requests gauge\napiserver_longrunning_requests{verb=\"WATCH\"} %llu\n"
-        "# TYPE tandem_store_objects gauge\ntandem_store_objects %u\n"
-        "# TYPE tandem_store_writes_total counter\ntandem_store_writes_total %llu\n"
-        "# TYPE tandem_store_batches_total counter\ntandem_store_batches_total %llu\n"
-        "# TYPE tandem_store_history_events gauge\ntandem_store_history_events %u\n"
-        "# TYPE tandem_store_history_bytes gauge\ntandem_store_history_bytes %zu\n"
-        "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds %lld\n",
-        (unsigned long long)c->api->requests, (unsigned long long)c->api->watches, st.objects,
-        (unsigned long long)st.writes, (unsigned long long)st.batches, st.history,
-        st.history_bytes, (long long)c->api->start_ms / 1000));
-}
-
 static int serve_root(struct call *c)
 {
     static const char *const paths[] = {
-        "/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez",
-        "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"};
+        "/.well-known/openid-configuration", "/api", "/api/v1", "/apis",
+        "/debug/api_priority_and_fairness/dump_priority_levels", "/debug/api_priority_and_fairness/dump_queues",
+        "/debug/api_priority_and_fairness/dump_requests", "/flagz", "/healthz", "/livez", "/metrics", "/openapi/v2",
+        "/openapi/v3", "/openid/v1/jwks", "/readyz", "/statusz", "/version"};
     struct val *v = val_map(c->a), *list = val_list(c->a);
 
     for (size_t i = 0; i < ARRAY_LEN(paths); i++)
@@ -290,7 +232,13 @@ int meta_serve(struct call *c)
     if (streq(p, "/version"))
         return serve_version(c);
     if (streq(p, "/metrics"))
-        return serve_metrics(c);
+        return metrics_serve(c);
+    if (streq(p, "/flagz"))
+        return flagz_serve(c);
+    if (streq(p, "/statusz"))
+        return statusz_serve(c);
+    if (str_starts(p, "/debug/api_priority_and_fairness/"))
+        return c->api->flow ? flow_dump(c, p + strlen("/debug/api_priority_and_fairness/")) : no_page(c);
     if (str_starts(p, "/openapi/"))
         return serve_openapi(c, p + strlen("/openapi/"));
     if (streq(p, "/openid/v1/jwks")) {
@@ -307,7 +255,7 @@ int meta_serve(struct call *c)
         size_t len = strlen(health[i]);
 
         if (strncmp(p + 1, health[i], len) == 0 && (!p[1 + len] || p[1 + len] == '/'))
-            return serve_health(c, health[i], p[1 + len] ? p + 2 + len : "");
+            return health_serve(c, health[i], p[1 + len] ? p + 2 + len : "");
     }
     return no_page(c);
 }

@@ -13,6 +13,7 @@ enum { BOOKMARK_EVERY_MS = 60000, BOOKMARK_BEFORE_END_MS = 2000, TIMEOUT_MIN_S =
        TIMEOUT_MAX_S = 365 * 86400 };
 
 struct api_watch {
+    struct list all; /* api.watching */
     struct arena *a;     /* what lives as long as the watch */
     struct arena *event; /* what one event needs */
     struct api *api;
@@ -29,6 +30,7 @@ struct api_watch {
     const struct obj **first; /* what was there at the start */
     uint32_t first_n, first_at;
     int64_t revision, told; /* of the start; of the last event */
+    uint64_t *events; /* told of this resource, by all watches (metrics.c) */
     bool initial, bookmarks, initial_end, ready, paused, columns_sent, over, expired, posted, calling,
         dead;
     bool too_new; /* wants all that is there at a revision that is not there yet */
@@ -64,6 +66,7 @@ static void watch_free(struct api_watch *w)
         resource_unref(w->shape.r);
         resource_unref(w->shape.stored);
         w->api->watches--;
+        list_remove(&w->all);
     }
     if (w->calling || w->waiting || w->posted)
         return;
@@ -95,6 +98,7 @@ static bool tell(struct api_watch *w, const struct api_event *ev)
         return false;
     }
     w->told = MAX(w->told, ev->revision);
+    ++*w->events;
     return true;
 }
 
@@ -434,6 +438,7 @@ static struct api_watch *watch_new(struct call *c)
     w->event = arena_new();
     w->api = c->api;
     w->api->watches++;
+    list_push(&w->api->watching, &w->all);
     w->shape = (struct call){.api = c->api, .a = w->event, .r = resource_ref(c->r),
                              .stored = resource_ref(c->stored), .table = c->table,
                              .form = c->form, .encoding = c->encoding, .o = c->o};
@@ -441,6 +446,7 @@ static struct api_watch *watch_new(struct call *c)
         w->shape.stored = w->shape.r;
     w->shape.form_version = c->form_version ? arena_strdup(w->a, c->form_version) : NULL;
     w->shape.include_object = c->include_object ? arena_strdup(w->a, c->include_object) : NULL;
+    w->events = metrics_watch_events(c->api->metrics, c->r->group, c->r->version, c->r->plural);
     w->ns = *c->path.ns ? arena_strdup(w->a, c->path.ns) : NULL;
     w->end = env_timer_new(c->api->env, on_end, w);
     w->tick = env_timer_new(c->api->env, on_tick, w);
@@ -482,4 +488,13 @@ int watch_begin(struct call *c)
                                                          : "application/json";
     c->resp.watch = w;
     return 0;
+}
+
+void watch_each(struct api *api, void (*fn)(void *arg, const struct resource *r, bool ns), void *arg)
+{
+    LIST_EACH(&api->watching, l) {
+        const struct api_watch *w = list_entry(l, struct api_watch, all);
+
+        fn(arg, w->shape.r, w->ns != NULL);
+    }
 }

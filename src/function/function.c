@@ -10,9 +10,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -171,32 +173,109 @@ const struct obj **functions_versions(const struct functions *fs, struct arena *
 
 /* ---- versions ---- */
 
-static char *find_interpreter(const char *runtime, struct err *err)
+/* Beside Python's own: what runs as a program of its own and speaks the Runtime API (runtime/api.c). */
+enum kind_of_runtime { RUNTIME_PYTHON, RUNTIME_NODE, RUNTIME_PROVIDED };
+
+static char *find_program(const char *name)
 {
     static const char *const places[] = {"/usr/bin", "/usr/local/bin"};
-    const char *version = str_starts(runtime, "python3.") ? runtime + 6 : NULL;
 
-    if (!version || strlen(version) > 5 || strspn(version + 2, "0123456789") != strlen(version + 2) ||
-        atoi(version + 2) < 10 || atoi(version + 2) > 13) {
-        err_set(err, NOT_IMPLEMENTED, "the runtime %.40s is not supported: use python3.10 to python3.13", runtime);
-        return NULL;
-    }
     for (size_t i = 0; i < ARRAY_LEN(places); i++) {
-        char *path = xasprintf("%s/python%s", places[i], version);
+        char *path = xasprintf("%s/%s", places[i], name);
 
         if (access(path, X_OK) == 0)
             return path;
         free(path);
     }
-    err_set(err, NOT_IMPLEMENTED, "the runtime %.40s is not on this machine: install python%s", runtime, version);
     return NULL;
+}
+
+static int python_of(const char *runtime, char **ret, struct err *err)
+{
+    const char *version = runtime + 6;
+    char name[24];
+
+    *ret = NULL;
+    if (strlen(version) > 5 || strlen(version) < 4 || strspn(version + 2, "0123456789") != strlen(version + 2) ||
+        atoi(version + 2) < 10 || atoi(version + 2) > 13)
+        return err_set(err, NOT_IMPLEMENTED, "the runtime %.40s is not supported: use python3.10 to python3.13", runtime);
+    snprintf(name, sizeof name, "python%s", version);
+    *ret = find_program(name);
+    return *ret ? 0 : err_set(err, NOT_IMPLEMENTED, "the runtime %.40s is not on this machine: install %s", runtime, name);
+}
+
+/* The major version of this machine's node; 0: there is none. Asked once in a process, by starting it
+ * (some 40 ms). */
+static int node_major(const char *node)
+{
+    static int major = -1;
+    char text[32] = "", *argv[] = {(char *)node, "--version", NULL}, *envp[] = {NULL};
+    posix_spawn_file_actions_t fa;
+    int ends[2];
+    pid_t pid;
+
+    if (!node || major >= 0)
+        return node ? major : 0;
+    major = 0;
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return 0;
+    posix_spawn_file_actions_init(&fa);
+    posix_spawn_file_actions_adddup2(&fa, ends[1], 1);
+    if (posix_spawn(&pid, node, &fa, NULL, argv, envp) == 0) {
+        close(ends[1]);
+        ends[1] = -1;
+        if (read(ends[0], text, sizeof text - 1) > 1 && text[0] == 'v')
+            major = atoi(text + 1);
+        waitpid(pid, NULL, 0);
+    }
+    posix_spawn_file_actions_destroy(&fa);
+    close(ends[0]);
+    closep(&ends[1]);
+    return major;
+}
+
+/* The program that a runtime's instances are forked from (a Python, for all of them) and, for others
+ * than Python, the program that they start. */
+static int find_runtime(const char *runtime, enum kind_of_runtime *ret_kind, char **ret_interpreter, char **ret_program,
+                        struct err *err)
+{
+    static const char *const pythons[] = {"python3.11", "python3.12", "python3.13", "python3.10", "python3"};
+    _auto_(freep) char *node = NULL;
+
+    *ret_interpreter = *ret_program = NULL;
+    *ret_kind = RUNTIME_PYTHON;
+    if (str_starts(runtime, "python3."))
+        return python_of(runtime, ret_interpreter, err);
+    if (str_starts(runtime, "nodejs") && str_ends(runtime, ".x")) {
+        *ret_kind = RUNTIME_NODE;
+        node = find_program("node");
+        if (node_major(node) < MAX(atoi(runtime + 6), 18))
+            return err_set(err, NOT_IMPLEMENTED, "the runtime %.40s is not on this machine: install Node.js %d or later", runtime,
+                           MAX(atoi(runtime + 6), 18));
+        *ret_program = STEAL(node);
+    } else if (streq(runtime, "provided.al2023") || streq(runtime, "provided.al2") || streq(runtime, "provided")) {
+        *ret_kind = RUNTIME_PROVIDED;
+        *ret_program = xstrdup("/var/task/bootstrap"); /* or /opt/bootstrap: the driver looks */
+    } else {
+        return err_set(err, NOT_IMPLEMENTED, "the runtime %.40s is not supported: use python3.10 to python3.13, nodejs18.x or "
+                       "later, or provided.al2023", runtime);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(pythons) && !*ret_interpreter; i++)
+        *ret_interpreter = find_program(pythons[i]);
+    if (*ret_interpreter)
+        return 0;
+    freep(ret_program);
+    *ret_program = NULL;
+    return err_set(err, NOT_IMPLEMENTED, "python3 is not on this machine: instances of %.40s are started by it", runtime);
 }
 
 int function_runtime_check(const char *runtime, struct err *err)
 {
-    _auto_(freep) char *path = find_interpreter(runtime ? runtime : "", err);
+    _auto_(freep) char *path = NULL;
+    _auto_(freep) char *program = NULL;
+    enum kind_of_runtime kind;
 
-    return path ? 0 : -1;
+    return find_runtime(runtime ? runtime : "", &kind, &path, &program, err);
 }
 
 static void add_env(char ***env, size_t *n, const char *name, const char *value)
@@ -287,6 +366,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
 {
     struct version *v = xcalloc(1, sizeof *v);
     struct err *err = &v->broken;
+    enum kind_of_runtime kind;
 
     v->f = f;
     v->number = ++f->fs->version_next;
@@ -305,8 +385,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
              (unsigned long long)v->number);
     set_limits(v);
     make_env(v, val_get(spec, "environment"));
-    v->interpreter = find_interpreter(v->runtime, err);
-    if (v->interpreter)
+    if (find_runtime(v->runtime, &kind, &v->interpreter, &v->program, err) == 0)
         (void)!read_mounts(v, val_get(spec, "fileSystems"), err);
     VAL_EACH(val_get(spec, "layers"), it)
     if (v->layers_n < FUNCTION_LAYERS_MAX)
@@ -323,6 +402,7 @@ static void version_free(struct version *v)
     free(v->sha256);
     free(v->shown);
     free(v->interpreter);
+    free(v->program);
     free(v->folder);
     for (char **e = v->env; e && *e; e++)
         free(*e);
@@ -364,7 +444,16 @@ char *version_config(struct version *v, struct arena *a)
 
     val_put_str(a, c, "root", fs->root);
     val_put_str(a, c, "code", v->folder);
-    v->compile_wanted = access(compiled, F_OK) < 0;
+    v->compile_wanted = !v->program && access(compiled, F_OK) < 0;
+    if (v->program) {
+        bool node = str_starts(v->runtime, "nodejs");
+
+        val_push_str(a, val_need_list(a, c, "exec"), v->program);
+        if (node) {
+            val_push_str(a, val_get(c, "exec"), "/var/runtime/index.mjs");
+            val_put_str(a, c, "runtime_file", fs->node_runtime);
+        }
+    }
     val_put_bool(a, c, "compile", v->compile_wanted);
     val_put_int(a, c, "uid", UID_FIRST + v->f->id);
     val_put_int(a, c, "tmp_mb", v->tmp_mb);
@@ -789,11 +878,13 @@ static int write_file(const char *path, const void *p, size_t n, struct err *err
 static int write_runtime(struct functions *fs, const char *dir, struct err *err)
 {
     fs->driver = dir ? xasprintf("%s/driver.py", dir) : xasprintf("%s/run/function/driver.py", fs->state);
+    fs->node_runtime = dir ? xasprintf("%s/index.mjs", dir) : xasprintf("%s/run/function/index.mjs", fs->state);
     fs->library = dir ? xasprintf("%s/zygote.so", dir) : xasprintf("%s/run/function/zygote.so", fs->state);
     fs->root = xasprintf("%s/run/function/root", fs->state);
     if (dir)
         return 0;
-    if (write_file(fs->driver, runtime_driver, runtime_driver_n, err) < 0)
+    if (write_file(fs->driver, runtime_driver, runtime_driver_n, err) < 0 ||
+        write_file(fs->node_runtime, runtime_node, runtime_node_n, err) < 0)
         return -1;
     return write_file(fs->library, runtime_library, runtime_library_n, err);
 }
@@ -891,6 +982,7 @@ static void functions_free(struct functions *fs)
     free(fs->secret_key);
     free(fs->dns);
     free(fs->driver);
+    free(fs->node_runtime);
     free(fs->library);
     free(fs->root);
     free(fs);

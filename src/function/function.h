@@ -9,7 +9,8 @@
  * Thread: the loop that made it, for every call and every callback.
  *
  * What is read of a Function object (kind tandem.dev/v1 Function, namespaced):
- *   spec.runtime              "python3.11" (python3.10 .. python3.13 where the host has it)
+ *   spec.runtime              "python3.11" (python3.10 .. python3.13 where the host has it), "nodejs20.x" (18 and
+ *                             later, by the host's node), "provided.al2023" (the zip's or a layer's `bootstrap`)
  *   spec.handler              "module.function"
  *   spec.codeSha256           hex; the zip lies in STATE/blobs/sha256/HEX (code.h puts it there)
  *   spec.memoryMB             default 128; 1,769 = one CPU

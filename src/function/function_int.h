@@ -82,6 +82,7 @@ struct version {
     uint64_t number;
     char *runtime, *handler, *sha256, *shown; /* shown: "$LATEST" */
     char *interpreter, *folder;
+    char *program; /* the runtime, where it is a program of its own; NULL: Python */
     int memory_mb, timeout_ms, tmp_mb;
     char **env; /* NAME, value, NAME, value, ..., NULL */
     struct volume_mount *mounts;
@@ -186,7 +187,7 @@ struct functions {
     char *state, *instance, *region, *account, *node_ip;
     char *access_key, *secret_key, *dns;
     int aws_port;
-    char *driver, *library, *root;
+    char *driver, *library, *node_runtime, *root;
     int concurrency_max, waiting_max, keep_ms, zygote_keep_ms, stems;
     int retry_ms[2];
     struct cgroup_host cgroups;

@@ -300,7 +300,9 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
     list_remove(&i->limit_link);
     i->state = INSTANCE_DYING;
     drain_log(i);
-    oom = settle_cgroup(i, cpu_us) && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && !i->deadline_hit;
+    /* a runtime that is a program of its own is killed below us: we say it as a shell does */
+    oom = settle_cgroup(i, cpu_us) && !i->deadline_hit &&
+          ((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) || (i->v->program && WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGKILL));
     if (i->net_owner)
         functions_net_give(fs, i->net_owner);
     if (i->call)

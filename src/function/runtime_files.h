@@ -3,5 +3,5 @@
 
 #include <stddef.h>
 
-extern const unsigned char runtime_driver[], runtime_library[];
-extern const size_t runtime_driver_n, runtime_library_n;
+extern const unsigned char runtime_driver[], runtime_library[], runtime_node[];
+extern const size_t runtime_driver_n, runtime_library_n, runtime_node_n;

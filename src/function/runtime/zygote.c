@@ -15,11 +15,13 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/mount.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -112,6 +114,19 @@ EXPORT int z_start(int ctl)
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -errno;
     return 0;
+}
+
+/* In a zygote: the loopback of the network that it shares with instances that have none. */
+EXPORT int z_loopback_up(void);
+EXPORT int z_loopback_up(void)
+{
+    struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int ret = fd < 0 || ioctl(fd, SIOCSIFFLAGS, &r) < 0 ? -errno : 0;
+
+    if (fd >= 0)
+        close(fd);
+    return ret;
 }
 
 EXPORT int z_mount(const char *what, const char *where, const char *type, unsigned long flags,

@@ -47,7 +47,7 @@ static la_ssize_t host_zip_write(struct archive *ar, void *arg, const void *p, s
 }
 
 /* name, text, name, text, ..., NULL */
-static inline void host_zip(struct buf *out, const char *const *files)
+static inline void host_zip_mode(struct buf *out, const char *const *files, unsigned mode)
 {
     struct archive *ar = archive_write_new();
 
@@ -58,7 +58,7 @@ static inline void host_zip(struct buf *out, const char *const *files)
 
         archive_entry_set_pathname(e, files[0]);
         archive_entry_set_filetype(e, AE_IFREG);
-        archive_entry_set_perm(e, 0644);
+        archive_entry_set_perm(e, mode);
         archive_entry_set_size(e, (la_int64_t)strlen(files[1]));
         archive_write_header(ar, e);
         archive_write_data(ar, files[1], strlen(files[1]));
@@ -66,6 +66,11 @@ static inline void host_zip(struct buf *out, const char *const *files)
     }
     archive_write_close(ar);
     archive_write_free(ar);
+}
+
+static inline void host_zip(struct buf *out, const char *const *files)
+{
+    host_zip_mode(out, files, 0644);
 }
 
 static inline int host_start(struct host *h, const struct functions_options *o, struct err *err)

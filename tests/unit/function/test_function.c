@@ -371,13 +371,25 @@ static void modules_are_loaded_ahead(void **state)
     functions_remove(H.fs, "default", "once");
 }
 
+static bool somebody_is_busy(void)
+{
+    struct buf b = {0};
+    bool busy;
+
+    functions_instances_json(H.fs, &b);
+    busy = strstr(b.p, "\"busy\"") != NULL;
+    buf_done(&b);
+    return busy;
+}
+
 static void new_code_takes_over(void **state)
 {
     struct answer a, b;
 
     host_function(&H, "up", "import time\ndef lambda_handler(e, c):\n    time.sleep(0.3)\n    return 'old'\n", "");
     host_send(&H, "up", "{}", &a);
-    host_sleep(&H, 100);
+    while (!somebody_is_busy())
+        host_sleep(&H, 5);
     host_function(&H, "up", "def lambda_handler(e, c):\n    return 'new'\n", "");
     host_call(&H, "up", "{}", &b);
     host_wait(&H, &a);
@@ -622,6 +634,122 @@ static void versions_and_aliases(void **state)
     answers("1", "Function not found: pub:1");
 }
 
+/* A zip of one executable file `bootstrap` that speaks the Runtime API. */
+static void put_provided(struct host *h, const char *name, const char *text, const char *spec)
+{
+    const char *const files[] = {"bootstrap", text, NULL};
+    char sha[CODE_HEX], with[300];
+    struct buf zip = {0};
+    struct err err;
+
+    host_zip_mode(&zip, files, 0755);
+    assert_int_equal(code_put(h->state, zip.p, zip.n, sha, &err), 0);
+    buf_done(&zip);
+    snprintf(with, sizeof with, "\"runtime\":\"provided.al2023\"%s%s", spec[0] ? "," : "", spec);
+    host_put(h, name, sha, with);
+}
+
+static const char PROVIDED[] =
+    "#!/usr/bin/python3\n"
+    "import http.client, os, json, sys\n"
+    "c = http.client.HTTPConnection(os.environ['AWS_LAMBDA_RUNTIME_API'])\n"
+    "def ask(method, path, body=None):\n"
+    "    c.request(method, '/2018-06-01/runtime/' + path, body)\n"
+    "    r = c.getresponse()\n"
+    "    return r.status, r.headers, r.read()\n"
+    "n = 0\n"
+    "while True:\n"
+    "    _, head, body = ask('GET', 'invocation/next')\n"
+    "    me, n, e = head['Lambda-Runtime-Aws-Request-Id'], n + 1, json.loads(body)\n"
+    "    do = e.get('do')\n"
+    "    if do == 'exit': print('leaving', flush=True); sys.exit(3)\n"
+    "    if do == 'error': ask('POST', f'invocation/{me}/error', '{\"errorType\":\"Odd\",\"errorMessage\":\"so\"}'); continue\n"
+    "    wrong = ask('POST', 'invocation/none/response', 'x')[0]\n"
+    "    big = 'x' * (7 << 20) if do == 'big' else None\n"
+    "    nothing = ask('GET', 'nothing')[0]\n"
+    "    ask('POST', f'invocation/{me}/response', big or json.dumps([n, wrong, nothing, head['Lambda-Runtime-Invoked-Function-Arn'].split(':')[-1], os.environ['_HANDLER']]))\n";
+
+static void provided_runtimes_run(void **state)
+{
+    struct answer a;
+
+    put_provided(&H, "own", PROVIDED, "\"handler\":\"any\",\"memoryMB\":256");
+    host_call(&H, "own", "{}", &a);
+    assert_string_equal(a.payload ? a.payload : a.err.msg, "[1, 400, 404, \"own\", \"any\"]");
+    answer_done(&a);
+    host_call(&H, "own", "{\"x\":\"\\u00e4\"}", &a);
+    assert_string_equal(a.payload, "[2, 400, 404, \"own\", \"any\"]");
+    assert_false(a.cold);
+    answer_done(&a);
+    host_call(&H, "own", "{\"do\":\"error\"}", &a);
+    assert_string_equal(a.payload, "{\"errorType\":\"Odd\",\"errorMessage\":\"so\"}");
+    assert_string_equal(a.error, "Unhandled");
+    answer_done(&a);
+    host_call(&H, "own", "{\"do\":\"big\"}", &a);
+    assert_non_null(strstr(a.payload, "Function.ResponseSizeTooLarge"));
+    answer_done(&a);
+    host_call(&H, "own", "{\"do\":\"exit\"}", &a);
+    assert_non_null(strstr(a.payload, "Runtime exited with error: exit status 3"));
+    assert_non_null(strstr(a.tail, "leaving"));
+    answer_done(&a);
+    host_call(&H, "own", "{}", &a);
+    assert_non_null(strstr(a.payload, "[1, 400"));
+    answer_done(&a);
+    functions_remove(H.fs, "default", "own");
+    put_provided(&H, "broken", "#!/nowhere\n", "\"handler\":\"any\"");
+    host_call(&H, "broken", "{}", &a);
+    assert_non_null(strstr(a.payload ? a.payload : "", "Runtime exited with error"));
+    answer_done(&a);
+    functions_remove(H.fs, "default", "broken");
+}
+
+static void node_functions_run(void **state)
+{
+    const char *const files[] = {"index.mjs",
+        "let n = 0;\n"
+        "export const handler = async (e, c) => {\n"
+        "  console.log('got', e);\n"
+        "  if (e.fail) throw new TypeError('asked to');\n"
+        "  if (e.exit) process.exit(4);\n"
+        "  return { n: ++n, name: c.functionName, left: c.getRemainingTimeInMillis() > 1000 };\n"
+        "};\n"
+        "export const old = (e, c, done) => setTimeout(() => done(null, 'later'), 10);\n", NULL};
+    char sha[CODE_HEX];
+    struct buf zip = {0};
+    struct answer a;
+    struct err err;
+
+    if (function_runtime_check("nodejs18.x", &err) < 0)
+        skip();
+    host_zip(&zip, files);
+    assert_int_equal(code_put(H.state, zip.p, zip.n, sha, &err), 0);
+    buf_done(&zip);
+    host_put(&H, "js", sha, "\"runtime\":\"nodejs18.x\",\"handler\":\"index.handler\",\"memoryMB\":256");
+    host_call(&H, "js", "{}", &a);
+    assert_string_equal(a.payload ? a.payload : a.err.msg, "{\"n\":1,\"name\":\"js\",\"left\":true}");
+    assert_non_null(strstr(a.tail, "\tINFO\tgot {}"));
+    answer_done(&a);
+    host_call(&H, "js", "{\"fail\":1}", &a);
+    assert_string_equal(a.error, "Unhandled");
+    assert_non_null(strstr(a.payload, "\"errorType\":\"TypeError\",\"errorMessage\":\"asked to\",\"trace\":["));
+    answer_done(&a);
+    host_call(&H, "js", "{}", &a);
+    assert_non_null(strstr(a.payload, "\"n\":2")); /* an error does not cost the instance */
+    answer_done(&a);
+    host_call(&H, "js", "{\"exit\":1}", &a);
+    assert_non_null(strstr(a.payload, "exit status 4"));
+    answer_done(&a);
+    host_put(&H, "js", sha, "\"runtime\":\"nodejs18.x\",\"handler\":\"index.old\",\"memoryMB\":256");
+    host_call(&H, "js", "{}", &a);
+    assert_string_equal(a.payload ? a.payload : a.err.msg, "\"later\"");
+    answer_done(&a);
+    host_put(&H, "js", sha, "\"runtime\":\"nodejs18.x\",\"handler\":\"index.none\",\"memoryMB\":256");
+    host_call(&H, "js", "{}", &a);
+    assert_non_null(strstr(a.payload, "Runtime.HandlerNotFound"));
+    answer_done(&a);
+    functions_remove(H.fs, "default", "js");
+}
+
 /* With a network: its own address, a loopback of its own, this machine is reached, others are not
  * seen listening. */
 static void network_is_its_own(void **state)
@@ -861,6 +989,8 @@ int main(void)
         cmocka_unit_test(events_are_tried_again),
         cmocka_unit_test(events_survive_kill),
         cmocka_unit_test(versions_and_aliases),
+        cmocka_unit_test(provided_runtimes_run),
+        cmocka_unit_test(node_functions_run),
         cmocka_unit_test(events_at_work_are_owed_after_a_stop),
         cmocka_unit_test(network_is_its_own),
         cmocka_unit_test(every_call_ends_once),

@@ -57,6 +57,8 @@ def load_lib(path):
         ("z_next", ctypes.c_int, []),
         ("z_own_mappings", None, []),
         ("z_max_rss_kb", ctypes.c_uint64, []),
+        ("z_loopback_up", ctypes.c_int, []),
+        ("z_serve_api", None, [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64]),
     ):
         f = getattr(lib, name)
         f.restype = res
@@ -158,6 +160,10 @@ def build_root():
                            b"lowerdir=" + lower.encode()), "layers")
     for name in ("proc", "tmp", "opt", "var/runtime", "sys", "run"):
         os.makedirs(f"{root}/{name}", exist_ok=True)
+    if config.get("runtime_file"):
+        copy_file(config["runtime_file"], root + "/var/runtime/" + os.path.basename(config["runtime_file"]))
+    if config.get("exec") and config["exec"][0] == TASK + "/bootstrap" and not os.path.exists(root + TASK + "/bootstrap"):
+        config["exec"][0] = "/opt/bootstrap"
     os.mkdir(root + "/code", 0o700)  # only for the compiler's child; nobody else may pass
     if config["compile"]:
         bind(config["code"], root + "/code/rw", ATTR_NOSUID | ATTR_NODEV, uid)
@@ -517,9 +523,12 @@ def init_ahead():
 def serve(what):
     global request_id
     ready_us, stream = INFO.unpack(info)
+    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
+    if config.get("exec"):  # a runtime that is a program of its own
+        argv = [word.encode() for word in config["exec"]] + [None]
+        lib.z_serve_api((ctypes.c_char_p * len(argv))(*argv), what != AHEAD, what == AHEAD_INIT, config["timeout_ms"], ready_us)
     if "random" in sys.modules:
         sys.modules["random"].seed()  # all instances are forks of one process
-    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
     if what != FORK:
         warm_up(1)  # takes its copies of the pages that a request will touch while nobody waits
     gc.enable()
@@ -569,6 +578,17 @@ def compile_all():
 # ---- the zygote --------------------------------------------------------------------------------------
 
 
+def load_python():
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    standard = [p for p in sys.path if p]
+    sys.path[:] = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python", "/var/runtime"] + standard + ["/usr/lib/python3/dist-packages"]
+    load_ahead()
+    sys.path_importer_cache.clear()
+    importlib.invalidate_caches()
+    importlib.util.find_spec("nothing_of_this_name")  # fills the finders' caches of the folders
+    read_module()
+
+
 def begin_zygote():
     global config
     step = "start"
@@ -581,14 +601,10 @@ def begin_zygote():
         os.environ.clear()
         os.environ.update(config["env"])
         time.tzset()
-        version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-        standard = [p for p in sys.path if p]
-        sys.path[:] = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python", "/var/runtime"] + standard + ["/usr/lib/python3/dist-packages"]
-        load_ahead()
-        sys.path_importer_cache.clear()
-        importlib.invalidate_caches()
-        importlib.util.find_spec("nothing_of_this_name")  # fills the finders' caches of the folders
-        read_module()
+        if config.get("exec"):
+            check(lib.z_loopback_up(), "loopback")  # for instances that have no network of their own
+        else:
+            load_python()
         lib.z_config(config["uid"], config["tmp_mb"], b"169.254.0.1", b"/code/rw")
     except BaseException as e:
         lib.z_failed(f"{step}: {e}".encode()[:63], getattr(e, "errno", 0) or 22)

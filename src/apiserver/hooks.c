@@ -1,6 +1,8 @@
 /* apiserver/hooks.c - the table of what kinds need, and the small ones of its functions. */
 #include "apiserver/hooks.h"
 
+#include "auth/b64.h"
+
 #include "codec/quantity.h"
 
 int admit_namespace(struct call *c, const char *name)
@@ -286,6 +288,28 @@ static int node_create(struct call *c, struct val *v)
     return 0;
 }
 
+/* Nobody becomes a master by a certificate of the signer for clients (CertificateSubjectRestriction). */
+static int csr_check(struct call *c, const char *sub, const struct val *v, const struct val *old)
+{
+    const char *text = val_str_at(v, "spec.request", "");
+    struct err ignored = {0};
+    unsigned char *pem;
+    char **orgs = NULL;
+    size_t n;
+
+    (void)sub;
+    if (old || !streq(val_str_at(v, "spec.signerName", ""), "kubernetes.io/kube-apiserver-client"))
+        return 0;
+    pem = base64_decode(c->a, text, strlen(text), &n);
+    if (!pem || pki_read_request((char *)pem, n, c->a, NULL, &orgs, &ignored) < 0)
+        return 0; /* validation says what is wrong with it */
+    for (; orgs && *orgs; orgs++)
+        if (streq(*orgs, GROUP_MASTERS))
+            return fail_forbidden(c, val_str_at(v, "metadata.name", ""), "use of kubernetes.io/kube-apiserver-client "
+                                  "signer with system:masters group is not allowed");
+    return 0;
+}
+
 static int csr_create(struct call *c, struct val *v)
 {
     struct val *spec = val_need_map(c->a, v, "spec"), *groups = val_list(c->a);
@@ -317,6 +341,15 @@ static bool may_signer(struct call *c, const char *verb, const char *signer)
            access_also(c, verb, "certificates.k8s.io", "signers", "", "", any);
 }
 
+/* The certificate and the conditions: what a signer writes. */
+static bool same_signature(const struct val *x, const struct val *y)
+{
+    const struct val *a = val_at(x, "status.conditions"), *b = val_at(y, "status.conditions");
+
+    return streq(val_str_at(x, "status.certificate", ""), val_str_at(y, "status.certificate", "")) &&
+           ((!val_len(a) && !val_len(b)) || val_equal(a, b));
+}
+
 static int csr_update(struct call *c, const char *sub, struct val *v, const struct obj *old)
 {
     const char *signer = val_str_at(obj_val(old), "spec.signerName", "");
@@ -330,7 +363,7 @@ static int csr_update(struct call *c, const char *sub, struct val *v, const stru
     if (streq(sub, "approval") && !may_signer(c, "approve", signer))
         return fail_forbidden(c, old->name, "user not permitted to approve requests with "
                               "signerName \"%s\"", signer);
-    if (streq(sub, "status") && !may_signer(c, "sign", signer))
+    if (streq(sub, "status") && !same_signature(obj_val(old), v) && !may_signer(c, "sign", signer))
         return fail_forbidden(c, old->name, "user not permitted to sign requests with "
                               "signerName \"%s\"", signer);
     return 0;
@@ -384,7 +417,7 @@ static const struct kind_hooks HOOKS[] = {
     {"rbac.authorization.k8s.io", "rolebindings", .check = binding_check},
     {"rbac.authorization.k8s.io", "clusterrolebindings", .check = binding_check},
     {"certificates.k8s.io", "certificatesigningrequests", .admit_create = csr_create,
-     .admit_update = csr_update},
+     .admit_update = csr_update, .check = csr_check},
     {"scheduling.k8s.io", "priorityclasses", .check = priority_check,
      .check_delete = priority_check_delete},
 };

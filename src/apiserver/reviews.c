@@ -116,6 +116,29 @@ static int check_access_review(struct call *c, const struct val *v, bool self, b
     return bad.n ? fail_causes_of(c, &bad, c->r->group, "", "") : 0;
 }
 
+/* A selector of a review as text. What can not be understood selects nothing narrower: it is left out,
+ * so that nobody gets more by it. */
+static const char *selector_text_of(struct arena *a, const struct val *sel)
+{
+    const char *raw = val_str_at(sel, "rawSelector", ""), *text = "";
+
+    if (*raw)
+        return raw;
+    VAL_EACH(val_get(sel, "requirements"), r) {
+        const char *key = val_str_at(r, "key", ""), *op = val_str_at(r, "operator", "");
+        const struct val *values = val_get(r, "values");
+        const char *part = NULL;
+
+        if (streq(op, "In") && val_len(values) == 1)
+            part = arena_printf(a, "%s=%s", key, val_text(&values->items[0], ""));
+        else if (streq(op, "NotIn") && val_len(values) == 1)
+            part = arena_printf(a, "%s!=%s", key, val_text(&values->items[0], ""));
+        if (part)
+            text = *text ? arena_printf(a, "%s,%s", text, part) : part;
+    }
+    return text;
+}
+
 static int access_review(struct call *c, struct val *v)
 {
     bool self = streq(c->r->kind, "SelfSubjectAccessReview");
@@ -125,6 +148,7 @@ static int access_review(struct call *c, struct val *v)
     const struct auth_user *u = c->user;
     struct rbac_ask q;
     struct val *status = val_map(c->a);
+    const char *reason = "";
 
     if (check_access_review(c, v, self, local) < 0)
         return -1;
@@ -144,15 +168,18 @@ static int access_review(struct call *c, struct val *v)
         q = (struct rbac_ask){.verb = val_str_at(ra, "verb", ""), .group = val_str_at(ra, "group", ""),
                               .resource = val_str_at(ra, "resource", ""),
                               .subresource = val_str_at(ra, "subresource", ""),
-                              .ns = val_str_at(ra, "namespace", ""), .name = val_str_at(ra, "name", "")};
+                              .ns = val_str_at(ra, "namespace", ""), .name = val_str_at(ra, "name", ""),
+                              .version = val_str_at(ra, "version", ""),
+                              .field_selector = selector_text_of(c->a, val_get(ra, "fieldSelector")),
+                              .label_selector = selector_text_of(c->a, val_get(ra, "labelSelector"))};
     else
         q = (struct rbac_ask){.verb = val_str_at(spec, "nonResourceAttributes.verb", ""),
                               .path = val_str_at(spec, "nonResourceAttributes.path", ""),
                               .group = "", .resource = "", .subresource = "", .ns = "", .name = ""};
-    allowed = access_allows(c->api, u, &q);
+    allowed = access_decides(c->api, u, &q, c->a, &reason);
     val_put_bool(c->a, status, "allowed", allowed);
-    if (allowed)
-        val_put_str(c->a, status, "reason", "RBAC: allowed");
+    if (*reason)
+        val_put_str(c->a, status, "reason", reason);
     val_put(c->a, v, "status", status);
     if (local)
         val_put_str(c->a, meta_of(c->a, v), "namespace", c->path.ns);
@@ -172,7 +199,9 @@ static int rules_review(struct call *c, struct val *v)
     rbac_rules(&c->api->rbac, c->user ? c->user : &self, ns, c->a, rules, urls);
     val_put(c->a, status, "resourceRules", rules);
     val_put(c->a, status, "nonResourceRules", urls);
-    val_put_bool(c->a, status, "incomplete", false);
+    val_put_bool(c->a, status, "incomplete", node_of_user(c->user) != NULL);
+    if (node_of_user(c->user))
+        val_put_str(c->a, status, "evaluationError", "node authorizer does not support user rule resolution");
     val_put(c->a, v, "spec", val_map(c->a)); /* upstream answers without what was asked */
     val_put(c->a, v, "status", status);
     answer_val(c, 201, v);

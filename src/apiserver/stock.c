@@ -52,6 +52,50 @@ static int make_one(struct api *api, struct arena *a, const struct val *v, struc
     return make(api, a, path, v, err);
 }
 
+static bool listed(const struct val *list, const struct val *v)
+{
+    VAL_EACH(list, it)
+        if (val_equal(it, v))
+            return true;
+    return false;
+}
+
+/* A stock role or binding that is there gets what it lacks: rules, subjects, labels; unless its annotation
+ * autoupdate says false. What somebody added stays. */
+static int keep_up(struct api *api, struct arena *a, const struct val *want, struct err *err)
+{
+    static const char *const lists[] = {"rules", "subjects"};
+    const struct resource *r = schema_kind_of(api->schema, val_str_at(want, "apiVersion", ""),
+                                              val_str_at(want, "kind", ""));
+    const char *ns = val_str_at(want, "metadata.namespace", ""), *name = val_str_at(want, "metadata.name", "");
+    const struct obj *o = store_get(api->store, api_table(api, r), ns, name);
+    struct api_response resp = {0};
+    struct val *v, *labels;
+    bool changed = false;
+
+    if (!o || streq0(obj_annotation(o, "rbac.authorization.kubernetes.io/autoupdate"), "false") ||
+        val_get(want, "aggregationRule"))
+        return 0;
+    v = obj_edit(o, a);
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        VAL_EACH(val_get(want, lists[i]), it)
+            if (!listed(val_get(v, lists[i]), it)) {
+                val_push(a, val_need_list(a, v, lists[i]), it);
+                changed = true;
+            }
+    labels = val_need_map(a, val_get(v, "metadata"), "labels");
+    VAL_EACH_MEMBER(val_at(want, "metadata.labels"), m)
+        if (!val_get(labels, m->key)) {
+            val_put(a, labels, m->key, &m->v);
+            changed = true;
+        }
+    if (!changed)
+        return 0;
+    if (call_inner(api, a, "PUT", arena_printf(a, "%s/%s", collection_of(api, a, want), name), v, &resp) < 0)
+        return api_response_err(&resp, err) < 0 ? err_wrap(err, "stock object %s", name) : -1;
+    return 0;
+}
+
 struct roles {
     struct api *api;
     struct arena *a;
@@ -64,7 +108,8 @@ static void make_role(void *arg, const char *resource, struct val *object)
     struct roles *w = arg;
 
     (void)resource;
-    if (w->r == 0 && make_one(w->api, w->a, object, w->err) < 0)
+    if (w->r == 0 && (have(w->api, object) ? keep_up(w->api, w->a, object, w->err)
+                                           : make_one(w->api, w->a, object, w->err)) < 0)
         w->r = -1;
 }
 

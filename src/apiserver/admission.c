@@ -2,6 +2,7 @@
 #include "apiserver/admission.h"
 
 #include "apiserver/hooks.h"
+#include "apiserver/policies.h"
 
 #define ALL (ADMIT_CREATE | ADMIT_UPDATE | ADMIT_DELETE | ADMIT_CONNECT)
 #define WRITE (ADMIT_CREATE | ADMIT_UPDATE)
@@ -51,9 +52,11 @@ static const struct plugin {
     {"LimitRanger", WRITE, limits_admit, limits_check},
     {"NodeRestriction", WRITE | ADMIT_DELETE | INNER, node_restriction, NULL},
     {"of the kind", WRITE | INNER, kind_mutate, NULL},
+    {"MutatingAdmissionPolicy", WRITE, policies_mutate, NULL},
     {"MutatingAdmissionWebhook", ALL, webhooks_mutate, NULL},
     {"PodSecurity", WRITE | INNER, NULL, pod_security},
     {"rules of the kind", WRITE | INNER, NULL, kind_validate},
+    {"ValidatingAdmissionPolicy", ALL, NULL, policies_validate},
     {"ValidatingAdmissionWebhook", ALL, NULL, webhooks_validate},
     {"ResourceQuota", WRITE | INNER, NULL, quota_admit},
 };

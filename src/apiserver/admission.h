@@ -28,6 +28,7 @@ struct admission {
     bool inner;                 /* the object is written for what was admitted already (Scale): only
                                    what the kind itself needs runs */
     void *hooks;                /* webhooks.c: who was called in the first round */
+    void *policies;             /* policies_run.c: the same of policies */
 };
 
 /* Changes ad->v. Runs the plugins twice when one of the policies or webhooks changed it. */

@@ -29,6 +29,7 @@ struct kind_hooks;
 struct memory;
 struct outside;
 struct webhooks;
+struct policies;
 struct draw;
 
 /* How the storage of a kind behaves, where it is not the usual way (hooks.c has the table). */
@@ -72,6 +73,7 @@ struct api {
     bool stopping; /* no longer ready */
     struct outside *outside;    /* outside.c */
     struct webhooks *webhooks;  /* webhooks.c */
+    struct policies *policies; /* policies.c */
 };
 
 #define PROTOBUF_TYPE "application/vnd.kubernetes.protobuf"

@@ -3,6 +3,7 @@
 #include "apiserver/admission.h"
 #include "apiserver/hooks.h"
 #include "apiserver/outside.h"
+#include "apiserver/policies.h"
 
 #include "base/log.h"
 
@@ -356,7 +357,8 @@ struct api *api_new(const struct api_config *config, struct err *err)
     if (config->audit && !(api->audit = audit_new(api->env, config->audit, err)) && err->code)
         return api_free(api);
     if (read_cidr(api, config->service_cidr ? config->service_cidr : "10.96.0.0/16", err) < 0 ||
-        crd_start(api, err) < 0 || webhooks_start(api, err) < 0)
+        crd_start(api, err) < 0 || webhooks_start(api, err) < 0 ||
+        policies_start(api, err) < 0)
         return api_free(api);
     if (stock_write(api, err) < 0)
         return api_free(api);
@@ -372,6 +374,7 @@ void *api_free(struct api *api)
         return NULL;
     outside_stop(api);
     webhooks_stop(api);
+    policies_stop(api);
     env_timer_free(api->sweep);
     store_watch_free(api->crds);
     authn_free(api->authn);

@@ -50,7 +50,8 @@ static struct fset *out_of_reach(struct call *c)
     else if (c->stored->has_status)
         fset_add(c->a, s, "f:status");
     /* kinds whose status is written without their metadata */
-    if (status && (c->r->custom || streq(c->r->plural, "volumeattachments") || streq(c->r->plural, "resourceclaims")))
+    if (status && (c->r->custom || streq(c->r->plural, "volumeattachments") || streq(c->r->plural, "resourceclaims") ||
+                   streq(c->r->plural, "validatingadmissionpolicies")))
         fset_add(c->a, s, "f:metadata");
     return s;
 }

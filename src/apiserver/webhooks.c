@@ -7,6 +7,7 @@
  * written as if the answers were there. */
 #include "apiserver/admission.h"
 #include "apiserver/outside.h"
+#include "apiserver/policyexpr.h"
 
 #include "base/log.h"
 #include "codec/json.h"
@@ -19,6 +20,9 @@ struct hook {
     const struct val *v;     /* in its configuration */
     const char *config, *name, *id;
     bool ignore, equivalent, if_needed;
+    struct exprs *x; /* its matchConditions; lives in the lists' arena */
+    const struct expr **conditions;
+    uint32_t conditions_n;
 };
 
 struct webhooks {
@@ -53,6 +57,22 @@ static uint32_t count(struct webhooks *w, struct store_table *t)
     return n;
 }
 
+static void free_exprs(void *x)
+{
+    exprs_free(x);
+}
+
+static void read_conditions(struct webhooks *w, struct hook *h)
+{
+    const struct val *list = val_get(h->v, "matchConditions");
+
+    if (!val_len(list))
+        return;
+    h->x = exprs_new(false, false);
+    arena_pin(w->arena, free_exprs, h->x);
+    exprs_add_all(h->x, EXPR_MATCH, list, &h->conditions, &h->conditions_n);
+}
+
 static void read_table(struct webhooks *w, int kind)
 {
     struct store_table *t = table_named(w->api->store, "admissionregistration.k8s.io", TABLES[kind]);
@@ -78,6 +98,7 @@ static void read_table(struct webhooks *w, int kind)
                 .ignore = streq(val_str_at(v, "failurePolicy", "Fail"), "Ignore"),
                 .equivalent = !streq(val_str_at(v, "matchPolicy", "Equivalent"), "Exact"),
                 .if_needed = streq(val_str_at(v, "reinvocationPolicy", "Never"), "IfNeeded")};
+            read_conditions(w, &w->hooks[kind][n - 1]);
         }
     }
     store_iter_done(&it);
@@ -293,6 +314,20 @@ static int wanted(struct call *c, struct admission *ad, const struct hook *h, st
     return admission_match_namespace(c, ad, val_get(h->v, "namespaceSelector"));
 }
 
+/* Do its match conditions hold? 1, 0; -1: that cannot be said, and so the request is refused. */
+static int conditions_hold(struct call *c, struct admission *ad, const struct hook *h, const struct admission_as *as,
+                           const struct val *object, const struct val *old)
+{
+    const char *why;
+    int hold;
+
+    if (!h->conditions_n)
+        return 1;
+    hold = exprs_match(expr_run_new(h->x, c, ad, as, object, old, NULL), h->conditions, h->conditions_n, h->ignore,
+                       &why);
+    return hold < 0 ? fail_forbidden(c, ad->name, "%s", why) : hold;
+}
+
 /* What an opinion means: 0 go on, -1 the request ends. */
 static int judge(struct call *c, const struct hook *h, const struct opinion *o, const char *annotation)
 {
@@ -438,6 +473,10 @@ int webhooks_mutate(struct call *c, struct admission *ad)
         old = admission_convert(c, ad, &as, ad->old);
         if ((ad->v && !object) || (ad->old && !old))
             return -1;
+        if ((want = conditions_hold(c, ad, h, &as, object, old)) < 0)
+            return -1;
+        if (!want)
+            continue;
         if (ask(c, ad, h, &as, object, old, true, &o) == WAITS)
             return -1;
         if (o.verdict == ALLOWED && take_patch(c, ad, h, &as, object, o.patch, &changed) < 0)
@@ -483,6 +522,10 @@ int webhooks_validate(struct call *c, struct admission *ad)
         old = admission_convert(c, ad, &as, ad->old);
         if ((ad->v && !object) || (ad->old && !old))
             return -1;
+        if ((want = conditions_hold(c, ad, &hooks[i], &as, object, old)) < 0)
+            return -1;
+        if (!want)
+            continue;
         who[asked] = &hooks[i];
         ask(c, ad, &hooks[i], &as, object, old, false, &o[asked++]);
     }

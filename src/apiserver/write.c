@@ -7,6 +7,7 @@
 #include "apiserver/hooks.h"
 
 #include "apiserver/managed.h"
+#include "apiserver/policies.h"
 #include "codec/json.h"
 #include "schema/patch.h"
 
@@ -91,6 +92,7 @@ static int validate(struct call *c, const char *sub, const struct val *v, const 
     } else {
         schema_validate(work_of(c), sub, v, old, &bad);
     }
+    policies_check(c, v, old, &bad);
     if (bad.n)
         return events ? fail_causes_of(c, &bad, c->stored->group, c->stored->kind, name)
                       : fail_causes(c, &bad, name);

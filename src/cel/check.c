@@ -261,6 +261,7 @@ static bool resolve(struct checker *c, struct node *n, const char *name)
     for (uint32_t i = 0; i < c->env->vars_n; i++)
         if (streq(c->env->vars[i].name, name)) {
             n->kind = N_IDENT;
+            n->n = 0; /* of a dotted name, the names before the point are no nodes of their own */
             n->name = c->env->vars[i].name;
             n->name_n = (uint32_t)strlen(name);
             n->var = (int32_t)i;
@@ -275,6 +276,7 @@ static bool resolve(struct checker *c, struct node *n, const char *name)
             t = opt;
         }
         n->kind = N_CONST;
+        n->n = 0;
         n->value = (struct cel_value){.kind = CEL_TYPE, .t = t};
         n->type = type_of(c, t);
         n->name = name;

@@ -65,6 +65,7 @@ struct api {
     int node_port_first, node_port_last;
     struct env_timer *sweep; /* events that are over */
     struct store_watch *crds;
+    struct store_watch *services; /* addresses.c */
     uint64_t requests, watches; /* for /metrics */
     char *flags; /* of /flagz */
     struct metrics *metrics;
@@ -363,6 +364,15 @@ typedef int serve_fn(struct call *c);
 void call_run(struct api *api, const struct api_request *req, serve_fn *serve, api_done_fn *done, void *arg,
               struct memory *m);
 void call_finish(struct call *c); /* gives the answer to who asked */
+
+/* ---- addresses.c: IPAddress objects of services ---- */
+int addresses_start(struct api *api, struct err *err);
+void addresses_stop(struct api *api);
+/* Is there an IPAddress of that name that is not this service's? */
+bool address_taken(struct api *api, const char *ip, const char *ns, const char *service);
+bool address_in_range(struct api *api, uint32_t ip); /* of any ServiceCIDR; host order */
+/* A free address of a ServiceCIDR other than the first range, or NULL. */
+const char *address_elsewhere(struct api *api, struct arena *a);
 
 /* ---- small ---- */
 void pin_obj(struct arena *a, const struct obj *o); /* the arena takes the reference over */

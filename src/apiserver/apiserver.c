@@ -360,7 +360,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
         crd_start(api, err) < 0 || webhooks_start(api, err) < 0 ||
         policies_start(api, err) < 0)
         return api_free(api);
-    if (stock_write(api, err) < 0)
+    if (addresses_start(api, err) < 0 || stock_write(api, err) < 0)
         return api_free(api);
     api->flow = flow_new(api);
     api->sweep = env_timer_new(api->env, sweep_events, api);
@@ -377,6 +377,7 @@ void *api_free(struct api *api)
     policies_stop(api);
     env_timer_free(api->sweep);
     store_watch_free(api->crds);
+    addresses_stop(api);
     authn_free(api->authn);
     audit_free(api->audit);
     api->flow = flow_free(api->flow);

@@ -1,10 +1,12 @@
 /* apiserver/hooks_service.c - addresses and node ports of services.
  *
- * What is taken is read from the services themselves at each allocation (a walk over the table):
- * nothing can leak or drift, also not when the disk takes a write back. */
+ * What is taken is read from the services themselves at each allocation (a walk over the table), and
+ * from the IPAddresses that others made: nothing can leak or drift, also not when the disk takes a
+ * write back. */
 #include "apiserver/hooks.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 
 struct taken {
     uint8_t *ips;   /* a bit an address of the range */
@@ -80,7 +82,7 @@ static int fail_field(struct call *c, const struct val *v, const char *field, co
 static int allocate_ip(struct call *c, struct val *v, struct val *spec, struct taken *t)
 {
     struct api *api = c->api;
-    const char *ip = val_str_at(spec, "clusterIP", "");
+    const char *ip = val_str_at(spec, "clusterIP", ""), *more;
     struct val *list;
     char text[INET_ADDRSTRLEN];
     struct in_addr a;
@@ -89,11 +91,14 @@ static int allocate_ip(struct call *c, struct val *v, struct val *spec, struct t
     if (streq(ip, "None"))
         return 0;
     if (*ip) {
-        if (inet_pton(AF_INET, ip, &a) != 1 || (i = ntohl(a.s_addr) - api->service_net) >= t->hosts ||
-            i == 0 || i == t->hosts - 1)
+        if (inet_pton(AF_INET, ip, &a) != 1)
             return fail_field(c, v, "spec.clusterIPs", ip,
                               "failed to allocate IP: the provided network does not contain it");
-        if (bit(t->ips, i))
+        i = ntohl(a.s_addr) - api->service_net;
+        if ((i >= t->hosts || i == 0 || i == t->hosts - 1) && !address_in_range(api, ntohl(a.s_addr)))
+            return fail_field(c, v, "spec.clusterIPs", ip,
+                              "failed to allocate IP: the provided network does not contain it");
+        if ((i < t->hosts && bit(t->ips, i)) || address_taken(api, ip, c->path.ns, val_str_at(v, "metadata.name", "")))
             return fail_field(c, v, "spec.clusterIPs", ip,
                               "failed to allocate IP: provided IP is already allocated");
         return 0;
@@ -104,12 +109,16 @@ static int allocate_ip(struct call *c, struct val *v, struct val *spec, struct t
     i = MIN(256u, MAX(16u, t->hosts / 16));
     if (!c->o.dry_run) /* what nobody keeps may as well be the same each time */
         i += call_below(c, t->hosts - i);
-    for (n = 0; n < t->hosts && bit(t->ips, i); n++)
-        i = (i + 1) % t->hosts;
-    if (n == t->hosts)
+    for (n = 0; n < t->hosts; n++, i = (i + 1) % t->hosts) {
+        a.s_addr = htonl(api->service_net + i);
+        inet_ntop(AF_INET, &a, text, sizeof(text));
+        if (!bit(t->ips, i) && !address_taken(api, text, c->path.ns, val_str_at(v, "metadata.name", "")))
+            break;
+    }
+    if (n == t->hosts && (more = address_elsewhere(api, c->a)))
+        snprintf(text, sizeof(text), "%s", more);
+    else if (n == t->hosts)
         return fail(c, 500, "InternalError", "failed to allocate a serviceIP: range is full");
-    a.s_addr = htonl(api->service_net + i);
-    inet_ntop(AF_INET, &a, text, sizeof(text));
     val_put_str(c->a, spec, "clusterIP", text);
     list = val_list(c->a);
     val_push_str(c->a, list, text);

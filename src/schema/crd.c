@@ -4,7 +4,7 @@
  * apply see its fields and list kinds), and stays at hand in type.json for what types do not say:
  * pruning with x-kubernetes-preserve-unknown-fields, defaults, and structural validation.
  * Everything of one version lies in an arena of its own, held by the resource's references. */
-#include "schema/schema_int.h"
+#include "schema/crd_int.h"
 
 #include "codec/json.h"
 
@@ -541,6 +541,20 @@ static uint32_t utf8_count(const char *s)
     return n;
 }
 
+/* A bound must be a number of the kind that it bounds, else no value is right. */
+static void in_range(struct check *c, const struct val *js, const struct val *bound, const char *name)
+{
+    const char *format = val_str_at(js, "format", "");
+
+    if (!val_is_number(bound) || !streq(val_str_at(js, "type", ""), "integer"))
+        return;
+    double x = number_of(bound);
+    if (x != floor(x))
+        check_fail(c, CAUSE_INVALID, "", bound, "%s must be an integer", name);
+    else if (streq(format, "int32") && (x > INT32_MAX || x < INT32_MIN))
+        check_fail(c, CAUSE_INVALID, "", bound, "%s must be a 32 bit integer", name);
+}
+
 static void check_scalar(struct checker *k, const struct val *js, const struct val *v)
 {
     struct check *c = k->c;
@@ -550,11 +564,12 @@ static void check_scalar(struct checker *k, const struct val *js, const struct v
 
     if (v->type == VAL_STR) {
         int64_t n = utf8_count(v->s);
+        const struct val *longest = val_get(js, "maxLength");
         int64_t min = val_int_at(js, "minLength", -1), max = val_int_at(js, "maxLength", -1);
         const char *pattern = val_str_at(js, "pattern", "");
         if (min >= 0 && n < min)
             check_fail(c, CAUSE_INVALID, "", v, "should be at least %lld chars long", (long long)min);
-        if (max >= 0 && n > max)
+        if (val_is_number(longest) && n > max)
             check_fail(c, CAUSE_TOO_LONG, "", NULL, "may not be more than %lld bytes", (long long)max);
         if (*pattern && !matches(pattern, v->s))
             check_fail(c, CAUSE_INVALID, "", v, "should match '%s'", pattern);
@@ -564,6 +579,8 @@ static void check_scalar(struct checker *k, const struct val *js, const struct v
     if (!val_is_number(v))
         return;
     double x = number_of(v);
+    in_range(c, js, lo, "minimum");
+    in_range(c, js, hi, "maximum");
     if (val_is_number(lo) && (x < number_of(lo) || (flag(js, "exclusiveMinimum") && x == number_of(lo))))
         check_fail(c, CAUSE_INVALID, "", v, "should be greater than or equal to %g", number_of(lo));
     if (val_is_number(hi) && (x > number_of(hi) || (flag(js, "exclusiveMaximum") && x == number_of(hi))))
@@ -702,7 +719,6 @@ static void check_schema(struct checker *k, const struct val *js, const struct v
     check_logic(k, js, v, depth);
 }
 
-void crd_check_value(struct check *c, const struct val *js, const struct val *v);
 void crd_check_value(struct check *c, const struct val *js, const struct val *v)
 {
     struct checker k = {.c = c};

@@ -1,0 +1,12 @@
+/* schema/crd_int.h - between the files of custom resource definitions. */
+#pragma once
+
+#include "schema/schema_int.h"
+
+/* crd.c: v against a schema, causes at the place where c stands. */
+void crd_check_value(struct check *c, const struct val *js, const struct val *v);
+/* crd_path.c: the schema at a path of property names (".spec.color", ".map['key']"); maps: whether
+ * the path may step into maps and lists. NULL: nothing there. */
+const struct val *crd_path_schema(const struct val *js, const char *path, bool maps);
+/* crd_rules.c: x-kubernetes-validations of a whole schema: do they compile, and within bounds? */
+void crd_rules_check(struct check *c, const struct val *js);

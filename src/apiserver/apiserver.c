@@ -103,6 +103,17 @@ static int no_page_text(struct call *c)
     return 0;
 }
 
+/* A group of built-in kinds, or a version that custom resources are served in. */
+static bool known_place(const struct schema *s, const char *group, const char *version)
+{
+    const struct resource *r;
+
+    for (uint32_t i = 0; (r = schema_next(s, &i));)
+        if (streq(r->group, group) && (!r->custom || streq(r->version, version)))
+            return true;
+    return false;
+}
+
 /* What is served there; 404 and 405 as Kubernetes has them. */
 static int resolve(struct call *c)
 {
@@ -112,7 +123,7 @@ static int resolve(struct call *c)
 
     c->r = schema_resource(s, p->group, p->version, p->plural);
     if (!c->r)
-        return schema_has_group(s, p->group) ? fail_no_page(c) : (no_page_text(c), -1);
+        return known_place(s, p->group, p->version) ? fail_no_page(c) : (no_page_text(c), -1);
     c->stored = schema_stored(c->r);
     c->table = api_table(c->api, c->r);
     c->hooks = hooks_of(c->stored);
@@ -125,7 +136,7 @@ static int resolve(struct call *c)
         return fail_no_page(c);
     if (*p->sub) {
         if (!(c->sub = schema_sub(c->r, p->sub)))
-            return fail_no_page(c);
+            return c->r->custom && *p->name ? fail_not_found(c, p->name) : fail_no_page(c);
         return c->sub->verbs & bit ? 0 : fail_no_method(c);
     }
     if (!(c->r->verbs & bit) || (bit == VERB_CREATE && *p->name) ||

@@ -264,14 +264,15 @@ static void crd_event(void *arg, const struct store_event *ev)
 /* A definition goes when its objects have gone. */
 void crd_hold(struct call *c, struct val *v)
 {
+    bool held = false;
     struct val *meta = meta_of(c->a, v), *list = val_need_list(c->a, meta, "finalizers");
 
-    if (val_get(meta, "deletionTimestamp"))
-        return;
     VAL_EACH(list, f)
-        if (streq(val_text(f, ""), CRD_FINALIZER))
-            return;
-    val_push_str(c->a, list, CRD_FINALIZER);
+        held |= streq(val_text(f, ""), CRD_FINALIZER);
+    if (!held && !val_get(meta, "deletionTimestamp"))
+        val_push_str(c->a, list, CRD_FINALIZER);
+    cond_put(c->a, val_need_map(c->a, v, "status"), "Terminating", "True", "InstanceDeletionPending",
+             "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon", now_text(c));
 }
 
 int crd_start(struct api *api, struct err *err)

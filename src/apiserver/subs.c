@@ -49,7 +49,7 @@ static int scale_put(struct call *c, const struct obj *old, struct val *scale)
     if (!streq(name, c->path.name))
         return fail(c, 400, "BadRequest", "the name of the object (%s) does not match the name on "
                     "the URL (%s)", name, c->path.name);
-    if (val_int_at(scale, "spec.replicas", 0) < 0) {
+    if (val_int_at(scale, "spec.replicas", 0) < 0 && !c->r->custom) { /* a custom resource is judged itself */
         causes_add(&bad, CAUSE_INVALID, "spec.replicas", val_at(scale, "spec.replicas"),
                    "must be greater than or equal to 0");
         return fail_causes_of(c, &bad, "autoscaling", "Scale", name);

@@ -208,6 +208,10 @@ struct val *schema_scale_get(const struct resource *r, struct arena *a, const st
         err_set(err, NOT_FOUND, "the server could not find the requested resource");
         return NULL;
     }
+    if (r->custom && !val_at(obj, spec_path + 1)) {
+        err_set(err, INTERNAL, "the spec replicas field \"%s\" does not exist", spec_path);
+        return NULL;
+    }
     struct val *v = val_map(a), *meta = val_map(a), *spec = val_map(a), *status = val_map(a);
     for (uint32_t i = 0; i < ARRAY_LEN(meta_keys); i++)
         if (val_get(val_get(obj, "metadata"), meta_keys[i]))

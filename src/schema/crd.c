@@ -592,14 +592,15 @@ static void check_scalar(struct checker *k, const struct val *js, const struct v
         check_fail(c, CAUSE_INVALID, "", v, "should be a 32 bit integer");
 }
 
-static void check_schema(struct checker *k, const struct val *js, const struct val *v, int depth);
+/* old: what was there before and passed then: unchanged, it passes again. NULL: nothing to compare. */
+static void check_schema(struct checker *k, const struct val *js, const struct val *v, const struct val *old, int depth);
 
 static uint32_t failures(struct checker *k, const struct val *js, const struct val *v, int depth)
 {
     struct causes mine = {.a = k->c->a}, *outer = k->c->causes;
 
     k->c->causes = &mine;
-    check_schema(k, js, v, depth + 1);
+    check_schema(k, js, v, NULL, depth + 1);
     k->c->causes = outer;
     return mine.n;
 }
@@ -611,7 +612,7 @@ static void check_logic(struct checker *k, const struct val *js, const struct va
     uint32_t good = 0;
 
     VAL_EACH(val_get(js, "allOf"), s)
-        check_schema(k, s, v, depth + 1);
+        check_schema(k, s, v, NULL, depth + 1);
     VAL_EACH(any, s)
         good += failures(k, s, v, depth) == 0;
     if (val_len(any) && !good)
@@ -636,7 +637,7 @@ static bool same_keys(const struct val *keys, const struct val *x, const struct 
     return true;
 }
 
-static void check_list(struct checker *k, const struct val *js, const struct val *v, int depth)
+static void check_list(struct checker *k, const struct val *js, const struct val *v, const struct val *old, int depth)
 {
     struct check *c = k->c;
     const struct val *items = val_get(js, "items"), *keys = val_get(js, "x-kubernetes-list-map-keys");
@@ -657,12 +658,12 @@ static void check_list(struct checker *k, const struct val *js, const struct val
         if (dup)
             check_fail(c, CAUSE_DUPLICATE, "", &v->items[i], "%s", "");
         if (val_is(items, VAL_MAP))
-            check_schema(k, items, &v->items[i], depth + 1);
+            check_schema(k, items, &v->items[i], crd_same_item(js, &v->items[i], old), depth + 1);
         check_pop(c, mark);
     }
 }
 
-static void check_object(struct checker *k, const struct val *js, const struct val *v, int depth)
+static void check_object(struct checker *k, const struct val *js, const struct val *v, const struct val *old, int depth)
 {
     struct check *c = k->c;
     const struct val *props = val_get(js, "properties");
@@ -686,18 +687,18 @@ static void check_object(struct checker *k, const struct val *js, const struct v
             continue;
         uint32_t mark = check_push(c, "%s%s", c->path_n ? "." : "", m->key);
         if (sub)
-            check_schema(k, sub, &m->v, depth + 1);
+            check_schema(k, sub, &m->v, val_getn(old, m->key, m->n), depth + 1);
         else if (val_is(more, VAL_MAP))
-            check_schema(k, more, &m->v, depth + 1);
+            check_schema(k, more, &m->v, val_getn(old, m->key, m->n), depth + 1);
         check_pop(c, mark);
     }
 }
 
-static void check_schema(struct checker *k, const struct val *js, const struct val *v, int depth)
+static void check_schema(struct checker *k, const struct val *js, const struct val *v, const struct val *old, int depth)
 {
     const struct val *list = val_get(js, "enum");
 
-    if (depth > DEPTH_MAX)
+    if (depth > DEPTH_MAX || (old && depth && val_equal(v, old)))
         return;
     if (!type_fits(js, v)) {
         check_fail(k->c, CAUSE_TYPE_INVALID, "", v, "must be of type %s",
@@ -713,9 +714,9 @@ static void check_schema(struct checker *k, const struct val *js, const struct v
         check_fail(k->c, CAUSE_NOT_SUPPORTED, "", v, "supported values: as the schema lists them");
     check_scalar(k, js, v);
     if (v->type == VAL_LIST)
-        check_list(k, js, v, depth);
+        check_list(k, js, v, old, depth);
     if (v->type == VAL_MAP)
-        check_object(k, js, v, depth);
+        check_object(k, js, v, old, depth);
     check_logic(k, js, v, depth);
 }
 
@@ -723,7 +724,26 @@ void crd_check_value(struct check *c, const struct val *js, const struct val *v)
 {
     struct checker k = {.c = c};
 
-    check_schema(&k, js, v, 0);
+    check_schema(&k, js, v, NULL, 0);
+}
+
+/* Rules are only run over what has its right form. */
+static void rules(struct check *c, const struct resource *r, const struct val *v, const struct val *old,
+                  struct causes *causes)
+{
+    bool blocked = false;
+
+    if (!r->type->json)
+        return;
+    for (uint32_t i = 0; i < causes->n; i++)
+        blocked |= causes->v[i].type == CAUSE_REQUIRED || causes->v[i].type == CAUSE_NOT_SUPPORTED ||
+                   causes->v[i].type == CAUSE_TOO_LONG || causes->v[i].type == CAUSE_TOO_MANY ||
+                   causes->v[i].type == CAUSE_TYPE_INVALID;
+    if (!blocked)
+        crd_rules_judge(c, r, v, old);
+    else if (crd_rules_any(r))
+        causes_add(causes, CAUSE_INVALID, "<nil>", NULL, "some validation rules were not checked because the object was "
+                   "invalid; correct the existing errors to complete validation");
 }
 
 void crd_validate(const struct resource *r, const char *sub, const struct val *v,
@@ -734,7 +754,18 @@ void crd_validate(const struct resource *r, const char *sub, const struct val *v
     struct checker k = {.c = &c, .old = old};
 
     if (r->type->json)
-        check_schema(&k, r->type->json, v, 0);
+        check_schema(&k, r->type->json, v, val_is(old, VAL_MAP) ? old : NULL, 0);
+    rules(&c, r, v, old, causes);
+    const struct subresource *scale = schema_sub(r, "scale");
+    const char *paths[] = {scale ? scale->scale_spec : NULL, scale ? scale->scale_status : NULL};
+    for (uint32_t i = 0; i < ARRAY_LEN(paths); i++) { /* told by the path as it is written */
+        const struct val *n = paths[i] ? val_at(v, paths[i] + 1) : NULL;
+        if (n && !val_is(n, VAL_INT) && n->type != VAL_NULL)
+            check_fail(&c, CAUSE_INVALID, paths[i], n, "should be an integer");
+        if (val_is(n, VAL_INT) && (n->i < 0 || n->i > INT32_MAX))
+            check_fail(&c, CAUSE_INVALID, paths[i], n, n->i < 0 ? "should be a non-negative integer"
+                                                              : "should be less than or equal to 2147483647");
+    }
 }
 
 /* ---- JSONPath of printer columns: .a.b[0].c, ['x'], [*] and [?(@.type=="Ready")] ---- */

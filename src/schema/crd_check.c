@@ -408,12 +408,13 @@ static void whole_schema(struct check *c, const struct val *js)
     if (val_bool_at(js, "nullable", false))
         check_fail(c, CAUSE_FORBIDDEN, "nullable", NULL, "nullable cannot be true at the root");
     open_api(c, js, 0);
-    if (c->causes->n == before)
-        crd_rules_check(c, js);
     uint32_t shape = c->causes->n;
     structural(c, js, ROOT, 0);
-    if (c->causes->n == shape)
-        defaults_fit(c, js, 0);
+    if (c->causes->n == before) /* types are made of what is right */
+        crd_rules_check(c, js);
+    else if (c->causes->n != shape)
+        return;
+    defaults_fit(c, js, 0);
 }
 
 /* ---- the versions ---- */
@@ -421,6 +422,7 @@ static void whole_schema(struct check *c, const struct val *js)
 static void printer_columns(struct check *c, const char *at, const struct val *list)
 {
     static const char *const types[] = {"string", "integer", "number", "boolean", "date"};
+    static const char *const formats[] = {"int32", "int64", "float", "double", "byte", "date", "date-time", "password"};
 
     for (uint32_t i = 0; i < val_items_n_(list); i++) {
         const struct val *col = &list->items[i];
@@ -433,6 +435,13 @@ static void printer_columns(struct check *c, const char *at, const struct val *l
         if (!known)
             check_fail(c, *type ? CAUSE_INVALID : CAUSE_REQUIRED, arena_printf(c->a, "%s[%u].type", at, i),
                        val_get(col, "type"), "must be one of boolean,date,integer,number,string");
+        const struct val *format = val_get(col, "format");
+        bool fits = !val_is(format, VAL_STR) || !format->n;
+        for (uint32_t k = 0; k < ARRAY_LEN(formats) && !fits; k++)
+            fits = streq(format->s, formats[k]);
+        if (!fits)
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].format", at, i), format, "must be one of byte,date,"
+                       "date-time,double,float,int32,int64,password");
         if (!*path)
             check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s[%u].JSONPath", at, i), NULL, "%s", "");
         else if (*path != '.')
@@ -621,7 +630,7 @@ static void conversion(struct check *c, const struct val *spec)
         if (!val_len(val_at(spec, "conversion.webhook.conversionReviewVersions")))
             check_fail(c, CAUSE_REQUIRED, "spec.conversion.conversionReviewVersions", NULL, "%s", "");
     } else if (!streq(how, "None")) {
-        check_fail(c, CAUSE_NOT_SUPPORTED, "spec.conversion.strategy", val_at(spec, "conversion.strategy"),
+        check_fail(c, *how ? CAUSE_NOT_SUPPORTED : CAUSE_REQUIRED, "spec.conversion.strategy", val_at(spec, "conversion.strategy"),
                    "supported values: \"None\", \"Webhook\"");
     }
 }

@@ -10,3 +10,10 @@ void crd_check_value(struct check *c, const struct val *js, const struct val *v)
 const struct val *crd_path_schema(const struct val *js, const char *path, bool maps);
 /* crd_rules.c: x-kubernetes-validations of a whole schema: do they compile, and within bounds? */
 void crd_rules_check(struct check *c, const struct val *js);
+/* An object by the rules of its version (compiled when the first one comes). */
+void crd_rules_judge(struct check *c, const struct resource *r, const struct val *v,
+                     const struct val *old);
+bool crd_rules_any(const struct resource *r);
+void crd_rules_free(struct resource_priv *priv);
+/* The item of the old list that has the same keys; NULL: none, or no list with keys. */
+const struct val *crd_same_item(const struct val *js, const struct val *item, const struct val *old);

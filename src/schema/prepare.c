@@ -281,6 +281,23 @@ static void template_generation(struct arena *a, struct val *v, const struct val
     val_put(a, notes, key, val_printf(a, "%lld", (long long)n));
 }
 
+/* A version that becomes the one that is stored is noted with the write that says so. */
+static void stored_versions(struct arena *a, struct val *v)
+{
+    VAL_EACH(val_at(v, "spec.versions"), ver) {
+        const char *name = val_str_at(ver, "name", "");
+        bool known = false;
+        if (!val_bool_at(ver, "storage", false) || !val_at(v, "status.storedVersions"))
+            continue;
+        struct val *st = val_copy(a, val_get(v, "status"));
+        VAL_EACH(val_get(st, "storedVersions"), s)
+            known |= streq(val_text(s, ""), name);
+        if (!known)
+            val_push_str(a, val_need_list(a, st, "storedVersions"), name);
+        val_put(a, v, "status", st);
+    }
+}
+
 void schema_prepare_update(const struct resource *r, const char *sub, struct arena *a,
                            struct val *v, const struct val *old)
 {
@@ -318,6 +335,8 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
         only_part(r, sub, a, v, old);
     else if (!*sub && r->has_status)
         keep(a, v, old, "status");
+    if (!*sub && is(r, "apiextensions.k8s.io", "customresourcedefinitions"))
+        stored_versions(a, v);
     struct val *meta = val_need_map(a, v, "metadata");
     keep(a, meta, om, "generation");
     if (!*sub && is(r, "", "services") && streq(val_str_at(old, "spec.type", ""), "LoadBalancer") &&

@@ -1,7 +1,7 @@
 /* schema/registry.c - what is served: built-in kinds from the compiled-in text, custom ones by
  * schema_add_crd (crd.c). Lookups are hash lookups; resources also stand in a list in the order in
  * which discovery shows them. */
-#include "schema/schema_int.h"
+#include "schema/crd_int.h"
 
 #include "base/log.h"
 
@@ -158,8 +158,10 @@ const struct resource *resource_ref(const struct resource *r)
 
 void *resource_unref(const struct resource *r)
 {
-    if (r && --r->priv->refs == 0)
-        arena_free(r->priv->arena); /* holds r itself; built-in kinds have none */
+    if (!r || --r->priv->refs)
+        return NULL;
+    crd_rules_free(r->priv);
+    arena_free(r->priv->arena); /* holds r itself; built-in kinds have none */
     return NULL;
 }
 

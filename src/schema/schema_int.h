@@ -53,6 +53,7 @@ struct column {
 
 enum name_rule { NAME_SUBDOMAIN, NAME_LABEL, NAME_LABEL1035, NAME_PATH, NAME_ANY, NAME_IP };
 
+struct node;
 struct resource_priv {
     _Atomic uint32_t refs;
     struct arena *arena;        /* custom resources: owns everything; NULL: the registry's */
@@ -63,6 +64,8 @@ struct resource_priv {
     struct resource *next_of_group;
     int64_t since;              /* custom resources: revision of the definition */
     const struct val *crd;      /* custom resources: the definition */
+    struct node *rules;         /* crd_rules.c: compiled when first asked for */
+    bool rules_made;
     bool no_schema;             /* custom resource without a schema */
     bool status_meta;      /* a write of the status leaves metadata as it was */
     bool generation_fixed; /* set by create, never counted up */

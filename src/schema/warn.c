@@ -275,6 +275,40 @@ static void resource_slice(struct texts *w, const struct val *v, const struct va
         }
 }
 
+/* Formats that nobody knows are no rules. */
+static void formats(struct texts *w, const struct val *js, int depth)
+{
+    static const char *const known[] = {
+        "bsonobjectid", "uri", "email", "hostname", "ipv4", "ipv6", "cidr", "mac", "uuid", "uuid3", "uuid4", "uuid5",
+        "isbn", "isbn10", "isbn13", "creditcard", "ssn", "hexcolor", "rgbcolor", "byte", "password", "date", "duration",
+        "datetime", "date-time", "int32", "int64", "float", "double", "k8s-short-name", "k8s-long-name"};
+    static const char *const lists[] = {"allOf", "anyOf", "oneOf"}, *const single[] = {"items", "additionalProperties", "not"};
+    const char *format = val_str_at(js, "format", "");
+    bool ok = !*format;
+
+    if (depth > 100 || !val_is(js, VAL_MAP))
+        return;
+    for (uint32_t i = 0; i < ARRAY_LEN(known) && !ok; i++)
+        ok = streq(known[i], format);
+    if (!ok)
+        texts_add(w, "unrecognized format \"%s\"", format);
+    VAL_EACH_MEMBER(val_get(js, "properties"), m)
+        formats(w, &m->v, depth + 1);
+    for (uint32_t i = 0; i < ARRAY_LEN(single); i++)
+        formats(w, val_get(js, single[i]), depth + 1);
+    for (uint32_t i = 0; i < ARRAY_LEN(lists); i++)
+        VAL_EACH(val_get(js, lists[i]), it)
+            formats(w, it, depth + 1);
+}
+
+static void definition(struct texts *w, const struct val *v, const struct val *old)
+{
+    if (old) /* told once, when it is made */
+        return;
+    VAL_EACH(val_at(v, "spec.versions"), ver)
+        formats(w, val_at(ver, "schema.openAPIV3Schema"), 0);
+}
+
 /* ---- kinds with pods in them ---- */
 
 static void stateful_set(struct texts *w, const struct val *v, const struct val *old)
@@ -333,6 +367,7 @@ static const struct warned {
     {"networking.k8s.io", "networkpolicies", NULL, false, false, network_policy},
     {"node.k8s.io", "runtimeclasses", NULL, false, false, runtime_class},
     {"resource.k8s.io", "resourceslices", NULL, false, false, resource_slice},
+    {"apiextensions.k8s.io", "customresourcedefinitions", NULL, false, false, definition},
     {"storage.k8s.io", "csidrivers", NULL, false, false, csi_driver},
     {"storage.k8s.io", "csistoragecapacities", NULL, false, false, storage_capacity},
     {"storage.k8s.io", "storageclasses", NULL, false, false, storage_class},

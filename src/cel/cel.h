@@ -108,7 +108,7 @@ struct cel_lazy;
 struct cel_run;
 struct cel_value {
     uint8_t kind; /* enum cel_kind, never CEL_DYN or CEL_PARAM */
-    uint8_t sub;  /* inside: how lists, maps and objects are kept */
+    uint8_t sub;  /* inside: how lists, maps and objects are kept; a timestamp's zone (15 min) */
     uint32_t n;   /* bytes of strings and bytes; nanoseconds of timestamps and durations (0..1e9-1
                      added to i seconds) */
     union {

@@ -55,6 +55,7 @@ struct node {
     /* cost.c */
     struct size_est size;
     struct entry_est *entry;
+    uint32_t steps; /* of the path to decl */
 };
 
 /* ---- signatures ---- */
@@ -149,6 +150,8 @@ struct parser;
 /* The expansion of a macro, or NULL: no macro. args are without the receiver. *bad: an error was told. */
 struct node *macro_expand(struct arena *a, struct issues *is, unsigned flags, uint32_t pos, const char *name,
                           struct node *target, struct node **args, uint32_t n, bool *bad);
+/* What a constant "...".format([...]) would stumble over, by the types of its arguments. */
+void format_check(struct issues *is, const struct node *call);
 bool cel_check(const struct cel_env *env, struct cel_prog *p, struct issues *is);
 void cel_cost_estimate(struct cel_prog *p);
 bool reserved_word(const char *s, size_t n);

@@ -813,6 +813,10 @@ static void check_constants(struct checker *c, struct node *n)
 
     if (n->kind != N_CALL || !n->fn || !n->n)
         return;
+    if (streq(n->fn->name, "format") && n->n == 2) {
+        format_check(c->is, n);
+        return;
+    }
     arg = n->args[n->n > 1 ? 1 : 0];
     if (arg->kind != N_CONST || arg->value.kind != CEL_STRING)
         return;
@@ -822,12 +826,12 @@ static void check_constants(struct checker *c, struct node *n)
         struct cel_value v = arg->value;
         if (is_error(n->fn->fn(&e, n, &v, 1)))
             issue(c->is, arg->pos, "invalid %s argument", n->fn->name);
-    } else if (streq(n->fn->name, "matches") && n->n == 2) {
+    } else if (n->n >= 2 && (streq(n->fn->name, "matches") || streq(n->fn->name, "find") || streq(n->fn->name, "findAll"))) {
         struct err err;
         struct regex *re = regex_new(arg->value.s, arg->value.n, &err);
-        if (!re)
-            issue(c->is, arg->pos, "invalid matches argument");
-        else {
+        if (!re) {
+            issue(c->is, arg->pos, "%s", *n->fn->name == 'm' ? "invalid matches argument" : err.msg);
+        } else {
             arena_pin(c->a, regex_unpin, re);
             n->cache = re;
         }

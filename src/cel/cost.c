@@ -219,6 +219,7 @@ struct entry_est {
 };
 struct local {
     const struct cel_type *decl;
+    uint32_t steps; /* of its path */
     struct size_est size;
     struct entry_est *entry;
 };
@@ -292,6 +293,11 @@ static const struct cel_type *path(struct coster *c, const struct node *n)
     if (n->kind == N_IDENT && n->slot >= 0)
         return c->locals[n->slot].decl;
     return n->kind == N_STRUCT ? NULL : n->decl;
+}
+
+static uint32_t path_steps(struct coster *c, const struct node *n)
+{
+    return n->kind == N_IDENT && n->slot >= 0 ? c->locals[n->slot].steps : n->steps;
 }
 
 static struct size_est path_size(const struct cel_type *decl)
@@ -685,6 +691,7 @@ static struct cel_cost cost_call(struct coster *c, struct node *n)
             struct entry_est *e = entry(c, args[0]);
             result = e ? e->val : (struct size_est){0};
             n->decl = path_step(c, path(c, args[0]), STEP_ITEMS, NULL);
+            n->steps = path_steps(c, args[0]) + 1;
         }
         if (!result.known)
             result = size(c, n);
@@ -723,12 +730,16 @@ static void push_iter(struct coster *c, const struct fold *f)
     const struct cel_type *at = path(c, f->range);
     struct size_est none = {0};
     struct local *first = c->locals + f->iter_slot;
+    uint32_t steps = path_steps(c, f->range);
 
+    *first = (struct local){path_step(c, at, !list ? STEP_KEYS : f->iter2 ? STEP_INDICES : STEP_ITEMS, NULL), steps + 1,
+                            !e ? none : list && !f->iter2 ? e->val : e->key, NULL};
     if (f->iter2) {
-        *first = (struct local){path_step(c, at, list ? STEP_INDICES : STEP_KEYS, NULL), e ? e->key : none, NULL};
-        c->locals[f->iter2_slot] = (struct local){path_step(c, at, STEP_ITEMS, NULL), e ? e->val : none, NULL};
-    } else {
-        *first = (struct local){path_step(c, at, list ? STEP_ITEMS : STEP_KEYS, NULL), !e ? none : list ? e->val : e->key, NULL};
+        c->locals[f->iter2_slot] = (struct local){path_step(c, at, STEP_ITEMS, NULL), steps + 1, e ? e->val : none, NULL};
+        /* Upstream extends one array twice: unless it is full, the second path replaces the first.
+         * Its capacity doubles from 1. */
+        if (steps & (steps - 1))
+            first->decl = c->locals[f->iter2_slot].decl;
     }
 }
 
@@ -739,7 +750,7 @@ static struct cel_cost cost_fold(struct coster *c, struct node *n)
     struct size_est range;
 
     sum = add(sum, cost(c, f->init));
-    c->locals[f->accu_slot] = (struct local){path(c, f->init), size(c, f->init), entry(c, f->init)};
+    c->locals[f->accu_slot] = (struct local){path(c, f->init), path_steps(c, f->init), size(c, f->init), entry(c, f->init)};
     if (f->bind) {
         sum = add(sum, cost(c, f->result));
         n->size = size(c, f->result);
@@ -773,10 +784,13 @@ static struct cel_cost cost(struct coster *c, struct node *n)
         if (n->value.kind != CEL_TYPE)
             return sum;
         n->decl = c->root; /* a type's name is a name like others */
+        n->steps = 1;
         return fixed(1);
     case N_IDENT:
-        if (n->slot < 0)
+        if (n->slot < 0) {
             n->decl = c->root;
+            n->steps = 1;
+        }
         return fixed(1);
     case N_SELECT:
         sum = cost(c, n->args[0]);
@@ -786,6 +800,7 @@ static struct cel_cost cost(struct coster *c, struct node *n)
         if (t->kind == CEL_MAP || t->kind == CEL_OBJECT)
             sum = add(sum, fixed(1));
         n->decl = path_step(c, path(c, n->args[0]), STEP_FIELD, n);
+        n->steps = path_steps(c, n->args[0]) + 1;
         return sum;
     case N_CALL:
         return cost_call(c, n);

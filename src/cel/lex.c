@@ -71,7 +71,7 @@ static size_t string_len(const char *s, size_t n)
                 i++;
             }
         }
-        return 0;
+        return (size_t)raw + 2; /* it does not end: an empty string, then one that does not end */
     }
     for (i++; i < n;) {
         if (s[i] == q)
@@ -88,6 +88,19 @@ static size_t string_len(const char *s, size_t n)
         }
     }
     return 0;
+}
+
+size_t lex_bad_string(const char *s, size_t n)
+{
+    size_t i = 1;
+
+    while (i < n && s[i] != '\n') {
+        size_t e = s[i] == '\\' ? escape_len(s + i, n - i) : 1;
+        if (!e)
+            return MIN(i + 2, n);
+        i += e;
+    }
+    return i;
 }
 
 static size_t digits(const char *s, size_t n)

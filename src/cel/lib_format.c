@@ -231,6 +231,8 @@ static bool as_double(struct format *f, struct cel_value v, char clause, int pre
     }
     if (precision > 1000)
         return wrong(f, "could not parse formatting clause: the precision is too large");
+    if (clause == 'e' && !f->plain)
+        precision = 6; /* that version took the precision for a width */
     snprintf(text, sizeof text, clause == 'f' ? "%.*f" : "%.*e", precision < 0 ? 6 : precision, d);
     if (f->plain)
         buf_adds(&f->out, text);
@@ -363,4 +365,105 @@ FN(fn_format)
     r = f.error.s ? f.error : fail_lit("the formatted text is too long");
     buf_done(&f.out);
     return r;
+}
+
+/* ---- while compiling ---- */
+
+static const char *clause_why(char clause)
+{
+    switch (clause) {
+    case 'd':
+        return "decimal clause can only be used on integers";
+    case 'f':
+        return "fixed-point clause can only be used on doubles";
+    case 'e':
+        return "scientific clause can only be used on doubles";
+    case 'b':
+        return "only integers and bools can be formatted as binary";
+    case 'o':
+        return "octal clause can only be used on integers";
+    case 's':
+        return "string clause can only be used on strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps";
+    default:
+        return "only integers, byte buffers, and strings can be formatted as hex";
+    }
+}
+
+static bool clause_takes(char clause, const struct cel_type *t)
+{
+    enum cel_kind k = t->kind;
+
+    if (k == CEL_DYN)
+        return true;
+    switch (clause) {
+    case 'd': case 'o':
+        return k == CEL_INT || k == CEL_UINT;
+    case 'f': case 'e':
+        return k == CEL_DOUBLE || k == CEL_STRING;
+    case 'b':
+        return k == CEL_INT || k == CEL_UINT || k == CEL_BOOL;
+    case 's':
+        return k != CEL_OBJECT && k != CEL_OPAQUE && k != CEL_OPTIONAL;
+    default:
+        return k == CEL_INT || k == CEL_UINT || k == CEL_STRING || k == CEL_BYTES;
+    }
+}
+
+/* The part of an argument that %s cannot show, NULL: none. */
+static const struct node *not_shown(const struct node *n)
+{
+    const struct node *bad = NULL;
+
+    if (!clause_takes('s', n->type))
+        return n;
+    if (n->kind == N_LIST || n->kind == N_MAP)
+        for (uint32_t i = 0; i < n->n && !bad; i++)
+            bad = not_shown(n->args[i]);
+    return bad;
+}
+
+void format_check(struct issues *is, const struct node *call)
+{
+    const struct node *text = call->args[0], *list = call->args[1], *arg;
+    const char *s, *end;
+    uint32_t at = 0;
+
+    if (text->kind != N_CONST || text->value.kind != CEL_STRING || list->kind != N_LIST)
+        return;
+    for (s = text->value.s, end = s + text->value.n; s < end; s++) {
+        if (*s != '%')
+            continue;
+        if (s + 1 < end && s[1] == '%') {
+            s++;
+            continue;
+        }
+        if (s + 1 >= end) {
+            issue(is, call->pos, "unexpected end of string");
+            return;
+        }
+        if (at >= list->n) {
+            issue(is, call->pos, "index %u out of range", at);
+            return;
+        }
+        s++;
+        if (*s == '.')
+            for (s++; s < end && isdigit((unsigned char)*s);)
+                s++;
+        if (s >= end) {
+            issue(is, call->pos, "could not parse formatting clause: error while parsing precision: could not find end of precision specifier");
+            return;
+        }
+        if (!strchr("sdfebxXo", *s)) {
+            issue(is, call->pos, "could not parse formatting clause: unrecognized formatting clause \"%c\"", *s);
+            return;
+        }
+        arg = list->args[at++];
+        if (*s == 's' ? not_shown(arg) != NULL : !clause_takes(*s, arg->type)) {
+            const struct node *bad = *s == 's' ? not_shown(arg) : arg;
+            issue(is, bad->pos, "error during formatting: %s, was given %s", clause_why(*s), type_name(is->arena, bad->type));
+            return;
+        }
+    }
+    if (at < list->n)
+        issue(is, call->pos, "too many arguments supplied to string.format (expected %u, got %u)", at, list->n);
 }

@@ -55,8 +55,7 @@ FN(fn_quantity)
     if (args[0].kind != CEL_STRING)
         return NO_OVERLOAD;
     if (!quantity_read(args[0], &q, &binary))
-        return fail_lit(args[0].n ? "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-                                  : "string is empty");
+        return fail_lit("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
     return quantity_make(e, q, binary);
 }
 FN(fn_is_quantity)
@@ -200,6 +199,32 @@ static bool semver_read(struct eval *e, struct cel_value *args, uint32_t n, stru
     return s && semver_parse(e->arena, s, v);
 }
 
+static struct cel_value semver_wrong(struct eval *e, struct cel_value *args, uint32_t n)
+{
+    static const char *const parts[] = {"Major", "Minor", "Patch"}, *const small[] = {"major", "minor", "patch"};
+    const char *s = arena_strndup(e->arena, args[0].s, MIN(args[0].n, 256u)), *p;
+    int dots = 0;
+
+    if (n > 1 && args[1].b) {
+        s = semver_normal(e->arena, s);
+        if (!s)
+            return fail_lit("short version cannot contain PreRelease/Build meta data");
+    }
+    for (p = s; *p && dots < 2; p++)
+        dots += *p == '.';
+    if (dots < 2)
+        return fail_lit("No Major.Minor.Patch elements found");
+    for (int i = 0; i < 3; i++) {
+        size_t len = strcspn(s, i < 2 ? "." : "-+"), digits = strspn(s, "0123456789");
+        if (digits < len || !len)
+            return fail(e, "Invalid character(s) found in %s number \"%.*s\"", small[i], (int)MIN(len, (size_t)100), s);
+        if (len > 1 && *s == '0')
+            return fail(e, "%s number must not contain leading zeroes \"%.*s\"", parts[i], (int)MIN(len, (size_t)100), s);
+        s += len + 1;
+    }
+    return fail_lit("Invalid character(s) found in prerelease or build metadata");
+}
+
 FN(fn_semver)
 {
     struct semver_value v, *o;
@@ -208,13 +233,8 @@ FN(fn_semver)
         return NO_OVERLOAD;
     if (!args[0].n)
         return fail_lit("Version string empty");
-    if (!semver_read(e, args, n, &v) && !(n > 1 && args[1].b)) {
-        const char *dot = memchr(args[0].s, '.', args[0].n);
-        if (!dot || !memchr(dot + 1, '.', args[0].n - (size_t)(dot + 1 - args[0].s)))
-            return fail_lit("No Major.Minor.Patch elements found");
-    }
     if (!semver_read(e, args, n, &v))
-        return fail(e, "Invalid character(s) found in version \"%.*s\", or no Major.Minor.Patch elements found", (int)MIN(args[0].n, 100u), args[0].s);
+        return semver_wrong(e, args, n);
     o = mem(e, sizeof *o);
     *o = v;
     return opaque_value(&o->head, &cel_semver_type);
@@ -338,8 +358,8 @@ static const struct {
     {"uri", "URI", F_URI, 0, NULL, NULL, 1103},
     {"uuid", "uuid", F_PATTERN, 0, "(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", "does not match the UUID format", 71},
     {"byte", "byte", F_BYTE, 0, NULL, "invalid base64", 84},
-    {"date", "date", F_DATE, 0, NULL, "invalid date", 68},
-    {"datetime", "datetime", F_DATETIME, 0, NULL, "invalid datetime", 68},
+    {"date", "date", F_DATE, 0, NULL, "invalid date", 70},
+    {"datetime", "datetime", F_DATETIME, 0, NULL, "invalid datetime", 70},
 };
 static struct regex *format_patterns[ARRAY_LEN(formats)];
 static struct regex *subdomain_pattern;

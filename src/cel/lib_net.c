@@ -32,6 +32,42 @@ static bool addr_parse(const char *s, size_t n, struct addr_value *ret)
     return inet_pton(ret->v6 ? AF_INET6 : AF_INET, text, ret->b) == 1;
 }
 
+/* Why it is no address, as the Go library says it. */
+static const char *addr_why(struct arena *a, const char *s, size_t n)
+{
+    const char *dot = n ? memchr(s, '.', n) : NULL, *colon = n ? memchr(s, ':', n) : NULL;
+    int fields = 0;
+    size_t digits = 0;
+    unsigned value = 0;
+
+    if (!dot && !colon)
+        return n && memchr(s, '%', n) ? "missing IPv6 address" : "unable to parse IP";
+    if (colon && (!dot || colon < dot)) {
+        if (*s != ':' && !isxdigit((unsigned char)*s))
+            return arena_printf(a, "each colon-separated field must have at least one digit (at \"%.*s\")", (int)MIN(n, (size_t)100), s);
+        return "unable to parse IP";
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (isdigit((unsigned char)s[i])) {
+            if (digits == 1 && value == 0)
+                return "IPv4 field has octet with leading zero";
+            value = value * 10 + (unsigned)(s[i] - '0');
+            digits++;
+            if (value > 255)
+                return "IPv4 field has value >255";
+        } else if (s[i] == '.') {
+            if (!digits || i == n - 1)
+                return arena_printf(a, "IPv4 field must have at least one digit (at \"%.*s\")", (int)MIN(n - i, (size_t)100), s + i);
+            if (++fields > 3)
+                return "IPv4 address too long";
+            digits = value = 0;
+        } else {
+            return arena_printf(a, "unexpected character (at \"%.*s\")", (int)MIN(n - i, (size_t)100), s + i);
+        }
+    }
+    return fields < 3 ? "IPv4 address too short" : "unable to parse IP";
+}
+
 static bool mapped(const struct addr_value *v) /* ::ffff:1.2.3.4 */
 {
     static const unsigned char prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -107,8 +143,13 @@ static struct cel_value ip_from(struct eval *e, struct cel_value s)
     struct addr_value v;
     int len = (int)MIN(s.n, 100u);
 
-    if (!addr_parse(s.s, s.n, &v))
-        return fail(e, "IP Address \"%.*s\" parse error during conversion from string: ParseAddr(\"%.*s\"): unable to parse IP", len, s.s, len, s.s);
+    if (!addr_parse(s.s, s.n, &v)) {
+        const char *zone = s.n ? memchr(s.s, '%', s.n) : NULL;
+        if (zone && zone + 1 < s.s + s.n && addr_parse(s.s, (size_t)(zone - s.s), &v) && v.v6)
+            return fail(e, "IP address \"%.*s\" with zone value is not allowed", len, s.s);
+        return fail(e, "IP Address \"%.*s\" parse error during conversion from string: ParseAddr(\"%.*s\"): %s", len, s.s, len, s.s,
+                    addr_why(e->arena, s.s, s.n));
+    }
     if (mapped(&v))
         return fail(e, "IPv4-mapped IPv6 address \"%.*s\" is not allowed", len, s.s);
     return addr_value(e, &v);
@@ -118,9 +159,17 @@ static struct cel_value cidr_from(struct eval *e, struct cel_value s)
     struct addr_value v;
     int len = (int)MIN(s.n, 100u);
 
-    if (!cidr_parse(s.s, s.n, &v))
+    if (!cidr_parse(s.s, s.n, &v)) {
+        const char *slash = s.n ? memrchr(s.s, '/', s.n) : NULL, *why = "no '/'";
+        if (slash && !addr_parse(s.s, (size_t)(slash - s.s), &v))
+            why = arena_printf(e->arena, "ParseAddr(\"%.*s\"): %s", (int)MIN(slash - s.s, 100), s.s, addr_why(e->arena, s.s, (size_t)(slash - s.s)));
+        else if (slash && slash[1] != '0' && strspn(slash + 1, "0123456789") >= (size_t)(s.s + s.n - slash - 1) && slash + 1 < s.s + s.n)
+            why = "prefix length out of range";
+        else if (slash)
+            why = arena_printf(e->arena, "bad bits after slash: \"%.*s\"", (int)MIN(s.s + s.n - slash - 1, 100), slash + 1);
         return fail(e, "network address parse error during conversion from string: network address parse error during conversion from "
-                       "string: netip.ParsePrefix(\"%.*s\"): %s", len, s.s, s.n && memchr(s.s, '/', s.n) ? "unable to parse IP" : "no '/'");
+                       "string: netip.ParsePrefix(\"%.*s\"): %s", len, s.s, why);
+    }
     if (mapped(&v))
         return fail(e, "network address parse error during conversion from string: IPv4-mapped IPv6 address \"%.*s\" is not allowed", len, s.s);
     return addr_value(e, &v);
@@ -227,8 +276,8 @@ FN(fn_contains_ip)
         return NO_OVERLOAD;
     if (ip.kind == CEL_STRING)
         ip = ip_from(e, ip);
-    if (is_error(ip))
-        return ip;
+    if (is_error(ip)) /* upstream does not say why */
+        return fail_lit("no such overload");
     if (!is_opaque(ip, OPAQUE_IP))
         return NO_OVERLOAD;
     return cel_bool(same_prefix(addr_of(args[0]), addr_of(ip), addr_of(args[0])->bits));
@@ -242,7 +291,7 @@ FN(fn_contains_cidr)
     if (o.kind == CEL_STRING)
         o = cidr_from(e, o);
     if (is_error(o))
-        return o;
+        return fail_lit("no such overload");
     if (!is_opaque(o, OPAQUE_CIDR))
         return NO_OVERLOAD;
     return cel_bool(addr_of(args[0])->bits <= addr_of(o)->bits && same_prefix(addr_of(args[0]), addr_of(o), addr_of(args[0])->bits));

@@ -35,6 +35,14 @@ static __int128 ns_of(struct cel_value v)
     return (__int128)v.i * NS + v.n;
 }
 
+/* A timestamp keeps the zone that it was written in: string() shows it. */
+static struct cel_value zoned(struct cel_value v, struct cel_value from)
+{
+    if (v.kind == CEL_TIMESTAMP && from.kind == CEL_TIMESTAMP)
+        v.sub = from.sub;
+    return v;
+}
+
 /* ---- arithmetic ---- */
 
 static struct cel_value add_lists(struct eval *e, struct cel_value x, struct cel_value y)
@@ -81,7 +89,7 @@ FN(fn_add)
     uint64_t u;
 
     if ((x.kind == CEL_TIMESTAMP && y.kind == CEL_DURATION) || (x.kind == CEL_DURATION && y.kind == CEL_TIMESTAMP))
-        return time_value(e, CEL_TIMESTAMP, ns_of(x) + ns_of(y));
+        return zoned(time_value(e, CEL_TIMESTAMP, ns_of(x) + ns_of(y)), x.kind == CEL_TIMESTAMP ? x : y);
     if (x.kind != y.kind)
         return fail_lit("no such overload");
     switch (x.kind) {
@@ -118,7 +126,7 @@ FN(fn_sub)
     uint64_t u;
 
     if (x.kind == CEL_TIMESTAMP && (y.kind == CEL_DURATION || y.kind == CEL_TIMESTAMP))
-        return time_value(e, y.kind == CEL_DURATION ? CEL_TIMESTAMP : CEL_DURATION, ns_of(x) - ns_of(y));
+        return zoned(time_value(e, y.kind == CEL_DURATION ? CEL_TIMESTAMP : CEL_DURATION, ns_of(x) - ns_of(y)), x);
     if (x.kind != y.kind)
         return fail_lit("no such overload");
     switch (x.kind) {
@@ -247,7 +255,7 @@ FN(fn_size)
     case CEL_STRING: case CEL_BYTES: case CEL_LIST: case CEL_MAP: case CEL_OBJECT:
         return cel_int((int64_t)value_size(e, args[0]));
     default:
-        return fail_lit("no such overload");
+        return fail_lit("no such overload: size");
     }
 }
 
@@ -459,8 +467,8 @@ FN(fn_timestamp)
         return time_value(e, CEL_TIMESTAMP, (__int128)v.i * NS);
     case CEL_STRING:
         if (!timestamp_read(v.s, v.n, &out))
-            return fail(e, "parsing time \"%.*s\" as \"2006-01-02T15:04:05Z07:00\": cannot parse", (int)MIN(v.n, 100u), v.s);
-        return time_value(e, CEL_TIMESTAMP, ns_of(out));
+            return no_conversion(e, v, "google.protobuf.Timestamp");
+        return zoned(time_value(e, CEL_TIMESTAMP, ns_of(out)), out);
     default:
         return no_conversion(e, v, "google.protobuf.Timestamp");
     }
@@ -477,7 +485,7 @@ FN(fn_duration)
         return time_value(e, CEL_DURATION, v.i);
     case CEL_STRING:
         if (!duration_read(v.s, v.n, &out))
-            return fail(e, "time: invalid duration \"%.*s\"", (int)MIN(v.n, 200u), v.s);
+            return no_conversion(e, v, "google.protobuf.Duration");
         return out;
     default:
         return no_conversion(e, v, "google.protobuf.Duration");

@@ -88,7 +88,7 @@ static bool date_part(const char **s, const char *end, int *y, int *m, int *d)
 static bool read_time(const char *s, size_t n, bool lax, struct cel_value *ret)
 {
     const char *end = s + n;
-    int y, m, d, h, min, sec, ns = 0, zh, zm, width = 100000000;
+    int y, m, d, h, min, sec, ns = 0, zh, zm, width = 100000000, offset = 0;
     int64_t t;
 
     if (!date_part(&s, end, &y, &m, &d) || !chr(&s, end, lax ? "Tt " : "T") || !num(&s, end, 2, &h) || !chr(&s, end, ":") ||
@@ -114,11 +114,14 @@ static bool read_time(const char *s, size_t n, bool lax, struct cel_value *ret)
         else if (!chr(&s, end, "+-") || !num(&s, end, 2, &zh) || (!chr(&s, end, ":") && !lax) || !num(&s, end, 2, &zm) || zh > 24 || zm > 60)
             return false;
         else
-            t -= (minus ? -1 : 1) * (zh * 3600 + zm * 60);
+            offset = (minus ? -1 : 1) * (zh * 3600 + zm * 60);
+        t -= offset;
+        if (offset % 900 || offset > 900 * 127 || offset < -900 * 127)
+            offset = 0; /* no such zone is in use: shown in UTC */
     }
     if (s != end)
         return false;
-    *ret = (struct cel_value){.kind = CEL_TIMESTAMP, .i = t, .n = (uint32_t)ns};
+    *ret = (struct cel_value){.kind = CEL_TIMESTAMP, .sub = (uint8_t)(int8_t)(offset / 900), .i = t, .n = (uint32_t)ns};
     return true;
 }
 bool timestamp_read(const char *s, size_t n, struct cel_value *ret)
@@ -237,11 +240,14 @@ static void fraction(char *out, uint32_t ns) /* ".5" without zeros at its end, "
 
 void timestamp_write(char out[static 64], struct cel_value v)
 {
-    struct civil c = civil_of(v.i);
-    char part[16];
+    int minutes = (int8_t)v.sub * 15, abs = minutes < 0 ? -minutes : minutes;
+    struct civil c = civil_of(v.i + minutes * 60);
+    char part[16], zone[16] = "Z";
 
+    if (minutes)
+        snprintf(zone, sizeof zone, "%c%02d:%02d", minutes < 0 ? '-' : '+', abs / 60, abs % 60);
     fraction(part, v.n);
-    snprintf(out, 64, "%04" PRId64 "-%02d-%02dT%02d:%02d:%02d%sZ", c.year, c.month, c.day, c.hour, c.minute, c.second, part);
+    snprintf(out, 64, "%04" PRId64 "-%02d-%02dT%02d:%02d:%02d%s%s", c.year, c.month, c.day, c.hour, c.minute, c.second, part, zone);
 }
 
 void duration_write(char out[static 64], struct cel_value v)
@@ -354,7 +360,7 @@ static struct cel_value duration_part(struct cel_value v, char what)
     case 'S':
         return cel_int(s);
     default:
-        return cel_int(ms % 1000);
+        return cel_int(ms); /* all of them: upstream differs from the specification here */
     }
 }
 

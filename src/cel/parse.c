@@ -20,11 +20,16 @@ struct parser {
     struct token t; /* the word at hand */
     uint32_t at;    /* behind it */
     uint32_t depth;
+    uint32_t first_arg; /* where a call's first argument may be, or its bracket */
     bool bad;
 };
 
 #define EXPECTED_EXPR                                                                              \
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, "       \
+    "STRING, BYTES, IDENTIFIER}"
+
+#define EXPECTED_ARG                                                                               \
+    "{'[', '{', '(', ')', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, "  \
     "STRING, BYTES, IDENTIFIER}"
 
 static struct node *parse_expr(struct parser *p);
@@ -70,9 +75,8 @@ static void advance(struct parser *p)
             return;
         from = p->text + p->t.pos;
         n = p->t.n;
-        if (strchr("\"'", *from)) /* a string that does not end: the rest of its line is wrong */
-            while (p->t.pos + n < p->text_n && from[n] != '\n')
-                n++;
+        if (strchr("\"'", *from)) /* a string that does not end: it is wrong up to where it breaks */
+            n = lex_bad_string(from, p->text_n - p->t.pos);
         issue(p->is, p->t.pos, "Syntax error: token recognition error at: '%.*s'", (int)MIN(n, (size_t)200), from);
         p->at = p->t.pos + (uint32_t)n;
         if (p->is->n >= ISSUES_MAX)
@@ -100,11 +104,22 @@ static bool accept_op(struct parser *p, const char *op)
     return true;
 }
 
+/* Whether the word at hand could stand behind op. */
+static bool may_follow(struct parser *p, const char *op)
+{
+    bool operand = p->t.kind != T_EOF && p->t.kind != T_IN && (p->t.kind != T_OP || (p->t.n == 1 && strchr("[{(.-!", p->text[p->t.pos])));
+
+    return *op == ':' ? operand : !operand || is_op(p, ".") || is_op(p, "[") || is_op(p, "-");
+}
+
 static bool expect_op(struct parser *p, const char *op, const char *expected)
 {
     if (accept_op(p, op))
         return true;
-    bad(p, p->t.pos, "Syntax error: mismatched input '%s' expecting %s", word(p), expected);
+    if (*expected == '\'' && may_follow(p, op)) /* it is only this word that is missing */
+        bad(p, p->t.pos, "Syntax error: missing %s at '%s'", expected, word(p));
+    else
+        bad(p, p->t.pos, "Syntax error: mismatched input '%s' expecting %s", word(p), expected);
     return false;
 }
 
@@ -228,13 +243,14 @@ static bool parse_args(struct parser *p, struct row *r)
 {
     if (accept_op(p, ")"))
         return true;
+    p->first_arg = p->t.pos;
     do {
         struct node *x = parse_expr(p);
         if (!x)
             return false;
         row_push(p->a, r, x, false, NULL, x->pos);
     } while (accept_op(p, ","));
-    return expect_op(p, ")", "{',', ')'}");
+    return expect_op(p, ")", "{')', ','}");
 }
 
 static struct node *finish_call(struct parser *p, const char *name, uint32_t pos, struct node *target)
@@ -293,7 +309,7 @@ static struct node *parse_list(struct parser *p)
         if (!accept_op(p, ","))
             break;
     }
-    if (!expect_op(p, "]", "{',', ']'}"))
+    if (!expect_op(p, "]", "{']', ','}"))
         return NULL;
     n->optional = r.any_opt ? r.opt : NULL;
     return with_args(p, n, r.v, r.n);
@@ -322,7 +338,7 @@ static struct node *parse_map(struct parser *p)
         if (!accept_op(p, ","))
             break;
     }
-    if (!expect_op(p, "}", "{',', '}'}"))
+    if (!expect_op(p, "}", "{'}', ','}"))
         return NULL;
     n->optional = r.any_opt ? r.opt : NULL;
     n->poss = r.poss;
@@ -372,7 +388,7 @@ static struct node *parse_struct(struct parser *p, const char *name)
         if (!accept_op(p, ","))
             break;
     }
-    if (!expect_op(p, "}", "{',', '}'}"))
+    if (!expect_op(p, "}", "{'}', ','}"))
         return NULL;
     n->optional = r.any_opt ? r.opt : NULL;
     n->names = r.names;
@@ -403,6 +419,22 @@ static struct node *parse_ident(struct parser *p, bool dot, uint32_t dot_pos)
     n->name = name;
     n->name_n = (uint32_t)strlen(name);
     return n;
+}
+
+/* Whether the word after the one at hand may begin an expression. */
+static bool starts_expr(struct parser *p)
+{
+    uint32_t at = p->at;
+    struct token t = lex_next(p->text, p->text_n, &at);
+
+    switch (t.kind) {
+    case T_EOF: case T_BAD: case T_IN: case T_ESC_IDENT:
+        return false;
+    case T_OP:
+        return t.n == 1 && strchr("[{(.-!", p->text[t.pos]);
+    default:
+        return true;
+    }
 }
 
 static struct node *parse_primary(struct parser *p)
@@ -437,7 +469,9 @@ static struct node *parse_primary(struct parser *p)
     default:
         break;
     }
-    return bad(p, pos, "Syntax error: mismatched input '%s' expecting " EXPECTED_EXPR, word(p));
+    if (p->t.kind == T_OP && starts_expr(p)) /* without this word it would go on */
+        return bad(p, pos, "Syntax error: extraneous input '%s' expecting " EXPECTED_EXPR, word(p));
+    return bad(p, pos, "Syntax error: mismatched input '%s' expecting %s", word(p), p->first_arg == pos && pos ? EXPECTED_ARG : EXPECTED_EXPR);
 }
 
 /* "a.b.c" when the node is such a chain of names, else NULL. */
@@ -648,6 +682,8 @@ struct node *cel_parse(const struct cel_env *env, struct arena *a, struct issues
     if (n && !p.bad && p.t.kind != T_EOF) {
         uint32_t at = p.at;
         struct token after = lex_next(p.text, p.text_n, &at);
+        while (after.kind == T_BAD)
+            after = lex_next(p.text, p.text_n, &at);
         bad(&p, p.t.pos, "Syntax error: %s input '%s' expecting %s", after.kind == T_EOF ? "extraneous" : "mismatched",
             word(&p), "<EOF>");
     }

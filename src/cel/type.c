@@ -14,11 +14,11 @@ PLAIN(cel_bool_type, CEL_BOOL, 0);
 PLAIN(cel_int_type, CEL_INT, 0);
 PLAIN(cel_uint_type, CEL_UINT, 0);
 PLAIN(cel_double_type, CEL_DOUBLE, 0);
-PLAIN(cel_string_type, CEL_STRING, -1);
-PLAIN(cel_bytes_type, CEL_BYTES, -1);
-PLAIN(cel_timestamp_type, CEL_TIMESTAMP, -1);
-PLAIN(cel_duration_type, CEL_DURATION, -1);
-PLAIN(cel_dyn_type, CEL_DYN, -1);
+PLAIN(cel_string_type, CEL_STRING, 0);
+PLAIN(cel_bytes_type, CEL_BYTES, 0);
+PLAIN(cel_timestamp_type, CEL_TIMESTAMP, 0);
+PLAIN(cel_duration_type, CEL_DURATION, 0);
+PLAIN(cel_dyn_type, CEL_DYN, 0);
 PLAIN(cel_type_type, CEL_TYPE, -1);
 const struct cel_type cel_list_dyn_type = {.kind = CEL_LIST, .elem = &cel_dyn_type, .max_elements = -1};
 const struct cel_type cel_map_dyn_type = {

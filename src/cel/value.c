@@ -753,7 +753,7 @@ const struct cel_type *value_type(struct cel_value v)
     case CEL_OPTIONAL:
         return &optional;
     case CEL_OBJECT:
-        return v.type ? v.type : &object;
+        return v.sub == SUB_MADE && v.type ? v.type : &object; /* trees are maps to who asks */
     case CEL_OPAQUE:
         return v.type;
     default:

@@ -452,7 +452,7 @@ static pcre2_code *compile(const char *text, size_t n, uint32_t options, char wh
 
     ASSERT(ctx);
     pcre2_set_newline(ctx, PCRE2_NEWLINE_LF);
-    re = pcre2_compile((PCRE2_SPTR)text, n, PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C | options,
+    re = pcre2_compile((PCRE2_SPTR)text, n, PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_NEVER_BACKSLASH_C | options,
                        &code, &at, ctx);
     pcre2_compile_context_free(ctx);
     if (!re)
@@ -479,7 +479,7 @@ struct regex *regex_new(const char *pattern, size_t n, struct err *err)
     if (!e && r.out.over)
         e = err_set(err, INVALID, "error parsing regexp: expression too large");
     if (!e) {
-        pcre2_code *code = compile(r.out.p ? r.out.p : "", r.out.n, 0, why);
+        pcre2_code *code = compile(r.out.p ? r.out.p : "", r.out.n, PCRE2_MATCH_INVALID_UTF, why);
         if (!code) {
             e = err_set(err, INVALID, "error parsing regexp: %s: `%.*s`", why, (int)MIN(n, 200u), pattern);
         } else {
@@ -544,7 +544,7 @@ static int second_search(const struct regex *re, const char *s, size_t n)
     if ((n + 1) * re->text_n > SECOND_MAX)
         return -1;
     text = xasprintf("(?s:.*?)(?:%.*s)", (int)re->text_n, re->text);
-    code = compile(text, strlen(text), PCRE2_ANCHORED, why);
+    code = compile(text, strlen(text), PCRE2_ANCHORED, why); /* text that is not UTF-8 it refuses */
     if (!code)
         return -1;
     workspace = xcalloc(WORKSPACE, sizeof *workspace);

@@ -4,6 +4,7 @@
 #include "auth/jwt.h"
 #include "auth/token.h"
 
+#include <openssl/ec.h>
 #include <openssl/evp.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -60,6 +60,27 @@ def world():
         issuer.stop()
 
 
+EXPRESSIONS = '''
+apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+jwt:
+- issuer:
+    url: {url}
+    audiences: [tandem]
+    certificateAuthority: |
+{ca}
+  claimMappings:
+    username: {{expression: "'cel:' + claims.sub"}}
+    groups: {{expression: "claims.roles.split(',')"}}
+    uid: {{expression: "string(claims.number)"}}
+    extra: [{{key: example.com/tenant, valueExpression: claims.tenant}}]
+  claimValidationRules:
+  - {{expression: 'claims.exp - claims.iat <= 3600', message: too long}}
+  userValidationRules:
+  - {{expression: "!user.username.startsWith('system:') && user.groups.all(g, g != 'root')", message: not that one}}
+'''
+
+
 def server(one):
     return next(l.split()[1] for l in open(os.path.join(one.state, 'kubeconfig')) if 'server:' in l)
 
@@ -127,6 +148,18 @@ def test_keys_and_file_change_while_it_runs(world):
     assert who(world, fresh.token(good))['username'] == 'new:ann'                # the last good file stays
     open(world.paths['auth.yaml'], 'w').write(config_text(issuer))
     eventually(lambda: who(world, fresh.token(good))['username'] == 'oidc:ann')
+
+
+def test_claims_by_expressions(world):
+    issuer = world.issuer
+    good, key = issuer.claims(tenant='blue', roles='a,b', number=7), issuer.keys[0]
+    open(world.paths['auth.yaml'], 'w').write(EXPRESSIONS.format(url=issuer.url, ca=''.join('      ' + l for l in issuer.ca.splitlines(True))))
+    said = eventually(lambda: type(x := who(world, key.token(good))) is dict and x['username'] == 'cel:ann' and x)
+    assert said['groups'] == ['a', 'b', 'system:authenticated'] and said['uid'] == '7' and said['extra']['example.com/tenant'] == ['blue']
+    for bad in ({**good, 'exp': good['iat'] + 7200}, {**good, 'roles': 'a,root'}, {k: v for k, v in good.items() if k != 'number'}, {**good, 'roles': 5}):
+        assert who(world, key.token(bad)) == 401, bad
+    open(world.paths['auth.yaml'], 'w').write(config_text(issuer))
+    eventually(lambda: type(x := who(world, key.token({**good, 'uid': 'u'}))) is dict and x['username'] == 'oidc:ann')
 
 
 def test_anonymous_only_where_it_is_allowed(world):
@@ -288,3 +321,81 @@ def test_certificates_change_while_it_runs():
             os.kill(one.processes()['server'], 1)
             time.sleep(0.5)
             assert shown(one) == good
+
+
+def test_audit_webhook():
+    """Events arrive in batches at a server of another process; one that fails at first loses nothing."""
+    import http.server, threading
+    got, failures = [], [2]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers['content-length'])))
+            failures[0] -= 1
+            if failures[0] < 0:
+                got.extend(body['items'])
+                assert body['kind'] == 'EventList' and body['apiVersion'] == 'audit.k8s.io/v1'
+            self.send_response(500 if failures[0] >= 0 else 200)
+            self.send_header('content-length', '0')
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+    to = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=to.serve_forever, daemon=True).start()
+    with tempfile.TemporaryDirectory(prefix='tw-', dir='/tmp') as folder:
+        open(f'{folder}/policy.yaml', 'w').write('{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}')
+        open(f'{folder}/hook.yaml', 'w').write(json.dumps({'apiVersion': 'v1', 'kind': 'Config', 'clusters': [{'name': 'c', 'cluster': {'server': f'http://127.0.0.1:{to.server_port}/audit'}}],
+                                                          'contexts': [{'name': 'x', 'context': {'cluster': 'c', 'user': ''}}], 'current-context': 'x'}))
+        with running('--api-only', '--audit-policy-file', f'{folder}/policy.yaml', '--audit-webhook-config-file', f'{folder}/hook.yaml') as one:
+            for i in range(20):
+                call(one, f'/version?n={i}')
+            eventually(lambda: {f'/version?n={i}' for i in range(20)} <= {e['requestURI'] for e in got if e['stage'] == 'ResponseComplete'})
+            assert {e['user']['username'] for e in got if e['requestURI'].startswith('/version')} == {'system:anonymous'}
+    to.shutdown()
+    to.server_close()
+
+
+def test_node_joins_by_bootstrap_token(tandem):
+    """A kubelet's way in: a bootstrap token asks for a client certificate, which is approved by itself and is the node's."""
+    tandem.kubectl('apply', '-f', '-', text=json.dumps({'apiVersion': 'v1', 'kind': 'List', 'items': [
+        {'apiVersion': 'v1', 'kind': 'Secret', 'type': 'bootstrap.kubernetes.io/token', 'metadata': {'name': 'bootstrap-token-joiner', 'namespace': 'kube-system'}, 'stringData': {
+            'token-id': 'joiner', 'token-secret': '0123456789abcdef', 'usage-bootstrap-authentication': 'true', 'usage-bootstrap-signing': 'true'}},
+        *({'apiVersion': 'rbac.authorization.k8s.io/v1', 'kind': 'ClusterRoleBinding', 'metadata': {'name': 'join-' + name},
+           'roleRef': {'apiGroup': 'rbac.authorization.k8s.io', 'kind': 'ClusterRole', 'name': role},
+           'subjects': [{'apiGroup': 'rbac.authorization.k8s.io', 'kind': 'Group', 'name': 'system:bootstrappers'}]}
+          for name, role in (('create', 'system:node-bootstrapper'), ('approve', 'system:certificates.k8s.io:certificatesigningrequests:nodeclient')))]}))
+    with tempfile.TemporaryDirectory() as folder:
+        key, crt = f'{folder}/key', f'{folder}/crt'
+        csr = openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', key, '-subj', '/O=system:nodes/CN=system:node:far')
+        code, _, _ = call(tandem, '/apis/certificates.k8s.io/v1/certificatesigningrequests', 'joiner.0123456789abcdef', 'POST', {
+            'apiVersion': 'certificates.k8s.io/v1', 'kind': 'CertificateSigningRequest', 'metadata': {'name': 'far'}, 'spec': {
+                'request': base64.b64encode(csr).decode(), 'signerName': 'kubernetes.io/kube-apiserver-client-kubelet', 'usages': ['digital signature', 'client auth']}})
+        assert code == 201
+        cert = eventually(lambda: tandem.get('csr', 'far')['status']['certificate'])
+        assert tandem.get('csr', 'far')['status']['conditions'][0]['reason'] == 'AutoApproved'
+        open(crt, 'wb').write(base64.b64decode(cert))
+        said = as_cert(tandem, crt, key)
+        assert said['username'] == 'system:node:far' and 'system:nodes' in said['groups']
+        # cluster-info is signed for who knows the token
+        tandem.kubectl('-n', 'kube-public', 'create', 'configmap', 'cluster-info', '--from-literal=kubeconfig=hello')
+        jws = eventually(lambda: tandem.get('-n', 'kube-public', 'cm', 'cluster-info')['data']['jws-kubeconfig-joiner'])
+        head, middle, sig = jws.split('.')
+        mac = subprocess.run(['openssl', 'dgst', '-sha256', '-hmac', 'joiner.0123456789abcdef', '-binary'], input=f'{head}.{b64(b"hello")}'.encode(), stdout=subprocess.PIPE, check=True).stdout
+        assert middle == '' and sig == b64(mac)
+        # what a node may not
+        def node(*words, text=None):
+            done = subprocess.run([tandem.kubectls[0], '--kubeconfig', '/dev/null', '--server', server(tandem), '--insecure-skip-tls-verify', '--client-certificate', crt, '--client-key', key,
+                                   *words], input=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+            return 'done' if not done.returncode else 'refused' if 'orbidden' in done.stderr else done.stderr
+        mine = {'apiVersion': 'v1', 'kind': 'Node', 'metadata': {'name': 'far', 'labels': {'node-restriction.kubernetes.io/x': 'y'}}}
+        assert node('create', '-f', '-', text=json.dumps(mine)) == 'refused'
+        mine['metadata']['labels'] = {'kubernetes.io/hostname': 'far'}
+        assert node('create', '-f', '-', text=json.dumps(mine)) == 'done'
+        assert node('get', 'node', 'far') == node('label', 'node', 'far', 'mine=1') == 'done'
+        for words in (['get', 'nodes'], ['get', 'secrets', '-A'], ['label', 'node', 'far', 'node-restriction.kubernetes.io/x=y'], ['taint', 'node', 'far', 'a=b:NoSchedule'],
+                      ['create', 'configmap', 'x'], ['create', 'token', 'default'], ['delete', 'node', 'far']):
+            assert node(*words) == 'refused', words
+    tandem.kubectl('delete', 'node', 'far')
+    tandem.kubectl('-n', 'kube-public', 'delete', 'configmap', 'cluster-info')
+    tandem.kubectl('delete', 'clusterrolebinding', 'join-create', 'join-approve')

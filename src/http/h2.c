@@ -2,9 +2,13 @@
  * and is taken by nghttp2 as the client's windows allow. Windows open only as bodies are consumed. */
 #include <stdio.h>
 
+#include "base/log.h"
 #include "http/http_int.h"
 
-enum { STREAMS_MAX = 256, STREAM_WINDOW = 1 << 20, CONN_WINDOW = 8 << 20, DISCARD_MAX = 8 << 20 };
+enum { STREAMS_MAX = 256, STREAM_WINDOW = 1 << 20, CONN_WINDOW = 8 << 20, DISCARD_MAX = 8 << 20,
+       /* frames that only make work: 1,000 resets or 30,000 pings at once, 33 or 1,000 a second */
+       NOISE_MAX = 30000, NOISE_RESET = 30, NOISE_PER_MS = 1,
+       UNFRAMED_MAX = 10 << 20 /* of a header block without end; more than may be under way to a stream that is over */ };
 
 #define NV(n, v)                                                                                   \
     (nghttp2_nv){(uint8_t *)(n), (uint8_t *)(v), strlen(n), strlen(v), NGHTTP2_NV_FLAG_NONE}
@@ -224,12 +228,45 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *f, const uint8_t 
     return 0;
 }
 
+/* Streams that are opened and reset, pings, settings, empty data: each is cheap for the client. */
+static void noise(struct conn *c, const nghttp2_frame *f)
+{
+    uint64_t now = uv_now(c->io.turn->loop), gone = (now - c->noise_ms) * NOISE_PER_MS;
+    uint32_t more = 0;
+
+    switch (f->hd.type) {
+    case NGHTTP2_RST_STREAM:
+        more = NOISE_RESET;
+        break;
+    case NGHTTP2_PING:
+    case NGHTTP2_SETTINGS:
+    case NGHTTP2_PRIORITY:
+        more = 1;
+        break;
+    case NGHTTP2_DATA:
+        more = f->hd.length == 0 && !(f->hd.flags & NGHTTP2_FLAG_END_STREAM);
+        break;
+    default:
+        break;
+    }
+    if (!more)
+        return;
+    c->noise_ms = now;
+    c->noise = (c->noise > gone ? c->noise - (uint32_t)gone : 0) + more;
+    if (c->noise > NOISE_MAX && !c->noisy) {
+        c->noisy = true;
+        LOG(WARN, "http", "did=cut why=\"too many resets, pings or settings\" peer=%s", c->peer.addr);
+    }
+}
+
 static int on_frame(nghttp2_session *h2, const nghttp2_frame *f, void *arg)
 {
     struct conn *c = arg;
     struct req *r;
     bool end = f->hd.flags & NGHTTP2_FLAG_END_STREAM;
 
+    c->unframed = 0;
+    noise(c, f);
     if (f->hd.type != NGHTTP2_HEADERS && f->hd.type != NGHTTP2_DATA)
         return 0;
     r = req_of(h2, f->hd.stream_id);
@@ -267,7 +304,7 @@ static int on_data(nghttp2_session *h2, uint8_t flags, int32_t id, const uint8_t
     struct req *r = req_of(h2, id);
 
     (void)flags;
-    (void)arg;
+    ((struct conn *)arg)->unframed = 0;
     if (r && r->finished) { /* answered: the rest is read over, but not for ever */
         r->discarded += n;
         if (r->discarded > DISCARD_MAX)
@@ -329,9 +366,14 @@ int h2_begin(struct conn *c)
 void h2_feed(struct conn *c, const char *p, size_t n)
 {
     c->in_h2 = true;
+    c->unframed += n;
     ssize_t r = nghttp2_session_mem_recv(c->h2, (const uint8_t *)p, n);
     c->in_h2 = false;
-    if (r < 0)
+    if (c->unframed > UNFRAMED_MAX)
+        c->noisy = true;
+    if (c->noisy)
+        conn_close(c); /* no lingering over what it still sends */
+    else if (r < 0)
         conn_close_soon(c); /* its GOAWAY is in the queue */
     else
         io_dirty(&c->io);

@@ -38,7 +38,10 @@ struct conn {
     size_t discarded;
 
     nghttp2_session *h2;
-    bool in_h2, goaway;
+    bool in_h2, goaway, noisy;
+    uint32_t noise;     /* of frames that only make work: a bucket that runs empty with time (h2.c) */
+    uint64_t noise_ms;
+    size_t unframed;    /* bytes since the last frame that was for somebody */
     struct http_raw *raw;
 };
 
@@ -64,6 +67,7 @@ struct http_server {
     struct list conns;
     uint32_t conns_n;
     unsigned handles;
+    size_t bodies; /* bytes of collected bodies that requests hold */
     bool listening, stopping, ticking;
     uint64_t deadline_ms;
     void (*done)(void *);
@@ -99,6 +103,7 @@ struct req {
     const struct req_ops *ops;
     struct conn *conn;
     struct list link, kick;
+    bool given; /* to a handler, which will finish it */
     bool head_only, expect, started, finished, gone, close_told, chunked, no_body;
     int status;
     int64_t out_length, out_bytes;
@@ -110,6 +115,7 @@ struct req {
     bool body_done, body_told, paused;
     struct err *body_err;
     struct buf held, all;
+    size_t body_held; /* of conn.s.bodies */
     size_t body_max;
     void (*on_body)(struct http_req *, char *, size_t, const struct err *, void *);
     void (*on_data)(struct http_req *, const char *, size_t, void *);

@@ -205,6 +205,8 @@ void req_free(struct req *r)
     chunks_drop(c->io.turn, &r->q);
     buf_done(&r->held);
     buf_done(&r->all);
+    if (c->s)
+        c->s->bodies -= r->body_held;
     if (c->s && c->s->spare_n < ARRAY_LEN(c->s->spare) && arena_bytes(a) < 65536) {
         struct http_server *s = c->s;
 
@@ -267,6 +269,7 @@ void req_dispatch(struct req *r)
 {
     struct http_server *s = r->conn->s;
 
+    r->given = true;
     s->o.on_request(&r->pub, s->o.arg);
 }
 
@@ -309,6 +312,25 @@ static void too_large(struct req *r)
     req_body_fail(r, &err);
 }
 
+/* Many clients that send the largest body that is allowed must not fill the memory together. */
+static bool body_fits(struct req *r, size_t n)
+{
+    struct http_server *s = r->conn->s;
+    struct err err = {0};
+
+    if (!s)
+        return true;
+    if (s->bodies + n <= s->o.bodies_bytes_max) {
+        s->bodies += n;
+        r->body_held += n;
+        return true;
+    }
+    err_set(&err, UNAVAILABLE, "too many request bodies at once");
+    buf_done(&r->all);
+    req_body_fail(r, &err);
+    return false;
+}
+
 /* r may be freed when it returns: the handler may finish the request inside. */
 static void body_hand(struct req *r, const char *p, size_t n)
 {
@@ -321,7 +343,7 @@ static void body_hand(struct req *r, const char *p, size_t n)
     }
     if (r->all.n + n > r->body_max)
         too_large(r);
-    else
+    else if (body_fits(r, n))
         buf_add(&r->all, p, n);
 }
 
@@ -486,7 +508,7 @@ void req_gone(struct req *r)
     list_remove(&r->link);
     list_remove(&r->kick);
     chunks_drop(c->io.turn, &r->q);
-    if (r->finished) {
+    if (r->finished || (c->s && !r->given)) { /* not given: its head was never whole */
         req_free(r);
         return;
     }

@@ -10,7 +10,7 @@
 
 #include "http/http_int.h"
 
-enum { LINGER_MS = 2000 };
+enum { LINGER_BYTES_MAX = 4 << 20, LINGER_MS = 2000 };
 
 const char *server_date(struct http_server *s)
 {
@@ -55,6 +55,7 @@ void conn_close_soon(struct conn *c)
         return;
     }
     c->mode = C_LINGER;
+    c->unframed = 0;
     buf_done(&c->stash);
     io_shutdown(&c->io);
     io_read(&c->io, true);
@@ -146,7 +147,10 @@ void conn_data(struct conn *c, const char *p, size_t n)
         else if (!c->raw->closing)
             c->raw->o.on_data(c->raw, p, n, c->raw->o.arg);
         break;
-    case C_LINGER:
+    case C_LINGER: /* only until it has read what we said */
+        c->unframed += n;
+        if (c->unframed > LINGER_BYTES_MAX)
+            conn_close(c);
         break;
     }
 }
@@ -465,6 +469,7 @@ struct http_server *http_server_new(uv_loop_t *loop, const struct http_server_op
     s->o.field = (value)
     DEFAULT(header_bytes_max, 65536);
     DEFAULT(body_bytes_max, 3u << 20);
+    DEFAULT(bodies_bytes_max, (size_t)256 << 20);
     DEFAULT(conns_max, 8192);
     DEFAULT(header_timeout_ms, 20000);
     DEFAULT(idle_timeout_ms, 180000);

@@ -19,6 +19,8 @@
 #include "http/spdy.h"
 #include "http/ws.h"
 
+#include <errno.h>
+
 static uv_loop_t loop;
 static struct http_server *server, *proxy;
 static struct http_client *client;
@@ -235,7 +237,7 @@ static struct http_server *listen_with(void (*on)(struct http_req *, void *),
 {
     struct err err = {0};
     struct http_server *s = http_server_new(&loop, &(struct http_server_opts){
-        .on_request = on, .tls = tls, .body_bytes_max = 200000, .header_bytes_max = 4096,
+        .on_request = on, .tls = tls, .body_bytes_max = 200000, .bodies_bytes_max = 1000000, .header_bytes_max = 4096,
         .header_timeout_ms = 300, .body_timeout_ms = 300, .idle_timeout_ms = 10000}, &err);
 
     if (!s)
@@ -397,6 +399,121 @@ static void test_slow_and_gone(void **state)
         SAY(fd, "0123456789012345678901234567890123456789012345678901234567890123456789");
     assert_true(until_str(fd, &in, "HTTP/1.1 431 "));
     close(fd);
+    buf_done(&in);
+}
+
+/* --- floods over HTTP/2 ----------------------------------------------------------------------- */
+/* Goal: a client that only makes work is cut, and holds little until then. Method: frames without end,
+ * their answers not read; the server has to hang up before 16 MiB went through. */
+static size_t h2_frame(uint8_t *out, uint8_t type, uint8_t flags, uint32_t stream, const void *p, size_t n)
+{
+    const uint8_t head[9] = {(uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n, type, flags, (uint8_t)(stream >> 24),
+                             (uint8_t)(stream >> 16), (uint8_t)(stream >> 8), (uint8_t)stream};
+
+    memcpy(out, head, 9);
+    memcpy(out + 9, p, n);
+    return 9 + n;
+}
+
+enum flood { RESETS, CONTINUATIONS, PINGS, SETTINGS };
+static size_t flood_piece(enum flood what, uint8_t *out, uint32_t *stream)
+{
+    static const uint8_t get[] = {0x82, 0x86, 0x44, 5, '/', 'h', 'a', 'n', 'g', 0x41, 1, 'x'};
+    static const uint8_t cancel[4] = {0, 0, 0, 8}, ping[8], setting[6] = {0, 3, 0, 0, 0, 100};
+    uint8_t junk[1000];
+    size_t n = 0;
+
+    for (int i = 0; i < 16; i++)
+        switch (what) {
+        case RESETS:
+            *stream += 2;
+            n += h2_frame(out + n, 1, 4 | 1, *stream, get, sizeof get);
+            n += h2_frame(out + n, 3, 0, *stream, cancel, 4);
+            break;
+        case CONTINUATIONS:
+            for (size_t k = 0; k + 4 <= sizeof junk; k += 4)
+                memcpy(junk + k, "\0\1a\0", 4); /* a header "a" of nothing, not indexed */
+            n += h2_frame(out + n, 9, 0, 1, junk, sizeof junk);
+            break;
+        case PINGS:
+            n += h2_frame(out + n, 6, 0, 0, ping, 8);
+            break;
+        case SETTINGS:
+            n += h2_frame(out + n, 4, 0, 0, setting, 6);
+            break;
+        }
+    return n;
+}
+
+static void test_h2_floods(void **state)
+{
+    (void)state;
+    for (enum flood what = RESETS; what <= SETTINGS; what++) {
+        static uint8_t out[32000];
+        int fd = dial(http_server_port(server));
+        uint32_t stream = (uint32_t)-1;
+        size_t sent = 0;
+        bool cut = false;
+
+        SAY(fd, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        say(fd, out, h2_frame(out, 4, 0, 0, "", 0));
+        if (what == CONTINUATIONS)
+            say(fd, out, h2_frame(out, 1, 0, 1, "\x82\x86\x84", 3));
+        while (!cut && sent < 16 << 20) {
+            size_t n = flood_piece(what, out, &stream);
+
+            for (size_t at = 0; at < n && !cut;) {
+                ssize_t r = send(fd, out + at, n - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+                cut = r < 0 && errno != EAGAIN;
+                if (r > 0)
+                    at += (size_t)r;
+                uv_run(&loop, UV_RUN_NOWAIT);
+                if (r < 0 && !cut && http_server_conns(server) == 0)
+                    cut = true;
+            }
+            sent += n;
+        }
+        if (!cut)
+            fail_msg("flood %d was not cut", what);
+        close(fd);
+        for (int i = 0; i < 500 && http_server_conns(server); i++) {
+            uv_run(&loop, UV_RUN_NOWAIT);
+            usleep(1000);
+        }
+    }
+}
+
+/* Bodies that many clients send at once have a limit together. */
+static void test_bodies_together(void **state)
+{
+    struct buf in = {0};
+    int fd[8];
+    static char body[190000];
+    char head[100];
+
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        int n = snprintf(head, sizeof head, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", sizeof body);
+
+        fd[i] = dial(http_server_port(server));
+        say(fd[i], head, (size_t)n);
+        for (size_t at = 0; at < sizeof body - 1;) { /* all but the last byte */
+            ssize_t r = send(fd[i], body + at, sizeof body - 1 - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+            at += r > 0 ? (size_t)r : 0;
+            uv_run(&loop, UV_RUN_NOWAIT);
+            if (r < 0 && errno != EAGAIN)
+                break;
+        }
+    }
+    assert_true(until_str(fd[7], &in, "HTTP/1.1 503 "));
+    for (int i = 0; i < 8; i++)
+        close(fd[i]);
+    for (int i = 0; i < 500 && http_server_conns(server); i++) {
+        uv_run(&loop, UV_RUN_NOWAIT);
+        usleep(1000);
+    }
     buf_done(&in);
 }
 
@@ -627,6 +744,8 @@ int main(void)
         cmocka_unit_test(test_malformed),
         cmocka_unit_test(test_pipeline_and_half_close),
         cmocka_unit_test(test_slow_and_gone),
+        cmocka_unit_test(test_h2_floods),
+        cmocka_unit_test(test_bodies_together),
         cmocka_unit_test(test_websocket),
         cmocka_unit_test(test_spdy),
         cmocka_unit_test(test_tls),

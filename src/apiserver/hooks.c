@@ -233,6 +233,14 @@ static int ingress_create(struct call *c, struct val *v)
     return 0;
 }
 
+/* One without any name gets one, alone among all kinds. */
+static int limits_create(struct call *c, struct val *v)
+{
+    if (!*val_str_at(v, "metadata.name", "") && !*val_str_at(v, "metadata.generateName", ""))
+        val_put_str(c->a, meta_of(c->a, v), "name", call_uuid(c));
+    return 0;
+}
+
 static int attributes_create(struct call *c, struct val *v)
 {
     add_finalizer(c, v, "kubernetes.io/vac-protection");
@@ -406,6 +414,7 @@ static const struct kind_hooks HOOKS[] = {
     {"", "services", .admit_update = service_admit_update, .begin = service_allocate},
     {"", "persistentvolumeclaims", .admit_create = claim_create, .check = claim_check},
     {"", "persistentvolumes", .admit_create = volume_create},
+    {"", "limitranges", .admit_create = limits_create},
     {"", "nodes", .admit_create = node_create},
     {"storage.k8s.io", "volumeattributesclasses", .admit_create = attributes_create},
     {"apiextensions.k8s.io", "customresourcedefinitions", .hold = crd_hold},

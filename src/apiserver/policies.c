@@ -80,7 +80,7 @@ static uint32_t bindings_to(struct policies *p, int kind, const char *name, stru
         if (streq(val_str_at(obj_val(o), "spec.policyName", ""), name)) {
             if (ret) {
                 pin_obj(p->arena, obj_ref(o));
-                ret[n] = (struct policy_binding){o};
+                ret[n] = (struct policy_binding){o, val_get(obj_edit(o, p->arena), "spec")};
             }
             n++;
         }
@@ -108,7 +108,7 @@ static void read_kind(struct policies *p, int kind, struct policy *was, uint32_t
         if (!bound)
             continue;
         pin_obj(p->arena, obj_ref(o));
-        *one = (struct policy){.o = o, .spec = val_get(obj_val(o), "spec")};
+        *one = (struct policy){.o = o, .spec = val_get(obj_edit(o, p->arena), "spec")};
         one->ignore = streq(val_str_at(one->spec, "failurePolicy", "Fail"), "Ignore");
         one->if_needed = streq(val_str_at(one->spec, "reinvocationPolicy", "Never"), "IfNeeded");
         one->bindings = arena_array(p->arena, struct policy_binding, bound);
@@ -306,7 +306,7 @@ int policy_params(struct call *c, const struct policy *p,
                   const struct policy_binding *b, const struct val ***ret, uint32_t *ret_n, const char **ret_why)
 {
     static const struct val *const none[] = {NULL};
-    const struct val *kind = val_get(p->spec, "paramKind"), *ref = val_at(obj_val(b->o), "spec.paramRef");
+    const struct val *kind = val_get(p->spec, "paramKind"), *ref = val_get(b->spec, "paramRef");
     const char *name = val_str_at(ref, "name", ""), *ns = val_str_at(ref, "namespace", "");
     const struct resource *r;
     const struct store_table *t;

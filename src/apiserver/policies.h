@@ -16,6 +16,7 @@ struct validation { /* in the order of the policy's list, which has message and 
 };
 struct policy_binding {
     const struct obj *o;
+    const struct val *spec; /* copied: a tree of an object does not last */
 };
 struct policy {
     const struct obj *o;

@@ -90,7 +90,7 @@ static void act(struct judging *j, const struct policy *p, const struct policy_b
                 const char *message, const char *reason)
 {
     struct call *c = j->c;
-    const struct val *actions = val_at(obj_val(b->o), "spec.validationActions");
+    const struct val *actions = val_get(b->spec, "validationActions");
 
     VAL_EACH(actions, it) {
         const char *action = val_text(it, "");
@@ -269,7 +269,7 @@ static int judge_policy(struct judging *j, struct policy *p, const struct admiss
         struct admission_as ignored;
         const char *why;
         uint32_t n;
-        int in = policy_match(c, j->ad, val_at(obj_val(b->o), "spec.matchResources"), &ignored, &why);
+        int in = policy_match(c, j->ad, val_get(b->spec, "matchResources"), &ignored, &why);
 
         if (in == 0)
             continue;
@@ -538,7 +538,7 @@ static int mutate_by(struct mutating *m, struct policy *p, const struct admissio
         struct admission_as ignored;
         const char *why;
         uint32_t n;
-        int in = policy_match(m->c, m->ad, val_at(obj_val(b->o), "spec.matchResources"), &ignored, &why);
+        int in = policy_match(m->c, m->ad, val_get(b->spec, "matchResources"), &ignored, &why);
 
         if (in == 0)
             continue;

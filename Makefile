@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 REL := build/rel
 DEV := build/dev
 
-.PHONY: up down build test check golden sim real conformance real-operators bench fuzz lint clean deps deps-test
+.PHONY: up down build test check golden sim real conformance real-operators real-upstream bench fuzz lint clean deps deps-test
 up: build
 	@STATE=$(STATE) tools/up
 
@@ -45,6 +45,9 @@ real-operators: build
 # Kubernetes' own conformance tests that run no container (7 minutes and more); CONFORMANCE="--focus Lease" etc.
 conformance: build
 	@tests/conformance/run $(CONFORMANCE)
+# MINUTES=60: upstream's controllers and scheduler on our API, ours on upstream's (docs/upstream.md).
+real-upstream: build
+	@tests/upstream/run --minutes $(or $(MINUTES),60)
 lint: deps-test
 	@tests/run lint
 

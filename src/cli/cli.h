@@ -76,6 +76,7 @@ int instance_pid(const struct cli_opts *o);
 int cmd_up(struct cli_opts *o, int argc, char **argv);
 int cmd_down(struct cli_opts *o, int argc, char **argv);
 int cmd_status(struct cli_opts *o, int argc, char **argv);
+int cmd_controllers(struct cli_opts *o, int argc, char **argv);
 int cmd_kubeconfig(struct cli_opts *o, int argc, char **argv);
 int cmd_image(struct cli_opts *o, int argc, char **argv);
 int cmd_deploy(struct cli_opts *o, int argc, char **argv);

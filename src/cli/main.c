@@ -38,6 +38,10 @@ const struct command COMMANDS[] = {
     {"key", cmd_key, "create | ls | rm ID", "access keys of the AWS door", NULL, false, false},
     {"advise", cmd_advise, "[--json]", "say where each workload belongs, and what it costs there", NULL, false, false},
     {"version", cmd_version, "[--json]", "print the version", NULL, false, false},
+    {"controllers", cmd_controllers, "--kubeconfig FILE [--controllers LIST] [--no-scheduler]",
+     "our controllers and scheduler for any Kubernetes API server", "  --kubeconfig FILE    the server, and who we are there\n"
+     "  --controllers LIST   as for up\n"
+     "  --no-scheduler       controllers only\n", true, false},
     {"server", cmd_server, "", "the API server with controllers and scheduler", NULL, true, false},
     {"node", cmd_node, "", "this machine's pods", NULL, true, false},
     {"gateway", cmd_gateway, "", "the data plane: functions and the AWS door", NULL, true, false},

@@ -39,7 +39,7 @@ bool client_is_local(const struct client *c);
 /* Revision of our own last write (either backend). */
 int64_t client_seen(const struct client *c);
 
-/* --- reading at once (local only; ASSERTs otherwise) ------------------------------------------ */
+/* --- reading at once: the store's head, or (remote) what the server answers: the caller waits -- */
 struct objs {
     const struct obj **v;
     uint32_t n;
@@ -55,7 +55,7 @@ struct objs client_list(struct client *c, struct arena *a, const char *resource,
 struct objs client_owned(struct client *c, struct arena *a, const char *resource, const char *ns,
                          const char *owner_uid);
 
-/* --- writing at once (local only) ------------------------------------------------------------- */
+/* --- writing at once: remote, the caller waits; only for processes that may (wait.c) ----------- */
 /* Through the whole API: admission, defaults, validation, finalizers. v may lack apiVersion and
  * kind (they follow from the resource). ret (may be NULL): the object as written, a reference for
  * the caller. Errors carry the API's code and text. */

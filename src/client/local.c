@@ -3,6 +3,7 @@
 #include "apiserver/apiserver.h"
 #include "base/log.h"
 #include "client/client_int.h"
+#include "client/remote_int.h"
 #include "codec/json.h"
 #include "schema/schema.h"
 #include "schema/select.h"
@@ -80,8 +81,13 @@ static void unpin(void *o)
 const struct obj *client_get(struct client *c, struct arena *a, const char *resource, const char *ns,
                              const char *name)
 {
-    struct local *l = local_of(c);
-    const struct obj *o = store_get(l->store, table_of(l, resource), ns ? ns : "", name);
+    struct local *l;
+    const struct obj *o;
+
+    if (!c->ops->local)
+        return remote_get_at_once(c, a, resource, ns, name);
+    l = local_of(c);
+    o = store_get(l->store, table_of(l, resource), ns ? ns : "", name);
 
     if (o)
         arena_pin(a, unpin, obj_ref(o));
@@ -91,13 +97,16 @@ const struct obj *client_get(struct client *c, struct arena *a, const char *reso
 struct objs client_list(struct client *c, struct arena *a, const char *resource, const char *ns,
                         client_keep_fn *keep, void *arg)
 {
-    struct local *l = local_of(c);
+    struct local *l;
     struct store_iter it;
     struct objs all = {0};
     uint32_t cap = 0;
     const struct obj *o;
     struct err err;
 
+    if (!c->ops->local)
+        return remote_list_at_once(c, a, resource, ns, keep, arg);
+    l = local_of(c);
     if (store_iter_init(&it, l->store, table_of(l, resource), ns, 0, NULL, NULL, &err) < 0)
         return all; /* the head can always be walked */
     while ((o = store_iter_next(&it))) {
@@ -283,7 +292,12 @@ static int at_once_go(struct at_once *w)
 int client_create(struct client *c, const char *resource, const char *ns, const struct val *v,
                   const struct obj **ret, struct err *err)
 {
-    struct at_once *w = at_once_new(c, err);
+    struct client_call call = {.verb = CLIENT_CREATE, .resource = resource, .ns = ns, .body = v};
+    struct at_once *w;
+
+    if (!c->ops->local)
+        return remote_at_once(c, &call, ret, NULL, NULL, err);
+    w = at_once_new(c, err);
 
     w->req.method = "POST";
     w->req.path = client_path(w->arena, resource, ns, NULL, NULL);
@@ -295,8 +309,14 @@ int client_create(struct client *c, const char *resource, const char *ns, const 
 static int put(struct client *c, const char *resource, const struct val *v, const char *sub,
                const struct obj **ret, struct err *err)
 {
-    struct at_once *w = at_once_new(c, err);
+    struct client_call call = {.verb = CLIENT_UPDATE, .resource = resource, .sub = sub, .body = v,
+                               .ns = val_str_at(v, "metadata.namespace", ""),
+                               .name = val_str_at(v, "metadata.name", "")};
+    struct at_once *w;
 
+    if (!c->ops->local)
+        return remote_at_once(c, &call, ret, NULL, NULL, err);
+    w = at_once_new(c, err);
     w->req.method = "PUT";
     w->req.path = client_path(w->arena, resource, val_str_at(v, "metadata.namespace", ""),
                               val_str_at(v, "metadata.name", ""), sub);
@@ -321,9 +341,13 @@ int client_patch(struct client *c, const char *resource, const char *ns, const c
                  const char *sub, enum client_patch_type type, const struct val *patch,
                  const struct obj **ret, struct err *err)
 {
-    struct at_once *w = at_once_new(c, err);
-    struct client_call call = {.verb = CLIENT_PATCH, .patch_type = type};
+    struct client_call call = {.verb = CLIENT_PATCH, .patch_type = type, .resource = resource, .ns = ns,
+                               .name = name, .sub = sub, .body = patch};
+    struct at_once *w;
 
+    if (!c->ops->local)
+        return remote_at_once(c, &call, ret, NULL, NULL, err);
+    w = at_once_new(c, err);
     w->req.method = "PATCH";
     w->req.path = client_path(w->arena, resource, ns, name, sub);
     w->req.content_type = client_content_type(&call);
@@ -336,7 +360,13 @@ int client_post_sub(struct client *c, struct arena *a, const char *resource, con
                     const char *name, const char *sub, const struct val *v,
                     const struct val **ret_val, struct err *err)
 {
-    struct at_once *w = at_once_new(c, err);
+    struct client_call call = {.verb = CLIENT_CREATE, .resource = resource, .ns = ns, .name = name,
+                               .sub = sub, .body = v};
+    struct at_once *w;
+
+    if (!c->ops->local)
+        return remote_at_once(c, &call, NULL, a, ret_val, err);
+    w = at_once_new(c, err);
 
     w->req.method = "POST";
     w->req.path = client_path(w->arena, resource, ns, name, sub);
@@ -346,26 +376,40 @@ int client_post_sub(struct client *c, struct arena *a, const char *resource, con
     return at_once_go(w);
 }
 
+static struct val *delete_options(struct arena *a, const struct client_delete *how)
+{
+    struct val *o = val_map(a);
+
+    val_put_str(a, o, "apiVersion", "v1");
+    val_put_str(a, o, "kind", "DeleteOptions");
+    if (how && how->uid)
+        val_put_str(a, val_need_map(a, o, "preconditions"), "uid", how->uid);
+    if (how && how->revision)
+        val_put_str(a, val_need_map(a, o, "preconditions"), "resourceVersion",
+                    arena_printf(a, "%lld", (long long)how->revision));
+    if (how && how->propagation)
+        val_put_str(a, o, "propagationPolicy", how->propagation);
+    if (how && how->grace_s >= 0)
+        val_put_int(a, o, "gracePeriodSeconds", how->grace_s);
+    return o;
+}
+
 int client_delete(struct client *c, const char *resource, const char *ns, const char *name,
                   const struct client_delete *how, struct err *err)
 {
-    struct at_once *w = at_once_new(c, err);
-    struct val *o = val_map(w->arena);
+    struct at_once *w;
 
-    val_put_str(w->arena, o, "apiVersion", "v1");
-    val_put_str(w->arena, o, "kind", "DeleteOptions");
-    if (how && how->uid)
-        val_put_str(w->arena, val_need_map(w->arena, o, "preconditions"), "uid", how->uid);
-    if (how && how->revision)
-        val_put_str(w->arena, val_need_map(w->arena, o, "preconditions"), "resourceVersion",
-                    arena_printf(w->arena, "%lld", (long long)how->revision));
-    if (how && how->propagation)
-        val_put_str(w->arena, o, "propagationPolicy", how->propagation);
-    if (how && how->grace_s >= 0)
-        val_put_int(w->arena, o, "gracePeriodSeconds", how->grace_s);
+    if (!c->ops->local) {
+        _auto_(arena_freep) struct arena *a = arena_new();
+        struct client_call call = {.verb = CLIENT_DELETE, .resource = resource, .ns = ns, .name = name,
+                                   .body = delete_options(a, how)};
+
+        return remote_at_once(c, &call, NULL, NULL, NULL, err);
+    }
+    w = at_once_new(c, err);
     w->req.method = "DELETE";
     w->req.path = client_path(w->arena, resource, ns, name, NULL);
-    w->req.body_val = o;
+    w->req.body_val = delete_options(w->arena, how);
     return at_once_go(w);
 }
 

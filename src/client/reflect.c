@@ -30,6 +30,7 @@ struct reflect {
     const struct obj **objs; /* of the list under way */
     uint32_t n, cap;
     char *more; /* continue token */
+    struct map gone; /* uids that we deleted ourselves, until the watch says so */
 };
 
 static void list_drop(struct reflect *f)
@@ -53,8 +54,12 @@ static void go_on(struct reflect *f, bool list, const struct err *why)
     if (why) {
         f->wait_ms = f->wait_ms ? MIN(2 * f->wait_ms, (int64_t)WAIT_MS_MAX) : WAIT_MS_MIN;
         wait = f->wait_ms / 2 + env_below(env, (uint32_t)f->wait_ms / 2 + 1);
-        LOG(WARN, "client", "mirror=%s did=%s retry_ms=%lld err=\"%s\"", f->m->args.resource,
-            list ? "list" : "watch", (long long)wait, why->msg);
+        if (why->code == ERR_NOT_FOUND) /* not served: it may be one day */
+            LOG(DEBUG, "client", "mirror=%s did=list retry_ms=%lld err=\"%s\"", f->m->args.resource,
+                (long long)wait, why->msg);
+        else
+            LOG(WARN, "client", "mirror=%s did=%s retry_ms=%lld err=\"%s\"", f->m->args.resource,
+                list ? "list" : "watch", (long long)wait, why->msg);
     }
     env_timer_start(f->timer, wait, 0);
 }
@@ -74,28 +79,13 @@ static void list_send(struct reflect *f);
 
 static void list_add(struct reflect *f, struct arena *a, const struct val *list)
 {
-    const char *kind = val_str_at(list, "kind", ""), *api = val_str_at(list, "apiVersion", "");
-    size_t kind_n = str_ends(kind, "List") ? strlen(kind) - 4 : 0;
+    uint32_t n;
+    const struct obj **v = remote_list_objs(a, list, &n);
 
-    VAL_EACH(val_get(list, "items"), it) {
-        struct val full = *it;
-        const struct obj *o;
-
-        if (kind_n && val_is(it, VAL_MAP) && !val_get(it, "kind")) { /* servers leave it out in lists */
-            struct val *v = val_map(a);
-
-            val_put_str(a, v, "apiVersion", api);
-            val_put(a, v, "kind", val_strn(a, kind, kind_n));
-            VAL_EACH_MEMBER(it, m)
-                val_putn(a, v, m->key, m->n, &m->v);
-            full = *v;
-        }
-        o = remote_obj(&full);
-        if (!o)
-            continue;
+    for (uint32_t i = 0; i < n; i++) {
         if (f->n == f->cap)
             f->objs = xrealloc(f->objs, (f->cap = f->cap ? 2 * f->cap : 64) * sizeof *f->objs);
-        f->objs[f->n++] = o;
+        f->objs[f->n++] = v[i];
     }
 }
 
@@ -116,8 +106,16 @@ static void list_answered(const struct http_answer *ans, char *body, size_t n, c
     else
         v = json_parse(a, body, n, &own);
     if (!v) {
+        bool none = !err && ans->status == 404; /* a kind that is not served has no objects */
+
         list_drop(f);
         go_on(f, true, &own);
+        if (none) {
+            mirror_hold(m);
+            m->telling = true;
+            mirror_tell_synced(m);
+            mirror_release(m);
+        }
         return;
     }
     list_add(f, a, v);
@@ -132,6 +130,8 @@ static void list_answered(const struct http_answer *ans, char *body, size_t n, c
     f->wait_ms = 0;
     mirror_hold(m);
     m->telling = true;
+    map_done(&f->gone);
+    f->gone = (struct map){0};
     mirror_replace(m, f->objs, f->n);
     if (!m->dead)
         mirror_tell_synced(m);
@@ -158,6 +158,37 @@ static void list_send(struct reflect *f)
     };
 
     f->call = http_fetch(remote_origin(f->r), &opts, ANSWER_BYTES_MAX, list_answered, f);
+}
+
+/* --- our own writes, and older news of them --- */
+void reflect_news(struct mirror *m, const struct obj *o)
+{
+    const struct obj *have = mirror_get(m, o->namespace_, o->name);
+
+    /* revisions of one server grow; those of other servers are not compared by anybody */
+    if (!have || have->revision < o->revision)
+        mirror_set(m, o);
+}
+
+void reflect_gone(struct mirror *m, const char *ns, const char *name)
+{
+    struct reflect *f = m->backend;
+    const struct obj *have = mirror_get(m, ns, name);
+
+    if (!have)
+        return;
+    map_put(&f->gone, have->uid, f);
+    mirror_del(m, ns, name, NULL);
+}
+
+/* The watch says that this object has gone: another one of its name may be there by now. */
+static void told_gone(struct reflect *f, const struct obj *o)
+{
+    const struct obj *have = mirror_get(f->m, o->namespace_, o->name);
+
+    map_del(&f->gone, o->uid);
+    if (have && streq(have->uid, o->uid))
+        mirror_del(f->m, o->namespace_, o->name, o);
 }
 
 /* --- watch ------------------------------------------------------------------------------------ */
@@ -194,9 +225,9 @@ static bool watch_line(struct reflect *f, const char *line, size_t n)
         return true;
     m->revision = MAX(m->revision, rev);
     if (streq(type, "DELETED"))
-        mirror_del(m, o->namespace_, o->name, o);
-    else
-        mirror_set(m, o);
+        told_gone(f, o);
+    else if (!map_get(&f->gone, o->uid) || obj_deleting(o))
+        reflect_news(m, o);
     obj_unref(o);
     return true;
 }
@@ -320,4 +351,5 @@ void reflect_stop(struct mirror *m)
     watch_cut(f);
     env_timer_free(f->timer);
     list_drop(f);
+    map_done(&f->gone);
 }

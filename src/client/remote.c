@@ -124,6 +124,32 @@ const struct obj *remote_obj(const struct val *v)
     return obj_seal(v, strtoll(val_str_at(meta, "resourceVersion", "0"), NULL, 10));
 }
 
+const struct obj **remote_list_objs(struct arena *a, const struct val *list, uint32_t *ret_n)
+{
+    const char *kind = val_str_at(list, "kind", ""), *api = val_str_at(list, "apiVersion", "");
+    size_t kind_n = str_ends(kind, "List") ? strlen(kind) - 4 : 0;
+    const struct obj **out = arena_array(a, const struct obj *, val_len(val_get(list, "items")) + 1);
+
+    *ret_n = 0;
+    VAL_EACH(val_get(list, "items"), it) {
+        struct val full = *it;
+        const struct obj *o;
+
+        if (kind_n && val_is(it, VAL_MAP) && !val_get(it, "kind")) { /* servers leave it out in lists */
+            struct val *v = val_map(a);
+
+            val_put_str(a, v, "apiVersion", api);
+            val_put(a, v, "kind", val_strn(a, kind, kind_n));
+            VAL_EACH_MEMBER(it, m)
+                val_putn(a, v, m->key, m->n, &m->v);
+            full = *v;
+        }
+        if ((o = remote_obj(&full)))
+            out[(*ret_n)++] = o;
+    }
+    return out;
+}
+
 static void answered(const struct http_answer *ans, char *body, size_t n, const struct err *err, void *arg)
 {
     struct client_op *op = arg;
@@ -183,6 +209,7 @@ static void remote_free(struct client *c)
 {
     struct remote *r = remote_of(c);
 
+    waiter_free(r);
     http_origin_free(r->origin);
     free(r->token);
     arena_free(r->arena);
@@ -212,6 +239,7 @@ struct client *client_remote_new(struct env *env, struct http_client *http, cons
     if (kubeconfig_read(r->arena, kubeconfig_path, &r->config, err) < 0)
         goto fail;
     r->agent = arena_strdup(r->arena, user_agent);
+    r->kubeconfig_path = arena_strdup(r->arena, kubeconfig_path);
     r->prefix = "";
     url = arena_strdup(r->arena, r->config.server);
     slash = strstr(url, "://") ? strchr(strstr(url, "://") + 3, '/') : NULL;

@@ -34,6 +34,8 @@ const struct kind_row kind_rows[KINDS] = {
 static void tell(struct controllers *all, enum kind kind, const struct obj *was,
                  const struct obj *now)
 {
+    if (!all->running)
+        return; /* all that is there is told when they begin */
     for (uint32_t i = 0; i < all->slots_n; i++) {
         struct ctl *ctl = &all->slots[i].ctl;
         struct arena *before = ctl->arena;
@@ -79,11 +81,48 @@ static const char *owner_or_orphan(const struct obj *o, char *out, size_t n)
     return out;
 }
 
+static void tell_all(struct controllers *all)
+{
+    for (int k = 0; k < KINDS; k++) {
+        struct arena *a = arena_new();
+        struct objs there = all->kinds[k].mirror ? mirror_list(all->kinds[k].mirror, a, NULL) : (struct objs){0};
+
+        for (uint32_t i = 0; i < there.n; i++)
+            tell(all, (enum kind)k, NULL, there.v[i]);
+        arena_free(a);
+    }
+}
+
+/* Nobody works before all that is there has been seen (over HTTPS the mirrors fill later). */
+static void kind_synced(void *arg)
+{
+    struct controllers *all = ((struct mirrored *)arg)->all;
+
+    if (!all || all->running || !all->mirroring)
+        return;
+    for (int k = 0; k < KINDS; k++)
+        if (all->kinds[k].mirror && !mirror_synced(all->kinds[k].mirror))
+            return;
+    all->running = true;
+    for (uint32_t i = 0; i < all->slots_n; i++) {
+        struct slot *s = &all->slots[i];
+
+        if (s->ctl.me->start)
+            s->ctl.me->start(&s->ctl);
+        if (workq_len(s->ctl.q))
+            env_timer_start(s->next, 0, 0);
+    }
+    if (!client_is_local(all->client)) /* a local mirror tells what there was after this */
+        tell_all(all);
+    arena_reset(all->pass);
+}
+
 static void mirror_kind(struct controllers *all, enum kind kind)
 {
     struct mirrored *m = &all->kinds[kind];
     struct mirror_args args = {.resource = kind_rows[kind].resource, .added = on_added,
-                               .changed = on_changed, .removed = on_removed, .arg = m};
+                               .changed = on_changed, .removed = on_removed,
+                               .synced = kind_synced, .arg = m};
 
     *m = (struct mirrored){.all = all, .kind = kind};
     m->mirror = client_mirror(all->client, &args);
@@ -143,7 +182,7 @@ static void ready(void *arg)
 {
     struct slot *s = arg;
 
-    if (!env_timer_active(s->next))
+    if (s->ctl.all->running && !env_timer_active(s->next))
         turn(s);
 }
 
@@ -182,11 +221,7 @@ struct controllers *controllers_start(struct client *client, struct env *env,
     struct controllers *all = xcalloc(1, sizeof *all);
     uint64_t kinds = 0;
 
-    if (!client_is_local(client)) {
-        free(all);
-        err_set(err, NOT_IMPLEMENTED, "the controllers need a local client");
-        return NULL;
-    }
+    (void)err;
     all->client = client;
     all->env = env;
     all->opts = *opts;
@@ -213,10 +248,8 @@ struct controllers *controllers_start(struct client *client, struct env *env,
     for (int k = 0; k < KINDS; k++) /* reads of kinds that nobody watches are made to work too */
         if (kinds)
             mirror_kind(all, (enum kind)k);
-    for (uint32_t i = 0; i < all->slots_n; i++)
-        if (all->slots[i].ctl.me->start)
-            all->slots[i].ctl.me->start(&all->slots[i].ctl);
-    arena_reset(all->pass);
+    all->mirroring = true;
+    kind_synced(&all->kinds[0]);
     return all;
 }
 

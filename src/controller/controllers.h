@@ -43,7 +43,8 @@ struct controllers_opts {
     const char *only;
 };
 
-/* The client, env and what opts point to outlive it. */
+/* The client, env and what opts point to outlive it. With a remote client (a process of its own) each
+ * write waits for its answer, and nothing is done before all mirrors are filled. */
 struct controllers *controllers_start(struct client *client, struct env *env,
                                       const struct controllers_opts *opts,
                                       struct err *err) _must_check_;

@@ -24,4 +24,5 @@ struct controllers {
     struct slot *slots;
     uint32_t slots_n;
     struct controllers_stats stats;
+    bool mirroring, running; /* all mirrors were asked for; all are filled */
 };

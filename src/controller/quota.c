@@ -71,10 +71,16 @@ static void on_changed(void *arg, const struct obj *was, const struct obj *now)
 
 /* ---- kinds ---- */
 
+/* What was counted before is not all that there is. */
+static void on_synced(void *arg)
+{
+    ctl_want_all(((struct watched *)arg)->ctl, K_QUOTA, NULL);
+}
+
 static struct watched *watch(struct ctl *ctl, const struct resource *r)
 {
     struct memory *m = ctl->mine;
-    struct mirror_args args = {.changed = on_changed, .removed = on_removed};
+    struct mirror_args args = {.changed = on_changed, .removed = on_removed, .synced = on_synced};
     struct watched *w = m->all;
     char resource[256];
 

@@ -189,6 +189,10 @@ class Round:
     def pods(self, app):
         return [p for p in self.api.get(f'{self.core}/pods?labelSelector=app%3D{app}')['items'] if not p['metadata'].get('deletionTimestamp')]
 
+    def gone(self):
+        namespace = self.api.find(f'/api/v1/namespaces/{self.name}')
+        return namespace is None or namespace['status']
+
     def begin(self):
         self.api.post('/api/v1/namespaces', {'kind': 'Namespace', 'apiVersion': 'v1', 'metadata': {'name': self.name, 'labels': {'churn': 'yes'}}})
         self.check('namespace gets its account', lambda: self.api.find(f'{self.core}/serviceaccounts/default') is not None)
@@ -231,14 +235,14 @@ class Round:
         self.check('orphans stay', lambda: self.api.find(f'{self.apps}/daemonsets/agent') is None and len(self.pods('agent')) == self.nodes
                    and not any(p['metadata'].get('ownerReferences') for p in self.pods('agent')))
         self.api.delete(f'/api/v1/namespaces/{self.name}')
-        self.check('namespace goes', lambda: self.api.find(f'/api/v1/namespaces/{self.name}') is None or self.api.get(f'/api/v1/namespaces/{self.name}')['status'], max(60, self.limit))
+        self.check('namespace goes', self.gone, max(60, self.limit))
 
     def run(self):
         for part in (self.begin, self.middle, self.end):
             part()
 
 
-def churn(api, seconds, workers=3, limit=40, nodes=3):
+def churn(api, seconds, all_run=lambda: True, workers=3, limit=40, nodes=3):
     """Rounds until the time is over; gives (Counter of passed checks, Counter of failed ones, summary)."""
     hollow = Hollow(api, nodes)
     hollow.register()
@@ -253,7 +257,7 @@ def churn(api, seconds, workers=3, limit=40, nodes=3):
 
     def work(n):
         i = 0
-        while time.time() < until and sum(bad.values()) < 20:
+        while time.time() < until and sum(bad.values()) < 20 and all_run():
             name, i = f'churn-{n}-{i}', i + 1
             try:
                 Round(api, name, nodes, tally, limit).run()

@@ -239,7 +239,6 @@ struct client *client_remote_new(struct env *env, struct http_client *http, cons
     if (kubeconfig_read(r->arena, kubeconfig_path, &r->config, err) < 0)
         goto fail;
     r->agent = arena_strdup(r->arena, user_agent);
-    r->kubeconfig_path = arena_strdup(r->arena, kubeconfig_path);
     r->prefix = "";
     url = arena_strdup(r->arena, r->config.server);
     slash = strstr(url, "://") ? strchr(strstr(url, "://") + 3, '/') : NULL;

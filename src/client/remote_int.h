@@ -18,7 +18,6 @@ struct remote {
     struct http_client *http;
     char *path;                 /* of the kubeconfig: looked at again, its certificates get replaced */
     int64_t looked_ms, changed_ns;
-    const char *kubeconfig_path;
     struct waiter *waiter; /* wait.c; NULL until somebody waits */
 };
 /* The origin, with the credentials that the kubeconfig holds now. */

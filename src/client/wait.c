@@ -53,7 +53,7 @@ static struct waiter *waiter_of(struct remote *r, struct err *err)
     uv_loop_init(&w->loop);
     w->env = env_real_new(&w->loop);
     w->http = http_client_new(&w->loop, NULL);
-    w->client = client_remote_new(w->env, w->http, r->kubeconfig_path, r->agent, err);
+    w->client = client_remote_new(w->env, w->http, r->path, r->agent, err);
     r->waiter = w;
     return w->client ? w : (waiter_free(r), NULL);
 }

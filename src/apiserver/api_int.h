@@ -30,6 +30,7 @@ struct memory;
 struct outside;
 struct webhooks;
 struct policies;
+struct aggregate;
 struct draw;
 
 /* How the storage of a kind behaves, where it is not the usual way (hooks.c has the table). */
@@ -75,6 +76,7 @@ struct api {
     struct outside *outside;    /* outside.c */
     struct webhooks *webhooks;  /* webhooks.c */
     struct policies *policies; /* policies.c */
+    struct aggregate *aggregate; /* aggregate.c */
 };
 
 #define PROTOBUF_TYPE "application/vnd.kubernetes.protobuf"
@@ -352,6 +354,26 @@ int stock_write(struct api *api, struct err *err);
 /* ---- crd.c ---- */
 int crd_start(struct api *api, struct err *err);
 
+/* ---- aggregate.c: APIService objects ---- */
+int aggregate_start(struct api *api, struct err *err);
+/* Makes the objects of what this server serves itself, and takes back those of what it no longer does. */
+void aggregate_locals(struct api *api);
+void aggregate_stop(struct api *api);
+const char *aggregate_ca_pem(const struct api *api); /* of front-proxy certificates */
+/* Another server has /apis/GROUP/VERSION. */
+struct remote;
+const struct remote *aggregate_remote(const struct api *api, const char *group, const char *version);
+bool remote_available(const struct remote *r);
+/* Its kept connections; NULL and err. *ret_host: for the Host header, in the arena. */
+struct http_origin *remote_origin(struct api *api, const struct remote *r, struct arena *a,
+                                  const char **ret_host, struct err *err);
+/* What discovery and OpenAPI documents show in addition; given back as it is when there is nothing. */
+struct doc;
+struct doc aggregate_groups(struct call *c, struct doc d);               /* APIGroupList */
+struct doc aggregate_group(struct call *c, struct doc d, const char *group); /* APIGroup; d may be none */
+struct doc aggregate_discovery(struct call *c, struct doc d);            /* APIGroupDiscoveryList of /apis */
+struct doc aggregate_openapi_v3(struct call *c, struct doc d);           /* the index */
+
 /* ---- outside.c: random that is the same in each run of a call (outside.h) ---- */
 const char *call_uuid(struct call *c);
 const char *call_suffix(struct call *c); /* five letters, as generateName's */
@@ -363,6 +385,8 @@ uint32_t call_below(struct call *c, uint32_t n);
 typedef int serve_fn(struct call *c);
 void call_run(struct api *api, const struct api_request *req, serve_fn *serve, api_done_fn *done, void *arg,
               struct memory *m);
+/* What is asked, for who serves a call himself: method, path, query, verb. */
+int call_read(struct call *c);
 void call_finish(struct call *c); /* gives the answer to who asked */
 
 /* ---- addresses.c: IPAddress objects of services ---- */

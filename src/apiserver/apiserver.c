@@ -175,15 +175,18 @@ static int serve_resource(struct call *c)
     }
 }
 
-static int serve(struct call *c)
+int call_read(struct call *c)
 {
     if (options_params(c) < 0)
         return -1;
     path_parse(c->a, c->req->path, &c->path);
     c->verb = call_verb(c);
-    if (!*c->verb)
-        return fail_no_method(c);
-    if (access_check(c) < 0 || options_read(c) < 0)
+    return *c->verb ? 0 : fail_no_method(c);
+}
+
+static int serve(struct call *c)
+{
+    if (call_read(c) < 0 || access_check(c) < 0 || options_read(c) < 0)
         return -1;
     return c->path.resource ? serve_resource(c) : meta_serve(c);
 }
@@ -368,11 +371,12 @@ struct api *api_new(const struct api_config *config, struct err *err)
     if (config->audit && !(api->audit = audit_new(api->env, config->audit, err)) && err->code)
         return api_free(api);
     if (read_cidr(api, config->service_cidr ? config->service_cidr : "10.96.0.0/16", err) < 0 ||
-        crd_start(api, err) < 0 || webhooks_start(api, err) < 0 ||
+        aggregate_start(api, err) < 0 || crd_start(api, err) < 0 || webhooks_start(api, err) < 0 ||
         policies_start(api, err) < 0)
         return api_free(api);
     if (addresses_start(api, err) < 0 || stock_write(api, err) < 0)
         return api_free(api);
+    aggregate_locals(api);
     api->flow = flow_new(api);
     api->sweep = env_timer_new(api->env, sweep_events, api);
     env_timer_start(api->sweep, SWEEP_EVERY_MS, SWEEP_EVERY_MS);
@@ -383,6 +387,7 @@ void *api_free(struct api *api)
 {
     if (!api)
         return NULL;
+    aggregate_stop(api);
     outside_stop(api);
     webhooks_stop(api);
     policies_stop(api);

@@ -232,6 +232,7 @@ static void settle(void *arg)
         }
         obj_unref(o);
     }
+    aggregate_locals(api);
     free(job->name);
     free(job);
 }
@@ -253,6 +254,7 @@ static void crd_event(void *arg, const struct store_event *ev)
     if (ev->type == STORE_DELETED) {
         schema_remove_crd(api->schema, val_str_at(v, "spec.group", ""),
                           val_str_at(v, "spec.names.plural", ""));
+        settle_later(api, ev->obj->name);
         return;
     }
     if (ev->type == STORE_EXPIRED)

@@ -295,7 +295,7 @@ static void reply_durable(void *arg, const struct err *err)
 /* ---------------------------------------------------------------- requests */
 
 /* Nobody waits for the answer of a call that itself waits. */
-static void on_gone_early(struct http_req *http, void *arg)
+void exchange_gone(struct http_req *http, void *arg)
 {
     struct exchange *x = arg;
 
@@ -303,7 +303,7 @@ static void on_gone_early(struct http_req *http, void *arg)
     api_cancel(x->f->api, &x->req);
 }
 
-static void on_answer(void *arg, const struct api_response *resp)
+void exchange_answer(void *arg, const struct api_response *resp)
 {
     struct exchange *x = arg;
 
@@ -325,8 +325,8 @@ static void serve(void *arg)
 
     metrics_inflight(x->f->api->metrics, x->about.mutating, 1);
     x->counted = true;
-    http_on_close(x->http, on_gone_early, x);
-    api_do(x->f->api, &x->req, on_answer, x);
+    http_on_close(x->http, exchange_gone, x);
+    api_do(x->f->api, &x->req, exchange_answer, x);
 }
 
 static void refuse(void *arg)
@@ -395,7 +395,7 @@ static void run(struct exchange *x)
     case AUTHN_OK:
         break;
     }
-    if (tunnel_serve(x))
+    if (proxy_serve(x) || tunnel_serve(x))
         return;
     queue_up(x, &c);
 }
@@ -437,7 +437,7 @@ static void on_request(struct http_req *http, void *arg)
                 .user_agent = http_get(http, "user-agent")}};
     x->req.may_stream = !wants_pretty(x);
     http->user = x;
-    if (http_upgrade_wanted(http) || http->body_bytes == 0)
+    if (http_upgrade_wanted(http) || http->body_bytes == 0 || proxy_streams(x))
         run(x);
     else
         http_body(http, BODY_BYTES_MAX, on_body, x);

@@ -66,6 +66,15 @@ int impersonate(struct exchange *x, struct call *c);
 /* KEY of X-Remote-Extra-KEY and the like: lower case, unescaped. */
 char *extra_key(struct arena *a, const char *name);
 
+/* front.c: the answer of a call to the client; the end of a call whose client went while it waits. */
+void exchange_answer(void *exchange, const struct api_response *resp);
+void exchange_gone(struct http_req *http, void *exchange);
+
+/* proxy.c */
+bool proxy_streams(struct exchange *x); /* the body is to be passed on, so it is not read before */
+bool proxy_serve(struct exchange *x);   /* true: another server's API; answered */
+int proxy_target(struct call *c, struct exchange *x); /* pods, services, nodes */
+
 /* tunnel.c: true: the path is one that goes through to a node, a pod or a service; answered. */
 bool tunnel_serve(struct exchange *x);
 

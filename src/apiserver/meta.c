@@ -82,8 +82,8 @@ static struct doc make_api(struct call *c, bool aggregated)
 
 static struct doc make_apis(struct call *c, bool aggregated)
 {
-    return aggregated ? publish_aggregated(c->api->schema, false, "v2")
-                      : publish_apis(c->api->schema);
+    return aggregated ? aggregate_discovery(c, publish_aggregated(c->api->schema, false, "v2"))
+                      : aggregate_groups(c, publish_apis(c->api->schema));
 }
 
 /* /apis/G and /apis/G/V and /api/V */
@@ -99,7 +99,8 @@ static struct doc make_group(struct call *c, bool aggregated)
     n = strcspn(slash + 1, "/");
     rest = slash[1 + n] ? slash + 2 + n : "";
     if (!*rest)
-        return publish_group(c->api->schema, arena_strndup(c->a, slash + 1, n));
+        return aggregate_group(c, publish_group(c->api->schema, arena_strndup(c->a, slash + 1, n)),
+                               arena_strndup(c->a, slash + 1, n));
     return publish_resources(c->api->schema, arena_strndup(c->a, slash + 1, n),
                              arena_strndup(c->a, rest, strcspn(rest, "/")));
 }
@@ -199,7 +200,7 @@ static int serve_openapi(struct call *c, const char *rest)
     enum openapi_form form;
 
     if (streq(rest, "v3") || streq(rest, "v3/"))
-        return doc_answer(c, publish_openapi_v3_index(c->api->schema), TEXT);
+        return doc_answer(c, aggregate_openapi_v3(c, publish_openapi_v3_index(c->api->schema)), TEXT);
     if (!streq(rest, "v2") && !str_starts(rest, "v3/"))
         return no_page(c);
     if ((form = openapi_form(c, streq(rest, "v2") ? "v2" : "v3")) == OPENAPI_NONE)

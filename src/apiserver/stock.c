@@ -177,6 +177,22 @@ static int make_node(struct api *api, struct arena *a, struct err *err)
         "name: 'system:node:%s'}]\n", api->node_name, api->node_name), err);
 }
 
+/* These follow what this server is: what a start finds otherwise it puts right. */
+static int keep_data(struct api *api, struct arena *a, const struct val *v, struct err *err)
+{
+    const struct obj *o = store_get(api->store, table_named(api->store, "", "configmaps"),
+                                    val_str_at(v, "metadata.namespace", ""), val_str_at(v, "metadata.name", ""));
+    struct api_response resp = {0};
+    struct val *body = val_map(a);
+
+    if (!o || val_equal(val_get(obj_val(o), "data"), val_get(v, "data")))
+        return make_one(api, a, v, err);
+    val_put(a, body, "data", val_get(v, "data"));
+    call_inner(api, a, "PATCH", arena_printf(a, "/api/v1/namespaces/%s/configmaps/%s", o->namespace_, o->name),
+               body, &resp);
+    return 0;
+}
+
 static int make_trust(struct api *api, struct arena *a, struct err *err)
 {
     struct val *v = val_map(a), *meta = val_map(a), *data = val_map(a);
@@ -187,8 +203,14 @@ static int make_trust(struct api *api, struct arena *a, struct err *err)
     val_put_str(a, meta, "namespace", "kube-system");
     val_put(a, v, "metadata", meta);
     val_put_str(a, data, "client-ca-file", pki_ca_pem(api->pki));
+    val_put_str(a, data, "requestheader-allowed-names", "[\"" FRONT_PROXY_CLIENT "\"]");
+    val_put_str(a, data, "requestheader-client-ca-file", aggregate_ca_pem(api));
+    val_put_str(a, data, "requestheader-extra-headers-prefix", "[\"X-Remote-Extra-\"]");
+    val_put_str(a, data, "requestheader-group-headers", "[\"X-Remote-Group\"]");
+    val_put_str(a, data, "requestheader-uid-headers", "[\"X-Remote-Uid\"]");
+    val_put_str(a, data, "requestheader-username-headers", "[\"X-Remote-User\"]");
     val_put(a, v, "data", data);
-    return make_one(api, a, v, err);
+    return keep_data(api, a, v, err);
 }
 
 static int make_cidr(struct api *api, struct arena *a, struct err *err)

@@ -1,14 +1,10 @@
 /* apiserver/tunnel.c - what goes through us to somebody else: logs, exec, attach and port-forward to
  * the node of a pod (over its unix socket), and the HTTP proxies to pods and services.
  * Checked here: access, that the pod is there, which container is meant. The bytes are not looked at. */
+#include "apiserver/admission.h"
 #include "apiserver/front_int.h"
 
 #include <stdio.h>
-
-static void answer(struct exchange *x, struct call *c)
-{
-    exchange_reply(x, &c->resp);
-}
 
 /* The container that is meant: the one named, the only one, or the annotated default. */
 static const char *pick_container(struct call *c, const struct val *pod)
@@ -120,7 +116,6 @@ static int to_node(struct exchange *x, struct call *c)
         if (!pick_container(c, obj_val(pod)))
             return -1;
         answer_text(c, 200, "text/plain", "", 0); /* nothing ran, so there is nothing to read */
-        answer(x, c);
         return 0;
     }
     if (!bound_pod(c))
@@ -130,149 +125,95 @@ static int to_node(struct exchange *x, struct call *c)
     if (streq(sub, "exec") && str_empty(param(c, "command")))
         return fail(c, 400, "BadRequest", "you must specify at least 1 command for the container");
     if (streq(sub, "portforward")) {
+        c->taken = true;
         pass(x, x->f->node, arena_printf(c->a, "/portForward/%s/%s%s", c->path.ns, c->path.name,
                                          node_query(c, false)));
         return 0;
     }
     if (!(container = pick_container(c, obj_val(pod))))
         return -1;
+    c->taken = true;
     base = logs ? "containerLogs" : streq(sub, "exec") ? "exec" : "attach";
     pass(x, x->f->node, arena_printf(c->a, "/%s/%s/%s/%s%s", base, c->path.ns, c->path.name,
                                      container, node_query(c, streams)));
     return 0;
 }
 
-/* ---------------------------------------------------------------- proxies */
+/* ---------------------------------------------------------------- */
 
-/* "[scheme:]name[:port]" */
-static void split_target(struct arena *a, const char *s, const char **scheme, const char **name,
-                         const char **port)
+static bool flag(const struct call *c, const char *name, bool otherwise)
 {
-    char *text = arena_strdup(a, s), *first = strchr(text, ':'), *last = strrchr(text, ':');
+    const char *s = param(c, name);
 
-    *scheme = "http";
-    *name = text;
-    *port = "";
-    if (!first)
-        return;
-    if (first != last) {
-        *first = *last = 0;
-        *scheme = *text ? text : "http";
-        *name = first + 1;
-        *port = last + 1;
-    } else {
-        *first = 0;
-        *port = first + 1;
-    }
+    return s ? streq(s, "true") || streq(s, "1") : otherwise;
 }
 
-/* An address behind the service, and the port there. */
-static bool service_target(struct call *c, const char *name, const char *port, const char **ret_ip,
-                           int64_t *ret_port)
+/* The query as the options object that admission sees. */
+static struct val *options_of(struct call *c)
 {
-    struct store_table *t = table_named(c->api->store, "discovery.k8s.io", "endpointslices");
-    const struct obj *svc = store_get(c->api->store, table_named(c->api->store, "", "services"),
-                                      c->path.ns, name), *o;
-    const char *port_name = NULL;
-    struct store_iter it;
-    struct err err = {0};
+    const char *sub = c->path.sub;
+    bool exec = streq(sub, "exec");
+    struct val *v = val_map(c->a);
 
-    if (!svc)
-        return false;
-    VAL_EACH(val_at(obj_val(svc), "spec.ports"), p)
-        if (!*port || streq(port, val_str_at(p, "name", "")) || atoll(port) == val_int_at(p, "port", -1)) {
-            port_name = arena_strdup(c->a, val_str_at(p, "name", ""));
-            break;
-        }
-    if (!port_name || store_iter_init(&it, c->api->store, t, c->path.ns, 0, NULL, NULL, &err) < 0)
-        return false;
-    *ret_ip = NULL;
-    while (!*ret_ip && (o = store_iter_next(&it))) {
-        const struct val *v = obj_val(o);
-
-        if (!streq0(obj_label(o, "kubernetes.io/service-name"), name))
-            continue;
-        VAL_EACH(val_get(v, "ports"), p)
-            if (streq(val_str_at(p, "name", ""), port_name))
-                *ret_port = val_int_at(p, "port", 0);
-        VAL_EACH(val_get(v, "endpoints"), e)
-            if (val_bool_at(e, "conditions.ready", true) && val_len(val_get(e, "addresses")) && !*ret_ip)
-                *ret_ip = arena_strdup(c->a, val_text(&val_get(e, "addresses")->items[0], ""));
+    val_put_str(c->a, v, "kind", c->sub->kind);
+    val_put_str(c->a, v, "apiVersion", "v1");
+    if (exec || streq(sub, "attach")) {
+        if (flag(c, "stdin", false))
+            val_put_bool(c->a, v, "stdin", true);
+        if (flag(c, "stdout", !exec))
+            val_put_bool(c->a, v, "stdout", true);
+        if (flag(c, "stderr", !exec))
+            val_put_bool(c->a, v, "stderr", true);
+        if (flag(c, "tty", false))
+            val_put_bool(c->a, v, "tty", true);
+        if (!str_empty(param(c, "container")))
+            val_put_str(c->a, v, "container", param(c, "container"));
     }
-    store_iter_done(&it);
-    return *ret_ip && *ret_port;
+    for (uint32_t i = 0; i < c->params_n; i++) {
+        if (exec && streq(c->params[i].name, "command"))
+            val_push_str(c->a, val_need_list(c->a, v, "command"), c->params[i].value);
+        if (streq(sub, "portforward") && streq(c->params[i].name, "ports"))
+            val_push(c->a, val_need_list(c->a, v, "ports"), val_int(c->a, atoll(c->params[i].value)));
+    }
+    if (streq(sub, "proxy") && *c->path.rest)
+        val_put_str(c->a, v, "path", c->path.rest);
+    return v;
 }
 
-static void proxy_done(struct http_req *req, int status, const struct err *err, void *arg)
+static int tunnel_call(struct call *c)
 {
-    (void)req;
-    (void)status;
-    (void)err;
-    http_origin_free(arg);
-}
+    struct exchange *x = c->arg;
 
-static int to_proxy(struct exchange *x, struct call *c)
-{
-    const char *scheme, *name, *port, *ip = NULL;
-    bool pod = streq(c->path.plural, "pods");
-    struct http_proxy_opts opts = {0};
-    struct http_origin *origin;
-    struct err err = {0};
-    int64_t number = 0;
-
-    split_target(c->a, c->path.name, &scheme, &name, &port);
-    if (pod) {
-        const struct obj *o = store_get(c->api->store, c->table, c->path.ns, name);
-
-        if (!o)
-            return fail_not_found(c, name);
-        ip = arena_strdup(c->a, val_str_at(obj_val(o), "status.podIP", ""));
-        number = *port ? atoll(port) : val_int_at(obj_val(o), "spec.containers[0].ports[0].containerPort", 80);
-        if (!*ip)
-            return fail(c, 400, "BadRequest", "address not allowed");
-    } else if (!service_target(c, name, port, &ip, &number)) {
-        if (!store_get(c->api->store, c->table, c->path.ns, name))
-            return fail_not_found(c, name);
-        return fail(c, 503, "ServiceUnavailable", "no endpoints available for service \"%s\"", name);
-    }
-    origin = http_origin_new(x->f->client, arena_printf(c->a, "%s://%s:%lld", scheme, ip, (long long)number),
-                             &(struct http_origin_opts){.insecure = true}, &err);
-    if (!origin)
-        return fail_err(c, &err);
-    opts.path = arena_printf(c->a, "/%s%s%s", c->path.rest, *x->http->query ? "?" : "", x->http->query);
-    opts.on_done = proxy_done;
-    opts.arg = origin;
-    http_proxy(x->http, origin, &opts);
-    return 0;
+    if (call_read(c) < 0)
+        return -1;
+    c->r = schema_resource(c->api->schema, "", "v1", c->path.plural);
+    c->stored = c->r;
+    c->sub = c->r ? schema_sub(c->r, c->path.sub) : NULL;
+    c->table = c->r ? api_table(c->api, c->r) : NULL;
+    if (!c->sub)
+        return fail_no_page(c);
+    if (access_check(c) < 0)
+        return -1;
+    if (!streq(c->path.sub, "log") && admission_of_body(c, ADMIT_CONNECT, options_of(c), NULL, c->path.name) < 0)
+        return -1;
+    return streq(c->path.sub, "proxy") ? proxy_target(c, x) : to_node(x, c);
 }
 
 bool tunnel_serve(struct exchange *x)
 {
     static const char *const subs[] = {"log", "exec", "attach", "portforward", "proxy"};
-    struct call *c = arena_new_of(x->http->arena, struct call);
-    bool ours = false, get = streq(x->req.method, "GET");
-    const char *m = x->req.method;
+    struct path path;
+    bool ours = false;
 
-    *c = (struct call){.api = x->f->api, .req = &x->req, .a = x->http->arena, .user = x->req.user,
-                       .now_ms = env_now_ms(x->f->api->env)};
-    if (!path_parse(c->a, x->req.path, &c->path) || *c->path.group || !*c->path.ns ||
-        (!streq(c->path.plural, "pods") && !streq(c->path.plural, "services")))
+    if (!path_parse(x->http->arena, x->req.path, &path) || *path.group || !*path.sub)
         return false;
     for (size_t i = 0; i < ARRAY_LEN(subs); i++)
-        ours |= streq(c->path.sub, subs[i]) && (i == 4 || streq(c->path.plural, "pods"));
+        ours |= streq(path.sub, subs[i]) &&
+                ((streq(path.plural, "pods") && *path.ns) ||
+                 (i == 4 && ((streq(path.plural, "services") && *path.ns) || streq(path.plural, "nodes"))));
     if (!ours)
         return false;
-    c->verb = get || streq(m, "HEAD") ? "get" : streq(m, "POST") ? "create" : streq(m, "PUT") ? "update"
-            : streq(m, "PATCH") ? "patch" : "delete";
-    c->is_get = get;
-    c->r = schema_resource(c->api->schema, "", "v1", c->path.plural);
-    c->stored = c->r;
-    if (!c->r || options_params(c) < 0)
-        return false;
-    c->table = api_table(c->api, c->r);
-    if (access_check(c) < 0)
-        answer(x, c);
-    else if ((streq(c->path.sub, "proxy") ? to_proxy(x, c) : to_node(x, c)) < 0)
-        answer(x, c);
+    http_on_close(x->http, exchange_gone, x);
+    call_run(x->f->api, &x->req, tunnel_call, exchange_answer, x, NULL);
     return true;
 }

@@ -556,6 +556,22 @@ int pki_client(struct pki *p, const char *file, const char *name, const char *gr
 
 /* ---------------------------------------------------------------- requests */
 
+int pki_front_proxy(struct pki *p, struct arena *a, char **ret_ca_pem, char **ret_cert_pem,
+                    char **ret_key_pem, struct err *err)
+{
+    _auto_(pki_freep) struct pki *front = xcalloc(1, sizeof(*front));
+
+    front->dir = xasprintf("%s/front-proxy", p->dir);
+    front->ca_path = xasprintf("%s/ca.crt", front->dir);
+    if (mkdir(front->dir, 0755) < 0 && errno != EEXIST)
+        return err_sys(err, "mkdir %s", front->dir);
+    if (ca_open(front, err) < 0 ||
+        pki_client(front, "client", FRONT_PROXY_CLIENT, NULL, a, ret_cert_pem, ret_key_pem, err) < 0)
+        return -1;
+    *ret_ca_pem = arena_strdup(a, front->ca_pem);
+    return 0;
+}
+
 static X509_REQ *request_parse(const char *pem, size_t n, struct err *err)
 {
     _auto_(bio_free_p) BIO *bio = BIO_new_mem_buf(pem, (int)n);

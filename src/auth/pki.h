@@ -41,6 +41,12 @@ char *pki_fingerprint(const char *cert_pem);
 int pki_client(struct pki *p, const char *file, const char *name, const char *group,
                struct arena *a, char **ret_cert_pem, char **ret_key_pem, struct err *err) _must_check_;
 
+/* How this server shows itself to the API servers it stands in front of: a client certificate of a CA that
+ * signs nothing else (STATE/pki/front-proxy), which they trust to say who asks. */
+#define FRONT_PROXY_CLIENT "front-proxy-client"
+int pki_front_proxy(struct pki *p, struct arena *a, char **ret_ca_pem, char **ret_cert_pem,
+                    char **ret_key_pem, struct err *err) _must_check_;
+
 /* Signs a PEM certificate request: its subject, key and alternative names, with the usages of a
  * CertificateSigningRequest ("client auth", "digital signature", ...), never as an authority, for so
  * many seconds (not longer than the CA). Gives the certificate as PEM in the arena. */

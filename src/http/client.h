@@ -103,6 +103,8 @@ struct http_proxy_opts {
      * (the client got 502/504), or NULL. May be NULL. req is still valid inside. */
     void (*on_done)(struct http_req *req, int status, const struct err *err, void *arg);
     void *arg;
+    /* May be NULL: the value of a header of the answer as the client is to see it. */
+    const char *(*on_header)(struct http_req *req, const char *name, const char *value, void *arg);
     /* May be NULL. Asked when the upstream could not be reached or failed before any answer: true = the callee answers
      * (or proxies again) itself. Only if no body byte was consumed. */
     bool (*on_fail)(struct http_req *req, const struct err *err, void *arg);

@@ -578,6 +578,8 @@ void io_flush(struct io *io)
         if (io->closing)
             return;
     }
+    if (io->kick) /* the owner wants to read on since pull() or drain(): what is decrypted waits */
+        io_dirty(io);
     if (!io_queued(io) && !io->writing) {
         io->progress_ms = uv_now(io->turn->loop);
         if (io->shut_wanted && !io->shut_sent) {

@@ -162,7 +162,9 @@ static void copy_headers(struct proxy *p, const struct http_answer *a)
         const char *name = a->headers[i].name;
 
         if (!hop_by_hop(name) && !(conn && strcasecmp(conn, name) == 0))
-            http_header(p->req, name, a->headers[i].value);
+            http_header(p->req, name,
+                        p->o.on_header ? p->o.on_header(p->req, name, a->headers[i].value, p->o.arg)
+                                       : a->headers[i].value);
     }
 }
 

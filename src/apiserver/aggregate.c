@@ -240,7 +240,7 @@ static void ask(struct remote *r, const char *path)
     struct http_call_opts opts = {.path = path, .headers = headers, .headers_n = ARRAY_LEN(headers),
                                   .timeout_ms = PROBE_TIMEOUT_MS, .idle_timeout_ms = PROBE_TIMEOUT_MS};
     struct err err = {0};
-    struct http_origin *o = remote_origin(r->of->api, r, a, &opts.host, &err);
+    struct http_origin *o = aggregate_origin(r->of->api, r, a, &opts.host, &err);
 
     if (o) {
         r->call = http_fetch(o, &opts, DOCUMENT_MAX, on_answer, r);
@@ -269,7 +269,7 @@ static void probe(void *arg)
         ask(r, arena_printf(a, "/apis/%s/%s", r->group, r->version));
 }
 
-struct http_origin *remote_origin(struct api *api, const struct remote *r, struct arena *a, const char **ret_host,
+struct http_origin *aggregate_origin(struct api *api, const struct remote *r, struct arena *a, const char **ret_host,
                                   struct err *err)
 {
     struct place place = {.ca_pem = r->ca_pem, .cert_pem = r->of->cert_pem, .key_pem = r->of->key_pem,
@@ -288,7 +288,7 @@ struct http_origin *remote_origin(struct api *api, const struct remote *r, struc
     return outside_origin(api, &place, err);
 }
 
-bool remote_available(const struct remote *r)
+bool aggregate_available(const struct remote *r)
 {
     return r->available;
 }

@@ -363,9 +363,9 @@ const char *aggregate_ca_pem(const struct api *api); /* of front-proxy certifica
 /* Another server has /apis/GROUP/VERSION. */
 struct remote;
 const struct remote *aggregate_remote(const struct api *api, const char *group, const char *version);
-bool remote_available(const struct remote *r);
+bool aggregate_available(const struct remote *r);
 /* Its kept connections; NULL and err. *ret_host: for the Host header, in the arena. */
-struct http_origin *remote_origin(struct api *api, const struct remote *r, struct arena *a,
+struct http_origin *aggregate_origin(struct api *api, const struct remote *r, struct arena *a,
                                   const char **ret_host, struct err *err);
 /* What discovery and OpenAPI documents show in addition; given back as it is when there is nothing. */
 struct doc;

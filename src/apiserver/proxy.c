@@ -328,7 +328,7 @@ static int remote_call(struct call *c)
 
     if (call_read(c) < 0 || access_check(c) < 0)
         return -1;
-    if (!r || !remote_available(r) || !(to = remote_origin(c->api, r, c->a, &host, &err)))
+    if (!r || !aggregate_available(r) || !(to = aggregate_origin(c->api, r, c->a, &host, &err)))
         return unavailable(c);
     headers = remote_headers(x, &n);
     *p = (struct passing){.x = x, .target = host};

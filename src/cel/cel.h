@@ -10,7 +10,8 @@
  *
  * Owner: types, and the environment, outlive the programs compiled against them. Programs never
  * change after cel_compile(), so any thread may run one; a run belongs to one thread. Values that a
- * run makes live in its arena, or point into the trees that were bound. */
+ * run makes live in its arena, or point into the trees that were bound or at the program's
+ * constants: a value is good as long as all three are. */
 #pragma once
 
 #include "base/arena.h"

@@ -173,13 +173,36 @@ static int op_remove(struct val *root, const struct pointer *p, const char *op, 
 
 static uint32_t size_of(const struct val *v)
 {
-    uint32_t n = 1;
+    uint32_t n = 1 + (v->type == VAL_STR ? v->n / 16 : 0);
 
     VAL_EACH(v, it)
         n += size_of(it);
     VAL_EACH_MEMBER(v, m)
         n += size_of(&m->v);
     return n;
+}
+
+/* Parts that are moved and copied into one another nest deeper than any document that came in. */
+static bool too_deep(const struct val *v, uint32_t left)
+{
+    if (v->type != VAL_LIST && v->type != VAL_MAP)
+        return false;
+    if (!left)
+        return true;
+    VAL_EACH(v, it)
+        if (too_deep(it, left - 1))
+            return true;
+    VAL_EACH_MEMBER(v, m)
+        if (too_deep(&m->v, left - 1))
+            return true;
+    return false;
+}
+
+static int deep_check(const struct val *v, const struct pointer *p, struct err *err)
+{
+    if (p->n < JSON_DEPTH_MAX && !too_deep(v, JSON_DEPTH_MAX - p->n))
+        return 0;
+    return err_set(err, INVALID, "JSON patch: the result would be nested more than %d levels deep", JSON_DEPTH_MAX);
 }
 
 struct patching {
@@ -206,6 +229,8 @@ static int op_apply(struct patching *s, const struct val *o)
         return from ? -1 : err_set(s->err, INVALID, "JSON patch: %s wants from", op);
     if ((streq(op, "add") || streq(op, "replace")) && !value)
         value = val_null(s->a);
+    if ((streq(op, "add") || streq(op, "replace")) && deep_check(value, &p, s->err) < 0)
+        return -1;
     if (streq(op, "add"))
         return op_add(s->a, s->root, &p, val_copy(s->a, value), op, path, s->err);
     if (streq(op, "remove"))
@@ -229,6 +254,8 @@ static int op_apply(struct patching *s, const struct val *o)
     const struct val *at = find(s->root, &f, f.n);
     if (!at)
         return missing(s->err, op, from);
+    if (deep_check(at, &p, s->err) < 0)
+        return -1;
     if (streq(op, "copy")) {
         s->copied += size_of(at);
         if (s->copied > COPIED_MAX)

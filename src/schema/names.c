@@ -331,6 +331,35 @@ static const char *not_ip(const char *s)
     return ip_any(s) ? NULL : "must be a DNS name, not an IP address";
 }
 
+static const char *group_version(const char *s)
+{
+    static const char why[] = "must be a valid group/version";
+    const char *slash = strchr(s, '/');
+    char group[256];
+
+    if (!slash)
+        return name_dns1035_label(s);
+    if (strchr(slash + 1, '/') || slash - s > 253)
+        return why;
+    memcpy(group, s, (size_t)(slash - s));
+    group[slash - s] = 0;
+    const char *bad = name_dns_subdomain(group);
+    return bad ? bad : name_dns1035_label(slash + 1);
+}
+
+/* As a label, letters of both cases. */
+static const char *kind_name(const char *s)
+{
+    char copy[64];
+    size_t n = strlen(s);
+
+    if (n > 63)
+        return "must be no more than 63 characters";
+    for (size_t i = 0; i <= n; i++)
+        copy[i] = s[i] >= 'A' && s[i] <= 'Z' ? (char)(s[i] | 0x20) : s[i];
+    return name_dns1035_label(copy);
+}
+
 static const char *node_id(const char *s)
 {
     return strlen(s) > 256 ? "must be 256 characters or less" : NULL;
@@ -496,6 +525,8 @@ static const struct named_check checks[] = {
     {"signer", name_signer},
     {"no-ip", not_ip},
     {"node-id", node_id},
+    {"group-version", group_version},
+    {"kind-name", kind_name},
     {"fully-qualified", fully_qualified},
     {"c-identifier", c_identifier},
     {"base-name", base_name},

@@ -1,6 +1,8 @@
 /* schema/rules_admission.c - admission registration, flow control, API services, device claims. */
 #include "schema/rules_int.h"
 
+#include "cel/cel.h"
+
 #include <stdio.h>
 
 static bool same(const struct val *x, const struct val *y)
@@ -22,13 +24,63 @@ HOOK(v_webhooks)
         bool known = false;
         if (*name && map_put(&seen, name, (void *)(uintptr_t)w))
             check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "webhooks[%u].name", i), val_get(w, "name"), "%s", "");
-        VAL_EACH(versions, x)
-            known |= streq(val_text(x, ""), "v1") || streq(val_text(x, ""), "v1beta1");
+        for (uint32_t k = 0; k < val_items_n_(versions); k++) {
+            const char *x = val_text(&versions->items[k], ""), *why = name_dns1035_label(x);
+            bool again = false;
+            for (uint32_t j = 0; j < k; j++)
+                again |= streq(x, val_text(&versions->items[j], ""));
+            known |= streq(x, "v1") || streq(x, "v1beta1");
+            if (again || why)
+                check_fail(c, CAUSE_INVALID, arena_printf(c->a, "webhooks[%u].admissionReviewVersions[%u]", i, k),
+                           &versions->items[k], "%s", again ? "duplicate version" : why);
+        }
         if (val_len(versions) && !known)
             check_fail(c, CAUSE_INVALID, arena_printf(c->a, "webhooks[%u].admissionReviewVersions", i),
                        versions, "must include at least one of v1, v1beta1");
     }
     map_done(&seen);
+}
+
+/* "https://host[:port]/path", no user, fragment, query. */
+static void webhook_url(struct check *c, const struct val *url)
+{
+    const char *s = val_text(url, ""), *rest = s, *colon = strstr(s, "://");
+
+    if (!str_starts(s, "https://"))
+        check_fail(c, CAUSE_INVALID, "url", url, "'https' is the only allowed URL scheme");
+    if (colon)
+        rest = colon + 3;
+    if (!colon || !*rest || *rest == '/')
+        check_fail(c, CAUSE_INVALID, "url", url, "host must be specified");
+    if (colon && memchr(rest, '@', strcspn(rest, "/?#")))
+        check_fail(c, CAUSE_INVALID, "url", url, "user information is not permitted in the URL");
+    if (strchr(s, '#'))
+        check_fail(c, CAUSE_INVALID, "url", url, "fragments are not permitted in the URL");
+    if (strchr(s, '?'))
+        check_fail(c, CAUSE_INVALID, "url", url, "query parameters are not permitted in the URL");
+}
+
+static void service_path(struct check *c, const struct val *path)
+{
+    const char *s = val_text(path, ""), *p;
+    uint32_t i = 0;
+
+    if (!*s || streq(s, "/"))
+        return;
+    if (*s != '/')
+        check_fail(c, CAUSE_INVALID, "service.path", path, "must start with a '/'");
+    for (p = *s == '/' ? s + 1 : s;; i++) {
+        size_t n = strcspn(p, "/");
+        char *part = arena_strndup(c->a, p, n);
+        const char *why = name_dns_subdomain(part);
+        if (!n && p[n])
+            check_fail(c, CAUSE_INVALID, "service.path", path, "segment[%u] may not be empty", i);
+        else if (n && why)
+            check_fail(c, CAUSE_INVALID, "service.path", path, "segment[%u]: %s", i, why);
+        if (!p[n])
+            return;
+        p += n + 1;
+    }
 }
 
 HOOK(v_webhook_client)
@@ -38,17 +90,16 @@ HOOK(v_webhook_client)
 
     if ((url != NULL) == (svc != NULL))
         check_fail(c, CAUSE_REQUIRED, "", NULL, "exactly one of url or service is required");
-    else if (url && !str_starts(val_text(url, ""), "https://"))
-        check_fail(c, CAUSE_INVALID, "url", url, "'https' is the only allowed URL scheme");
+    else if (url)
+        webhook_url(c, url);
     if (!svc)
         return;
-    if (!*val_str_at(svc, "name", ""))
-        check_fail(c, CAUSE_REQUIRED, "service.name", NULL, "service name is required");
+    if (!*val_str_at(svc, "name", "")) /* upstream has the two the other way round */
+        check_fail(c, CAUSE_REQUIRED, "service.namespace", NULL, "service name is required");
     if (!*val_str_at(svc, "namespace", ""))
-        check_fail(c, CAUSE_REQUIRED, "service.namespace", NULL, "service namespace is required");
-    const struct val *path = val_get(svc, "path"), *port = val_get(svc, "port");
-    if (path && *val_text(path, "") != '/')
-        check_fail(c, CAUSE_INVALID, "service.path", path, "must start with a '/'");
+        check_fail(c, CAUSE_REQUIRED, "service.name", NULL, "service namespace is required");
+    const struct val *port = val_get(svc, "port");
+    service_path(c, val_get(svc, "path"));
     if (port && (port->i < 1 || port->i > 65535))
         check_fail(c, CAUSE_INVALID, "service.port", port, "port is not valid: must be between 1 and 65535, inclusive");
 }
@@ -140,9 +191,19 @@ HOOK(v_match_resources)
 
 HOOK(v_policy_spec)
 {
+    static const char *const ops[] = {"*", "CREATE", "UPDATE"};
     bool validating = streq(c->r->kind, "ValidatingAdmissionPolicy");
     (void)old;
 
+    VAL_EACH(validating ? NULL : val_at(v, "matchConstraints.resourceRules"), rule)
+        VAL_EACH(val_get(rule, "operations"), op) { /* what can be changed; told without an index */
+            bool known = false;
+            for (uint32_t i = 0; i < ARRAY_LEN(ops); i++)
+                known |= streq(ops[i], val_text(op, ""));
+            if (!known)
+                check_fail(c, CAUSE_NOT_SUPPORTED, "matchConstraints.resourceRules.operations", op,
+                           "supported values: \"*\", \"CREATE\", \"UPDATE\"");
+        }
     if (!validating)
         return;
     if (!val_len(val_get(v, "validations")) && !val_len(val_get(v, "auditAnnotations"))) {
@@ -212,6 +273,7 @@ HOOK(v_flow_subject)
     const char *kind = val_str_at(v, "kind", "");
     (void)old;
 
+    bool known_kind = streq(kind, "User") || streq(kind, "Group") || streq(kind, "ServiceAccount");
     if (!*kind)
         check_fail(c, CAUSE_NOT_SUPPORTED, "kind", val_get(v, "kind"), "supported values: \"Group\", \"ServiceAccount\", \"User\"");
     for (uint32_t i = 0; i < ARRAY_LEN(known); i++) {
@@ -219,13 +281,15 @@ HOOK(v_flow_subject)
         bool mine = streq(kind, known[i].kind);
         if (mine && !m)
             check_fail(c, CAUSE_REQUIRED, known[i].member, NULL, "%s is required when subject kind is '%s'", known[i].member, kind);
-        else if (!mine && m && *kind)
+        else if (!mine && m && known_kind)
             check_fail(c, CAUSE_FORBIDDEN, known[i].member, NULL, "%s is forbidden when subject kind is not '%s'", known[i].member, known[i].kind);
         if (!mine || !m)
             continue;
         const char *name = val_str_at(m, "name", ""), *ns = val_str_at(m, "namespace", ""), *why;
         if (!*name)
             check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.name", known[i].member), NULL, "%s", "");
+        else if (i == 2 && !streq(name, "*") && (why = name_dns_subdomain(name)))
+            check_fail(c, CAUSE_INVALID, "serviceAccount.name", val_get(m, "name"), "%s", why);
         if (i == 2 && !*ns)
             check_fail(c, CAUSE_REQUIRED, "serviceAccount.namespace", NULL, "must specify namespace for service account");
         else if (i == 2 && !streq(ns, "*") && (why = name_dns_label(ns)))
@@ -259,6 +323,10 @@ HOOK(v_flow_resource_rule)
     (void)old;
 
     flow_verbs(c, val_get(v, "verbs"));
+    if (has_star(val_get(v, "apiGroups")) && val_get(v, "apiGroups")->n > 1)
+        check_fail(c, CAUSE_INVALID, "apiGroups", val_get(v, "apiGroups"), "if '*' is present, must not specify other api groups");
+    if (has_star(val_get(v, "resources")) && val_get(v, "resources")->n > 1)
+        check_fail(c, CAUSE_INVALID, "resources", val_get(v, "resources"), "if '*' is present, must not specify other resources");
     if (!val_len(ns) && !cluster)
         check_fail(c, CAUSE_REQUIRED, "namespaces", NULL, "resource rules that are not cluster scoped must supply at least one namespace");
     if (has_star(ns) && ns->n > 1)
@@ -311,7 +379,7 @@ HOOK(v_limit_response)
     (void)old;
 
     if (!*type)
-        check_fail(c, CAUSE_NOT_SUPPORTED, "type", val_get(v, "type"), "supported values: \"Queue\", \"Reject\"");
+        check_fail(c, CAUSE_REQUIRED, "type", NULL, "limit response must be specified");
     if (streq(type, "Reject") && q)
         check_fail(c, CAUSE_FORBIDDEN, "queuing", NULL, "must be nil if limited.limitResponse.type is not Limited");
     if (streq(type, "Queue") && !q)
@@ -366,11 +434,66 @@ HOOK(v_apiservice)
 
 /* ---- device claims ---- */
 
+/* `device` as a selector sees it. */
+static struct cel_env *device_env(struct arena *a)
+{
+    struct cel_env *env = cel_env_new();
+    struct cel_type *device = cel_type_new(a, CEL_OBJECT);
+    struct cel_field *f = arena_array(a, struct cel_field, 4);
+
+    f[0] = (struct cel_field){"driver", &cel_string_type};
+    f[1] = (struct cel_field){"attributes", cel_type_map(a, &cel_string_type, cel_type_map(a, &cel_string_type, &cel_dyn_type))};
+    f[2] = (struct cel_field){"capacity", cel_type_map(a, &cel_string_type, cel_type_map(a, &cel_string_type, &cel_quantity_type))};
+    f[3] = (struct cel_field){"allowMultipleAllocations", &cel_bool_type};
+    device->name = "kubernetes.DRADevice";
+    device->fields = f;
+    device->fields_n = 4;
+    cel_env_var(env, "device", device);
+    return env;
+}
+
 HOOK(v_cel_selector)
 {
+    const struct val *expr = val_get(v, "expression");
+    const char *s = val_text(expr, ""), *issues = NULL;
+
+    if (old && expr && val_get(old, "expression") && val_equal(expr, val_get(old, "expression")))
+        return; /* what was taken once stays */
+    if (strlen(s) > 10 * 1024) {
+        check_fail(c, CAUSE_TOO_LONG, "expression", NULL, "may not be more than 10240 bytes");
+        return;
+    }
+    _auto_(cel_env_freep) struct cel_env *env = device_env(c->a);
+    _auto_(cel_prog_freep) struct cel_prog *p = cel_compile(env, s, strlen(s), c->a, &issues);
+    if (!p)
+        check_fail(c, CAUSE_INVALID, "expression", expr, "compilation failed: %s", issues);
+    else if (cel_prog_type(p)->kind != CEL_BOOL && cel_prog_type(p)->kind != CEL_DYN)
+        check_fail(c, CAUSE_INVALID, "expression", expr, "must evaluate to bool or the unknown type");
+}
+
+HOOK(v_opaque_config)
+{
+    const struct val *p = val_get(v, "parameters");
     (void)old;
-    if (!*val_str_at(v, "expression", ""))
-        check_fail(c, CAUSE_INVALID, "expression", val_get(v, "expression"), "must be an expression");
+
+    if (p && p->type != VAL_NULL && p->type != VAL_MAP)
+        check_fail(c, CAUSE_INVALID, "parameters", p, "must be an object");
+}
+
+/* "domain/name", both of C's letters. */
+static void qualified_attribute(struct check *c, const char *rel, const struct val *v)
+{
+    const char *s = val_text(v, ""), *slash = strchr(s, '/'), *name = slash ? slash + 1 : s;
+    const struct named_check *ident = named_check_find("c-identifier", 12);
+
+    if (!slash)
+        check_fail(c, CAUSE_INVALID, rel, v, "must include the driver domain");
+    else if (name_dns_subdomain(arena_strndup(c->a, s, (size_t)(slash - s))))
+        check_fail(c, CAUSE_INVALID, rel, v, "%s", name_dns_subdomain(arena_strndup(c->a, s, (size_t)(slash - s))));
+    if (strlen(name) > 32)
+        check_fail(c, CAUSE_TOO_LONG, rel, NULL, "may not be more than 32 bytes");
+    if (ident->fn(name))
+        check_fail(c, CAUSE_INVALID, rel, v, "%s", ident->fn(name));
 }
 
 HOOK(v_device_request)
@@ -380,6 +503,14 @@ HOOK(v_device_request)
 
     if (!exactly && !first)
         check_fail(c, CAUSE_REQUIRED, "", NULL, "exactly one of `exactly` or `firstAvailable` is required");
+    const struct val *list = val_get(v, "firstAvailable");
+    struct map seen = {0};
+    for (uint32_t i = 0; i < val_items_n_(list); i++) {
+        const char *name = val_str_at(&list->items[i], "name", "");
+        if (map_put(&seen, *name ? name : " ", (void *)(uintptr_t)list))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "firstAvailable[%u]", i), val_get(&list->items[i], "name"), "%s", "");
+    }
+    map_done(&seen);
     if (exactly && first)
         check_fail(c, CAUSE_INVALID, "", v, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set");
 }
@@ -416,6 +547,28 @@ HOOK(v_device_claim)
         const struct val *list = val_get(v, lists[l]);
         for (uint32_t i = 0; i < val_items_n_(list); i++) {
             const struct val *names = val_get(&list->items[i], "requests");
+            const struct val *match = val_get(&list->items[i], "matchAttribute");
+            if (l == 0 && !match && !val_get(&list->items[i], "distinctAttribute"))
+                check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "constraints[%u]", i), NULL,
+                           "exactly one of the constraint types is required");
+            if (l == 0 && match)
+                qualified_attribute(c, arena_printf(c->a, "constraints[%u].matchAttribute", i), match);
+            for (uint32_t k = 0; k < val_items_n_(names); k++) {
+                const char *at = arena_printf(c->a, "%s[%u].requests[%u]", lists[l], i, k);
+                char *own = arena_strdup(c->a, val_text(&names->items[k], "")), *sub = strchr(own, '/');
+                if (sub)
+                    *sub++ = 0;
+                const char *why = name_dns_label(own);
+                for (uint32_t j = 0; j < k; j++)
+                    if (val_equal(&names->items[j], &names->items[k])) {
+                        check_fail(c, CAUSE_DUPLICATE, at, &names->items[k], "%s", "");
+                        break;
+                    }
+                if (why)
+                    check_fail(c, CAUSE_INVALID, at, &names->items[k], "%s", why);
+                if (sub && (why = name_dns_label(sub)))
+                    check_fail(c, CAUSE_INVALID, at, &names->items[k], "%s", why);
+            }
             for (uint32_t k = 0; k < val_items_n_(names); k++)
                 if (!known_request(requests, val_text(&names->items[k], "")))
                     check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s[%u].requests[%u]", lists[l], i, k),

@@ -381,7 +381,7 @@ HOOK(v_limitrange)
 
 /* ---- endpoints, events ---- */
 
-static const char *special_address(const char *ip)
+const char *special_address(const char *ip)
 {
     if (streq(ip, "0.0.0.0") || streq(ip, "::"))
         return "may not be unspecified";
@@ -500,8 +500,12 @@ HOOK(v_event_new)
     uint32_t bad = timed ? name_whys(name_qualified, val_str_at(v, "reportingController", ""), whys) : 0;
     for (uint32_t i = 0; i < bad; i++)
         check_fail(c, CAUSE_INVALID, "reportingController", val_get(v, "reportingController"), "%s", whys[i]);
-    if (strlen(val_str_at(v, "reason", "")) > 128)
-        check_fail(c, CAUSE_INVALID, "reason", val_get(v, "reason"), "can have at most 128 characters");
+    static const char *const short_ones[] = {"reason", "action", "reportingInstance"};
+    for (uint32_t i = 0; i < ARRAY_LEN(short_ones); i++)
+        if (strlen(val_str_at(v, short_ones[i], "")) > 128)
+            check_fail(c, CAUSE_INVALID, short_ones[i], val_get(v, short_ones[i]), "can have at most 128 characters");
+    if (val_get(v, "series") && val_is_null(val_at(v, "series.lastObservedTime")))
+        check_fail(c, CAUSE_REQUIRED, "series.lastObservedTime", NULL, "%s", "");
     if (!streq(type, "Normal") && !streq(type, "Warning"))
         check_fail(c, CAUSE_INVALID, "type", val_get(v, "type"), "has invalid value: %s", type);
     if (val_get(v, "series") && (!count || count->i < 2))

@@ -8,3 +8,6 @@
 #define HOOK(name)                                                                                 \
     validate_hook_fn name;                                                                         \
     void name(struct check *c, const struct val *v, const struct val *old)
+
+/* rules_core.c: why an address cannot be an endpoint (loopback, link-local, unspecified); NULL: it can. */
+const char *special_address(const char *ip);

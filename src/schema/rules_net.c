@@ -211,19 +211,34 @@ HOOK(v_servicecidr)
 HOOK(v_endpointslice)
 {
     const char *type = val_str_at(v, "addressType", "");
-    const struct val *eps = val_get(v, "endpoints");
-    (void)old;
+    const struct val *eps = val_get(v, "endpoints"), *ports = val_get(v, "ports");
+    bool known = streq(type, "IPv4") || streq(type, "IPv6") || streq(type, "FQDN");
+    struct map seen = {0};
+
+    for (uint32_t i = 0; i < val_items_n_(ports); i++) {
+        const char *name = val_str_at(&ports->items[i], "name", "");
+        if (map_put(&seen, *name ? name : " ", (void *)(uintptr_t)ports))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "ports[%u].name", i), val_get(&ports->items[i], "name"), "%s", "");
+    }
+    map_done(&seen);
+    if (old && !streq(type, val_str_at(old, "addressType", "")))
+        known = false; /* the addresses are not judged by a type that may not come */
 
     for (uint32_t i = 0; i < val_items_n_(eps); i++) {
         const struct val *list = val_get(&eps->items[i], "addresses");
+        if (val_len(list) > 100)
+            check_fail(c, CAUSE_TOO_MANY, arena_printf(c->a, "endpoints[%u].addresses", i), NULL, "must have at most 100 items");
         for (uint32_t k = 0; k < val_items_n_(list); k++) {
             const char *s = val_text(&list->items[k], "");
-            const char *why = streq(type, "FQDN") ? name_dns_subdomain(s)
+            const char *why = !known ? NULL
+                              : streq(type, "FQDN") ? name_dns_subdomain(s)
                               : streq(type, "IPv4") || streq(type, "IPv6") ? why_of("ip", s) : NULL;
-            if (!why && streq(type, "IPv4") && strchr(s, ':'))
+            if (!why && known && streq(type, "IPv4") && strchr(s, ':'))
                 why = "must be an IPv4 address";
-            if (!why && streq(type, "IPv6") && !strchr(s, ':'))
+            if (!why && known && streq(type, "IPv6") && !strchr(s, ':'))
                 why = "must be an IPv6 address";
+            if (!why && known && type[0] == 'I')
+                why = special_address(s);
             if (why)
                 check_fail(c, CAUSE_INVALID, arena_printf(c->a, "endpoints[%u].addresses[%u]", i, k),
                            &list->items[k], "%s", why);

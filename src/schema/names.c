@@ -360,6 +360,70 @@ static const char *kind_name(const char *s)
     return name_dns1035_label(copy);
 }
 
+/* Subdomains with slashes between them. */
+static const char *pool_name(const char *s)
+{
+    char part[256];
+
+    for (;; s++) {
+        size_t n = strcspn(s, "/");
+        if (n > 253)
+            return "must be no more than 253 characters";
+        memcpy(part, s, n);
+        part[n] = 0;
+        const char *why = name_dns_subdomain(part);
+        if (why)
+            return why;
+        s += n;
+        if (!*s)
+            return NULL;
+    }
+}
+
+/* One dotted list of a semantic version; numbers: without leading zeros. */
+static size_t idents(const char *s, bool numbers)
+{
+    size_t used = 0;
+
+    for (;;) {
+        size_t n = 0;
+        bool digits = true;
+        while (isalnum((unsigned char)s[used + n]) || s[used + n] == '-')
+            digits &= isdigit((unsigned char)s[used + n]) != 0, n++;
+        if (!n || (numbers && digits && n > 1 && s[used] == '0'))
+            return 0;
+        used += n;
+        if (s[used] != '.')
+            return used;
+        used++;
+    }
+}
+
+static const char *semver(const char *s)
+{
+    static const char why[] = "must be a string compatible with semver.org spec 2.0.0";
+
+    for (int i = 0; i < 3; i++) {
+        size_t n = strspn(s, "0123456789");
+        if (!n || (n > 1 && *s == '0') || (i < 2 && s[n] != '.'))
+            return why;
+        s += n + (i < 2);
+    }
+    if (*s == '-') {
+        size_t n = idents(s + 1, true);
+        if (!n)
+            return why;
+        s += n + 1;
+    }
+    if (*s == '+') {
+        size_t n = idents(s + 1, false);
+        if (!n)
+            return why;
+        s += n + 1;
+    }
+    return *s ? why : NULL;
+}
+
 static const char *node_id(const char *s)
 {
     return strlen(s) > 256 ? "must be 256 characters or less" : NULL;
@@ -525,6 +589,8 @@ static const struct named_check checks[] = {
     {"signer", name_signer},
     {"no-ip", not_ip},
     {"node-id", node_id},
+    {"pool-name", pool_name},
+    {"semver", semver},
     {"group-version", group_version},
     {"kind-name", kind_name},
     {"fully-qualified", fully_qualified},

@@ -590,8 +590,29 @@ HOOK(v_resourceclaimtemplate)
         check_fail(c, CAUSE_INVALID, "spec", val_get(v, "spec"), "field is immutable");
 }
 
+HOOK(v_device_attribute)
+{
+    static const char *const kinds[] = {"int", "bool", "string", "version", "ints", "bools", "strings", "versions"};
+    uint32_t n = 0;
+    (void)old;
+
+    for (uint32_t i = 0; i < ARRAY_LEN(kinds); i++)
+        n += !val_is_null(val_get(v, kinds[i]));
+    if (n != 1)
+        check_fail(c, CAUSE_INVALID, "", v, n ? "may have only one of the values" : "exactly one value must be specified");
+}
+
 HOOK(v_resourceslice)
 {
+    const struct val *devices = val_get(v, "devices");
+    struct map seen = {0};
+
+    for (uint32_t i = 0; i < val_items_n_(devices); i++) {
+        const char *name = val_str_at(&devices->items[i], "name", "");
+        if (*name && map_put(&seen, name, (void *)(uintptr_t)devices))
+            check_fail(c, CAUSE_DUPLICATE, arena_printf(c->a, "devices[%u]", i), val_get(&devices->items[i], "name"), "%s", "");
+    }
+    map_done(&seen);
     static const char *const nodes[] = {"nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"};
     uint32_t n = 0;
     (void)old;

@@ -65,7 +65,11 @@ static void on_changed(void *arg, const struct obj *was, const struct obj *now)
         return;
     _auto_(arena_freep) struct arena *a = arena_new();
     struct amounts x = usage_of(w->ctl, a, w, was), y = usage_of(w->ctl, a, w, now);
-    if (!streq(amounts_text(&x), amounts_text(&y)))
+    /* or the same, but under other scopes */
+    bool scopes = streq(w->plural, "pods") ? quota_update_counts("", "pods", "", obj_val(now), obj_val(was))
+                  : streq(w->plural, "persistentvolumeclaims") &&
+                        quota_update_counts("", "persistentvolumeclaims", "status", obj_val(now), obj_val(was));
+    if (scopes || !streq(amounts_text(&x), amounts_text(&y)))
         want_quotas(w->ctl, now->namespace_);
 }
 

@@ -153,6 +153,8 @@ static int bind_claim(struct ctl *ctl, const struct obj *pv, const struct obj *p
     }
     v = obj_edit(pvc, a);
     status = val_need_map(a, v, "status");
+    if (!streq(val_str_at(status, "phase", ""), "Bound") && val_at(obj_val(pv), "spec.volumeAttributesClassName"))
+        val_put(a, status, "currentVolumeAttributesClassName", val_at(obj_val(pv), "spec.volumeAttributesClassName"));
     val_put_str(a, status, "phase", "Bound");
     val_put(a, status, "accessModes", val_at(obj_val(pv), "spec.accessModes"));
     val_put(a, status, "capacity", val_at(obj_val(pv), "spec.capacity"));

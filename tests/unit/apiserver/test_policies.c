@@ -1,0 +1,253 @@
+/* Goal: which policies have a say in a request, and what they do to it. Method: the API over a store in memory
+ * and a simulated world, with policies of one validation each. */
+#include "apiserver/api_int.h" /* before cmocka, which takes the word fail for itself */
+#include "codec/json.h"
+#include "store/engine.h"
+
+#include "tt.h"
+
+#include <unistd.h>
+
+struct world {
+    char dir[32];
+    struct env *env;
+    struct store *store;
+    struct store_disk *disk;
+    struct schema *schema;
+    struct pki *pki;
+    struct api *api;
+    struct arena *a;
+};
+
+static int world_up(void **state)
+{
+    struct world *w = xcalloc(1, sizeof(*w));
+    struct err err = {0};
+    struct store_args args = {0};
+    struct api_config config = {0};
+
+    strcpy(w->dir, "/tmp/ttpolXXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    w->env = env_sim_new(11);
+    w->disk = store_disk_new(w->env, 1, 3);
+    args = (struct store_args){.env = w->env, .engine = &store_memory, .disk = w->disk, .cache_bytes = 1};
+    assert_non_null(w->store = store_open(&args, &err));
+    w->schema = schema_new();
+    assert_non_null(w->pki = pki_open(w->dir, NULL, &err));
+    config = (struct api_config){.env = w->env, .store = w->store, .schema = w->schema,
+                                 .pki = w->pki, .state_dir = w->dir, .host = "192.0.2.1", .port = 6443};
+    if (!(w->api = api_new(&config, &err)))
+        fail_msg("%s", err.msg);
+    w->a = arena_new();
+    *state = w;
+    return 0;
+}
+
+static int world_down(void **state)
+{
+    struct world *w = *state;
+    char command[64];
+
+    arena_free(w->a);
+    env_sim_run_until(w->env, env_now_ms(w->env) + 50);
+    api_free(w->api);
+    store_close(w->store);
+    store_disk_free(w->disk);
+    env_free(w->env);
+    schema_free(w->schema);
+    pki_free(w->pki);
+    snprintf(command, sizeof(command), "rm -r %s", w->dir);
+    assert_int_equal(system(command), 0);
+    free(w);
+    return 0;
+}
+
+static void keep(void *arg, const struct api_response *resp)
+{
+    *(struct api_response *)arg = *resp;
+}
+
+/* As an administrator: what the process itself does is subject to no policy. Between two calls the loop had
+ * its turn, so that nothing is kept that does not last. */
+static struct api_response ask(struct world *w, const char *method, const char *path, const char *body)
+{
+    static const char *const groups[] = {GROUP_MASTERS, GROUP_AUTHENTICATED, NULL};
+    static const struct auth_user admin = {.name = "admin", .uid = "", .groups = groups};
+    struct api_response resp = {0};
+    struct api_request req = {.arena = w->a, .user = &admin, .method = method, .path = path,
+                              .content_type = streq(method, "PATCH") ? "application/merge-patch+json" : NULL,
+                              .body = body, .body_n = body ? strlen(body) : 0};
+
+    env_sim_run_until(w->env, env_now_ms(w->env) + 50);
+    obj_cache_trim();
+    api_do(w->api, &req, keep, &resp);
+    return resp;
+}
+
+static const char *message(struct world *w, const struct api_response *r)
+{
+    return val_str_at(api_response_val(w->a, r), "message", "");
+}
+
+#define POLICIES "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+#define BINDINGS "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+#define MAPS "/api/v1/namespaces/default/configmaps"
+
+/* A policy "p" with this spec, and its binding. */
+static void policy(struct world *w, const char *spec, const char *binding)
+{
+    struct api_response r = ask(w, "POST", POLICIES, arena_printf(w->a, "{\"metadata\":{\"name\":\"p\"},\"spec\":{%s}}", spec));
+
+    if (r.status != 201)
+        fail_msg("%s", message(w, &r));
+    r = ask(w, "POST", BINDINGS, arena_printf(w->a, "{\"metadata\":{\"name\":\"b\"},\"spec\":{\"policyName\":\"p\","
+                                              "\"validationActions\":[\"Deny\"]%s}}", binding));
+    if (r.status != 201)
+        fail_msg("%s", message(w, &r));
+}
+
+static void gone(struct world *w)
+{
+    assert_int_equal(ask(w, "DELETE", BINDINGS "/b", NULL).status, 200);
+    assert_int_equal(ask(w, "DELETE", POLICIES "/p", NULL).status, 200);
+}
+
+#define MAP_RULE "{\"apiGroups\":[\"\"],\"apiVersions\":[\"v1\"],\"operations\":[\"*\"],\"resources\":[\"configmaps\"]}"
+#define NEVER "\"validations\":[{\"expression\":\"false\"}]"
+
+static void matches(void **state)
+{
+    static const struct {
+        const char *constraints, *binding, *more;
+        bool denied;
+    } cases[] = {
+        {"\"resourceRules\":[" MAP_RULE "]", "", "", true},
+        {"\"resourceRules\":[{\"apiGroups\":[\"\"],\"apiVersions\":[\"v1\"],\"operations\":[\"UPDATE\"],\"resources\":[\"configmaps\"]}]", "", "", false},
+        {"\"resourceRules\":[{\"apiGroups\":[\"*\"],\"apiVersions\":[\"*\"],\"operations\":[\"CREATE\"],\"resources\":[\"*\"]}]", "", "", true},
+        {"\"resourceRules\":[" MAP_RULE "],\"excludeResourceRules\":[" MAP_RULE "]", "", "", false},
+        {"\"resourceRules\":[{\"apiGroups\":[\"\"],\"apiVersions\":[\"v1\"],\"operations\":[\"*\"],\"resources\":[\"configmaps\"],"
+         "\"resourceNames\":[\"m\"]}]", "", "", true},
+        {"\"resourceRules\":[{\"apiGroups\":[\"\"],\"apiVersions\":[\"v1\"],\"operations\":[\"*\"],\"resources\":[\"configmaps\"],"
+         "\"resourceNames\":[\"other\"]}]", "", "", false},
+        {"\"resourceRules\":[" MAP_RULE "],\"objectSelector\":{\"matchLabels\":{\"a\":\"b\"}}", "", "", false},
+        {"\"resourceRules\":[" MAP_RULE "],\"objectSelector\":{\"matchLabels\":{\"a\":\"b\"}}", "", ",\"labels\":{\"a\":\"b\"}", true},
+        {"\"resourceRules\":[" MAP_RULE "],\"namespaceSelector\":{\"matchLabels\":{\"kubernetes.io/metadata.name\":\"other\"}}", "", "", false},
+        {"\"resourceRules\":[" MAP_RULE "]", ",\"matchResources\":{\"objectSelector\":{\"matchLabels\":{\"a\":\"b\"}}}", "", false},
+        {"\"resourceRules\":[" MAP_RULE "]", ",\"matchResources\":{\"resourceRules\":[" MAP_RULE "]}", "", true},
+        {"\"resourceRules\":[" MAP_RULE "]", ",\"matchResources\":{\"excludeResourceRules\":[" MAP_RULE "]}", "", false},
+    };
+    struct world *w = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        int status;
+
+        policy(w, arena_printf(w->a, "\"matchConstraints\":{%s}," NEVER, cases[i].constraints), cases[i].binding);
+        status = ask(w, "POST", MAPS, arena_printf(w->a, "{\"metadata\":{\"name\":\"m\"%s}}", cases[i].more)).status;
+        if (status != (cases[i].denied ? 422 : 201))
+            fail_msg("case %zu: %d", i, status);
+        gone(w);
+        ask(w, "DELETE", MAPS "/m", NULL);
+    }
+}
+
+/* A rule about autoscaling/v1 sees what comes as v2, in its own form; Exact does not. */
+static void equivalent(void **state)
+{
+    static const char rule[] = "\"resourceRules\":[{\"apiGroups\":[\"autoscaling\"],\"apiVersions\":[\"v1\"],\"operations\":[\"CREATE\"],"
+                               "\"resources\":[\"horizontalpodautoscalers\"]}]";
+    static const char body[] = "{\"apiVersion\":\"autoscaling/v2\",\"kind\":\"HorizontalPodAutoscaler\",\"metadata\":{\"name\":\"h\"},\"spec\":"
+                               "{\"maxReplicas\":3,\"scaleTargetRef\":{\"apiVersion\":\"x/v1\",\"kind\":\"X\",\"name\":\"x\"},\"metrics\":[{\"type\":\"Resource\",\"resource\":"
+                               "{\"name\":\"cpu\",\"target\":{\"type\":\"Utilization\",\"averageUtilization\":55}}}]}}";
+    static const char path[] = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    struct world *w = *state;
+    struct api_response r;
+
+    policy(w, arena_printf(w->a, "\"matchConstraints\":{%s},\"validations\":[{\"expression\":\"object.apiVersion != 'autoscaling/v1'\","
+                           "\"messageExpression\":\"request.requestKind.version + ' ' + string(object.spec.targetCPUUtilizationPercentage)\"}]", rule), "");
+    r = ask(w, "POST", path, body);
+    assert_int_equal(r.status, 422);
+    if (!strstr(message(w, &r), "denied request: v2 55"))
+        fail_msg("%s", message(w, &r));
+    gone(w);
+    policy(w, arena_printf(w->a, "\"matchConstraints\":{%s,\"matchPolicy\":\"Exact\"}," NEVER, rule), "");
+    assert_int_equal(ask(w, "POST", path, body).status, 201);
+}
+
+static void parameters(void **state)
+{
+    struct world *w = *state;
+    struct api_response r;
+
+    assert_int_equal(ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"one\",\"labels\":{\"limit\":\"yes\"}},\"data\":{\"max\":\"4\"}}").status, 201);
+    assert_int_equal(ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"two\",\"labels\":{\"limit\":\"yes\"}},\"data\":{\"max\":\"2\"}}").status, 201);
+    policy(w, "\"paramKind\":{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\"},\"matchConstraints\":{\"resourceRules\":[{\"apiGroups\":[\"\"],"
+              "\"apiVersions\":[\"v1\"],\"operations\":[\"CREATE\"],\"resources\":[\"secrets\"]}]},\"validations\":[{\"expression\":"
+              "\"object.metadata.name.size() <= int(params.data.max)\",\"messageExpression\":\"'longer than ' + params.data.max\"}]",
+           ",\"paramRef\":{\"selector\":{\"matchLabels\":{\"limit\":\"yes\"}},\"parameterNotFoundAction\":\"Deny\"}");
+    assert_int_equal(ask(w, "POST", "/api/v1/namespaces/default/secrets", "{\"metadata\":{\"name\":\"ab\"}}").status, 201);
+    r = ask(w, "POST", "/api/v1/namespaces/default/secrets", "{\"metadata\":{\"name\":\"abc\"}}");
+    assert_int_equal(r.status, 422);
+    assert_non_null(strstr(message(w, &r), "denied request: longer than 2")); /* each of them has to agree */
+    ask(w, "DELETE", MAPS "/two", NULL);
+    assert_int_equal(ask(w, "POST", "/api/v1/namespaces/default/secrets", "{\"metadata\":{\"name\":\"abc\"}}").status, 201);
+    ask(w, "DELETE", MAPS "/one", NULL);
+    r = ask(w, "POST", "/api/v1/namespaces/default/secrets", "{\"metadata\":{\"name\":\"x\"}}");
+    assert_int_equal(r.status, 422);
+    assert_non_null(strstr(message(w, &r), "failed to configure binding: no params found"));
+}
+
+/* What cannot be evaluated: by the failure policy. Budgets end what takes too long. */
+static void failures(void **state)
+{
+    static const char expensive[] = "[1,2,3,4,5,6,7,8,9,10].all(a, [1,2,3,4,5,6,7,8,9,10].all(b, [1,2,3,4,5,6,7,8,9,10].all(c, "
+        "[1,2,3,4,5,6,7,8,9,10].all(d, [1,2,3,4,5,6,7,8,9,10].all(e, [1,2,3,4,5,6,7,8,9,10].all(f, a + b + c + d + e + f > 0))))))";
+    static const char *const actions[] = {"Fail", "Ignore"};
+    struct world *w = *state;
+    struct api_response r;
+
+    for (int i = 0; i < 2; i++) {
+        const char *head = arena_printf(w->a, "\"failurePolicy\":\"%s\",\"matchConstraints\":{\"resourceRules\":[" MAP_RULE "]}", actions[i]);
+
+        policy(w, arena_printf(w->a, "%s,\"validations\":[{\"expression\":\"object.data.x == 'y'\"}]", head), "");
+        r = ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"m\"},\"data\":{\"z\":\"y\"}}");
+        assert_int_equal(r.status, i ? 201 : 422);
+        assert_true(i || strstr(message(w, &r), "resulted in error: no such key: x"));
+        gone(w);
+        policy(w, arena_printf(w->a, "%s,\"matchConditions\":[{\"name\":\"c\",\"expression\":\"object.data.x == 'y'\"}]," NEVER, head), "");
+        assert_int_equal(ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"n\"}}").status, i ? 201 : 422);
+        gone(w);
+        policy(w, arena_printf(w->a, "%s,\"validations\":[{\"expression\":\"%s\"}]", head, expensive), "");
+        r = ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"o\"}}");
+        assert_int_equal(r.status, i ? 201 : 422);
+        assert_true(i || strstr(message(w, &r), "cost"));
+        gone(w);
+    }
+}
+
+/* Variables are evaluated when they are asked for, and see those before them. */
+static void variables(void **state)
+{
+    struct world *w = *state;
+    struct api_response r;
+
+    policy(w, "\"matchConstraints\":{\"resourceRules\":[" MAP_RULE "]},\"variables\":[{\"name\":\"bad\",\"expression\":\"object.data.none\"},"
+              "{\"name\":\"n\",\"expression\":\"size(object.metadata.name)\"},{\"name\":\"twice\",\"expression\":\"variables.n * 2\"}],"
+              "\"validations\":[{\"expression\":\"variables.twice < 6 || variables.bad == 'x'\",\"messageExpression\":\"'is ' + string(variables.twice)\"}]", "");
+    assert_int_equal(ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"ab\"},\"data\":{}}").status, 201);
+    r = ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"abc\"},\"data\":{\"none\":\"y\"}}");
+    assert_non_null(strstr(message(w, &r), "denied request: is 6"));
+    r = ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"abcd\"},\"data\":{\"a\":\"y\"}}");
+    assert_non_null(strstr(message(w, &r), "composited variable \"bad\" fails to evaluate: no such key: none"));
+    /* a new spec counts from the next request on */
+    assert_int_equal(ask(w, "PATCH", POLICIES "/p", "{\"spec\":{\"validations\":[{\"expression\":\"true\"}]}}").status, 200);
+    assert_int_equal(ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"abcd\"}}").status, 201);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {T(matches), T(equivalent), T(parameters), T(failures), T(variables)};
+
+    return cmocka_run_group_tests_name("policies", tests, NULL, NULL);
+}

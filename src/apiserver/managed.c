@@ -216,23 +216,10 @@ static const struct val *empty_object(struct call *c)
     return v;
 }
 
-/* Others lose what changed. Fields of other versions of the kind stay: their paths may differ. */
-static void take_over(struct call *c, struct managers *ms, const struct manager *self,
-                      const struct typed_diff *d, const struct fset *changed)
+static struct typed_diff differences(struct call *c, const struct type *t, const struct val *live,
+                                     const struct val *now)
 {
-    for (uint32_t i = 0; i < ms->n; i++) {
-        struct manager *m = &ms->v[i];
-
-        if (m == self || !streq(m->api_version, c->r->api_version))
-            continue;
-        m->fields = fset_without(c->a, m->fields, changed, false);
-        m->fields = fset_without(c->a, m->fields, d->removed, false);
-    }
-}
-
-static struct typed_diff differences(struct call *c, const struct val *live, const struct val *now)
-{
-    struct typed_diff d = typed_compare(c->a, c->r->type, live, now);
+    struct typed_diff d = typed_compare(c->a, t, live, now);
     struct fset *out = out_of_reach(c), *none = nobodys(c);
 
     d.added = fset_without(c->a, fset_without(c->a, d.added, out, true), none, false);
@@ -241,15 +228,82 @@ static struct typed_diff differences(struct call *c, const struct val *live, con
     return d;
 }
 
+/* A change as each version of the kind sees it: the fields of a manager are those of the version in
+ * which he spoke. */
+struct delta {
+    const char *api_version;
+    bool known; /* false: no such version (any more); its managers are left as they are */
+    struct typed_diff d;
+    struct fset *changed;
+};
+struct change {
+    struct call *c;
+    const struct val *was, *now; /* in version c->r */
+    struct delta v[8];
+    uint32_t n;
+};
+
+static const struct val *in_version(struct call *c, const struct resource *r, const struct val *v)
+{
+    struct val *copy = val_copy(c->a, v);
+    struct err ignored = {0};
+
+    return schema_convert(c->r, r, c->a, copy, &ignored) < 0 ? NULL : bare(c, copy);
+}
+
+static const struct delta *change_in(struct change *ch, const char *api_version)
+{
+    struct call *c = ch->c;
+    const char *slash = strchr(api_version, '/');
+    const struct val *was = ch->was, *now = ch->now;
+    const struct resource *r = c->r;
+    struct delta *x;
+
+    for (uint32_t i = 0; i < ch->n; i++)
+        if (streq(ch->v[i].api_version, api_version))
+            return &ch->v[i];
+    if (ch->n == ARRAY_LEN(ch->v))
+        return NULL;
+    x = &ch->v[ch->n++];
+    *x = (struct delta){.api_version = api_version};
+    if (!streq(api_version, c->r->api_version)) {
+        if (strncmp(api_version, c->r->group, slash ? (size_t)(slash - api_version) : 0) != 0 ||
+            !(r = schema_resource(c->api->schema, c->r->group, slash ? slash + 1 : api_version, c->r->plural)) ||
+            !(was = in_version(c, r, was)) || !(now = in_version(c, r, now)))
+            return x;
+    }
+    x->known = true;
+    x->d = differences(c, r->type, was, now);
+    x->changed = fset_union(c->a, x->d.added, x->d.modified);
+    return x;
+}
+
+/* Others lose what changed. */
+static void take_over(struct change *ch, struct managers *ms, const struct manager *self)
+{
+    struct arena *a = ch->c->a;
+
+    for (uint32_t i = 0; i < ms->n; i++) {
+        struct manager *m = &ms->v[i];
+        const struct delta *x = m == self ? NULL : change_in(ch, m->api_version);
+
+        if (!x || !x->known)
+            continue;
+        m->fields = fset_without(a, m->fields, x->changed, false);
+        m->fields = fset_without(a, m->fields, x->d.removed, false);
+    }
+}
+
 static void note_update(struct call *c, struct managers *ms, const char *name, const struct val *live,
                         const struct val *now)
 {
-    struct typed_diff d = differences(c, live, now);
-    struct fset *changed = fset_union(c->a, d.added, d.modified), *mine;
+    struct change ch = {.c = c, .was = live, .now = now};
+    const struct delta *own = change_in(&ch, c->r->api_version);
     struct manager *self = find_manager(c, ms, name, "Update");
+    struct fset *mine;
 
-    take_over(c, ms, self, &d, changed);
-    mine = fset_union(c->a, fset_without(c->a, self->fields, d.removed, false), changed);
+    take_over(&ch, ms, self);
+    mine = fset_union(c->a, fset_without(c->a, self->fields, own->d.removed, false), own->changed);
     if (!fset_equal(mine, self->fields) || !*self->time)
         self->time = c->managed_sub ? "" : now_text(c); /* as upstream has it for a Scale */
     self->fields = mine;
@@ -322,20 +376,21 @@ static struct fset *last_applied_fields(struct call *c, const struct val *live)
                         d.removed, false);
 }
 
-static int check_conflicts(struct call *c, struct managers *ms, const struct manager *self,
-                           const struct fset *changed, const struct val *live)
+static int check_conflicts(struct change *ch, struct managers *ms, const struct manager *self)
 {
+    struct call *c = ch->c;
     struct conflict x = {.c = c, .causes = val_list(c->a), .text = {.max = 1 << 16}};
-    struct fset *allowed = streq(self->name, KUBECTL_MANAGER) ? last_applied_fields(c, live) : NULL;
+    struct fset *allowed = streq(self->name, KUBECTL_MANAGER) ? last_applied_fields(c, ch->was) : NULL;
     struct val *s, *d;
 
     for (uint32_t i = 0; i < ms->n; i++) {
+        const struct delta *in = &ms->v[i] == self ? NULL : change_in(ch, ms->v[i].api_version);
         struct fset *both;
 
-        if (&ms->v[i] == self || !streq(ms->v[i].api_version, c->r->api_version))
+        if (!in || !in->known)
             continue;
         x.with = &ms->v[i];
-        both = fset_both(c->a, ms->v[i].fields, changed);
+        both = fset_both(c->a, ms->v[i].fields, in->changed);
         fset_each(c->a, allowed ? fset_without(c->a, both, allowed, false) : both, add_conflict, &x);
     }
     if (!x.n)
@@ -361,8 +416,7 @@ static const struct val *prune(struct call *c, struct managers *ms, const struct
     named_last = typed_named(c->a, t, last);
     pruned = typed_remove(c->a, t, merged, named_last);
     for (uint32_t i = 0; i < ms->n; i++)
-        if (streq(ms->v[i].api_version, c->r->api_version))
-            managed = fset_union(c->a, managed, ms->v[i].fields);
+        managed = fset_union(c->a, managed, ms->v[i].fields); /* of any version: mostly they agree on paths */
     merged_set = typed_named(c->a, t, typed_fields(c->a, t, merged, NULL));
     pruned_set = typed_named(c->a, t, typed_fields(c->a, t, pruned, NULL));
     /* back comes what anybody owns ... */
@@ -418,9 +472,9 @@ int managed_apply(struct call *c, const struct val *live, const struct val *conf
 {
     struct managers *ms = arena_new_of(c->a, struct managers);
     const struct val *empty = empty_object(c), *was = bare(c, live ? live : empty), *now, *said = config;
-    struct fset *set, *last, *changed;
+    struct change ch = {.c = c};
+    struct fset *set, *last;
     struct manager *self;
-    struct typed_diff d;
     bool twice = false;
 
     config = bare(c, config);
@@ -439,11 +493,11 @@ int managed_apply(struct call *c, const struct val *live, const struct val *conf
     self->fields = fset_without(c->a, set, out_of_reach(c), true);
     now = prune(c, ms, typed_merge(c->a, c->r->type, was, config), last);
     self->fields = fset_without(c->a, self->fields, nobodys(c), false);
-    d = differences(c, was, now);
-    changed = fset_union(c->a, d.added, d.modified);
-    if (!c->o.force && check_conflicts(c, ms, self, changed, was) < 0)
+    ch.was = was;
+    ch.now = now;
+    if (!c->o.force && check_conflicts(&ch, ms, self) < 0)
         return -1;
-    take_over(c, ms, self, &d, changed);
+    take_over(&ch, ms, self);
     if (streq(self->name, KUBECTL_MANAGER))
         now = note_last_applied(c, now, said);
     if (live && val_equal(was, now)) { /* the time is that of the last change of the object */

@@ -520,6 +520,75 @@ static void test_apply_knows_who_said_what(void **state)
     assert_string_equal(at(w, &r, "data.c"), "z");
 }
 
+static struct api_response apply_scaler(struct world *w, const char *version, const char *manager, int max)
+{
+    return ask_as(w, NULL, "PATCH",
+                  arena_printf(w->a, "/apis/autoscaling/%s/namespaces/default/horizontalpodautoscalers/h?fieldManager=%s", version, manager),
+                  "application/apply-patch+yaml",
+                  arena_printf(w->a, "{apiVersion: autoscaling/%s, kind: HorizontalPodAutoscaler, metadata: {name: h}, "
+                               "spec: {maxReplicas: %d, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}}}", version, max));
+}
+
+/* Managers are heard in the version in which they spoke. */
+static void test_apply_across_versions(void **state)
+{
+    struct world *w = *state;
+    struct api_response r = apply_scaler(w, "v2", "one", 5);
+
+    assert_int_equal(r.status, 201);
+    r = apply_scaler(w, "v1", "two", 6);
+    assert_int_equal(r.status, 409);
+    assert_string_equal(at(w, &r, "details.causes[0].field"), ".spec.maxReplicas");
+    assert_string_equal(at(w, &r, "details.causes[0].message"), "conflict with \"one\" using autoscaling/v2");
+    assert_int_equal(apply_scaler(w, "v1", "two&force=true", 6).status, 200);
+    r = apply_scaler(w, "v2", "one", 6); /* both say so now */
+    assert_int_equal(r.status, 200);
+}
+
+/* A kubectl that applied from the client's side left its words in an annotation: kubectl's apply from
+ * the server's side may change them, others may not, and the annotation follows. */
+static void test_kubectl_goes_over_to_apply(void **state)
+{
+    static const char last[] = "metadata.annotations";
+    struct world *w = *state;
+    struct api_response r = ask_as(w, NULL, "POST", CMS "?fieldManager=kubectl-client-side-apply", "application/json",
+        "{\"metadata\":{\"name\":\"c\",\"annotations\":{\"kubectl.kubernetes.io/last-applied-configuration\":"
+        "\"{\\\"apiVersion\\\":\\\"v1\\\",\\\"kind\\\":\\\"ConfigMap\\\",\\\"data\\\":{\\\"a\\\":\\\"x\\\"}}\"}},"
+        "\"data\":{\"a\":\"x\",\"b\":\"x\"}}");
+
+    assert_int_equal(r.status, 201);
+    assert_int_equal(apply(w, "other", "a: y").status, 409);
+    assert_int_equal(apply(w, "kubectl", "b: y").status, 409); /* b was not among its words */
+    r = apply(w, "kubectl", "a: y");
+    assert_int_equal(r.status, 200);
+    assert_string_equal(val_text(val_get(val_at(api_response_val(w->a, &r), last), "kubectl.kubernetes.io/last-applied-configuration"), ""),
+                        "{\"apiVersion\":\"v1\",\"data\":{\"a\":\"y\"},\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"c\",\"namespace\":\"default\"}}\n");
+}
+
+/* Old managers are put together, and an update may write the list itself. */
+static void test_managers_are_few(void **state)
+{
+    struct world *w = *state;
+    struct api_response r = apply(w, "m0", "a: x"); /* from here on the server keeps a list */
+    const struct val *managers;
+    bool ancient = false;
+
+    for (int i = 1; i <= 14; i++) {
+        r = ask_as(w, NULL, "PATCH", arena_printf(w->a, CMS "/c?fieldManager=m%d", i), "application/merge-patch+json",
+                   arena_printf(w->a, "{\"data\":{\"k%d\":\"v\"}}", i));
+        assert_int_equal(r.status, 200);
+    }
+    managers = val_at(api_response_val(w->a, &r), "metadata.managedFields");
+    assert_int_equal(val_len(managers), 11);
+    VAL_EACH(managers, m)
+        ancient |= streq(val_str_at(m, "manager", ""), "ancient-changes");
+    assert_true(ancient);
+    r = ask_as(w, NULL, "PATCH", CMS "/c?fieldManager=x", "application/json-patch+json",
+               "[{\"op\":\"replace\",\"path\":\"/metadata/managedFields\",\"value\":[{}]}]");
+    assert_int_equal(r.status, 200);
+    assert_int_equal(val_len(val_at(api_response_val(w->a, &r), "metadata.managedFields")), 0);
+}
+
 /* ---------------------------------------------------------------- services */
 
 static void test_service_addresses(void **state)
@@ -554,7 +623,8 @@ int main(void)
         T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_pages_across_compaction),
         T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_watch_of_the_future),
         T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_watch_too_old),
-        T(test_watch_freed_at_once), T(test_apply_knows_who_said_what), T(test_service_addresses),
+        T(test_watch_freed_at_once), T(test_apply_knows_who_said_what),
+        T(test_apply_across_versions), T(test_kubectl_goes_over_to_apply), T(test_managers_are_few), T(test_service_addresses),
     };
 
     return cmocka_run_group_tests_name("apiserver", tests, NULL, NULL);

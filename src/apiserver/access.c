@@ -35,20 +35,43 @@ void access_start(struct api *api)
     api->rbac = (struct rbac_source){.get = rbac_get, .each = rbac_each, .arg = api};
 }
 
+/* In the order of the configuration file, if there is one. c NULL: nothing is waited for. */
+static enum authz_verdict decide(struct api *api, struct call *c, const struct auth_user *u,
+                                 const struct rbac_ask *ask, struct arena *a, const char **ret_reason)
+{
+    *ret_reason = "";
+    if (!u || auth_user_in(u, GROUP_MASTERS))
+        return AUTHZ_ALLOW;
+    if (api->authz)
+        return authz_decide(api->authz, c, u, ask, a, ret_reason);
+    if (node_allows(api, u, ask))
+        return AUTHZ_ALLOW;
+    return rbac_decides(&api->rbac, u, ask, a, ret_reason) ? AUTHZ_ALLOW : AUTHZ_NONE;
+}
+
 bool access_decides(struct api *api, const struct auth_user *u, const struct rbac_ask *ask,
                     struct arena *a, const char **ret_reason)
 {
-    *ret_reason = "";
-    if (!u || auth_user_in(u, GROUP_MASTERS) || node_allows(api, u, ask))
-        return true;
-    return rbac_decides(&api->rbac, u, ask, a, ret_reason);
+    return decide(api, NULL, u, ask, a, ret_reason) == AUTHZ_ALLOW;
 }
 
 bool access_allows(struct api *api, const struct auth_user *u, const struct rbac_ask *ask)
 {
+    _auto_(arena_freep) struct arena *a = NULL;
+    const char *reason;
+
     if (!u || auth_user_in(u, GROUP_MASTERS))
         return true;
-    return node_allows(api, u, ask) || rbac_allows(&api->rbac, u, ask);
+    if (!api->authz)
+        return node_allows(api, u, ask) || rbac_allows(&api->rbac, u, ask);
+    a = arena_new();
+    return authz_decide(api->authz, NULL, u, ask, a, &reason) == AUTHZ_ALLOW;
+}
+
+enum authz_verdict access_verdict(struct call *c, const struct auth_user *u, const struct rbac_ask *ask,
+                                  const char **ret_reason)
+{
+    return decide(c->api, c, u, ask, c->a, ret_reason);
 }
 
 bool access_also(struct call *c, const char *verb, const char *group, const char *resource,
@@ -56,8 +79,9 @@ bool access_also(struct call *c, const char *verb, const char *group, const char
 {
     struct rbac_ask q = {.verb = verb, .group = group, .resource = resource, .subresource = sub,
                          .ns = ns, .name = name};
+    const char *reason;
 
-    return access_allows(c->api, c->user, &q);
+    return decide(c->api, c, c->user, &q, c->a, &reason) == AUTHZ_ALLOW;
 }
 
 struct rbac_ask access_ask(struct call *c)
@@ -112,14 +136,16 @@ int access_check(struct call *c)
 {
     struct rbac_ask q = access_ask(c);
     const char *reason = "";
-    bool yes = c->req->audit ? access_decides(c->api, c->user, &q, c->a, &reason)
-                             : access_allows(c->api, c->user, &q);
+    enum authz_verdict v;
 
-    if (c->req->audit) {
-        audit_note(c->req->audit, "authorization.k8s.io/decision", yes ? "allow" : "forbid");
-        audit_note(c->req->audit, "authorization.k8s.io/reason", reason);
-    }
-    return yes ? 0 : access_refuse(c, c->user, &q);
+    if (!c->req->audit && !c->api->authz) /* nobody asks why */
+        return access_allows(c->api, c->user, &q) ? 0 : access_refuse(c, c->user, &q);
+    v = decide(c->api, c, c->user, &q, c->a, &reason);
+    if (v == AUTHZ_WAIT)
+        return -1;
+    audit_note(c->req->audit, "authorization.k8s.io/decision", v == AUTHZ_ALLOW ? "allow" : "forbid");
+    audit_note(c->req->audit, "authorization.k8s.io/reason", reason);
+    return v == AUTHZ_ALLOW ? 0 : access_refuse(c, c->user, &q);
 }
 
 const struct obj *api_lookup(void *arg, struct arena *a, const char *kind, const char *ns,

@@ -11,6 +11,7 @@
 #include "apiserver/apiserver.h"
 #include "apiserver/audit.h"
 #include "apiserver/authn.h"
+#include "apiserver/authz.h"
 #include "auth/pki.h"
 #include "auth/rbac.h"
 #include "auth/token.h"
@@ -59,6 +60,7 @@ struct api {
     int64_t start_ms;
     struct rbac_source rbac;
     struct authn *authn;
+    struct authz *authz; /* NULL: masters, nodes, RBAC */
     struct audit *audit; /* NULL: nothing is noted */
 
     uint32_t service_net;  /* host order: 10.96.0.0 */
@@ -265,6 +267,9 @@ bool access_allows(struct api *api, const struct auth_user *u, const struct rbac
 /* The same, and why in Kubernetes' words ("": no reason is given). */
 bool access_decides(struct api *api, const struct auth_user *u, const struct rbac_ask *ask,
                     struct arena *a, const char **ret_reason);
+/* For who can wait: AUTHZ_WAIT unwinds the call with -1, and it runs again with the answer. */
+enum authz_verdict access_verdict(struct call *c, const struct auth_user *u, const struct rbac_ask *ask,
+                                  const char **ret_reason);
 /* What this call asks for, by its verb, path and query. */
 struct rbac_ask access_ask(struct call *c);
 int access_refuse(struct call *c, const struct auth_user *u, const struct rbac_ask *q); /* 403 */
@@ -272,7 +277,8 @@ int access_refuse(struct call *c, const struct auth_user *u, const struct rbac_a
  * the node authorizer lets it do. */
 const char *node_of_user(const struct auth_user *u);
 bool node_allows(struct api *api, const struct auth_user *u, const struct rbac_ask *q);
-/* May the user of this call do `verb` on that? */
+/* May the user of this call do `verb` on that? While a webhook is asked the answer is false, and the call
+ * runs again when it is known: refuse, and write nothing. */
 bool access_also(struct call *c, const char *verb, const char *group, const char *resource,
                  const char *sub, const char *ns, const char *name);
 const struct obj *api_lookup(void *api, struct arena *a, const char *kind, const char *ns,

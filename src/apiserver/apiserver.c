@@ -368,6 +368,8 @@ struct api *api_new(const struct api_config *config, struct err *err)
     outside_start(api);
     if (!(api->authn = authn_new(api, config->authn, err)))
         return api_free(api);
+    if (config->authz_path && !(api->authz = authz_new(api, config->authz_path, err)))
+        return api_free(api);
     if (config->audit && !(api->audit = audit_new(api->env, config->audit, err)) && err->code)
         return api_free(api);
     if (read_cidr(api, config->service_cidr ? config->service_cidr : "10.96.0.0/16", err) < 0 ||
@@ -395,6 +397,7 @@ void *api_free(struct api *api)
     store_watch_free(api->crds);
     addresses_stop(api);
     authn_free(api->authn);
+    authz_free(api->authz);
     audit_free(api->audit);
     api->flow = flow_free(api->flow);
     metrics_free(api->metrics);

@@ -1,4 +1,4 @@
-/* apiserver/expression.c - see expression.h. The two environments are made when they are first needed and
+/* apiserver/expression.c - see expression.h. The environments are made when they are first needed and
  * stay: programs point into them. */
 #include "apiserver/expression.h"
 
@@ -26,7 +26,8 @@ static const struct cel_type user_type = {.kind = CEL_OBJECT, .name = "kubernete
 static const struct {
     const char *name;
     const struct cel_type *type;
-} ABOUT[] = {[EXPRESSION_CLAIMS] = {"claims", &cel_map_dyn_type}, [EXPRESSION_USER] = {"user", &user_type}};
+} ABOUT[] = {[EXPRESSION_CLAIMS] = {"claims", &cel_map_dyn_type}, [EXPRESSION_USER] = {"user", &user_type},
+             [EXPRESSION_REVIEW] = {"request", &cel_map_dyn_type}};
 
 static const struct cel_env *env_of(enum expression_about about)
 {

@@ -142,7 +142,8 @@ static const char *selector_text_of(struct arena *a, const struct val *sel)
 static int access_review(struct call *c, struct val *v)
 {
     bool self = streq(c->r->kind, "SelfSubjectAccessReview");
-    bool local = streq(c->r->kind, "LocalSubjectAccessReview"), allowed;
+    bool local = streq(c->r->kind, "LocalSubjectAccessReview");
+    enum authz_verdict verdict;
     const struct val *spec = val_get(v, "spec"), *ra = val_get(spec, "resourceAttributes");
     struct auth_user named = {0};
     const struct auth_user *u = c->user;
@@ -176,8 +177,12 @@ static int access_review(struct call *c, struct val *v)
         q = (struct rbac_ask){.verb = val_str_at(spec, "nonResourceAttributes.verb", ""),
                               .path = val_str_at(spec, "nonResourceAttributes.path", ""),
                               .group = "", .resource = "", .subresource = "", .ns = "", .name = ""};
-    allowed = access_decides(c->api, u, &q, c->a, &reason);
-    val_put_bool(c->a, status, "allowed", allowed);
+    verdict = access_verdict(c, u, &q, &reason);
+    if (verdict == AUTHZ_WAIT)
+        return -1;
+    val_put_bool(c->a, status, "allowed", verdict == AUTHZ_ALLOW);
+    if (verdict == AUTHZ_DENY)
+        val_put_bool(c->a, status, "denied", true);
     if (*reason)
         val_put_str(c->a, status, "reason", reason);
     val_put(c->a, v, "status", status);

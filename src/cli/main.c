@@ -20,6 +20,7 @@ const struct command COMMANDS[] = {
      "  --no-scheduler       pods are placed by somebody else's scheduler\n"
      "  --api-only           the API server alone: no controllers, no node, no functions\n"
      "  --authentication-config FILE          issuers of tokens, and where nobody may ask\n"
+     "  --authorization-config FILE           who decides what is allowed, in which order\n"
      "  --requestheader-client-ca-file FILE   the CA of front proxies (X-Remote-User ...)\n"
      "  --tls-cert-file FILE, --tls-private-key-file FILE   what the API shows (default: its own)\n"
      "  --client-ca-file FILE                 whose client certificates count, beside the instance's own\n"

@@ -223,7 +223,7 @@ static int start(struct server *s, struct err *err)
                               .state_dir = s->o->state, .instance = s->o->id, .host = host,
                               .port = s->o->api_port, .service_cidr = s->o->service_cidr,
                               .node_name = s->o->api_only ? NULL : s->o->node_name,
-                              .audit = &audit, .authn = &authn};
+                              .audit = &audit, .authn = &authn, .authz_path = s->o->authorization_config};
     if (!(s->api = api_new(&api, err)))
         return -1;
     if (!(s->front = front_new(s->api, listen, s->o->api_port, &files, err)))

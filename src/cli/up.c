@@ -122,7 +122,8 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
                             o->controllers ? o->controllers : "*"};
     const struct {
         const char *name, *value; /* NULL: not given on */
-    } more[] = {{"--authentication-config", o->authentication_config},
+    } more[] = {{"--authorization-config", o->authorization_config},
+                {"--authentication-config", o->authentication_config},
                 {"--requestheader-client-ca-file", o->requestheader_ca},
                 {"--requestheader-allowed-names", o->requestheader_names},
                 {"--tls-cert-file", o->tls_cert}, {"--tls-private-key-file", o->tls_key},

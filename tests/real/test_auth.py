@@ -399,3 +399,56 @@ def test_node_joins_by_bootstrap_token(tandem):
     tandem.kubectl('delete', 'node', 'far')
     tandem.kubectl('-n', 'kube-public', 'delete', 'configmap', 'cluster-info')
     tandem.kubectl('delete', 'clusterrolebinding', 'join-create', 'join-approve')
+
+
+def test_webhook_authorises():
+    """A webhook before RBAC: it may allow, deny, or leave it to RBAC; conditions say when it is asked."""
+    import http.server, threading
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            spec = json.loads(self.rfile.read(int(self.headers['content-length'])))['spec']
+            asked.append(spec)
+            status = {'allowed': spec['user'] == 'good', 'denied': spec['user'] == 'bad', 'reason': 'so it is'}
+            body = json.dumps({'apiVersion': 'authorization.k8s.io/v1', 'kind': 'SubjectAccessReview', 'status': status}).encode()
+            self.send_response(200)
+            self.send_header('content-length', str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+    to = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=to.serve_forever, daemon=True).start()
+    with tempfile.TemporaryDirectory(prefix='tz-', dir='/tmp') as folder:
+        ca = make_ca(folder, 'people')
+        open(f'{folder}/hook.yaml', 'w').write(json.dumps({'clusters': [{'name': 'c', 'cluster': {'server': f'http://127.0.0.1:{to.server_port}/may'}}]}))
+        webhook = {'timeout': '3s', 'authorizedTTL': '5m', 'unauthorizedTTL': '30s', 'subjectAccessReviewVersion': 'v1', 'matchConditionSubjectAccessReviewVersion': 'v1',
+                   'failurePolicy': 'Deny', 'connectionInfo': {'type': 'KubeConfigFile', 'kubeConfigFile': f'{folder}/hook.yaml'},
+                   'matchConditions': [{'expression': 'has(request.resourceAttributes)'}, {'expression': "request.resourceAttributes.resource != 'leases'"}]}
+        open(f'{folder}/authz.yaml', 'w').write(json.dumps({'apiVersion': 'apiserver.config.k8s.io/v1', 'kind': 'AuthorizationConfiguration', 'authorizers': [
+            {'type': 'Webhook', 'name': 'hook', 'webhook': webhook}, {'type': 'Node', 'name': 'node'}, {'type': 'RBAC', 'name': 'rbac'}]}))
+        with running('--api-only', '--authorization-config', f'{folder}/authz.yaml', '--client-ca-file', ca) as one:
+            one.kubectl('create', 'clusterrolebinding', 'all', '--clusterrole', 'cluster-admin', '--user', 'bad', '--user', 'other')
+
+            def kubectl(user, *words):
+                make_cert(folder, 'people', user, '/CN=' + user)
+                done = subprocess.run([one.kubectls[0], '--kubeconfig', '/dev/null', '--server', server(one), '--insecure-skip-tls-verify', '--client-certificate', f'{folder}/{user}.crt',
+                                       '--client-key', f'{folder}/{user}.key', *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+                return done.returncode == 0
+            assert kubectl('good', 'create', 'configmap', 'a') and kubectl('good', 'get', 'cm', 'a')
+            assert not kubectl('bad', 'get', 'cm', 'a')                                # RBAC would allow it
+            assert kubectl('other', 'get', 'cm', 'a') and not kubectl('nobody', 'get', 'cm', 'a')
+            assert not kubectl('good', 'get', 'leases')                                # not asked about these
+            one.kubectl('create', '-f', '-', text=json.dumps({'apiVersion': 'v1', 'kind': 'Pod', 'metadata': {'name': 'p'}, 'spec': {'serviceAccountName': 'default',
+                        'containers': [{'name': 'c', 'image': 'i'}]}}), check=False)
+            assert json.loads(one.kubectl('create', '-o', 'json', '-f', '-', text=json.dumps({'apiVersion': 'authorization.k8s.io/v1', 'kind': 'SubjectAccessReview', 'spec': {
+                'user': 'bad', 'resourceAttributes': {'verb': 'get', 'resource': 'pods'}}})).stdout)['status'] == {'allowed': False, 'denied': True, 'reason': 'so it is'}
+            gets = [s for s in asked if s['user'] == 'good' and s['resourceAttributes'].get('name') == 'a' and s['resourceAttributes']['verb'] == 'get']
+            assert len(gets) == 1 and gets[0]['resourceAttributes'] == {'namespace': 'default', 'verb': 'get', 'version': 'v1', 'resource': 'configmaps', 'name': 'a'}
+            assert kubectl('good', 'get', 'cm', 'a')
+            assert len([s for s in asked if s == gets[0]]) == 1                        # the answer was kept
+            to.shutdown()
+            to.server_close()
+            assert not kubectl('other', 'get', 'secrets')                              # failurePolicy Deny

@@ -18,7 +18,7 @@ const struct command COMMANDS[] = {
      "  --keep-alive-ms N    how long an idle function instance stays (default 10000)\n"
      "  --controllers LIST   which controllers run, as kube-controller-manager reads it: *,-job or -*\n"
      "  --no-scheduler       pods are placed by somebody else's scheduler\n"
-     "  --api-only           the API server alone: no controllers, no node, no functions\n"
+     "  --api-only           the API server alone, with Kubernetes' kinds: no controllers, no node, no functions\n"
      "  --authentication-config FILE          issuers of tokens, and where nobody may ask\n"
      "  --authorization-config FILE           who decides what is allowed, in which order\n"
      "  --requestheader-client-ca-file FILE   the CA of front proxies (X-Remote-User ...)\n"

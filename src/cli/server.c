@@ -217,6 +217,8 @@ static int start(struct server *s, struct err *err)
     store = (struct store_args){.env = s->env, .engine = &store_sqlite, .path = path,
                                 .cache_bytes = CACHE_BYTES};
     s->schema = schema_new();
+    if (s->o->api_only) /* a stock API server: nothing here would work on functions and volumes */
+        schema_hide_group(s->schema, "tandem.dev");
     if (!(s->store = store_open(&store, err)) || !(s->pki = pki_open(s->o->state, host, err)))
         return -1;
     api = (struct api_config){.env = s->env, .store = s->store, .schema = s->schema, .pki = s->pki,

@@ -64,6 +64,15 @@ void resource_unregister(struct schema *s, struct resource *r)
     resource_unref(r);
 }
 
+void schema_hide_group(struct schema *s, const char *group)
+{
+    for (uint32_t i = s->resources_n; i-- > 0;)
+        if (streq(s->resources[i]->group, group) && !s->resources[i]->custom) {
+            resource_ref(s->resources[i]); /* built-in kinds stay in memory */
+            resource_unregister(s, s->resources[i]);
+        }
+}
+
 /* "core.v1.Pod" for ("", "v1", "Pod"): the first part of the group names the package. */
 static const struct type *type_of_kind(const struct schema *s, const char *group,
                                        const char *version, const char *kind)

@@ -72,6 +72,10 @@ struct schema *schema_new(void);
 void *schema_free(struct schema *s);
 DEFINE_AUTO(struct schema *, schema_free, schema_free)
 
+/* No longer serves the built-in kinds of a group (those of tandem.dev where nothing works on them).
+ * Before anybody asks for a kind. */
+void schema_hide_group(struct schema *s, const char *group);
+
 /* NULL: not served. */
 const struct resource *schema_resource(const struct schema *s, const char *group,
                                        const char *version, const char *plural);

@@ -91,6 +91,8 @@ struct func {
     uint8_t op;
     uint8_t lib;  /* enum lib */
     uint8_t cost; /* how it is counted, cost.c */
+    bool regex;   /* the second argument is a pattern */
+    bool guarded; /* the kinds of its arguments are looked at before it runs */
     cel_fn fn;
     const struct overload *over;
     uint32_t over_n;

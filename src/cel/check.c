@@ -658,7 +658,15 @@ static void check_fold(struct checker *c, struct node *n)
     struct scope accu_scope, s1, s2;
 
     check(c, f->range);
-    check(c, f->init);
+    if (f->bind) { /* run when the name is first used: then no slot of it may be taken */
+        uint32_t most = c->slots_max;
+        c->slots_max = c->slots;
+        check(c, f->init);
+        c->slots = c->slots_max;
+        c->slots_max = MAX(most, c->slots_max);
+    } else {
+        check(c, f->init);
+    }
     range = substitute(c, f->range->type, false);
     accu = f->init->type;
     switch (range->kind) {

@@ -38,8 +38,12 @@ static struct cel_value ident(struct eval *e, const struct node *n)
 {
     struct cel_value v;
 
-    if (n->slot >= 0)
-        return e->slots[n->slot];
+    if (n->slot >= 0) {
+        struct cel_value *slot = e->slots + n->slot;
+        if (__builtin_expect(slot->kind == CEL_ERROR && slot->sub == SUB_LAZY, 0)) /* bound, first use */
+            *slot = ev(e, (const struct node *)(const void *)slot->s);
+        return *slot;
+    }
     if (n->var < 0 || (uint32_t)n->var >= e->run->vars_n)
         return fail(e, "no such attribute(s): %s", n->name);
     v = e->run->vars[n->var];
@@ -172,7 +176,7 @@ static struct cel_value conditional(struct eval *e, const struct node *n)
 static struct cel_value qualified(struct eval *e, struct cel_value before, struct cel_value v, enum look look)
 {
     if (look == LOOK_OPTIONAL || before.kind == CEL_OPTIONAL)
-        spend(e, v.kind == CEL_OPTIONAL && !v.some ? 0 : 1);
+        spend(e, is_error(v) || (v.kind == CEL_OPTIONAL && !v.some) ? 0 : 1);
     else
         spend(e, 1);
     return v;
@@ -205,16 +209,13 @@ static struct cel_value attribute(struct eval *e, const struct node *n, bool cou
     if (n->op == OP_OPT_SELECT)
         return qualified(e, v, field(e, v, n, n->args[1]->value.s, n->args[1]->value.n, LOOK_OPTIONAL), LOOK_OPTIONAL);
     look = n->op == OP_OPT_INDEX ? LOOK_OPTIONAL : LOOK_VALUE;
-    if (n->args[1]->kind == N_CONST) {
+    if (n->args[1]->kind == N_CONST)
         key = n->args[1]->value;
-        return qualified(e, v, indexed(e, v, key, look), look);
-    } else if (is_attribute(n->args[1])) {
-        key = attribute(e, n->args[1], true);
-    } else {
+    else if (is_attribute(n->args[1]))
+        key = attribute(e, n->args[1], false);
+    else
         key = ev(e, n->args[1]);
-        spend(e, 1);
-    }
-    return indexed(e, v, key, look);
+    return qualified(e, v, indexed(e, v, key, look), look);
 }
 
 static struct cel_value logic(struct eval *e, const struct node *n, bool stop_at)
@@ -250,7 +251,7 @@ static struct cel_value opt_or(struct eval *e, const struct node *n)
     if (is_error(v))
         return v;
     if (v.kind != CEL_OPTIONAL)
-        return fail_lit("no such overload");
+        return v;
     if (v.some)
         return n->op == OP_OPT_OR ? v : *v.some;
     v = ev(e, n->args[1]);
@@ -260,6 +261,34 @@ static struct cel_value opt_or(struct eval *e, const struct node *n)
 }
 
 enum { ARGS_MAX = 8 };
+
+/* Whether a value is of a type as far as a look at its first members tells. */
+static bool fits_type(struct eval *e, const struct cel_type *t, struct cel_value v)
+{
+    if (t->kind == CEL_PARAM || t->kind == CEL_DYN)
+        return true;
+    if (t->kind != v.kind && !(t->kind == CEL_MAP && v.kind == CEL_OBJECT))
+        return false;
+    if (v.kind == CEL_LIST)
+        return !list_len(v) || fits_type(e, t->elem, list_at(e, v, 0));
+    if (v.kind == CEL_MAP)
+        return !map_len(v) || (fits_type(e, t->key, map_key_at(e, v, 0)) && fits_type(e, t->elem, map_value_at(e, v, 0)));
+    return true;
+}
+
+/* Whether the arguments are what the one overload takes that the checker left. */
+static bool fits(struct eval *e, const struct overload *o, const struct cel_value *args)
+{
+    for (uint32_t i = 0; i < o->n; i++)
+        if (!fits_type(e, o->args[i], args[i]))
+            return false;
+    return true;
+}
+
+static bool is_const(const struct node *n)
+{
+    return n->kind == N_CONST || n->folded;
+}
 
 static struct cel_value call(struct eval *e, const struct node *n)
 {
@@ -288,10 +317,16 @@ static struct cel_value call(struct eval *e, const struct node *n)
         return fail(e, "no such overload: %.200s", n->name);
     for (uint32_t i = 0; i < n->n; i++) {
         args[i] = ev(e, n->args[i]);
-        if (!bad && is_error(args[i]))
-            bad = args + i;
+        if (bad || !is_error(args[i]))
+            continue;
+        bad = args + i;
+        if (i + 1 < n->n && (n->n > 2 || (n->fn->regex && is_const(n->args[1])) || (n->over_n > 1 && n->fn->guarded)))
+            return *bad; /* upstream ends here, and counts no call */
     }
-    r = bad ? *bad : n->fn->fn(e, n, args, n->n);
+    if (!bad && n->fn->guarded && n->over_n == 1 && !fits(e, n->over[0], args))
+        r = no_overload(e, n, args, n->n);
+    else
+        r = bad ? *bad : n->fn->fn(e, n, args, n->n);
     spend(e, call_cost(e, n, args, n->n, r));
     return r;
 }
@@ -300,6 +335,7 @@ static struct cel_value list(struct eval *e, const struct node *n)
 {
     struct cel_value l = list_new(e, n->n);
 
+    spend(e, 10);
     for (uint32_t i = 0; i < n->n; i++) {
         struct cel_value v = ev(e, n->args[i]);
         if (is_error(v))
@@ -313,7 +349,6 @@ static struct cel_value list(struct eval *e, const struct node *n)
         }
         l = list_push(e, l, v);
     }
-    spend(e, 10);
     return l;
 }
 
@@ -321,6 +356,7 @@ static struct cel_value map(struct eval *e, const struct node *n)
 {
     struct cel_value m = map_new(e, n->n / 2), was;
 
+    spend(e, 30);
     for (uint32_t i = 0; i + 1 < n->n; i += 2) {
         struct cel_value k = ev(e, n->args[i]), v;
         if (is_error(k))
@@ -342,7 +378,6 @@ static struct cel_value map(struct eval *e, const struct node *n)
             return fail(e, "Failed with repeated key: %.200s", cel_text(e->arena, k));
         m = map_push(e, m, k, v);
     }
-    spend(e, 30);
     return m;
 }
 
@@ -352,6 +387,7 @@ static struct cel_value structure(struct eval *e, const struct node *n)
 
     if (!n->decl)
         return fail(e, "unknown type: %.200s", n->name);
+    spend(e, 40);
     for (uint32_t i = 0; i < n->n; i++) {
         struct cel_value v = ev(e, n->args[i]);
         if (is_error(v))
@@ -368,8 +404,17 @@ static struct cel_value structure(struct eval *e, const struct node *n)
     }
     m.kind = CEL_OBJECT;
     m.type = n->decl;
-    spend(e, 40);
     return m;
+}
+
+static const char *go_kind(struct cel_value v) /* as upstream shows it where it forgot to be nice */
+{
+    static const char *const names[] = {[CEL_NULL] = "types.Null", [CEL_BOOL] = "types.Bool", [CEL_INT] = "types.Int",
+        [CEL_UINT] = "types.Uint", [CEL_DOUBLE] = "types.Double", [CEL_STRING] = "types.String", [CEL_BYTES] = "types.Bytes",
+        [CEL_TIMESTAMP] = "types.Timestamp", [CEL_DURATION] = "types.Duration", [CEL_TYPE] = "*types.Type",
+        [CEL_OPTIONAL] = "*types.Optional"};
+
+    return v.kind < ARRAY_LEN(names) && names[v.kind] ? names[v.kind] : "types.Object";
 }
 
 static struct cel_value fold(struct eval *e, const struct node *n)
@@ -381,11 +426,11 @@ static struct cel_value fold(struct eval *e, const struct node *n)
     if (is_error(range))
         return range;
     if (f->bind) {
-        *accu = ev(e, f->init);
+        *accu = (struct cel_value){.kind = CEL_ERROR, .sub = SUB_LAZY, .s = (const char *)(const void *)f->init};
         return ev(e, f->result);
     }
     if (range.kind != CEL_LIST && !is_map(range))
-        return fail(e, "got '%s', expected iterable type", value_type_name(e->arena, range));
+        return fail(e, f->iter2 ? "unsupported comprehension range type: %s" : "got '%s', expected iterable type", go_kind(range));
     *accu = ev(e, f->init);
     len = range.kind == CEL_LIST ? list_len(range) : map_len(range);
     for (uint32_t i = 0; i < len; i++) {
@@ -435,11 +480,6 @@ static struct cel_value ev(struct eval *e, const struct node *n)
 }
 
 /* ---- constants ---- */
-
-static bool is_const(const struct node *n)
-{
-    return n->kind == N_CONST || n->folded;
-}
 
 static bool converts(const struct func *f)
 {

@@ -38,11 +38,17 @@ static struct cel_value quantity_make(struct eval *e, quantity q, bool binary)
 static bool quantity_read(struct cel_value s, quantity *q, bool *binary)
 {
     char text[200];
+    size_t sign = s.n && (*s.s == '-' || *s.s == '+'), zero;
 
-    if (s.n >= sizeof text || memchr(s.s, '\0', s.n))
+    if (!s.n || s.n >= sizeof text - 1 || memchr(s.s, '\0', s.n))
         return false;
-    memcpy(text, s.s, s.n);
-    text[s.n] = '\0';
+    /* "-", "k" and "." are none of something, upstream says */
+    zero = sign == s.n || !strchr("0123456789", s.s[sign]);
+    memcpy(text, s.s, sign);
+    if (zero)
+        text[sign] = '0';
+    memcpy(text + sign + zero, s.s + sign, s.n - sign);
+    text[s.n + zero] = '\0';
     *binary = quantity_is_binary(text);
     return quantity_parse(text, q);
 }

@@ -11,6 +11,20 @@
 #define NO_OVERLOAD no_overload(e, call, args, n)
 #define NS 1000000000
 
+/* Kinds that an operator is for, as bits; upstream names the operator when its left side is none. */
+#define KIND(k) (1u << CEL_##k)
+enum {
+    ADDERS = KIND(INT) | KIND(UINT) | KIND(DOUBLE) | KIND(STRING) | KIND(BYTES) | KIND(LIST) | KIND(TIMESTAMP) | KIND(DURATION),
+    SUBTRACTORS = KIND(INT) | KIND(UINT) | KIND(DOUBLE) | KIND(TIMESTAMP) | KIND(DURATION),
+    COMPARERS = KIND(BOOL) | KIND(INT) | KIND(UINT) | KIND(DOUBLE) | KIND(STRING) | KIND(BYTES) | KIND(TIMESTAMP) | KIND(DURATION),
+};
+static struct cel_value mismatch(struct eval *e, const struct node *call, struct cel_value left, unsigned kinds)
+{
+    if (!(kinds >> left.kind & 1) && call->fn)
+        return fail(e, "no such overload: %s", call->fn->name);
+    return fail_lit("no such overload");
+}
+
 FN(fn_not)
 {
     return args[0].kind == CEL_BOOL ? cel_bool(!args[0].b) : fail_lit("no such overload");
@@ -91,7 +105,7 @@ FN(fn_add)
     if ((x.kind == CEL_TIMESTAMP && y.kind == CEL_DURATION) || (x.kind == CEL_DURATION && y.kind == CEL_TIMESTAMP))
         return zoned(time_value(e, CEL_TIMESTAMP, ns_of(x) + ns_of(y)), x.kind == CEL_TIMESTAMP ? x : y);
     if (x.kind != y.kind)
-        return fail_lit("no such overload");
+        return mismatch(e, call, x, ADDERS);
     switch (x.kind) {
     case CEL_INT:
         return __builtin_add_overflow(x.i, y.i, &i) ? fail_lit("integer overflow") : cel_int(i);
@@ -115,7 +129,7 @@ FN(fn_add)
     case CEL_LIST:
         return add_lists(e, x, y);
     default:
-        return fail_lit("no such overload");
+        return mismatch(e, call, x, ADDERS);
     }
 }
 
@@ -128,7 +142,7 @@ FN(fn_sub)
     if (x.kind == CEL_TIMESTAMP && (y.kind == CEL_DURATION || y.kind == CEL_TIMESTAMP))
         return zoned(time_value(e, y.kind == CEL_DURATION ? CEL_TIMESTAMP : CEL_DURATION, ns_of(x) - ns_of(y)), x);
     if (x.kind != y.kind)
-        return fail_lit("no such overload");
+        return mismatch(e, call, x, SUBTRACTORS);
     switch (x.kind) {
     case CEL_INT:
         return __builtin_sub_overflow(x.i, y.i, &i) ? fail_lit("integer overflow") : cel_int(i);
@@ -139,7 +153,7 @@ FN(fn_sub)
     case CEL_DURATION:
         return time_value(e, CEL_DURATION, ns_of(x) - ns_of(y));
     default:
-        return fail_lit("no such overload");
+        return mismatch(e, call, x, SUBTRACTORS);
     }
 }
 
@@ -210,29 +224,29 @@ FN(fn_neg)
     return args[0].i == INT64_MIN ? fail_lit("integer overflow") : cel_int(-args[0].i);
 }
 
-static struct cel_value relation(struct cel_value *args, bool less, bool equal, bool more)
+static struct cel_value relation(struct eval *e, const struct node *call, struct cel_value *args, bool less, bool equal, bool more)
 {
     int r = values_compare(args[0], args[1]);
 
     if (r >= 2)
-        return fail_lit(r == 3 ? "NaN values cannot be ordered" : "no such overload");
+        return r == 3 ? fail_lit("NaN values cannot be ordered") : mismatch(e, call, args[0], COMPARERS);
     return cel_bool(r < 0 ? less : r > 0 ? more : equal);
 }
 FN(fn_less)
 {
-    return relation(args, true, false, false);
+    return relation(e, call, args, true, false, false);
 }
 FN(fn_less_eq)
 {
-    return relation(args, true, true, false);
+    return relation(e, call, args, true, true, false);
 }
 FN(fn_greater)
 {
-    return relation(args, false, false, true);
+    return relation(e, call, args, false, false, true);
 }
 FN(fn_greater_eq)
 {
-    return relation(args, false, true, true);
+    return relation(e, call, args, false, true, true);
 }
 
 FN(fn_in)
@@ -271,11 +285,6 @@ static struct cel_value no_conversion(struct eval *e, struct cel_value v, const 
     return fail(e, "type conversion error from '%s' to '%s'", value_type_name(e->arena, v), to);
 }
 
-static struct cel_value bad_text(struct eval *e, const char *fn, struct cel_value v, const char *why)
-{
-    return fail(e, "strconv.%s: parsing \"%.*s\": %s", fn, (int)MIN(v.n, 200u), v.s, why);
-}
-
 FN(fn_bool)
 {
     static const char *const yes[] = {"1", "t", "T", "true", "TRUE", "True"},
@@ -291,7 +300,7 @@ FN(fn_bool)
         if (args[0].n == strlen(no[i]) && !memcmp(args[0].s, no[i], args[0].n))
             return cel_bool(false);
     }
-    return bad_text(e, "ParseBool", args[0], "invalid syntax");
+    return no_conversion(e, args[0], "bool");
 }
 
 FN(fn_bytes)
@@ -336,12 +345,12 @@ FN(fn_double)
     case CEL_STRING:
         s = short_text(v, text);
         if (!s || !*s || strchr(" \t\n\r\v\f", *s) || strpbrk(s, "(_"))
-            return bad_text(e, "ParseFloat", v, "invalid syntax");
+            return no_conversion(e, v, "double");
         d = strtod(s, &end);
         if (*end)
-            return bad_text(e, "ParseFloat", v, "invalid syntax");
+            return no_conversion(e, v, "double");
         if (isinf(d) && !strpbrk(s, "iI"))
-            return bad_text(e, "ParseFloat", v, "value out of range");
+            return no_conversion(e, v, "double");
         return cel_double(d);
     default:
         return no_conversion(e, v, "double");
@@ -371,12 +380,12 @@ FN(fn_int)
     case CEL_STRING:
         s = short_text(v, text);
         if (!s || !*s || strspn(s, "+-0123456789") != strlen(s))
-            return bad_text(e, "ParseInt", v, "invalid syntax");
+            return no_conversion(e, v, "int");
         errno = 0;
         i = strtoll(s, &end, 10);
         if (*end || end == s)
-            return bad_text(e, "ParseInt", v, "invalid syntax");
-        return errno ? bad_text(e, "ParseInt", v, "value out of range") : cel_int(i);
+            return no_conversion(e, v, "int");
+        return errno ? no_conversion(e, v, "int") : cel_int(i);
     default:
         return no_conversion(e, v, "int");
     }
@@ -401,10 +410,10 @@ FN(fn_uint)
     case CEL_STRING:
         s = short_text(v, text);
         if (!s || !*s || strspn(s, "0123456789") != strlen(s))
-            return bad_text(e, "ParseUint", v, "invalid syntax");
+            return no_conversion(e, v, "uint");
         errno = 0;
         u = strtoull(s, &end, 10);
-        return errno ? bad_text(e, "ParseUint", v, "value out of range") : cel_uint(u);
+        return errno ? no_conversion(e, v, "uint") : cel_uint(u);
     default:
         return no_conversion(e, v, "uint");
     }
@@ -497,19 +506,19 @@ FN(fn_duration)
 FN(fn_contains)
 {
     if (args[0].kind != CEL_STRING || args[1].kind != CEL_STRING)
-        return NO_OVERLOAD;
+        return fail_lit("no such overload");
     return cel_bool(!args[1].n || (args[0].n && memmem(args[0].s, args[0].n, args[1].s, args[1].n)));
 }
 FN(fn_starts)
 {
     if (args[0].kind != CEL_STRING || args[1].kind != CEL_STRING)
-        return NO_OVERLOAD;
+        return fail_lit("no such overload");
     return cel_bool(args[1].n <= args[0].n && !memcmp(args[0].s, args[1].s, args[1].n));
 }
 FN(fn_ends)
 {
     if (args[0].kind != CEL_STRING || args[1].kind != CEL_STRING)
-        return NO_OVERLOAD;
+        return fail_lit("no such overload");
     return cel_bool(args[1].n <= args[0].n && !memcmp(args[0].s + args[0].n - args[1].n, args[1].s, args[1].n));
 }
 
@@ -529,7 +538,7 @@ FN(fn_matches)
     int r;
 
     if (args[0].kind != CEL_STRING || args[1].kind != CEL_STRING)
-        return NO_OVERLOAD;
+        return fail_lit("no such overload");
     re = pattern(e, call, args[1], &own, &err);
     if (!re)
         return fail(e, "%s", err.msg);
@@ -546,7 +555,7 @@ FN(fn_find)
     int r;
 
     if (args[0].kind != CEL_STRING || args[1].kind != CEL_STRING)
-        return NO_OVERLOAD;
+        return fail_lit("no such overload");
     re = pattern(e, call, args[1], &own, &err);
     if (!re)
         return fail(e, "Illegal regex: %s", err.msg);
@@ -565,7 +574,7 @@ FN(fn_find_all)
     int64_t max = n > 2 ? args[2].i : -1;
 
     if (s.kind != CEL_STRING || args[1].kind != CEL_STRING || (n > 2 && args[2].kind != CEL_INT))
-        return NO_OVERLOAD;
+        return fail_lit("no such overload");
     re = call->cache ? call->cache : regex_new(args[1].s, args[1].n, &err);
     if (!re)
         return fail(e, "Illegal regex: %s", err.msg);

@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/map.h"
 
+#include <ctype.h>
 #include <pthread.h>
 #include <stdio.h>
 
@@ -291,6 +292,17 @@ static const struct cel_type *sig_type(struct arena *a, const char **s, const st
     return t;
 }
 
+/* Functions that upstream binds as a whole or that look at their arguments themselves. */
+static bool one_implementation(const char *name)
+{
+    static const char *const names[] = {"size", "sort", "contains", "startsWith", "endsWith", "matches", "find", "findAll"};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (streq(names[i], name))
+            return true;
+    return false;
+}
+
 static void functions_make(void)
 {
     static const struct cel_type params[] = {{.kind = CEL_PARAM, .name = "A", .max_elements = 0},
@@ -319,6 +331,8 @@ static void functions_make(void)
             over[k].result = sig_type(a, &s, params);
         }
         cost_class(f, over);
+        f->regex = streq(f->name, "matches") || streq(f->name, "find") || streq(f->name, "findAll");
+        f->guarded = isalpha((unsigned char)*f->name) && !one_implementation(f->name);
         map_put(&functions, f->name, f);
     }
     /* the arena lives on */

@@ -656,8 +656,8 @@ struct cel_value values_equal(struct eval *e, struct cel_value a, struct cel_val
         e->depth--;
         return r;
     }
-    if (a.kind != b.kind)
-        return cel_bool(false);
+    if (a.kind != b.kind) /* what has a declared shape is not compared with what has none like it */
+        return a.sub == SUB_TREE && a.type && (a.kind == CEL_LIST || is_map(a)) ? fail_lit("no such overload") : cel_bool(false);
     switch (a.kind) {
     case CEL_NULL:
         return cel_bool(true);

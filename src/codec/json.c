@@ -14,6 +14,7 @@ struct reader {
     struct err *err;
     struct buf path;
     int depth;
+    bool own; /* json_parse_own(): strings are borrowed, keys are known to differ */
 };
 
 static int read_value(struct reader *r, yyjson_val *from, struct val *to);
@@ -46,7 +47,7 @@ static int read_map(struct reader *r, yyjson_val *from, struct val *to)
 {
     size_t count = yyjson_obj_size(from), i, max, path_n = r->path.n;
     uint32_t mask = (uint32_t)val_cap((uint32_t)count) * 2 - 1;
-    _auto_(freep) uint32_t *table = count > SMALL_MAP ? xcalloc(mask + 1, sizeof *table) : NULL;
+    _auto_(freep) uint32_t *table = count > SMALL_MAP && !r->own ? xcalloc(mask + 1, sizeof *table) : NULL;
     yyjson_val *k, *v;
 
     to->type = VAL_MAP;
@@ -55,7 +56,7 @@ static int read_map(struct reader *r, yyjson_val *from, struct val *to)
     {
         const char *key = yyjson_get_str(k);
         uint32_t n = (uint32_t)yyjson_get_len(k);
-        struct val *at = seen_before(to, table, mask, key, n);
+        struct val *at = r->own ? NULL : seen_before(to, table, mask, key, n);
 
         if (r->dup) {
             r->path.n = path_n;
@@ -66,7 +67,7 @@ static int read_map(struct reader *r, yyjson_val *from, struct val *to)
         if (!at) {
             struct val_member *m = &to->members[to->n++];
 
-            *m = (struct val_member){.key = arena_strndup(r->a, key, n), .n = n};
+            *m = (struct val_member){.key = r->own ? key : arena_strndup(r->a, key, n), .n = n};
             at = &m->v;
         }
         *at = (struct val){0};
@@ -124,7 +125,7 @@ static int read_value(struct reader *r, yyjson_val *from, struct val *to)
     case YYJSON_TYPE_STR:
         to->type = VAL_STR;
         to->n = (uint32_t)yyjson_get_len(from);
-        to->s = arena_strndup(r->a, yyjson_get_str(from), to->n);
+        to->s = r->own ? yyjson_get_str(from) : arena_strndup(r->a, yyjson_get_str(from), to->n);
         break;
     case YYJSON_TYPE_ARR:
     case YYJSON_TYPE_OBJ:
@@ -157,6 +158,27 @@ struct val *json_parse_strict(struct arena *a, const char *text, size_t n, json_
     rc = read_value(&r, yyjson_doc_get_root(doc), v);
     yyjson_doc_free(doc);
     buf_done(&r.path);
+    return rc < 0 ? NULL : v;
+}
+
+struct val *json_parse_own(struct arena *a, char *text, size_t n, struct err *err)
+{
+    struct reader r = {.a = a, .own = true, .err = err};
+    yyjson_read_err why;
+    yyjson_doc *doc;
+    struct val *v;
+    int rc;
+
+    _Static_assert(JSON_ROOM >= YYJSON_PADDING_SIZE, "room");
+    memset(text + n, 0, JSON_ROOM);
+    doc = yyjson_read_opts(text, n, YYJSON_READ_INSITU, NULL, &why);
+    if (!doc) {
+        err_set(err, INVALID_ARGUMENT, "invalid JSON at byte %zu: %s", why.pos, why.msg);
+        return NULL;
+    }
+    v = arena_new_of(a, struct val);
+    rc = read_value(&r, yyjson_doc_get_root(doc), v);
+    yyjson_doc_free(doc);
     return rc < 0 ? NULL : v;
 }
 

@@ -383,9 +383,14 @@ const struct val *obj_val(const struct obj *o)
 struct val *obj_edit(const struct obj *o, struct arena *a)
 {
     struct err err;
-    _auto_(freep) char *own = o->text ? NULL : unpack(o);
-    struct val *v = json_parse(a, own ? own : o->text, o->text_n, &err);
+    char *text = arena_raw(a, (size_t)o->text_n + JSON_ROOM);
+    struct val *v;
 
+    if (o->text)
+        memcpy(text, o->text, o->text_n);
+    else
+        ASSERT(pack_read(o->pack, o->packed, o->packed_n, text, o->text_n));
+    v = json_parse_own(a, text, o->text_n, &err);
     ASSERT(v); /* it was JSON when it was sealed */
     return v;
 }

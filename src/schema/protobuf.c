@@ -639,47 +639,62 @@ static void write_field(struct buf *b, const struct type *owner, const struct fi
     }
 }
 
-/* Fields by ascending number: the next one after `after` that t has at this level. */
-static const struct field *next_field(const struct type *t, uint16_t outer, uint32_t after)
+/* What there is to write at one level: a field with its value, or (v NULL) an inlined message. */
+struct slot {
+    uint32_t number;
+    const struct field *f;
+    const struct val *v;
+};
+
+/* Sorted by number; absent fields are left out. The caller's array holds fields_n of them. */
+static uint32_t slots_of(struct slot *slots, const struct val *v, const struct type *t, uint16_t outer)
 {
-    const struct field *best = NULL;
-    uint32_t best_number = UINT32_MAX;
+    uint32_t n = 0;
 
     for (uint16_t i = 0; i < t->fields_n; i++) {
         const struct field *f = &t->fields[i];
-        uint32_t number = f->proto_outer == outer ? f->proto : inlined(f, outer);
+        struct slot s = {.f = f};
+        uint32_t at;
 
-        if (!number || number <= after || number >= best_number)
+        if (f->proto_outer == outer) {
+            if (!f->proto || val_is_null(s.v = val_getn(v, f->name, f->name_n)))
+                continue;
+            s.number = f->proto;
+        } else if (!(s.number = inlined(f, outer))) {
             continue;
-        best = f;
-        best_number = number;
+        }
+        for (at = n; at && slots[at - 1].number > s.number; at--)
+            ;
+        if (at && slots[at - 1].number == s.number)
+            continue; /* another field of the same inlined message */
+        memmove(&slots[at + 1], &slots[at], (n - at) * sizeof *slots);
+        slots[at] = s;
+        n++;
     }
-    return best;
+    return n;
 }
 
 static void write_struct(struct buf *b, const struct val *v, const struct type *t, uint16_t outer)
 {
-    uint32_t after = 0;
-    const struct field *f;
+    enum { FEW = 64 };
+    struct slot few[FEW + 1];
+    _auto_(freep) struct slot *many = t->fields_n > FEW ? xmalloc((t->fields_n + 1u) * sizeof *many) : NULL;
+    struct slot *slots = many ? many : few;
+    uint32_t n;
 
     if (v->type != VAL_MAP)
         return;
-    while ((f = next_field(t, outer, after))) {
-        const struct val *at;
+    n = slots_of(slots, v, t, outer);
+    for (uint32_t i = 0; i < n; i++) {
+        struct buf m = {0};
 
-        if (f->proto_outer != outer) {
-            struct buf m = {0};
-
-            after = inlined(f, outer);
-            write_struct(&m, v, t, deeper(outer, after));
-            put_bytes(b, after, m.p ? m.p : "", m.n);
-            buf_done(&m);
+        if (slots[i].v) {
+            write_field(b, t, slots[i].f, slots[i].v);
             continue;
         }
-        after = f->proto;
-        at = val_getn(v, f->name, f->name_n);
-        if (!val_is_null(at))
-            write_field(b, t, f, at);
+        write_struct(&m, v, t, deeper(outer, slots[i].number));
+        put_bytes(b, slots[i].number, m.p ? m.p : "", m.n);
+        buf_done(&m);
     }
 }
 

@@ -1,7 +1,7 @@
 """The API server beside upstream's kube-apiserver + etcd: the same requests, the same machine, the same run.
 
-Upstream's programs are used when they are there (tools/upstream builds them from their Go modules into build/upstream, or
-TANDEM_UPSTREAM names a folder that holds kube-apiserver and etcd). Load comes from wrk (Lua makes the requests) and from
+Upstream's programs are used when they are there (tools/go-tools kube-apiserver etcd builds them from their Go modules, or
+TANDEM_UPSTREAM names a folder that holds them). Load comes from wrk (Lua makes the requests) and from
 fanout.c; both talk HTTPS with a bearer token to either side.
 """
 import http.client, json, os, shutil, signal, socket, ssl, statistics, subprocess, tempfile, time
@@ -309,7 +309,7 @@ def sides(tandem, upstream):
 
 
 def upstream_folder():
-    for folder in (os.environ.get('TANDEM_UPSTREAM'), os.path.join(TOP, 'build', 'upstream')):
+    for folder in (os.environ.get('TANDEM_UPSTREAM'), os.path.join(TOP, 'build', 'tools')):
         if folder and all(os.path.exists(os.path.join(folder, n)) for n in ('kube-apiserver', 'etcd')):
             return folder
     return None
@@ -322,7 +322,7 @@ def run(row, tandem, parts=('requests', 'fanout', 'crds', 'lists')):
     """row(what, value, unit, beside, note): tandem's figure, upstream's beside it with the ratio."""
     upstream, found, order = upstream_folder(), {}, []
     if not upstream:
-        print('API: upstream is not beside it: tools/upstream builds kube-apiserver and etcd from their Go modules')
+        print('API: upstream is not beside it; tools/go-tools kube-apiserver etcd builds its programs')
     for side in sides(tandem, upstream):
         began = time.perf_counter()
         with side:

@@ -232,3 +232,35 @@ def test_configurations_are_never_subject(world, hooks):
     hooks('validating', 'all', {'path': '/deny', 'rules': everything, 'namespaceSelector': {}})
     assert api('POST', '/api/v1/namespaces', {'metadata': {'name': 'denied'}})[0] == 400
     assert api('DELETE', CONFIGS + 'validatingwebhookconfigurations/all')[0] == 200
+
+
+def test_match_conditions(world, hooks):
+    api, server = world
+    server.routes['/deny'] = lambda r, d: deny(d, message='asked')
+    hooks('validating', 'cond', {'path': '/deny', 'matchConditions': [
+        {'name': 'not-mine', 'expression': '!("own" in object.data)'}, {'name': 'not-me', 'expression': 'request.userInfo.username != "me"'}]})
+    assert api('POST', MAPS, cm('spared', own='x'))[0] == 201 and not server.asked
+    assert api('POST', MAPS, cm('asked', a='x'))[0] == 400 and len(server.asked) == 1
+    hooks('mutating', 'fails', {'path': '/deny', 'matchConditions': [{'name': 'wrong', 'expression': 'object.data.nothing == "x"'}]})
+    status, doc = api('POST', MAPS, cm('fails', own='x'))
+    assert status == 403 and 'no such key: nothing' in doc['message'], doc
+    api('DELETE', CONFIGS + 'mutatingwebhookconfigurations/fails')
+    hooks('mutating', 'ignored', {'path': '/deny', 'failurePolicy': 'Ignore', 'matchConditions': [{'name': 'wrong', 'expression': 'object.data.nothing == "x"'}]})
+    assert api('POST', MAPS, cm('fails', own='x'))[0] == 201
+    bad = {'metadata': {'name': 'bad'}, 'webhooks': [{'name': 'a.b.c', 'sideEffects': 'None', 'admissionReviewVersions': ['v1'], 'clientConfig': {'url': 'https://localhost/'},
+           'matchConditions': [{'name': 'x', 'expression': 'object.'}]}]}
+    assert api('POST', CONFIGS + 'validatingwebhookconfigurations', bad)[0] == 422
+
+
+def test_internal_writers_are_admitted(world, hooks):
+    """A service of type LoadBalancer, a quota and the like are not needed: the server's own API calls by controllers are those of users
+    with names; what the API writes for itself (an APIService of a new group) asks nobody."""
+    api, server = world
+    server.routes['/deny'] = lambda r, d: deny(d, message='no')
+    hooks('validating', 'all', {'path': '/deny', 'namespaceSelector': {}, 'rules': [{'operations': ['*'], 'apiGroups': ['apiregistration.k8s.io'], 'apiVersions': ['*'], 'resources': ['*']}]})
+    crd = {'apiVersion': 'apiextensions.k8s.io/v1', 'kind': 'CustomResourceDefinition', 'metadata': {'name': 'things.own.example.com'}, 'spec': {
+        'group': 'own.example.com', 'scope': 'Cluster', 'names': {'plural': 'things', 'kind': 'Thing'},
+        'versions': [{'name': 'v1', 'served': True, 'storage': True, 'schema': {'openAPIV3Schema': {'type': 'object'}}}]}}
+    assert api('POST', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', crd)[0] == 201
+    eventually(lambda: api('GET', '/apis/apiregistration.k8s.io/v1/apiservices/v1.own.example.com')[0] == 200)
+    assert api('DELETE', '/apis/apiregistration.k8s.io/v1/apiservices/v1.own.example.com')[0] == 400

@@ -252,9 +252,7 @@ def test_match_conditions(world, hooks):
     assert api('POST', CONFIGS + 'validatingwebhookconfigurations', bad)[0] == 422
 
 
-def test_internal_writers_are_admitted(world, hooks):
-    """A service of type LoadBalancer, a quota and the like are not needed: the server's own API calls by controllers are those of users
-    with names; what the API writes for itself (an APIService of a new group) asks nobody."""
+def test_what_the_api_writes_for_itself_asks_nobody(world, hooks):
     api, server = world
     server.routes['/deny'] = lambda r, d: deny(d, message='no')
     hooks('validating', 'all', {'path': '/deny', 'namespaceSelector': {}, 'rules': [{'operations': ['*'], 'apiGroups': ['apiregistration.k8s.io'], 'apiVersions': ['*'], 'resources': ['*']}]})
@@ -264,3 +262,35 @@ def test_internal_writers_are_admitted(world, hooks):
     assert api('POST', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', crd)[0] == 201
     eventually(lambda: api('GET', '/apis/apiregistration.k8s.io/v1/apiservices/v1.own.example.com')[0] == 200)
     assert api('DELETE', '/apis/apiregistration.k8s.io/v1/apiservices/v1.own.example.com')[0] == 400
+
+
+def test_controllers_are_admitted(tandem, tmp_path):
+    """The controllers of this process write through webhooks as anybody: a Deployment's pods are mutated, and there are as many as wanted
+    though each creation has to wait; what is denied is said in an event."""
+    server = Server(str(tmp_path))
+    api = Client(tandem.state)
+    server.routes['/pods'] = lambda r, d: time.sleep(0.2) or patch(d, [{'op': 'add', 'path': '/metadata/labels/mutated', 'value': 'yes'}])
+    server.routes['/deny'] = lambda r, d: deny(d, message='not this one') if d['request']['object']['metadata']['labels'].get('app') == 'denied' else allow(d)
+    rules = [{'operations': ['CREATE'], 'apiGroups': [''], 'apiVersions': ['v1'], 'resources': ['pods']}]
+    make = lambda kind, path: {'metadata': {'name': 'own-' + kind.lower()}, 'webhooks': [{
+        'name': 'pods.example.com', 'sideEffects': 'None', 'admissionReviewVersions': ['v1'], 'rules': rules, 'namespaceSelector': {'matchLabels': {'ctl': 'yes'}},
+        'clientConfig': {'url': f'https://localhost:{server.port}{path}', 'caBundle': server.bundle}}]}
+    assert api('POST', CONFIGS + 'mutatingwebhookconfigurations', make('Mutating', '/pods'))[0] == 201
+    assert api('POST', CONFIGS + 'validatingwebhookconfigurations', make('Validating', '/deny'))[0] == 201
+    try:
+        assert api('POST', '/api/v1/namespaces', {'metadata': {'name': 'ctl', 'labels': {'ctl': 'yes'}}})[0] == 201
+        for app in ('wanted', 'denied'):
+            deploy = {'metadata': {'name': app}, 'spec': {'replicas': 4, 'selector': {'matchLabels': {'app': app}}, 'template': {
+                'metadata': {'labels': {'app': app}}, 'spec': {'containers': [{'name': 'c', 'image': 'none.invalid/x'}]}}}}
+            assert api('POST', '/apis/apps/v1/namespaces/ctl/deployments', deploy)[0] == 201
+        pods = lambda: [p for p in api('GET', '/api/v1/namespaces/ctl/pods')[1]['items'] if p['metadata']['labels']['app'] == 'wanted']
+        eventually(lambda: len(pods()) >= 4, 20)
+        time.sleep(1.5)
+        assert len(pods()) == 4 and all(p['metadata']['labels'].get('mutated') == 'yes' for p in pods())
+        eventually(lambda: any('not this one' in e.get('message', '') for e in api('GET', '/api/v1/namespaces/ctl/events')[1]['items']), 20)
+        assert len(server.asked) < 200
+    finally:
+        api('DELETE', CONFIGS + 'mutatingwebhookconfigurations/own-mutating')
+        api('DELETE', CONFIGS + 'validatingwebhookconfigurations/own-validating')
+        api('DELETE', '/api/v1/namespaces/ctl')
+        server.stop()

@@ -280,6 +280,8 @@ static int at_once_go(struct at_once *w)
         w->late = xcalloc(1, sizeof(*w->late));
         w->late->what = late_text(w);
         w->late->w = w;
+        if (w->req.body_val) /* it is read again when the answer is there; the caller's is gone then */
+            w->req.body_val = val_copy(w->arena, w->req.body_val);
         list_push(&l->late, &w->late->link);
         l->late_n++;
         return err_set(w->err, TIMEOUT, "%s %s waits for a webhook", w->req.method, w->req.path);

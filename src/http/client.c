@@ -44,7 +44,7 @@ struct cconn {
     uint64_t since_ms;
     uv_getaddrinfo_t gai;
     bool ev_head, ev_done, in_head, too_big, keep, raw, served, made;
-    bool resolving, dead;
+    bool resolving, dead, more; /* more: the name has another address yet */
 };
 
 struct http_call {
@@ -60,6 +60,7 @@ struct http_call {
     struct hdrs hdrs;
     bool head_only, chunked, ended, sent, answered, told_head, upgrade, raw, paused, retried, late;
     bool got_byte, expires;
+    unsigned refused; /* so many addresses of the name did not answer */
     uint64_t deadline_ms, data_ms;
     struct err err;
     void (*on_connected)(struct http_call *, void *);
@@ -517,6 +518,16 @@ static void on_connect(uv_connect_t *req, int status)
 
     if (k->io.closing)
         return;
+    if (status < 0 && k->call && k->more) { /* "localhost" is ::1, too, where nobody may listen */
+        struct http_call *call = k->call;
+
+        k->call = NULL;
+        call->conn = NULL;
+        call->refused++;
+        cconn_drop(k);
+        call_assign(call);
+        return;
+    }
     if (status < 0) {
         struct err err = {0};
 
@@ -546,8 +557,13 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
         return;
     }
     if (!k->io.closing) {
+        struct addrinfo *at = res;
+
+        for (unsigned i = 0; status == 0 && k->call && i < k->call->refused && at->ai_next; i++)
+            at = at->ai_next;
+        k->more = status == 0 && at->ai_next;
         if (status == 0)
-            status = tcp_connect(k, res->ai_addr);
+            status = tcp_connect(k, at->ai_addr);
         if (status < 0) {
             struct err err = {0};
 

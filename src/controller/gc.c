@@ -264,6 +264,18 @@ static const struct obj *object_of(struct gc *gc, const struct item *it)
 
 enum owner_state { SOLID, DANGLING, WAITING };
 
+/* The owner is there, but not where this object could have one. */
+static void tell_invalid(struct gc *gc, const struct item *it, const struct val *ref)
+{
+    const struct obj *o = object_of(gc, it);
+
+    if (o)
+        ctl_event(gc->ctl, o, "Warning", "OwnerRefInvalidNamespace",
+                  "ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace \"%s\"",
+                  val_str_at(ref, "apiVersion", ""), val_str_at(ref, "kind", ""), it->ns, val_str_at(ref, "name", ""),
+                  val_str_at(ref, "uid", ""), it->ns);
+}
+
 static enum owner_state owner_state(struct gc *gc, const struct item *it, const struct val *ref)
 {
     const struct schema *schema = gc->ctl->all->opts.schema;
@@ -272,12 +284,16 @@ static enum owner_state owner_state(struct gc *gc, const struct item *it, const 
     const char *uid = val_str_at(ref, "uid", ""), *resource;
     const struct obj *owner;
 
+    if (r && r->namespaced && !it->res->namespaced)
+        tell_invalid(gc, it, ref);
     if (!r || r->virtual_ || (r->namespaced && !it->res->namespaced))
         return SOLID;
     r = schema_stored(r);
     resource = arena_printf(gc->ctl->arena, "%s/%s", r->api_version, r->plural);
     owner = client_get(gc->ctl->client, gc->ctl->arena, resource, r->namespaced ? it->ns : "",
                        val_str_at(ref, "name", ""));
+    if ((!owner || !streq(owner->uid, uid)) && map_get(&gc->items, uid))
+        tell_invalid(gc, it, ref);
     if (!owner || !streq(owner->uid, uid))
         return DANGLING;
     if (obj_deleting(owner) && obj_has_finalizer(owner, FOREGROUND))

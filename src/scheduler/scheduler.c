@@ -29,7 +29,7 @@ struct scheduler {
     struct env *env;
     char *name;
     struct arena *arena;
-    struct mirror *pods, *nodes, *claims, *volumes, *classes, *namespaces, *budgets;
+    struct mirror *pods, *nodes, *claims, *volumes, *classes, *namespaces, *budgets, *devices;
     struct map nominated; /* uid -> struct nominee */
     struct cache cache;
     struct queue queue;
@@ -228,6 +228,26 @@ static void look_up_claim(struct scheduler *s, const struct obj *pod, struct cla
         c->wait = "pod has unbound immediate PersistentVolumeClaims";
 }
 
+/* Devices: a pod waits for its resource claims to be there and allocated (by somebody else). */
+static const char *resource_claims_wait(struct scheduler *s, const struct obj *pod)
+{
+    VAL_EACH(val_at(obj_val(pod), "spec.resourceClaims"), c) {
+        const char *name = val_str_at(c, "resourceClaimName", "");
+        const struct obj *claim;
+
+        VAL_EACH(val_at(obj_val(pod), "status.resourceClaimStatuses"), st)
+            if (streq(val_str_at(st, "name", ""), val_str_at(c, "name", "")))
+                name = val_str_at(st, "resourceClaimName", "");
+        claim = *name ? mirror_get(s->devices, pod->namespace_, name) : NULL;
+        if (!claim)
+            return *name ? arena_printf(s->arena, "resourceclaim \"%s\" not found", name)
+                         : arena_printf(s->arena, "pod \"%s\": ResourceClaim not created yet", pod->name);
+        if (!val_is(val_at(obj_val(claim), "status.allocation"), VAL_MAP))
+            return "cannot allocate all claims";
+    }
+    return NULL;
+}
+
 static struct claims *look_up_claims(struct scheduler *s, const struct obj *pod)
 {
     const struct val *volumes = val_at(obj_val(pod), "spec.volumes");
@@ -243,6 +263,8 @@ static struct claims *look_up_claims(struct scheduler *s, const struct obj *pod)
         if (name && !c->wait)
             look_up_claim(s, pod, c, name);
     }
+    if (!c->wait)
+        c->wait = resource_claims_wait(s, pod);
     for (uint32_t i = 0; i < c->n; i++)
         if (c->v[i].class_ && !c->free_volumes) {
             all = mirror_list(s->volumes, s->arena, NULL);
@@ -553,6 +575,8 @@ struct scheduler *scheduler_start(struct client *client, struct env *env,
     args.resource = "storage.k8s.io/v1/storageclasses";
     s->classes = client_mirror(client, &args);
     s->namespaces = client_mirror(client, &(struct mirror_args){.resource = "v1/namespaces"});
+    args.resource = "resource.k8s.io/v1/resourceclaims";
+    s->devices = client_mirror(client, &args);
     s->budgets = client_mirror(client, &(struct mirror_args){.resource = "policy/v1/poddisruptionbudgets"});
     s->nodes = client_mirror(client, &(struct mirror_args){.resource = "v1/nodes", .added = node_added,
                                                            .changed = node_changed,
@@ -574,6 +598,7 @@ void *scheduler_stop(struct scheduler *s)
     mirror_free(s->classes);
     mirror_free(s->namespaces);
     mirror_free(s->budgets);
+    mirror_free(s->devices);
     env_timer_free(s->turn);
     env_timer_free(s->wake);
     queue_done(&s->queue);

@@ -73,15 +73,17 @@ static struct api_response ask(struct world *w, const char *method, const char *
 {
     static const char *const groups[] = {GROUP_MASTERS, GROUP_AUTHENTICATED, NULL};
     static const struct auth_user admin = {.name = "admin", .uid = "", .groups = groups};
-    struct api_response resp = {0};
+    struct api_response *resp = arena_new_of(w->a, struct api_response);
     struct api_request req = {.arena = w->a, .user = &admin, .method = method, .path = path,
                               .content_type = streq(method, "PATCH") ? "application/merge-patch+json" : NULL,
                               .body = body, .body_n = body ? strlen(body) : 0};
 
     env_sim_run_until(w->env, env_now_ms(w->env) + 50);
     obj_cache_trim();
-    api_do(w->api, &req, keep, &resp);
-    return resp;
+    api_do(w->api, &req, keep, resp);
+    for (int i = 0; i < 100 && !resp->status; i++) /* it asks outside */
+        env_sim_run_until(w->env, env_now_ms(w->env) + 1000);
+    return *resp;
 }
 
 static const char *message(struct world *w, const struct api_response *r)
@@ -243,11 +245,42 @@ static void variables(void **state)
     assert_int_equal(ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"abcd\"}}").status, 201);
 }
 
+/* A webhook whose match conditions say no is not asked; here nobody can be asked, which shows who would be. */
+static void match_conditions(void **state)
+{
+    static const struct {
+        const char *expression, *failure;
+        int status;
+    } cases[] = {
+        {"object.metadata.name != 'm'", "Fail", 201},
+        {"object.metadata.name == 'm' && request.userInfo.username == 'admin'", "Fail", 500},
+        {"authorizer.group('').resource('configmaps').check('create').allowed()", "Fail", 500},
+        {"object.data.x == 'y'", "Fail", 403},
+        {"object.data.x == 'y'", "Ignore", 201},
+    };
+    static const char hooks[] = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    struct world *w = *state;
+    struct api_response r;
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        r = ask(w, "POST", hooks, arena_printf(w->a, "{\"metadata\":{\"name\":\"h\"},\"webhooks\":[{\"name\":\"h.example.com\","
+            "\"clientConfig\":{\"url\":\"https://192.0.2.9/\"},\"admissionReviewVersions\":[\"v1\"],\"sideEffects\":\"None\",\"failurePolicy\":\"%s\","
+            "\"rules\":[" MAP_RULE "],\"matchConditions\":[{\"name\":\"c\",\"expression\":\"%s\"}]}]}", cases[i].failure, cases[i].expression));
+        assert_int_equal(r.status, 201);
+        r = ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"m\"}}");
+        if (r.status != cases[i].status)
+            fail_msg("case %zu: %d %s", i, r.status, message(w, &r));
+        ask(w, "DELETE", arena_printf(w->a, "%s/h", hooks), NULL);
+        ask(w, "DELETE", MAPS "/m", NULL);
+    }
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(matches), T(equivalent), T(parameters), T(failures), T(variables)};
+    const struct CMUnitTest tests[] = {T(matches), T(equivalent), T(parameters), T(failures), T(variables),
+                                       T(match_conditions)};
 
     return cmocka_run_group_tests_name("policies", tests, NULL, NULL);
 }

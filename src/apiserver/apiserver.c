@@ -223,9 +223,42 @@ static void drop_twins(struct texts *t)
     t->n = n;
 }
 
+/* Parts of this process are users like others (controllers, the scheduler): what they do is noted, too. */
+static void begin_inner(struct api *api, const struct api_request *req)
+{
+    static const char *const here[] = {"127.0.0.1", NULL};
+    struct call c = {.api = api, .req = req, .a = req->arena};
+    char uuid[ENV_UUID_BYTES];
+    struct rbac_ask q;
+    struct audit_request rq = {.user_agent = req->user_agent, .source_ips = here, .user = req->user, .ask = &q,
+                               .received_us = env_now_ms(api->env) * 1000};
+
+    if (options_params(&c) < 0)
+        return;
+    path_parse(c.a, req->path, &c.path);
+    c.verb = rq.verb = call_verb(&c);
+    q = access_ask(&c);
+    rq.id = arena_strdup(c.a, env_uuid(api->env, uuid));
+    rq.uri = str_empty(req->query) ? req->path : arena_printf(c.a, "%s?%s", req->path, req->query);
+    ((struct api_request *)(uintptr_t)req)->audit = audit_begin(api->audit, req->arena, &rq);
+}
+
+static void end_inner(const struct api_request *req, const struct api_response *resp)
+{
+    if (resp->watch)
+        audit_started(req->audit, 200);
+    audit_end(req->audit, resp->status);
+    if (req->audit) /* the request may be used once more, when the event has gone */
+        ((struct api_request *)(uintptr_t)req)->audit = NULL;
+}
+
 void call_finish(struct call *c)
 {
+    VAL_EACH_MEMBER(c->annotations, m)
+        audit_note(c->req->audit, m->key, val_text(&m->v, ""));
     audit_answer(c->req->audit, &c->resp);
+    if (!c->req->noted)
+        end_inner(c->req, &c->resp);
     answer_protobuf(c);
     if (c->r && c->r->deprecated)
         texts_add(&c->warnings, "%s", c->r->deprecated);
@@ -263,6 +296,8 @@ void call_run(struct api *api, const struct api_request *req, serve_fn *serve_, 
 void api_do(struct api *api, const struct api_request *req, api_done_fn *done, void *arg)
 {
     api->requests++;
+    if (api->audit && req->user && !req->noted)
+        begin_inner(api, req);
     call_run(api, req, NULL, done, arg, NULL);
 }
 

@@ -307,6 +307,16 @@ static uint64_t open_fds(void)
     return n > 3 ? n - 3 : 0; /* . and .. and the folder itself */
 }
 
+static void put_audit(struct buf *b, const struct api *api)
+{
+    struct audit_counts n = audit_counts(api->audit);
+
+    head(b, "apiserver_audit_event_total", "counter", "Counter of audit events generated and sent to the audit backend.");
+    buf_printf(b, "apiserver_audit_event_total %llu\n", (unsigned long long)n.events);
+    head(b, "apiserver_audit_error_total", "counter", "Counter of audit events that failed to be audited properly.");
+    buf_printf(b, "apiserver_audit_error_total{plugin=\"buffered\"} %llu\n", (unsigned long long)(n.dropped + n.failed));
+}
+
 static void put_process(struct buf *b, const struct api *api)
 {
     struct rusage use;
@@ -350,6 +360,7 @@ int metrics_serve(struct call *c)
     head(&b, "kubernetes_build_info", "gauge", "What this is.");
     buf_printf(&b, "kubernetes_build_info{git_version=\"%s\",major=\"1\",minor=\"36\",platform=\"linux/amd64\"} 1\n",
                KUBERNETES_VERSION);
+    put_audit(&b, api);
     put_process(&b, api);
     answer_text(c, 200, "text/plain; version=0.0.4; charset=utf-8", arena_memdup(c->a, b.p, b.n), b.n);
     buf_done(&b);

@@ -198,6 +198,7 @@ static void begin_audit(struct exchange *x, struct call *c, const struct auth_us
         .user_agent = http_get(x->http, "user-agent"), .source_ips = source_ips(x), .user = u,
         .ask = &q, .received_us = x->received_us};
 
+    x->req.noted = true;
     x->req.audit = audit_begin(x->f->api->audit, x->http->arena, &rq);
 }
 

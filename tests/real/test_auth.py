@@ -452,3 +452,19 @@ def test_webhook_authorises():
             to.shutdown()
             to.server_close()
             assert not kubectl('other', 'get', 'secrets')                              # failurePolicy Deny
+
+
+def test_what_our_own_parts_do_is_noted():
+    with tempfile.TemporaryDirectory(prefix='tn-', dir='/tmp') as folder:
+        open(f'{folder}/policy.yaml', 'w').write('{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata, verbs: [create, update, patch, delete]}]}')
+        with running('--audit-policy-file', f'{folder}/policy.yaml', '--audit-log-path', f'{folder}/log') as one:
+            one.kubectl('create', 'namespace', 'noted')
+
+            def found():
+                for line in open(f'{folder}/log'):
+                    e = json.loads(line)
+                    if e['objectRef'].get('namespace') == 'noted' and e['objectRef']['resource'] == 'configmaps' and e['verb'] == 'create':
+                        return e
+            e = eventually(found)
+            assert e['user']['username'] == 'system:kube-controller-manager' and e['objectRef']['name'] == 'kube-root-ca.crt' and e['responseStatus']['code'] == 201
+            assert 'apiserver_audit_event_total' in one.kubectl('get', '--raw', '/metrics').stdout

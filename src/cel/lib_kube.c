@@ -53,6 +53,22 @@ static bool quantity_read(struct cel_value s, quantity *q, bool *binary)
     return quantity_parse(text, q);
 }
 
+/* The number's form is looked at before its suffix. */
+static const char *quantity_why(struct cel_value s)
+{
+    uint32_t i = s.n && (*s.s == '-' || *s.s == '+');
+
+    while (i < s.n && strchr("0123456789.", s.s[i]))
+        i++;
+    while (i < s.n && strchr("eEinumkKMGTP", s.s[i]))
+        i++;
+    i += i < s.n && (s.s[i] == '-' || s.s[i] == '+');
+    while (i < s.n && isdigit((unsigned char)s.s[i]))
+        i++;
+    return s.n && i == s.n ? "unable to parse quantity's suffix"
+                           : "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+}
+
 FN(fn_quantity)
 {
     quantity q;
@@ -61,7 +77,7 @@ FN(fn_quantity)
     if (args[0].kind != CEL_STRING)
         return NO_OVERLOAD;
     if (!quantity_read(args[0], &q, &binary))
-        return fail_lit("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
+        return fail_lit(quantity_why(args[0]));
     return quantity_make(e, q, binary);
 }
 FN(fn_is_quantity)

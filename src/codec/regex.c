@@ -563,3 +563,30 @@ int regex_match(const struct regex *re, const char *s, size_t n)
 
     return r >= 0 ? r : second_search(re, s, n);
 }
+
+int regex_match_text(const char *pattern, const char *s)
+{
+    enum { KEPT = 32 };
+    static _Thread_local struct {
+        char *pattern;
+        struct regex *re;
+    } kept[KEPT];
+    static _Thread_local uint32_t next;
+    struct err err;
+    uint32_t i;
+
+    for (i = 0; i < KEPT; i++)
+        if (kept[i].pattern && streq(kept[i].pattern, pattern))
+            break;
+    if (i == KEPT) {
+        struct regex *re = regex_new(pattern, strlen(pattern), &err);
+        if (!re)
+            return -2;
+        i = next++ % KEPT;
+        free(kept[i].pattern);
+        regex_free(kept[i].re);
+        kept[i].pattern = xstrdup(pattern);
+        kept[i].re = re;
+    }
+    return regex_match(kept[i].re, s, strlen(s));
+}

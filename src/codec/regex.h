@@ -23,3 +23,6 @@ DEFINE_AUTO(struct regex *, regex_free, regex_free)
 int regex_match(const struct regex *re, const char *s, size_t n);
 /* The leftmost match at or after byte `from`; alternatives are tried in their order. */
 int regex_find(const struct regex *re, const char *s, size_t n, size_t from, size_t *ret_start, size_t *ret_end);
+/* The same for a pattern by its text, of which each thread keeps the last few compiled. -2: it is no
+ * pattern. */
+int regex_match_text(const char *pattern, const char *s);

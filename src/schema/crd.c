@@ -5,11 +5,11 @@
  * pruning with x-kubernetes-preserve-unknown-fields, defaults, and structural validation.
  * Everything of one version lies in an arena of its own, held by the resource's references. */
 #include "schema/crd_int.h"
+#include "codec/regex.h"
 
 #include "codec/json.h"
 
 #include <math.h>
-#include <regex.h>
 #include <stdio.h>
 
 void type_fields_set(struct arena *a, struct type *t, const struct field *fields, uint32_t n);
@@ -473,33 +473,10 @@ static double number_of(const struct val *v)
     return v->type == VAL_INT ? (double)v->i : v->d;
 }
 
+/* A pattern that is none lets everything pass: who made the definition was told. */
 static bool matches(const char *pattern, const char *text)
 {
-    regex_t re;
-    char *posix = xstrdup(pattern);
-
-    /* the classes that Go knows and POSIX spells otherwise */
-    struct buf b = {0};
-    for (const char *p = posix; *p; p++) {
-        if (*p == '\\' && p[1] == 'd')
-            buf_adds(&b, "[0-9]"), p++;
-        else if (*p == '\\' && p[1] == 'w')
-            buf_adds(&b, "[0-9A-Za-z_]"), p++;
-        else if (*p == '\\' && p[1] == 's')
-            buf_adds(&b, "[ \t\n\f\r]"), p++;
-        else if (*p == '(' && p[1] == '?' && p[2] == ':')
-            buf_addc(&b, '('), p += 2;
-        else
-            buf_addc(&b, *p);
-    }
-    bool ok = true;
-    if (regcomp(&re, b.p ? b.p : "", REG_EXTENDED | REG_NOSUB) == 0) {
-        ok = regexec(&re, text, 0, NULL, 0) == 0;
-        regfree(&re);
-    }
-    free(posix);
-    buf_done(&b);
-    return ok;
+    return regex_match_text(pattern, text) != 0;
 }
 
 static const char *format_why(const char *format, const char *s)

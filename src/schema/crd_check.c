@@ -5,9 +5,9 @@
  * else below spec.versions[N]. Rules in CEL are compiled in crd_rules.c. */
 #include "schema/rules_int.h"
 
-#include <regex.h>
 
 #include "schema/crd_int.h"
+#include "codec/regex.h"
 
 #include <string.h>
 
@@ -253,7 +253,6 @@ static void value_rules(struct check *c, const struct val *js, bool skip_any, in
 {
     static const char *const lists[] = {"anyOf", "allOf", "oneOf"};
     const struct val *pattern = val_get(js, "pattern");
-    regex_t re;
 
     for (uint32_t l = 0; l < ARRAY_LEN(lists); l++) {
         const struct val *list = val_get(js, lists[l]);
@@ -269,10 +268,10 @@ static void value_rules(struct check *c, const struct val *js, bool skip_any, in
     nested(c, val_get(js, "not"), false, depth + 1);
     check_pop(c, mark);
     if (pattern && pattern->n) {
-        if (regcomp(&re, pattern->s, REG_EXTENDED | REG_NOSUB) == 0)
-            regfree(&re);
-        else if (!strchr(pattern->s, '\\') && !strstr(pattern->s, "(?"))
-            check_fail(c, CAUSE_INVALID, "pattern", pattern, "must be a valid regular expression");
+        struct err why;
+        _auto_(regex_freep) struct regex *re = regex_new(pattern->s, pattern->n, &why);
+        if (!re)
+            check_fail(c, CAUSE_INVALID, "pattern", pattern, "must be a valid regular expression, but isn't: %s", why.msg);
     }
 }
 

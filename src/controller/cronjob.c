@@ -181,6 +181,9 @@ static enum again cronjob_reconcile(struct ctl *ctl, const char *key, struct err
     }
     due = last_due(ctl, cj, &c, zone, &next);
     zone_free(zone);
+    if (next < 0 && due < 0) /* the 31st of February */
+        ctl_event(ctl, cj, "Warning", "InvalidSchedule", "invalid schedule: %s : there is no such time",
+                  obj_str(cj, "spec.schedule", ""));
     if (next >= 0)
         ctl_want_in(ctl, key, next * 1000 - ctl->now_ms + 50);
     if (due < 0)

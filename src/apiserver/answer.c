@@ -210,7 +210,7 @@ static struct val *row_of(struct call *c, const struct val *v)
 {
     return table_row(c->r, c->a, v,
                      (enum include_object)table_include(c->include_object ? c->include_object : ""),
-                     c->now_ms * 1000);
+                     c->form_version, c->now_ms * 1000);
 }
 
 const struct val *answer_item(struct call *c, const struct val *v, bool first)

@@ -293,7 +293,7 @@ static void fields_into(struct arena *a, const struct type *t, const struct val 
             const char *key = item_key(a, t, it);
             struct fset *kid;
 
-            if (fset_kid(s, key) && twice)
+            if (twice && (fset_kid(s, key) || streq(key, "k:{}"))) /* no key at all is as bad */
                 *twice = true;
             kid = fset_need(a, s, key);
             fields_into(a, t->elem, it, kid, twice);

@@ -30,7 +30,8 @@ struct val *fset_write(struct arena *a, const struct fset *s);
 /* Calls fn with each member as people read paths: .spec.containers[name="c"].image */
 void fset_each(struct arena *a, const struct fset *s, void (*fn)(void *arg, const char *path), void *arg);
 
-/* The fields that v sets. *ret_twice (may be NULL) becomes true when a list holds a key twice. */
+/* The fields that v sets. *ret_twice (may be NULL) becomes true when a list holds a key twice, or an item
+ * without any of its keys. */
 struct fset *typed_fields(struct arena *a, const struct type *t, const struct val *v, bool *ret_twice);
 struct typed_diff {
     struct fset *added, *removed, *modified;

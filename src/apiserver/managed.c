@@ -480,7 +480,8 @@ int managed_apply(struct call *c, const struct val *live, const struct val *conf
     config = bare(c, config);
     set = typed_fields(c->a, c->r->type, config, &twice);
     if (twice)
-        return fail(c, 500, "", "failed to create typed patch object: duplicate entries for a key");
+        return fail(c, 500, "", "failed to create typed patch object: an item of a list by keys "
+                    "has none of them, or one that another item has");
     if (live)
         read_managers(c, live, ms);
     if (live && !ms->n) { /* what was there before is somebody's too */

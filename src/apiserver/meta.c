@@ -40,8 +40,8 @@ static int discovery_shape(struct call *c, bool may_aggregate)
             if (may_aggregate && strstr(part, "application/json") && strstr(part, "v=v2") &&
                 !strstr(part, "v=v2beta1") && strstr(part, "g=apidiscovery.k8s.io"))
                 return 1;
-        } else if (strstr(part, "application/yaml")) {
-            c->encoding = ENC_YAML;
+        } else if (strstr(part, "application/yaml") || strstr(part, PROTOBUF_TYPE)) {
+            c->encoding = strstr(part, PROTOBUF_TYPE) ? ENC_PROTOBUF : ENC_YAML;
             return 0;
         } else if (strstr(part, "application/json") || strstr(part, "*/*")) {
             return 0;
@@ -64,10 +64,13 @@ static int discovery(struct call *c, struct doc (*make)(struct call *c, bool agg
     if (shape == 1)
         return doc_answer(c, d, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     d.hash = "";
-    if (d.text && c->encoding == ENC_YAML) {
+    if (d.text && c->encoding != ENC_JSON) {
         struct api_response text = {.body = d.text, .body_n = d.n};
+        struct val *v = val_copy(c->a, api_response_val(c->a, &text));
 
-        answer_val(c, 200, api_response_val(c->a, &text));
+        if (!val_get(v, "apiVersion")) /* the core's documents do not say it */
+            val_put_str(c->a, v, "apiVersion", "v1");
+        answer_val(c, 200, v);
         return 0;
     }
     return doc_answer(c, d, "application/json");

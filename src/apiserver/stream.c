@@ -80,7 +80,7 @@ static const struct val *item_val(struct api_stream *s, const struct obj *o)
     if (s->shape.form == FORM_TABLE)
         return table_row(s->shape.r, s->item, v,
                          (enum include_object)table_include(s->shape.include_object ? s->shape.include_object : ""),
-                         s->shape.now_ms * 1000);
+                         s->shape.form_version, s->shape.now_ms * 1000);
     if (s->shape.form == FORM_PARTIAL_LIST)
         return partial_of(s->item, v, s->shape.form_version);
     if (!s->whole_items) {

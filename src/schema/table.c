@@ -272,7 +272,7 @@ static const struct val *conditions(const struct resource *r, struct arena *a,
 }
 
 struct val *table_row(const struct resource *r, struct arena *a, const struct val *obj,
-                      enum include_object include, int64_t now_us)
+                      enum include_object include, const char *version, int64_t now_us)
 {
     struct val *row = val_map(a), *cells = val_list(a);
     const struct val *cond = conditions(r, a, obj);
@@ -285,7 +285,7 @@ struct val *table_row(const struct resource *r, struct arena *a, const struct va
     if (include == INCLUDE_OBJECT)
         val_put(a, row, "object", obj);
     else if (include == INCLUDE_METADATA)
-        val_put(a, row, "object", partial_of(a, obj, "v1"));
+        val_put(a, row, "object", partial_of(a, obj, version));
     else
         val_put(a, row, "object", val_null(a));
     return row;

@@ -13,9 +13,9 @@ int table_include(const char *text);
  * event, columns only in the first (columns = false leaves [] there). */
 struct val *table_new(const struct resource *r, struct arena *a, const char *version,
                       const struct val *list_meta, bool columns);
-/* obj is in version r. now_us: microseconds since 1970. */
+/* obj is in version r; version: that of the metadata in the row. now_us: microseconds since 1970. */
 struct val *table_row(const struct resource *r, struct arena *a, const struct val *obj,
-                      enum include_object include, int64_t now_us);
+                      enum include_object include, const char *version, int64_t now_us);
 
 /* meta.k8s.io PartialObjectMetadata of an object; version "v1" or "v1beta1". */
 struct val *partial_of(struct arena *a, const struct val *obj, const char *version);

@@ -37,7 +37,7 @@ static void whole_way(const struct resource *r, struct arena *a, struct val *v)
     (void)causes_status(&causes, a, r, "x");
     schema_validate(r, r->has_status ? "status" : "", v, v, &causes);
     schema_warn(r, v, NULL, &warnings);
-    (void)table_row(r, a, v, INCLUDE_METADATA, 0);
+    (void)table_row(r, a, v, INCLUDE_METADATA, "v1", 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -475,7 +475,7 @@ static void tables(void **state)
 
     (void)state;
     assert_true(time_parse("2026-01-01T01:00:00Z", &now));
-    struct val *row = table_row(r, a, pod, INCLUDE_NONE, now);
+    struct val *row = table_row(r, a, pod, INCLUDE_NONE, "v1", now);
     assert_string_equal(json_text(a, val_get(row, "cells"), NULL),
                         "[\"p\",\"1/1\",\"Running\",\"2\",\"60m\",\"<none>\",\"n\",\"<none>\",\"<none>\"]");
     arena_free(a);

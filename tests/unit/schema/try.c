@@ -74,7 +74,7 @@ static int one(const struct schema *s, struct arena *a, const struct val *in, st
     if (streq(op, "create") || streq(op, "update")) {
         v = val_copy(a, val_get(in, "body"));
     } else if (streq(op, "table")) {
-        val_put(a, out, "row", table_row(r, a, val_get(in, "body"), INCLUDE_NONE,
+        val_put(a, out, "row", table_row(r, a, val_get(in, "body"), INCLUDE_NONE, "v1",
                                          (int64_t)time(NULL) * 1000000));
         return 0;
     } else {

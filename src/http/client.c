@@ -562,8 +562,14 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
         for (unsigned i = 0; status == 0 && k->call && i < k->call->refused && at->ai_next; i++)
             at = at->ai_next;
         k->more = status == 0 && at->ai_next;
-        if (status == 0)
+        if (status < 0 && streq(k->o->host, "localhost")) { /* needs nobody to say where it is */
+            struct sockaddr_in own;
+
+            uv_ip4_addr("127.0.0.1", k->o->port, &own);
+            status = tcp_connect(k, (struct sockaddr *)&own);
+        } else if (status == 0) {
             status = tcp_connect(k, at->ai_addr);
+        }
         if (status < 0) {
             struct err err = {0};
 

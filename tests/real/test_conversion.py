@@ -59,7 +59,7 @@ def test_both_versions_are_the_same_object(world):
     status, one = api('POST', V1, peer('v1', 'one', host='a', port=1))
     assert status == 201 and one['spec'] == {'host': 'a', 'port': 1} and not server.asked
     status, two = api('GET', V2 + '/one')
-    assert status == 200 and two['apiVersion'] == 'example.com/v2' and two['spec'] == {'address': 'a:1'}
+    assert status == 200 and two['apiVersion'] == 'example.com/v2' and two['spec'] == {'address': 'a:1'}, two['message']
     assert two['metadata']['annotations'] == {'converted': 'yes'} and 'finalizers' not in two['metadata']
     assert two['metadata']['resourceVersion'] == one['metadata']['resourceVersion']
     # written in the version that is not stored: there and back

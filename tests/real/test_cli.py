@@ -38,7 +38,6 @@ def test_a_second_up_says_who_runs(tandem):
 
 
 def test_two_instances_may_not_share_a_pod_range(tandem, tmp_path):
-    tandem.kubectl('get', 'nodes')
     done = run('up', '--detach', '--state', str(tmp_path), '--api-port', '0', '--gateway-port', '0', '--aws-port', '0')
     assert done.returncode == 1 and '--pod-cidr' in done.stderr, done.stderr
     assert run('up', '--state', str(tmp_path), '--pod-cidr', 'x').returncode == 2

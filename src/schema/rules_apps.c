@@ -751,7 +751,12 @@ HOOK(v_hpa)
     if (val_int_at(spec, "maxReplicas", 0) == 0)
         check_fail(c, CAUSE_REQUIRED, "spec.maxReplicas", NULL, "%s", "");
     const char *target_version = val_str_at(spec, "scaleTargetRef.apiVersion", ""), *slash = strchr(target_version, '/');
-    if (!slash || slash == target_version || strchr(slash + 1, '/'))
+    const char *target_kind = val_str_at(spec, "scaleTargetRef.kind", "");
+    /* a version without a group is that of the one kind of the core that scales */
+    bool named = slash ? slash != target_version && !strchr(slash + 1, '/') : streq(target_kind, "ReplicationController");
+    bool kept = old && streq(val_str_at(old, "spec.scaleTargetRef.apiVersion", ""), target_version) &&
+                streq(val_str_at(old, "spec.scaleTargetRef.kind", ""), target_kind);
+    if (!named && !kept)
         check_fail(c, CAUSE_INVALID, "spec.scaleTargetRef.apiVersion", val_at(spec, "scaleTargetRef.apiVersion"),
                    "must name a version");
     if (min && max && max->i && max->i < min->i)

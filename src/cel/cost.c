@@ -662,7 +662,7 @@ static struct call_est call_est(struct coster *c, struct node *call, const struc
 
 static struct cel_cost cost_call(struct coster *c, struct node *n)
 {
-    struct node *target = n->member ? n->args[0] : NULL, **args = n->args + n->member;
+    struct node *target = n->member ? n->args[0] : NULL, **args = n->member ? n->args + 1 : n->args;
     uint32_t count = n->n - n->member;
     struct cel_cost *costs = arena_array(c->p->arena, struct cel_cost, count + 1), sum = {0, 0}, fn = {UNBOUNDED, 0};
     struct size_est result = {0};

@@ -2,79 +2,15 @@
  * the sockets. Goal: the promises of apiserver.h and what watches are told. */
 #include "apiserver/api_int.h" /* before cmocka, which takes the word fail for itself */
 #include "codec/json.h"
-#include "store/engine.h"
 
-#include "tt.h"
-
-#include <unistd.h>
-
-struct world {
-    char dir[32];
-    struct env *env;
-    struct store *store;
-    struct store_disk *disk;
-    struct schema *schema;
-    struct pki *pki;
-    struct api *api;
-    struct arena *a;
-};
-
-static int world_up(void **state)
-{
-    struct world *w = xcalloc(1, sizeof(*w));
-    struct err err = {0};
-    struct store_args args = {0};
-    struct api_config config = {0};
-
-    strcpy(w->dir, "/tmp/ttapiXXXXXX");
-    assert_non_null(mkdtemp(w->dir));
-    w->env = env_sim_new(7);
-    w->disk = store_disk_new(w->env, 1, 3);
-    args = (struct store_args){.env = w->env, .engine = &store_memory, .disk = w->disk,
-                               .cache_bytes = 1};
-    assert_non_null(w->store = store_open(&args, &err));
-    w->schema = schema_new();
-    assert_non_null(w->pki = pki_open(w->dir, NULL, &err));
-    config = (struct api_config){.env = w->env, .store = w->store, .schema = w->schema,
-                                 .pki = w->pki, .state_dir = w->dir, .host = "192.0.2.1", .port = 6443};
-    if (!(w->api = api_new(&config, &err)))
-        fail_msg("%s", err.msg);
-    w->a = arena_new();
-    *state = w;
-    return 0;
-}
-
-static int world_down(void **state)
-{
-    struct world *w = *state;
-    char command[64];
-
-    arena_free(w->a);
-    env_sim_run_until(w->env, env_now_ms(w->env) + 50);
-    api_free(w->api);
-    store_close(w->store);
-    store_disk_free(w->disk);
-    env_free(w->env);
-    schema_free(w->schema);
-    pki_free(w->pki);
-    snprintf(command, sizeof(command), "rm -r %s", w->dir);
-    assert_int_equal(system(command), 0);
-    free(w);
-    return 0;
-}
-
-/* The disk of this world takes some milliseconds. */
-static void settle(struct world *w)
-{
-    env_sim_run_until(w->env, env_now_ms(w->env) + 50);
-}
+#include "../api_world.h"
 
 static void keep(void *arg, const struct api_response *resp)
 {
     *(struct api_response *)arg = *resp;
 }
 
-static struct api_response ask_as(struct world *w, const struct auth_user *user, const char *method,
+static struct api_response ask_as(struct api_world *w, const struct auth_user *user, const char *method,
                                   const char *target, const char *type, const char *body)
 {
     struct api_response resp = {0};
@@ -88,12 +24,12 @@ static struct api_response ask_as(struct world *w, const struct auth_user *user,
     return resp;
 }
 
-static struct api_response ask(struct world *w, const char *method, const char *target, const char *body)
+static struct api_response ask(struct api_world *w, const char *method, const char *target, const char *body)
 {
     return ask_as(w, NULL, method, target, NULL, body);
 }
 
-static const char *at(struct world *w, const struct api_response *r, const char *path)
+static const char *at(struct api_world *w, const struct api_response *r, const char *path)
 {
     return val_str_at(api_response_val(w->a, r), path, "");
 }
@@ -147,7 +83,7 @@ static void test_paths(void **state)
 
 static void test_life_of_an_object(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r = ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\"},\"data\":{\"x\":\"1\"}}");
     const char *rv;
 
@@ -183,7 +119,7 @@ static void test_life_of_an_object(void **state)
 
 static void test_dry_run_leaves_nothing(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     int64_t before = store_head(w->store);
 
     assert_int_equal(ask(w, "POST", CMS "?dryRun=All", "{\"metadata\":{\"name\":\"a\"}}").status, 201);
@@ -194,7 +130,7 @@ static void test_dry_run_leaves_nothing(void **state)
 
 static void test_bad_input_is_told(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     static const struct {
         const char *method, *target, *body;
         int status;
@@ -224,7 +160,7 @@ static void test_bad_input_is_told(void **state)
 
 static void test_pages(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     const char *next = "";
     uint32_t seen = 0, pages = 0;
 
@@ -249,7 +185,7 @@ static void test_pages(void **state)
 
 static void test_access(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     static const char *const groups[] = {"system:authenticated", NULL};
     struct auth_user bob = {.name = "bob", .uid = "", .groups = groups};
 
@@ -266,7 +202,7 @@ static void test_access(void **state)
 
 static void test_node_sees_what_its_pods_use(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     static const char *const groups[] = {"system:nodes", "system:authenticated", NULL};
     struct auth_user node = {.name = "system:node:n1", .uid = "", .groups = groups};
 
@@ -291,7 +227,7 @@ static void test_node_sees_what_its_pods_use(void **state)
 
 static void test_token_ends_with_what_it_is_bound_to(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct auth_user u;
     struct token_found found = {0};
     struct err err = {0};
@@ -346,7 +282,7 @@ static bool hear(void *arg, const struct api_event *ev)
     return ev->type != API_END && ev->type != API_ERROR;
 }
 
-static struct api_watch *watch(struct world *w, const char *target, struct heard *h)
+static struct api_watch *watch(struct api_world *w, const char *target, struct heard *h)
 {
     struct api_response r = ask(w, "GET", target, NULL);
 
@@ -359,27 +295,27 @@ static struct api_watch *watch(struct world *w, const char *target, struct heard
 
 static void test_watch_tells_selection(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct heard h = {0};
     struct api_watch *watcher;
 
     ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\",\"labels\":{\"t\":\"x\"}}}");
     watcher = watch(w, CMS "?watch=1&labelSelector=t%3Dx", &h);
-    settle(w);
+    api_world_settle(w);
     assert_string_equal(h.text, "ADDED a");
     ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"b\"}}"); /* not selected */
     ask_as(w, NULL, "PATCH", CMS "/a", "application/merge-patch+json", "{\"data\":{\"k\":\"v\"}}");
     ask_as(w, NULL, "PATCH", CMS "/a", "application/merge-patch+json", "{\"metadata\":{\"labels\":null}}");
     ask_as(w, NULL, "PATCH", CMS "/b", "application/merge-patch+json", "{\"metadata\":{\"labels\":{\"t\":\"x\"}}}");
     ask(w, "DELETE", CMS "/b", NULL);
-    settle(w);
+    api_world_settle(w);
     assert_string_equal(h.text, "ADDED a, MODIFIED a, DELETED a, ADDED b, DELETED b");
     api_watch_free(watcher);
 }
 
 static void test_watch_from_a_revision(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct heard h = {0};
     struct api_watch *watcher;
     struct api_response r = ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\"}}");
@@ -387,27 +323,27 @@ static void test_watch_from_a_revision(void **state)
 
     ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"b\"}}");
     watcher = watch(w, arena_printf(w->a, CMS "?watch=true&resourceVersion=%s", rv), &h);
-    settle(w);
+    api_world_settle(w);
     assert_string_equal(h.text, "ADDED b"); /* what came behind it, and no list */
     /* a reader that is behind waits; nothing is lost */
     api_watch_pause(watcher, true);
     ask(w, "DELETE", CMS "/a", NULL);
-    settle(w);
+    api_world_settle(w);
     assert_string_equal(h.text, "ADDED b");
     api_watch_pause(watcher, false);
-    settle(w);
+    api_world_settle(w);
     assert_string_equal(h.text, "ADDED b, DELETED a");
     api_watch_free(watcher);
 }
 
 static void test_watch_initial_events_and_end(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct heard h = {0};
 
     ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\"}}");
     watch(w, CMS "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=90", &h);
-    settle(w);
+    api_world_settle(w);
     assert_string_equal(h.text, "ADDED a, BOOKMARK");
     env_sim_run_until(w->env, env_now_ms(w->env) + 120000);
     assert_string_equal(h.text, "ADDED a, BOOKMARK, BOOKMARK, BOOKMARK, END"); /* one a minute, one before the end */
@@ -416,18 +352,18 @@ static void test_watch_initial_events_and_end(void **state)
 /* Goal: whoever pages through a list whose revision is forgotten gets a 410 with a token that works. */
 static void test_pages_across_compaction(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r;
     const char *token, *second;
 
     for (const char *n = "abc"; *n; n++)
         ask(w, "POST", CMS, arena_printf(w->a, "{\"metadata\":{\"name\":\"%c\"}}", *n));
-    settle(w);
+    api_world_settle(w);
     r = ask(w, "GET", CMS "?limit=1", NULL);
     assert_int_equal(r.remaining, 2);
     token = arena_strdup(w->a, at(w, &r, "metadata.continue"));
     ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"b2\"}}");
-    settle(w);
+    api_world_settle(w);
     r = ask(w, "GET", arena_printf(w->a, CMS "?limit=1&continue=%s", token), NULL);
     assert_string_equal(at(w, &r, "items[0].metadata.name"), "b");
     assert_int_equal(r.remaining, 1); /* as it was: without b2 */
@@ -454,45 +390,45 @@ static void test_pages_across_compaction(void **state)
 
 static void test_watch_of_the_future(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct heard h = {0};
 
     watch(w, CMS "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&"
               "resourceVersion=900000000", &h);
-    settle(w);
+    api_world_settle(w);
     assert_string_equal(h.text, "ERROR"); /* not a list of today under the name of tomorrow */
 }
 
 static void test_watch_too_old(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct heard h = {0};
 
     for (int i = 0; i < 10; i++)
         ask(w, "POST", CMS, arena_printf(w->a, "{\"metadata\":{\"name\":\"n%d\"}}", i));
-    settle(w);
+    api_world_settle(w);
     store_compact(w->store, store_head(w->store));
     watch(w, CMS "?watch=true&resourceVersion=1", &h);
-    settle(w);
+    api_world_settle(w);
     assert_string_equal(h.text, "ERROR");
 }
 
 static void test_watch_freed_at_once(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct heard h = {0};
     struct api_watch *watcher;
 
     ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\"}}");
     watcher = watch(w, CMS "?watch=1", &h);
     api_watch_free(watcher); /* while it still waits for the disk */
-    settle(w);
+    api_world_settle(w);
     assert_int_equal(h.n, 0);
 }
 
 /* ---------------------------------------------------------------- apply */
 
-static struct api_response apply(struct world *w, const char *manager, const char *data)
+static struct api_response apply(struct api_world *w, const char *manager, const char *data)
 {
     return ask_as(w, NULL, "PATCH", arena_printf(w->a, CMS "/c?fieldManager=%s", manager),
                   "application/apply-patch+yaml",
@@ -501,7 +437,7 @@ static struct api_response apply(struct world *w, const char *manager, const cha
 
 static void test_apply_knows_who_said_what(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r = apply(w, "one", "a: x, b: x");
     const char *rv;
 
@@ -520,7 +456,7 @@ static void test_apply_knows_who_said_what(void **state)
     assert_string_equal(at(w, &r, "data.c"), "z");
 }
 
-static struct api_response apply_scaler(struct world *w, const char *version, const char *manager, int max)
+static struct api_response apply_scaler(struct api_world *w, const char *version, const char *manager, int max)
 {
     return ask_as(w, NULL, "PATCH",
                   arena_printf(w->a, "/apis/autoscaling/%s/namespaces/default/horizontalpodautoscalers/h?fieldManager=%s", version, manager),
@@ -532,7 +468,7 @@ static struct api_response apply_scaler(struct world *w, const char *version, co
 /* Managers are heard in the version in which they spoke. */
 static void test_apply_across_versions(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r = apply_scaler(w, "v2", "one", 5);
 
     assert_int_equal(r.status, 201);
@@ -550,7 +486,7 @@ static void test_apply_across_versions(void **state)
 static void test_kubectl_goes_over_to_apply(void **state)
 {
     static const char last[] = "metadata.annotations";
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r = ask_as(w, NULL, "POST", CMS "?fieldManager=kubectl-client-side-apply", "application/json",
         "{\"metadata\":{\"name\":\"c\",\"annotations\":{\"kubectl.kubernetes.io/last-applied-configuration\":"
         "\"{\\\"apiVersion\\\":\\\"v1\\\",\\\"kind\\\":\\\"ConfigMap\\\",\\\"data\\\":{\\\"a\\\":\\\"x\\\"}}\"}},"
@@ -568,7 +504,7 @@ static void test_kubectl_goes_over_to_apply(void **state)
 /* Old managers are put together, and an update may write the list itself. */
 static void test_managers_are_few(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r = apply(w, "m0", "a: x"); /* from here on the server keeps a list */
     const struct val *managers;
     bool ancient = false;
@@ -593,7 +529,7 @@ static void test_managers_are_few(void **state)
 
 static void test_service_addresses(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r = ask(w, "POST", "/api/v1/namespaces/default/services",
         "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"type\":\"NodePort\",\"ports\":[{\"port\":80}]}}");
     const char *ip = arena_strdup(w->a, at(w, &r, "spec.clusterIP"));
@@ -612,7 +548,7 @@ static void test_service_addresses(void **state)
     assert_int_equal(r.status, 201);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
+#define T(f) cmocka_unit_test_setup_teardown(f, api_world_set_up, api_world_tear_down)
 
 int main(void)
 {

@@ -2,65 +2,8 @@
  * and a simulated world, with policies of one validation each. */
 #include "apiserver/api_int.h" /* before cmocka, which takes the word fail for itself */
 #include "codec/json.h"
-#include "store/engine.h"
 
-#include "tt.h"
-
-#include <unistd.h>
-
-struct world {
-    char dir[32];
-    struct env *env;
-    struct store *store;
-    struct store_disk *disk;
-    struct schema *schema;
-    struct pki *pki;
-    struct api *api;
-    struct arena *a;
-};
-
-static int world_up(void **state)
-{
-    struct world *w = xcalloc(1, sizeof(*w));
-    struct err err = {0};
-    struct store_args args = {0};
-    struct api_config config = {0};
-
-    strcpy(w->dir, "/tmp/ttpolXXXXXX");
-    assert_non_null(mkdtemp(w->dir));
-    w->env = env_sim_new(11);
-    w->disk = store_disk_new(w->env, 1, 3);
-    args = (struct store_args){.env = w->env, .engine = &store_memory, .disk = w->disk, .cache_bytes = 1};
-    assert_non_null(w->store = store_open(&args, &err));
-    w->schema = schema_new();
-    assert_non_null(w->pki = pki_open(w->dir, NULL, &err));
-    config = (struct api_config){.env = w->env, .store = w->store, .schema = w->schema,
-                                 .pki = w->pki, .state_dir = w->dir, .host = "192.0.2.1", .port = 6443};
-    if (!(w->api = api_new(&config, &err)))
-        fail_msg("%s", err.msg);
-    w->a = arena_new();
-    *state = w;
-    return 0;
-}
-
-static int world_down(void **state)
-{
-    struct world *w = *state;
-    char command[64];
-
-    arena_free(w->a);
-    env_sim_run_until(w->env, env_now_ms(w->env) + 50);
-    api_free(w->api);
-    store_close(w->store);
-    store_disk_free(w->disk);
-    env_free(w->env);
-    schema_free(w->schema);
-    pki_free(w->pki);
-    snprintf(command, sizeof(command), "rm -r %s", w->dir);
-    assert_int_equal(system(command), 0);
-    free(w);
-    return 0;
-}
+#include "../api_world.h"
 
 static void keep(void *arg, const struct api_response *resp)
 {
@@ -69,7 +12,7 @@ static void keep(void *arg, const struct api_response *resp)
 
 /* As an administrator: what the process itself does is subject to no policy. Between two calls the loop had
  * its turn, so that nothing is kept that does not last. */
-static struct api_response ask(struct world *w, const char *method, const char *path, const char *body)
+static struct api_response ask(struct api_world *w, const char *method, const char *path, const char *body)
 {
     static const char *const groups[] = {GROUP_MASTERS, GROUP_AUTHENTICATED, NULL};
     static const struct auth_user admin = {.name = "admin", .uid = "", .groups = groups};
@@ -86,7 +29,7 @@ static struct api_response ask(struct world *w, const char *method, const char *
     return *resp;
 }
 
-static const char *message(struct world *w, const struct api_response *r)
+static const char *message(struct api_world *w, const struct api_response *r)
 {
     return val_str_at(api_response_val(w->a, r), "message", "");
 }
@@ -96,7 +39,7 @@ static const char *message(struct world *w, const struct api_response *r)
 #define MAPS "/api/v1/namespaces/default/configmaps"
 
 /* A policy "p" with this spec, and its binding. */
-static void policy(struct world *w, const char *spec, const char *binding)
+static void policy(struct api_world *w, const char *spec, const char *binding)
 {
     struct api_response r = ask(w, "POST", POLICIES, arena_printf(w->a, "{\"metadata\":{\"name\":\"p\"},\"spec\":{%s}}", spec));
 
@@ -108,7 +51,7 @@ static void policy(struct world *w, const char *spec, const char *binding)
         fail_msg("%s", message(w, &r));
 }
 
-static void gone(struct world *w)
+static void gone(struct api_world *w)
 {
     assert_int_equal(ask(w, "DELETE", BINDINGS "/b", NULL).status, 200);
     assert_int_equal(ask(w, "DELETE", POLICIES "/p", NULL).status, 200);
@@ -138,7 +81,7 @@ static void matches(void **state)
         {"\"resourceRules\":[" MAP_RULE "]", ",\"matchResources\":{\"resourceRules\":[" MAP_RULE "]}", "", true},
         {"\"resourceRules\":[" MAP_RULE "]", ",\"matchResources\":{\"excludeResourceRules\":[" MAP_RULE "]}", "", false},
     };
-    struct world *w = *state;
+    struct api_world *w = *state;
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         int status;
@@ -161,7 +104,7 @@ static void equivalent(void **state)
                                "{\"maxReplicas\":3,\"scaleTargetRef\":{\"apiVersion\":\"x/v1\",\"kind\":\"X\",\"name\":\"x\"},\"metrics\":[{\"type\":\"Resource\",\"resource\":"
                                "{\"name\":\"cpu\",\"target\":{\"type\":\"Utilization\",\"averageUtilization\":55}}}]}}";
     static const char path[] = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r;
 
     policy(w, arena_printf(w->a, "\"matchConstraints\":{%s},\"validations\":[{\"expression\":\"object.apiVersion != 'autoscaling/v1'\","
@@ -177,7 +120,7 @@ static void equivalent(void **state)
 
 static void parameters(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r;
 
     assert_int_equal(ask(w, "POST", MAPS, "{\"metadata\":{\"name\":\"one\",\"labels\":{\"limit\":\"yes\"}},\"data\":{\"max\":\"4\"}}").status, 201);
@@ -204,7 +147,7 @@ static void failures(void **state)
     static const char expensive[] = "[1,2,3,4,5,6,7,8,9,10].all(a, [1,2,3,4,5,6,7,8,9,10].all(b, [1,2,3,4,5,6,7,8,9,10].all(c, "
         "[1,2,3,4,5,6,7,8,9,10].all(d, [1,2,3,4,5,6,7,8,9,10].all(e, [1,2,3,4,5,6,7,8,9,10].all(f, a + b + c + d + e + f > 0))))))";
     static const char *const actions[] = {"Fail", "Ignore"};
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r;
 
     for (int i = 0; i < 2; i++) {
@@ -229,7 +172,7 @@ static void failures(void **state)
 /* Variables are evaluated when they are asked for, and see those before them. */
 static void variables(void **state)
 {
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r;
 
     policy(w, "\"matchConstraints\":{\"resourceRules\":[" MAP_RULE "]},\"variables\":[{\"name\":\"bad\",\"expression\":\"object.data.none\"},"
@@ -259,7 +202,7 @@ static void match_conditions(void **state)
         {"object.data.x == 'y'", "Ignore", 201},
     };
     static const char hooks[] = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
-    struct world *w = *state;
+    struct api_world *w = *state;
     struct api_response r;
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -275,7 +218,7 @@ static void match_conditions(void **state)
     }
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
+#define T(f) cmocka_unit_test_setup_teardown(f, api_world_set_up, api_world_tear_down)
 
 int main(void)
 {

@@ -2,33 +2,26 @@
  * node is played by kubelet(). Tests write as a user does and look at what a user sees. */
 #pragma once
 
-#include "apiserver/apiserver.h"
-#include "auth/pki.h"
 #include "client/client.h"
 #include "codec/json.h"
 #include "codec/kubetime.h"
 #include "controller/controllers.h"
-#include "schema/schema.h"
 #include "scheduler/scheduler.h"
-#include "store/engine.h"
 
-#include "tt.h"
+#include "../api_world.h"
 
 #include <time.h>
-#include <unistd.h>
 
 struct world {
-    char dir[40];
-    struct env *env;
-    struct store *store;
-    struct store_disk *disk;
-    struct schema *schema;
-    struct pki *pki;
-    struct api *api;
+    union {
+        struct api_world below;
+        struct {
+            API_WORLD
+        };
+    };
     struct client *user, *manager, *placer;
     struct controllers *controllers;
     struct scheduler *scheduler;
-    struct arena *a;
     int ips;
     bool mute; /* the node says nothing any more */
 };
@@ -36,30 +29,16 @@ struct world {
 static __attribute__((unused)) int world_up(void **state)
 {
     struct world *w = xcalloc(1, sizeof *w);
-    struct err err = {0};
-    struct store_args args = {0};
-    struct api_config config = {0};
     struct controllers_opts opts = {0};
+    struct err err = {0};
 
-    strcpy(w->dir, "/tmp/ttctlXXXXXX");
-    assert_non_null(mkdtemp(w->dir));
-    w->env = env_sim_new(11);
-    w->disk = store_disk_new(w->env, 1, 3);
-    args = (struct store_args){.env = w->env, .engine = &store_memory, .disk = w->disk,
-                               .cache_bytes = 1};
-    assert_non_null(w->store = store_open(&args, &err));
-    w->schema = schema_new();
-    assert_non_null(w->pki = pki_open(w->dir, NULL, &err));
-    config = (struct api_config){.env = w->env, .store = w->store, .schema = w->schema, .pki = w->pki,
-                                 .state_dir = w->dir, .host = "192.0.2.1", .port = 6443};
-    assert_non_null(w->api = api_new(&config, &err));
+    api_world_up(&w->below, 11);
     w->user = client_local_new(w->env, w->api, w->schema, "test:user");
     w->manager = client_local_new(w->env, w->api, w->schema, "system:kube-controller-manager");
     w->placer = client_local_new(w->env, w->api, w->schema, "system:kube-scheduler");
     opts = (struct controllers_opts){.schema = w->schema, .ca_pem = "the ca"};
     assert_non_null(w->controllers = controllers_start(w->manager, w->env, &opts, &err));
     assert_non_null(w->scheduler = scheduler_start(w->placer, w->env, NULL, &err));
-    w->a = arena_new();
     env_sim_run_until(w->env, env_now_ms(w->env) + 100); /* service accounts, the storage class */
     *state = w;
     return 0;
@@ -68,7 +47,6 @@ static __attribute__((unused)) int world_up(void **state)
 static __attribute__((unused)) int world_down(void **state)
 {
     struct world *w = *state;
-    char command[64];
 
     arena_free(w->a);
     w->scheduler = scheduler_stop(w->scheduler);
@@ -76,15 +54,7 @@ static __attribute__((unused)) int world_down(void **state)
     client_free(w->placer);
     client_free(w->manager);
     client_free(w->user);
-    env_sim_run_until(w->env, env_now_ms(w->env) + 50);
-    api_free(w->api);
-    store_close(w->store);
-    store_disk_free(w->disk);
-    env_free(w->env);
-    schema_free(w->schema);
-    pki_free(w->pki);
-    snprintf(command, sizeof command, "rm -r %s", w->dir);
-    assert_int_equal(system(command), 0);
+    api_world_down(&w->below);
     free(w);
     return 0;
 }

@@ -49,7 +49,7 @@ static void use(const struct schema *s, struct arena *a, struct val *v)
     if (!causes.n) /* nothing changed: nothing is wrong now */
         schema_validate(r, "", v, v, &again_causes);
     ASSERT(!again_causes.n);
-    (void)table_row(r, a, v, INCLUDE_NONE, 0);
+    (void)table_row(r, a, v, INCLUDE_NONE, "v1", 0);
     (void)schema_scale_get(r, a, v, &err);
 }
 

@@ -44,13 +44,19 @@ static struct fset *out_of_reach(struct call *c)
 {
     struct fset *s = fset_new(c->a);
     bool status = c->sub && streq(c->sub->name, "status");
+    bool flow = streq(c->r->group, "flowcontrol.apiserver.k8s.io");
 
+    if (!c->r->custom && streq(c->r->plural, "certificatesigningrequests")) {
+        fset_add(c->a, s, "f:spec"); /* never changes after its creation, which leaves it to nobody */
+        fset_add(c->a, s, status ? "f:status f:conditions" : "f:status");
+        return s;
+    }
     if (status)
         fset_add(c->a, s, "f:spec");
     else if (c->stored->has_status)
         fset_add(c->a, s, "f:status");
     /* kinds whose status is written without their metadata */
-    if (status && (c->r->custom || streq(c->r->plural, "volumeattachments") || streq(c->r->plural, "resourceclaims") ||
+    if (status && (c->r->custom || flow || streq(c->r->plural, "volumeattachments") || streq(c->r->plural, "resourceclaims") ||
                    streq(c->r->plural, "validatingadmissionpolicies")))
         fset_add(c->a, s, "f:metadata");
     return s;

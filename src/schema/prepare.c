@@ -335,6 +335,8 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
         only_part(r, sub, a, v, old);
     else if (!*sub && r->has_status)
         keep(a, v, old, "status");
+    if (!*sub && is(r, "certificates.k8s.io", "certificatesigningrequests"))
+        keep(a, v, old, "spec"); /* what was asked for was asked for */
     if (!*sub && is(r, "apiextensions.k8s.io", "customresourcedefinitions"))
         stored_versions(a, v);
     struct val *meta = val_need_map(a, v, "metadata");

@@ -271,6 +271,7 @@ int opts_save(const struct cli_opts *o, struct err *err)
     val_put_int(a, v, "awsPort", o->aws_port);
     val_put_int(a, v, "keepAliveMs", o->keep_alive_ms);
     val_put_str(a, v, "podCidr", o->pod_cidr);
+    val_put_bool(a, v, "apiOnly", o->api_only);
     val_put_str(a, v, "serviceCidr", o->service_cidr);
     val_put_str(a, v, "nodeName", o->node_name);
     val_put_str(a, v, "region", o->region);

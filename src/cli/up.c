@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "env/fs.h"
+#include "network/network.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -15,9 +16,7 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <stddef.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -334,21 +333,9 @@ static int check_ports(const struct cli_opts *o)
     return 0;
 }
 
-/* Taken as long as this process and what it forks (not: what it starts) lives: a socket with a name of
- * no file, which there is once in a network namespace. false: another instance has it. */
-static bool claim_pod_cidr(const struct cli_opts *o)
-{
-    struct sockaddr_un name = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    int n = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "tandem/pods/%.40s", o->pod_cidr);
-
-    return fd < 0 || bind(fd, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) == 0 ||
-           errno != EADDRINUSE;
-}
-
 /* Two instances on one host need ranges of their own: one that runs has claimed its range, one that
  * was killed may have left pods, and then the range's first address is this host's. An instance that
- * ran before finds its own there, which is fine. */
+ * ran before finds its own there, which is fine. The claim stays with this process and what it forks. */
 static int check_pod_cidr(const struct cli_opts *o)
 {
     _auto_(freep) char *saved = xasprintf("%s/instance.json", o->state);
@@ -360,7 +347,7 @@ static int check_pod_cidr(const struct cli_opts *o)
     if (inet_pton(AF_INET, text, &first.sin_addr) != 1 || !strchr(o->pod_cidr, '/'))
         return complain(EXIT_USAGE, "--pod-cidr wants a range such as 10.42.0.0/16, not '%s'", o->pod_cidr);
     first.sin_addr.s_addr = htonl(ntohl(first.sin_addr.s_addr) + 1);
-    if (claim_pod_cidr(o) && (fs_exists(saved) || fd < 0 || bind(fd, (struct sockaddr *)&first, sizeof first) < 0))
+    if (net_claim(o->pod_cidr) >= 0 && (fs_exists(saved) || fd < 0 || bind(fd, (struct sockaddr *)&first, sizeof first) < 0))
         return 0;
     return complain(EXIT_FAILURE, "the pod range %s is used on this host already, by another instance perhaps; choose "
                     "one with --pod-cidr CIDR", o->pod_cidr);

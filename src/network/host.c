@@ -9,8 +9,11 @@
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static int cidr(const char *text, uint32_t *ret_net, uint32_t *ret_mask, struct err *err)
@@ -266,6 +269,34 @@ static void forward_back(struct nl *rt, const char *state_path)
     unlink(state_path);
 }
 
+int net_claim(const char *pod_cidr)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int n = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "tandem/pods/%.40s", pod_cidr);
+
+    if (fd >= 0 && bind(fd, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) < 0)
+        closep(&fd), fd = -1;
+    return fd;
+}
+
+static int drop_range(struct nl *rt, const struct net_plan *p, struct err *err)
+{
+    struct buf b = {0};
+    int rc = 0;
+
+    for (int service = 0; service < 2; service++) {
+        buf_reset(&b);
+        put_route(rt, &b, p, false, service);
+        rc |= nl_talk(rt, &b, ESRCH, "remove routes", err);
+    }
+    buf_reset(&b);
+    put_host_ip(rt, &b, p, false);
+    rc |= nl_talk(rt, &b, EADDRNOTAVAIL, "remove the host's address", err);
+    buf_done(&b);
+    return rc;
+}
+
 int net_teardown(const char *instance, const char *pod_cidr, const char *service_cidr,
                  const char *state_path, struct err *err)
 {
@@ -273,11 +304,8 @@ int net_teardown(const char *instance, const char *pod_cidr, const char *service
     struct net_plan p = {0};
     struct buf b = {0};
     struct nl rt;
+    _auto_(closep) int claim = net_claim(pod_cidr);
     int rc = 0;
-    struct {
-        void (*put)(struct nl *rt, struct buf *b, const struct net_plan *p, bool add, bool service);
-        bool service;
-    } routes[] = {{put_route, false}, {put_route, true}};
 
     if (net_plan(&p, instance, pod_cidr, service_cidr, err) < 0 || nl_open(&rt, NETLINK_ROUTE, err) < 0)
         return -1;
@@ -285,15 +313,9 @@ int net_teardown(const char *instance, const char *pod_cidr, const char *service
     nlm_u32(&b, IFLA_GROUP, p.group); /* all at once: one grace period, not one a link */
     nlm_end(&b, at);
     rc |= nl_talk(&rt, &b, ENODEV, "remove pod links", err);
-    for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
-        buf_reset(&b);
-        routes[i].put(&rt, &b, &p, false, routes[i].service);
-        rc |= nl_talk(&rt, &b, ESRCH, "remove routes", err);
-    }
-    buf_reset(&b);
-    put_host_ip(&rt, &b, &p, false);
-    rc |= nl_talk(&rt, &b, EADDRNOTAVAIL, "remove the host's address", err);
     buf_done(&b);
+    if (claim >= 0)
+        rc |= drop_range(&rt, &p, err);
     rc |= services_drop_table(p.table, err);
     forward_back(&rt, state_path);
     nl_close(&rt);

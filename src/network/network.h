@@ -54,8 +54,12 @@ struct net_ns {
  * finds what an earlier life left. INVALID_ARGUMENT for bad CIDRs, FORBIDDEN without the rights. */
 struct net *net_open(const struct net_options *o, struct err *err) _must_check_;
 void *net_close(struct net *n); /* leaves the host side and namespaces in use as they are */
-/* Removes everything of this instance from the host: links, routes, address, table. For all pools;
- * needs no open net. What is not there is fine. */
+/* Claims a pod range for as long as the descriptor (close-on-exec) is open: a socket with a name of no
+ * file, which there is once in a network namespace. -1: somebody else has it. */
+int net_claim(const char *pod_cidr);
+/* Removes everything of this instance from the host: links and table, and what the range has once
+ * (routes, address) unless another running instance has claimed the range. For all pools; needs no open
+ * net. What is not there is fine. */
 int net_teardown(const char *instance, const char *pod_cidr, const char *service_cidr,
                  const char *state_path, struct err *err);
 

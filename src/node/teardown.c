@@ -91,6 +91,8 @@ int node_teardown(const char *state, const char *instance, struct err *err)
     if (text)
         saved = json_parse(a, text, n, err);
     free(text);
+    if (!saved || val_bool_at(saved, "apiOnly", false))
+        return 0; /* it never was on the network; somebody else with the same range may be */
     return network_teardown(state, instance, val_str_at(saved, "podCidr", "10.42.0.0/16"),
                             val_str_at(saved, "serviceCidr", "10.96.0.0/16"), err);
 }

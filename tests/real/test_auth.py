@@ -457,7 +457,7 @@ def test_webhook_authorises():
 def test_what_our_own_parts_do_is_noted():
     with tempfile.TemporaryDirectory(prefix='tn-', dir='/tmp') as folder:
         open(f'{folder}/policy.yaml', 'w').write('{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata, verbs: [create, update, patch, delete]}]}')
-        with running('--audit-policy-file', f'{folder}/policy.yaml', '--audit-log-path', f'{folder}/log') as one:
+        with running('--pod-cidr', '10.44.0.0/16', '--audit-policy-file', f'{folder}/policy.yaml', '--audit-log-path', f'{folder}/log') as one:
             one.kubectl('create', 'namespace', 'noted')
 
             def found():

@@ -1,7 +1,7 @@
 """The program itself: help, exit codes, errors that say what to do next."""
 import json, os, subprocess
 
-from conftest import TANDEM, TOP, Instance
+from conftest import TANDEM, TOP, Instance, eventually, running
 
 
 def run(*words):
@@ -41,6 +41,14 @@ def test_two_instances_may_not_share_a_pod_range(tandem, tmp_path):
     done = run('up', '--detach', '--state', str(tmp_path), '--api-port', '0', '--gateway-port', '0', '--aws-port', '0')
     assert done.returncode == 1 and '--pod-cidr' in done.stderr, done.stderr
     assert run('up', '--state', str(tmp_path), '--pod-cidr', 'x').returncode == 2
+
+    def has_address():
+        return '10.42.0.1/32' in subprocess.run(['ip', '-4', 'addr', 'show', 'lo'], capture_output=True, text=True).stdout
+    eventually(has_address)
+    run('down', '--state', str(tmp_path))                                   # nor does one that never ran take anything away
+    with running('--api-only') as one:
+        one.kubectl('get', '--raw', '/readyz')
+    assert has_address()
 
 
 def test_status(tandem):

@@ -75,6 +75,8 @@ struct val *body_tree(struct call *c, struct texts *strict)
     } else if (type && streq(type, "application/yaml")) {
         v = yaml_parse(c->a, c->req->body ? c->req->body : "", c->req->body_n,
                        strict ? schema_note_line : NULL, strict, &err);
+        if (v)
+            val_sort_keys(v); /* upstream makes JSON of it first, and tells of unknown fields in that order */
     } else if (type && streq(type, PROTOBUF_TYPE) && !(c->r && c->r->custom)) {
         v = protobuf_read(c->api->schema, c->a, c->req->body ? c->req->body : "", c->req->body_n, &err);
     } else {

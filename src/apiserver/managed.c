@@ -435,21 +435,6 @@ static const struct val *prune(struct call *c, struct managers *ms, const struct
                         fset_both(c->a, fset_without(c->a, merged_set, pruned_set, false), named_last));
 }
 
-static int by_key(const void *x, const void *y)
-{
-    return strcmp(((const struct val_member *)x)->key, ((const struct val_member *)y)->key);
-}
-
-static void sort_keys(struct val *v)
-{
-    if (v->type == VAL_MAP && v->n)
-        qsort(v->members, v->n, sizeof *v->members, by_key);
-    VAL_EACH_MEMBER(v, m)
-        sort_keys(&m->v);
-    VAL_EACH(v, e)
-        sort_keys(e);
-}
-
 /* Keeps the annotation of a kubectl that applies from the client's side as if it had applied this
  * now, so that both ways may be mixed. Gives back the object to be stored. */
 static const struct val *note_last_applied(struct call *c, const struct val *now, const struct val *config)
@@ -463,7 +448,7 @@ static const struct val *note_last_applied(struct call *c, const struct val *now
     annotations = val_at(said, "metadata.annotations");
     if (annotations && val_del(annotations, LAST_APPLIED) && !val_len(annotations))
         val_del(val_get(said, "metadata"), "annotations");
-    sort_keys(said);
+    val_sort_keys(said);
     json_write(&text, said);
     buf_addc(&text, '\n');
     v = val_copy(c->a, now);

@@ -488,6 +488,28 @@ static enum patch_kind patch_kind(struct call *c)
     return PATCH_NONE;
 }
 
+/* What a patch made of kind and version. A strategic merge keeps to the type it began with; the others
+ * are decoded anew, where null stands for what the path says. */
+static int patched_kind(struct call *c, enum patch_kind kind, struct val *v)
+{
+    struct causes bad = {.a = c->a};
+
+    bool anew = kind != PATCH_STRATEGIC && !c->r->custom;
+
+    if (anew && val_is_null(val_get(v, "kind")))
+        val_put(c->a, v, "kind", val_str(c->a, c->r->kind));
+    if (anew && val_is_null(val_get(v, "apiVersion")))
+        val_put(c->a, v, "apiVersion", val_str(c->a, c->r->api_version));
+    if (streq(val_str_at(v, "kind", ""), c->r->kind) && streq(val_str_at(v, "apiVersion", ""), c->r->api_version))
+        return 0;
+    if (!anew)
+        return fail(c, 400, "BadRequest", "the API version or kind in the data does not match the "
+                    "expected %s %s", c->r->api_version, c->r->kind);
+    causes_add(&bad, CAUSE_INVALID, "patch", NULL, "the API version or kind in the data does not match the "
+               "expected %s %s", c->r->api_version, c->r->kind);
+    return fail_causes_of(c, &bad, "", "", "");
+}
+
 /* old with the patch in it, in version c->r. NULL: failed. */
 static struct val *patched(struct call *c, enum patch_kind kind, const struct val *old,
                            const struct val *patch)
@@ -517,11 +539,16 @@ static struct val *patched(struct call *c, enum patch_kind kind, const struct va
         if (err.code == ERR_INVALID)
             fail(c, 422, "Invalid", "the server rejected our request due to an error in our request: %s",
                  err.msg);
+        else if (err.code == ERR_INTERNAL)
+            fail(c, 500, "", "%s", err.msg);
         else
             fail(c, 400, "BadRequest", "%s", err.msg);
         return NULL;
     }
-    return val_copy(c->a, v);
+    v = val_copy(c->a, v);
+    if (kind == PATCH_MERGE)
+        val_sort_keys(v); /* as upstream writes what it merged: unknown fields are told in this order */
+    return v;
 }
 
 static struct val *patch_body(struct call *c, enum patch_kind kind, struct texts *strict)
@@ -668,11 +695,7 @@ int write_patch(struct call *c)
     c->parents_first = kind == PATCH_STRATEGIC;
     if (!(v = patched(c, kind, now, patch)))
         return -1;
-    if (!streq(val_str_at(v, "kind", ""), c->r->kind) ||
-        !streq(val_str_at(v, "apiVersion", ""), c->r->api_version))
-        return fail(c, 400, "BadRequest", "the API version or kind in the data does not match the "
-                    "expected %s %s", c->r->api_version, c->r->kind);
-    if (body_decode(c, c->r, v, &strict, true) < 0 || check_name(c, v) < 0 ||
+    if (patched_kind(c, kind, v) < 0 || body_decode(c, c->r, v, &strict, true) < 0 || check_name(c, v) < 0 ||
         update_with(c, old, v, &o) < 0)
         return -1;
     return answer_written(c, 200, o, v);

@@ -387,3 +387,18 @@ bool val_equal(const struct val *x, const struct val *y)
     }
     UNREACHABLE();
 }
+
+static int by_key(const void *x, const void *y)
+{
+    return strcmp(((const struct val_member *)x)->key, ((const struct val_member *)y)->key);
+}
+
+void val_sort_keys(struct val *v)
+{
+    if (v->type == VAL_MAP && v->n)
+        qsort(v->members, v->n, sizeof *v->members, by_key);
+    VAL_EACH_MEMBER(v, m)
+        val_sort_keys(&m->v);
+    VAL_EACH(v, e)
+        val_sort_keys(e);
+}

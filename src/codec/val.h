@@ -45,6 +45,7 @@ struct val *val_printf(struct arena *a, const char *fmt, ...) _printf_(2, 3);
 struct val *val_list(struct arena *a);
 struct val *val_map(struct arena *a);
 struct val *val_copy(struct arena *a, const struct val *v); /* deep, strings too */
+void val_sort_keys(struct val *v); /* of all maps in it, by bytes; v is the caller's own, not shared */
 
 static inline bool val_is(const struct val *v, enum val_type type)
 {

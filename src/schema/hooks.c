@@ -12,7 +12,7 @@
     H(networkpolicy) H(netpol_port) H(netpol_peer) H(ingress) H(ingress_path) H(ingress_backend)   \
     H(ingressclass_parameters) H(servicecidr) H(endpointslice) H(budget) H(role) H(rolebinding)    \
     H(subject) H(storageclass) H(csidriver) H(csinode) H(csicapacity) H(attachment) H(vac) H(runtime_scheduling)   \
-    H(runtime_class) H(priorityclass) H(csr) H(csr_object) H(flow_rule) H(flow_subject) H(flow_resource_rule)    \
+    H(runtime_class) H(priorityclass) H(csr) H(csr_object) H(flow_rule) H(flow_schema) H(flow_subject) H(flow_resource_rule)    \
     H(flow_url_rule) H(priority_level) H(limit_response) H(webhooks) H(webhook_client)             \
     H(admission_rule) H(match_resources) H(policy_spec) H(mutation) H(param_ref)                   \
     H(binding_actions) H(apiservice) H(crd_definition) H(device_request) H(opaque_config) H(device_attribute) H(cel_selector) H(device_claim) H(resourceclaim)            \

@@ -258,6 +258,16 @@ HOOK(v_binding_actions)
 
 /* ---- flow control ---- */
 
+/* The first place is that of the one that exempts. */
+HOOK(v_flow_schema)
+{
+    const struct val *place = val_at(v, "spec.matchingPrecedence");
+    (void)old;
+
+    if (!*c->sub && place && val_is(place, VAL_INT) && place->i == 1 && !streq(val_str_at(v, "metadata.name", ""), "exempt"))
+        check_fail(c, CAUSE_INVALID, "spec.matchingPrecedence", place, "only the schema named 'exempt' may have matchingPrecedence 1");
+}
+
 HOOK(v_flow_rule)
 {
     (void)old;
@@ -400,7 +410,7 @@ HOOK(v_apiservice)
     if (*c->sub)
         return;
     const char *want = arena_printf(c->a, "%s.%s", version, group);
-    if (!streq(name, want))
+    if (*name && !streq(name, want))
         check_fail(c, CAUSE_INVALID, "metadata.name", val_at(v, "metadata.name"), "must be `spec.version+\".\"+spec.group`: %s", want);
     if (!*group && !streq(version, "v1"))
         check_fail(c, CAUSE_REQUIRED, "spec.group", NULL, "only v1 may have an empty group and it better be legacy kube");

@@ -452,16 +452,26 @@ HOOK(v_endpoints)
     }
 }
 
+/* Where an event lies: with what it is about, as far as that has a namespace. Events with a time of
+ * their own may lie elsewhere when they say of which namespace that is. */
+static void event_place(struct check *c, const struct val *v, const char *about, bool timed)
+{
+    const struct val *of = val_get(val_get(v, about), "namespace");
+    const char *ns = val_str_at(v, "metadata.namespace", "");
+    bool system = streq(ns, "default") || (timed && streq(ns, "kube-system"));
+
+    if (*ns && (*val_text(of, "") ? !timed && !streq(ns, val_text(of, "")) : !system))
+        check_fail(c, CAUSE_INVALID, "involvedObject.namespace", of, "does not match event.namespace");
+}
+
 HOOK(v_event)
 {
     static const char *const once[] = {"action", "reason"};
-    const char *ns = val_str_at(v, "metadata.namespace", ""), *of = val_str_at(v, "involvedObject.namespace", ""), *whys[4];
+    const char *whys[4];
     bool timed = !val_is_null(val_get(v, "eventTime"));
     (void)old;
 
-    if (*ns && (*of ? !streq(ns, of) : !streq(ns, "default") && !(timed && streq(ns, "kube-system"))))
-        check_fail(c, CAUSE_INVALID, "involvedObject.namespace", val_at(v, "involvedObject.namespace"),
-                   "does not match event.namespace");
+    event_place(c, v, "involvedObject", timed);
     if (!timed)
         return;
     const char *who = val_str_at(v, "reportingComponent", ""), *one = val_str_at(v, "reportingInstance", "");
@@ -485,12 +495,60 @@ HOOK(v_event)
         check_fail(c, CAUSE_INVALID, "message", val_get(v, "message"), "can have at most 1024 characters");
 }
 
+static void event_series(struct check *c, const struct val *series)
+{
+    const struct val *count = val_get(series, "count");
+
+    if (!series)
+        return;
+    if (val_is_null(val_get(series, "lastObservedTime")))
+        check_fail(c, CAUSE_REQUIRED, "series.lastObservedTime", NULL, "%s", "");
+    if (!count || count->i < 2)
+        check_fail(c, CAUSE_INVALID, "series.count", count, "should be at least 2");
+}
+
+/* What only a new event of events.k8s.io must say, and what it may not: the fields of the old API. */
+static void event_begins(struct check *c, const struct val *v, bool timed)
+{
+    static const char *const unset[][2] = {{"deprecatedFirstTimestamp", "firstTimestamp"},
+                                           {"deprecatedLastTimestamp", "lastTimestamp"}};
+    const char *type = val_str_at(v, "type", "");
+
+    event_series(c, val_get(v, "series"));
+    if (!timed)
+        check_fail(c, CAUSE_REQUIRED, "eventTime", NULL, "%s", "");
+    if (!streq(type, "Normal") && !streq(type, "Warning"))
+        check_fail(c, CAUSE_INVALID, "type", val_get(v, "type"), "has invalid value: %s", type);
+    for (uint32_t i = 0; i < ARRAY_LEN(unset); i++)
+        if (!val_is_null(val_get(v, unset[i][0])))
+            check_fail(c, CAUSE_INVALID, unset[i][1], val_get(v, unset[i][0]), "needs to be unset");
+    if (val_int_at(v, "deprecatedCount", 0))
+        check_fail(c, CAUSE_INVALID, "count", val_get(v, "deprecatedCount"), "needs to be unset");
+    if (*val_str_at(v, "deprecatedSource.component", "") || *val_str_at(v, "deprecatedSource.host", ""))
+        check_fail(c, CAUSE_INVALID, "source", val_get(v, "deprecatedSource"), "needs to be unset");
+}
+
+/* An event of events.k8s.io stays as it is, but for its series. The reason is told twice, as upstream does. */
+static void event_stays(struct check *c, const struct val *v, const struct val *old)
+{
+    static const char *const kept[][2] = {
+        {"regarding", "involvedObject"}, {"reason", "reason"}, {"note", "message"}, {"deprecatedSource", "source"},
+        {"deprecatedFirstTimestamp", "firstTimestamp"}, {"deprecatedLastTimestamp", "lastTimestamp"},
+        {"deprecatedCount", "count"}, {"reason", "reason"}, {"type", "type"}, {"eventTime", "eventTime"},
+        {"action", "action"}, {"related", "related"}, {"reportingController", "reportingController"},
+        {"reportingInstance", "reportingInstance"}};
+
+    if (!same(val_get(v, "series"), val_get(old, "series")))
+        event_series(c, val_get(v, "series"));
+    for (uint32_t i = 0; i < ARRAY_LEN(kept); i++)
+        if (!same(val_get(v, kept[i][0]), val_get(old, kept[i][0])))
+            check_fail(c, CAUSE_INVALID, kept[i][1], val_get(v, kept[i][0]), "field is immutable");
+}
+
 /* The stricter rules of events.k8s.io. */
 HOOK(v_event_new)
 {
     static const char *const need[] = {"reportingController", "reportingInstance", "action", "reason"};
-    const char *type = val_str_at(v, "type", "");
-    const struct val *count = val_at(v, "series.count");
 
     bool timed = !val_is_null(val_get(v, "eventTime"));
     for (uint32_t i = 0; i < ARRAY_LEN(need) && timed; i++)
@@ -504,23 +562,11 @@ HOOK(v_event_new)
     for (uint32_t i = 0; i < ARRAY_LEN(short_ones); i++)
         if (strlen(val_str_at(v, short_ones[i], "")) > 128)
             check_fail(c, CAUSE_INVALID, short_ones[i], val_get(v, short_ones[i]), "can have at most 128 characters");
-    if (val_get(v, "series") && val_is_null(val_at(v, "series.lastObservedTime")))
-        check_fail(c, CAUSE_REQUIRED, "series.lastObservedTime", NULL, "%s", "");
-    if (!streq(type, "Normal") && !streq(type, "Warning"))
-        check_fail(c, CAUSE_INVALID, "type", val_get(v, "type"), "has invalid value: %s", type);
-    if (val_get(v, "series") && (!count || count->i < 2))
-        check_fail(c, CAUSE_INVALID, "series.count", count, "should be at least 2");
-    const char *ns = val_str_at(v, "metadata.namespace", ""), *of = val_str_at(v, "regarding.namespace", "");
-    if (*ns && (*of ? !streq(ns, of) : !streq(ns, "default")))
-        check_fail(c, CAUSE_INVALID, "involvedObject.namespace", val_at(v, "regarding.namespace"),
-                   "does not match event.namespace");
-    static const char *const kept[][2] = {{"regarding", "involvedObject"}, {"reason", "reason"}, {"note", "message"},
-                                          {"type", "type"}, {"eventTime", "eventTime"}, {"action", "action"},
-                                          {"reportingController", "reportingController"},
-                                          {"reportingInstance", "reportingInstance"}};
-    for (uint32_t i = 0; old && i < ARRAY_LEN(kept); i++)
-        if (!same(val_get(v, kept[i][0]), val_get(old, kept[i][0])))
-            check_fail(c, CAUSE_INVALID, kept[i][1], val_get(v, kept[i][0]), "field is immutable");
+    event_place(c, v, "regarding", timed);
+    if (old)
+        event_stays(c, v, old);
+    else
+        event_begins(c, v, timed);
 }
 
 /* ---- services ---- */

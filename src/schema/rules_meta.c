@@ -130,7 +130,10 @@ static void names(struct check *c, const struct val *meta)
     const char *gen = val_text(val_get(meta, "generateName"), "");
     const char *why;
 
-    if (*gen && (why = name_check(c, gen, true)))
+    if (*gen && streq(c->r->group, "apiregistration.k8s.io")) /* they have one name that is right */
+        check_fail(c, CAUSE_INVALID, "generateName", val_get(meta, "generateName"),
+                   "must be `spec.version+\".\"+spec.group`");
+    else if (*gen && (why = name_check(c, gen, true)))
         check_fail(c, CAUSE_INVALID, "generateName", val_get(meta, "generateName"), "%s", why);
     if (!*name)
         check_fail(c, CAUSE_REQUIRED, "name", NULL, "name or generateName is required");

@@ -117,7 +117,7 @@ static int merge_items(struct merging *m, const struct type *elem, const char *k
         if (how && !streq(how, "delete") && !streq(how, "merge"))
             return err_set(m->err, INVALID_ARGUMENT, "unknown patch type found: %.40s", how);
         if (!id)
-            return err_set(m->err, INVALID_ARGUMENT,
+            return err_set(m->err, INTERNAL, /* so says upstream of it */
                            "map: does not contain declared merge key: %s", key);
         if (how && streq(how, "delete")) {
             remove_all(out, key, id);
@@ -246,6 +246,10 @@ static int merge_member(struct merging *m, const struct type *t, const char *key
         const struct val *del = with_prefix(m->a, whole, DELETE_FROM, f->name);
         const struct val *order = with_prefix(m->a, whole, ORDER, f->name);
         return merge_list(m, f, ft, out, doc, patch, del, order);
+    }
+    if (f && (f->flags & FIELD_REPLACE) && val_is(doc, patch->type)) {
+        *out = *patch; /* word by word: a directive within is none */
+        return 0;
     }
     if (patch->type == VAL_MAP) {
         struct val none = {.type = VAL_MAP};

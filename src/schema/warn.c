@@ -388,7 +388,10 @@ void schema_warn(const struct resource *r, const struct val *v, const struct val
                                 "surprising behavior; a DNS label is recommended: %s", name_dns_label(name));
         if (k->template && !(k->on_create && old)) {
             const struct val *x = *k->template ? val_at(v, k->template) : v, *y = val_at(old, k->template);
-            if (x && !(y && val_equal(x, y)))
+            bool counted = r->generation && old; /* then any change of the spec tells it again */
+            bool changed = counted ? val_int_at(v, "metadata.generation", 0) != val_int_at(old, "metadata.generation", 0)
+                                   : !(y && val_equal(x, y));
+            if (x && changed)
                 warn_pod(warnings, k->template, val_get(x, "metadata"), val_get(x, "spec"));
         }
         return;

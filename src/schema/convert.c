@@ -73,6 +73,80 @@ static bool is_cpu_utilization(const struct val *m)
            val_at(m, "resource.target.averageUtilization") != NULL;
 }
 
+/* The metrics that were measured, in the words of v1 and in those of v2: which part of the metric, where
+ * it lies in v1 and where in v2. */
+static const struct {
+    const char *part, *v1, *v2;
+} MEASURED[] = {
+    {"resource", "name", "name"},
+    {"resource", "currentAverageUtilization", "current.averageUtilization"},
+    {"resource", "currentAverageValue", "current.averageValue"},
+    {"containerResource", "name", "name"},
+    {"containerResource", "currentAverageUtilization", "current.averageUtilization"},
+    {"containerResource", "currentAverageValue", "current.averageValue"},
+    {"containerResource", "container", "container"},
+    {"object", "target", "describedObject"},
+    {"object", "metricName", "metric.name"},
+    {"object", "currentValue", "current.value"},
+    {"object", "selector", "metric.selector"},
+    {"object", "averageValue", "current.averageValue"},
+    {"pods", "metricName", "metric.name"},
+    {"pods", "currentAverageValue", "current.averageValue"},
+    {"pods", "selector", "metric.selector"},
+    {"external", "metricName", "metric.name"},
+    {"external", "metricSelector", "metric.selector"},
+    {"external", "currentValue", "current.value"},
+    {"external", "currentAverageValue", "current.averageValue"},
+};
+
+/* Quantities that v1 has no way to leave out. */
+static bool always_told(const char *part, const char *key)
+{
+    bool average = streq(key, "currentAverageValue");
+
+    return streq(part, "object") || streq(part, "external") ? streq(key, "currentValue") : average;
+}
+
+static const struct val *measured_to_v1(struct arena *a, const struct val *list)
+{
+    struct val *out = val_list(a);
+
+    VAL_EACH(list, m) {
+        struct val *one = val_map(a);
+
+        val_put_str(a, one, "type", val_str_at(m, "type", ""));
+        for (uint32_t i = 0; i < ARRAY_LEN(MEASURED); i++) {
+            const struct val *from = val_get(m, MEASURED[i].part), *x = val_at(from, MEASURED[i].v2);
+
+            if (!x && from && always_told(MEASURED[i].part, MEASURED[i].v1))
+                x = val_lit(a, "0");
+            if (x)
+                val_put(a, val_need_map(a, one, MEASURED[i].part), MEASURED[i].v1, x);
+        }
+        val_push(a, out, one);
+    }
+    return out;
+}
+
+static const struct val *measured_to_v2(struct arena *a, const struct val *list)
+{
+    struct val *out = val_list(a);
+
+    VAL_EACH(list, m) {
+        struct val *one = val_map(a);
+
+        val_put_str(a, one, "type", val_str_at(m, "type", ""));
+        for (uint32_t i = 0; i < ARRAY_LEN(MEASURED); i++) {
+            const struct val *x = val_get(val_get(m, MEASURED[i].part), MEASURED[i].v1);
+
+            if (x)
+                val_set_at(a, val_need_map(a, one, MEASURED[i].part), MEASURED[i].v2, x);
+        }
+        val_push(a, out, one);
+    }
+    return out;
+}
+
 static void hpa_to_v1(struct arena *a, struct val *v)
 {
     struct val spec = {.type = VAL_MAP}, others = {.type = VAL_LIST}, status = {.type = VAL_MAP};
@@ -107,6 +181,8 @@ static void hpa_to_v1(struct arena *a, struct val *v)
         put_note(a, v, "metrics", &others);
     if (val_get(from, "behavior"))
         put_note(a, v, "behavior", val_get(from, "behavior"));
+    if (val_len(val_get(st, "currentMetrics")))
+        put_note(a, v, "current-metrics", measured_to_v1(a, val_get(st, "currentMetrics")));
     if (val_len(val_get(st, "conditions")))
         put_note(a, v, "conditions", val_get(st, "conditions"));
     val_put(a, v, "spec", &spec);
@@ -126,7 +202,7 @@ static void hpa_to_v2(struct arena *a, struct val *v)
     val_del(&spec, "targetCPUUtilizationPercentage");
     val_del(&status, "currentCPUUtilizationPercentage");
     const struct val *others = take_note(a, v, "metrics"), *behavior = take_note(a, v, "behavior");
-    const struct val *conditions = take_note(a, v, "conditions");
+    const struct val *conditions = take_note(a, v, "conditions"), *measured = take_note(a, v, "current-metrics");
     VAL_EACH(others, m)
         val_push(a, &metrics, m);
     if (cpu) {
@@ -143,7 +219,9 @@ static void hpa_to_v2(struct arena *a, struct val *v)
         val_put(a, &spec, "behavior", behavior);
     if (conditions)
         val_put(a, &status, "conditions", conditions);
-    if (now) {
+    if (val_is(measured, VAL_LIST)) { /* says it all */
+        val_put(a, &status, "currentMetrics", measured_to_v2(a, measured));
+    } else if (now) {
         struct val *m = val_map(a), *list = val_list(a);
         val_put_str(a, m, "type", "Resource");
         val_set_at(a, m, "resource.name", val_lit(a, "cpu"));

@@ -280,12 +280,23 @@ static const struct val *list_head(struct call *c, int64_t revision, const char 
     return doc;
 }
 
+static int by_precedence(const void *x, const void *y)
+{
+    const struct obj *a = *(const struct obj *const *)x, *b = *(const struct obj *const *)y;
+    int64_t i = val_int_at(obj_val(a), "spec.matchingPrecedence", 0);
+    int64_t k = val_int_at(obj_val(b), "spec.matchingPrecedence", 0);
+
+    return i != k ? (i < k ? -1 : 1) : strcmp(a->name, b->name);
+}
+
 void answer_list(struct call *c, const struct obj **v, uint32_t n, int64_t revision,
                  const char *continue_, int64_t remaining)
 {
     struct arena *a = c->a;
     struct val *doc, *meta, *items;
 
+    if (c->form == FORM_TABLE && streq(c->r->plural, "flowschemas") && !c->r->custom)
+        qsort(v, n, sizeof *v, by_precedence); /* their rows come as they are looked at */
     if (c->req->may_stream && c->encoding != ENC_YAML && (!c->r->custom || all_as_stored(c, v, n))) {
         c->resp.status = 200;
         c->resp.content_type = content_type(c);

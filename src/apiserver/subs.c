@@ -5,6 +5,7 @@
 
 #include "apiserver/managed.h"
 #include "schema/patch.h"
+#include "schema/table.h"
 
 static int scale_get(struct call *c, const struct obj *o, struct val **ret)
 {
@@ -119,6 +120,24 @@ static int scale_patch(struct call *c, const struct obj *old)
     return scale_put(c, old, v);
 }
 
+/* The Scale itself, as a row, or its metadata. */
+static const struct val *scale_shown(struct call *c, const struct val *v)
+{
+    const char *include = c->include_object ? c->include_object : "";
+    struct val *t, *meta;
+
+    if (c->form == FORM_PARTIAL)
+        return partial_of(c->a, v, c->form_version);
+    if (c->form != FORM_TABLE)
+        return v;
+    meta = val_map(c->a);
+    val_put_str(c->a, meta, "resourceVersion", val_str_at(v, "metadata.resourceVersion", ""));
+    t = table_new(NULL, c->a, c->form_version, meta, true);
+    val_push(c->a, val_need_list(c->a, t, "rows"),
+             table_row(NULL, c->a, v, (enum include_object)table_include(include), c->form_version, c->now_ms * 1000));
+    return t;
+}
+
 static int serve_scale(struct call *c)
 {
     bool get = c->is_get, put = streq(c->verb, "update");
@@ -127,7 +146,7 @@ static int serve_scale(struct call *c)
 
     if (!get && options_write(c, put ? "UpdateOptions" : "PatchOptions") < 0)
         return -1;
-    if (answer_negotiate(c, false, false) < 0)
+    if (answer_negotiate(c, false, get && !c->r->custom) < 0)
         return -1;
     if (put && !(v = body_object(c)))
         return -1;
@@ -140,7 +159,7 @@ static int serve_scale(struct call *c)
     if (scale_get(c, old, &v) < 0)
         return -1;
     c->resp.revision = old->revision;
-    answer_val(c, 200, v);
+    answer_val(c, 200, scale_shown(c, v));
     return 0;
 }
 

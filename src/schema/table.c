@@ -43,8 +43,19 @@ static const struct column created = {.name = "Created At", .type = "date", .for
 static const struct column plain_name = {.next = &created, .name = "Name", .type = "string",
                                          .format = "name", .expr = ".metadata.name"};
 
+/* Of a Scale, which is no resource. */
+static const struct column scale_age = {.name = "Age", .type = "string", .format = "", .expr = "age"};
+static const struct column scale_now = {.next = &scale_age, .name = "Available", .type = "integer",
+                                        .format = "", .expr = "int:.status.replicas"};
+static const struct column scale_want = {.next = &scale_now, .name = "Desired", .type = "integer",
+                                         .format = "", .expr = "int:.spec.replicas"};
+static const struct column scale_name = {.next = &scale_want, .name = "Name", .type = "string",
+                                         .format = "", .expr = ".metadata.name"};
+
 static const struct column *columns_of(const struct resource *r)
 {
+    if (!r)
+        return &scale_name;
     return r->priv->columns ? r->priv->columns : &plain_name;
 }
 
@@ -235,13 +246,21 @@ static const struct val *cell(struct arena *a, const struct column *c, const str
 struct val *partial_of(struct arena *a, const struct val *obj, const char *version)
 {
     struct val *p = val_map(a);
+    /* what autoscaling/v1 has no fields for */
+    static const char *const v2_only[] = {
+        "autoscaling.alpha.kubernetes.io/metrics", "autoscaling.alpha.kubernetes.io/current-metrics",
+        "autoscaling.alpha.kubernetes.io/behavior", "autoscaling.alpha.kubernetes.io/conditions"};
     static const char template_generation[] = "deprecated.daemonset.template.generation";
     const struct val *meta = val_get(obj, "metadata");
 
     const struct val *notes = val_get(meta, "annotations");
-    if (val_get(notes, template_generation)) { /* of the whole object only */
+    bool scaler = streq(val_str_at(obj, "kind", ""), "HorizontalPodAutoscaler") &&
+                  streq(val_str_at(obj, "apiVersion", ""), "autoscaling/v1");
+    if (val_get(notes, template_generation) || (scaler && notes)) { /* of the whole object only */
         struct val *less = val_copy(a, meta), *left = val_get(less, "annotations");
         val_del(left, template_generation);
+        for (uint32_t i = 0; scaler && i < ARRAY_LEN(v2_only); i++)
+            val_del(left, v2_only[i]);
         if (!left->n)
             val_del(less, "annotations");
         meta = less;
@@ -259,7 +278,7 @@ static const struct val *conditions(const struct resource *r, struct arena *a,
     const char *phase = val_str_at(obj, "status.phase", "");
     bool ok = streq(phase, "Succeeded");
 
-    if (*r->group || !streq(r->plural, "pods") || (!ok && !streq(phase, "Failed")))
+    if (!r || *r->group || !streq(r->plural, "pods") || (!ok && !streq(phase, "Failed")))
         return NULL;
     struct val *list = val_list(a), *one = val_map(a);
     val_put_str(a, one, "type", "Completed");

@@ -11,6 +11,7 @@ int table_include(const char *text);
 /* A Table without rows: kind, apiVersion (of meta.k8s.io, "v1" or "v1beta1"), metadata (a ListMeta
  * or NULL), columnDefinitions. Push what table_row() makes to its "rows". Watches send a Table a
  * event, columns only in the first (columns = false leaves [] there). */
+/* r of table_new() and table_row() may be NULL: the object is a Scale. */
 struct val *table_new(const struct resource *r, struct arena *a, const char *version,
                       const struct val *list_meta, bool columns);
 /* obj is in version r; version: that of the metadata in the row. now_us: microseconds since 1970. */

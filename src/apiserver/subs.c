@@ -13,6 +13,8 @@ static int scale_get(struct call *c, const struct obj *o, struct val **ret)
     const struct val *v = answer_version(c, o);
 
     *ret = schema_scale_get(c->r, c->a, v, &err);
+    if (!*ret && err.code == ERR_INTERNAL) /* an object without the number that its Scale shows */
+        return fail_internal(c, err.msg);
     return *ret ? 0 : fail_err(c, &err);
 }
 

@@ -139,6 +139,8 @@ static bool tell_bookmark(struct api_watch *w, int64_t revision, bool initial_en
     val_put_str(a, v, "kind", r->kind);
     val_put_str(a, v, "apiVersion", r->api_version);
     val_put(a, meta, "resourceVersion", val_printf(a, "%lld", (long long)revision));
+    if (streq(r->plural, "daemonsets") && !r->custom) /* upstream writes no daemon set without it */
+        val_put_str(a, val_need_map(a, meta, "annotations"), "deprecated.daemonset.template.generation", "0");
     if (initial_end)
         val_put_str(a, val_need_map(a, meta, "annotations"), "k8s.io/initial-events-end", "true");
     val_put(a, v, "metadata", meta);

@@ -652,6 +652,8 @@ static int apply(struct call *c)
         return -1;
     c->applying = true;
     if (!now) {
+        if (!c->sub) /* told again, though nothing changes */
+            schema_warn(c->stored, obj_val(old), obj_val(old), &c->warnings);
         c->resp.revision = old->revision;
         answer_obj(c, 200, old);
         return 0;

@@ -97,6 +97,18 @@ static void job_selector(struct arena *a, struct val *v)
         val_set_at(a, v, "metadata.labels", val_copy(a, val_at(spec, "template.metadata.labels")));
 }
 
+/* Endpoints that are written anew lose what only the beta version had a meaning for. */
+static void drop_topology(struct arena *a, struct val *v)
+{
+    struct val *list = val_copy(a, val_get(v, "endpoints"));
+
+    if (!list)
+        return;
+    VAL_EACH(list, e)
+        val_del(e, "deprecatedTopology");
+    val_put(a, v, "endpoints", list);
+}
+
 static void create_special(const struct resource *r, struct arena *a, struct val *v)
 {
     if (is(r, "", "pods"))
@@ -104,8 +116,7 @@ static void create_special(const struct resource *r, struct arena *a, struct val
     if (is(r, "", "pods"))
         val_set_at(a, v, "status.qosClass", val_lit(a, qos_class(val_get(v, "spec"))));
     if (is(r, "discovery.k8s.io", "endpointslices"))
-        VAL_EACH(val_get(v, "endpoints"), e)
-            val_del(e, "deprecatedTopology");
+        drop_topology(a, v);
     if (is(r, "batch", "jobs"))
         job_selector(a, v);
     if (is(r, "", "persistentvolumes") && val_at(v, "metadata.creationTimestamp"))
@@ -366,4 +377,7 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
                        !(val_len(notes) == val_len(had) && (!val_len(had) || val_equal(notes, had)));
     if (spec_changed(v, old) || notes_count)
         val_put_int(a, meta, "generation", val_int_at(om, "generation", 0) + 1);
+    const struct val *ends = val_get(v, "endpoints"), *were = val_get(old, "endpoints");
+    if (is(r, "discovery.k8s.io", "endpointslices") && ends && !(were && val_equal(ends, were)))
+        drop_topology(a, v); /* after the count: that somebody said it again is a change */
 }

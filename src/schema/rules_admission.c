@@ -587,8 +587,45 @@ HOOK(v_device_claim)
     }
 }
 
+/* "NAME", or "NAME/SUB" of one that has several to choose from. */
+static bool claim_asks(const struct val *requests, const char *name)
+{
+    size_t n = strcspn(name, "/");
+
+    VAL_EACH(requests, r) {
+        const char *main = val_str_at(r, "name", "");
+
+        if (strlen(main) != n || strncmp(main, name, n) != 0)
+            continue;
+        if (!name[n])
+            return true;
+        VAL_EACH(val_get(r, "firstAvailable"), s)
+            if (streq(val_str_at(s, "name", ""), name + n + 1))
+                return true;
+    }
+    return false;
+}
+
+static void claim_status(struct check *c, const struct val *v)
+{
+    const struct val *results = val_at(v, "status.allocation.devices.results");
+    const struct val *requests = val_at(v, "spec.devices.requests");
+
+    if (val_len(val_at(v, "status.reservedFor")) && !val_at(v, "status.allocation"))
+        check_fail(c, CAUSE_FORBIDDEN, "status.reservedFor", NULL, "may not be specified when `allocated` is not set");
+    for (uint32_t i = 0; i < val_items_n_(results); i++) {
+        const char *name = val_str_at(&results->items[i], "request", "");
+
+        if (*name && !claim_asks(requests, name))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "status.allocation.devices.results[%u].request", i),
+                       val_get(&results->items[i], "request"), "must be the name of a request in the claim");
+    }
+}
+
 HOOK(v_resourceclaim)
 {
+    if (streq(c->sub, "status"))
+        claim_status(c, v);
     if (old && !*c->sub && !same(val_get(v, "spec"), val_get(old, "spec")))
         check_fail(c, CAUSE_INVALID, "spec", val_get(v, "spec"), "field is immutable");
 }

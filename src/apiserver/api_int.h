@@ -66,8 +66,9 @@ struct api {
     uint32_t service_net;  /* host order: 10.96.0.0 */
     uint32_t service_bits; /* 16 */
     int node_port_first, node_port_last;
-    struct env_timer *sweep; /* events that are over */
+    struct env_timer *sweep; /* events that are over, schemas that nobody uses */
     struct store_watch *crds;
+    struct map crd_names; /* crd.c */
     struct store_watch *services; /* addresses.c */
     uint64_t requests, watches; /* for /metrics */
     char *flags; /* of /flagz */
@@ -359,6 +360,7 @@ int stock_write(struct api *api, struct err *err);
 
 /* ---- crd.c ---- */
 int crd_start(struct api *api, struct err *err);
+void crd_stop(struct api *api);
 
 /* ---- aggregate.c: APIService objects ---- */
 int aggregate_start(struct api *api, struct err *err);

@@ -323,9 +323,8 @@ int call_inner(struct api *api, struct arena *a, const char *method, const char 
 /* Events do not stay: an hour, as upstream keeps them. */
 enum { EVENT_TTL_MS = 3600 * 1000, SWEEP_EVERY_MS = 60 * 1000 };
 
-static void sweep_events(void *arg)
+static void sweep_events(struct api *api)
 {
-    struct api *api = arg;
     _auto_(arena_freep) struct arena *a = arena_new();
     struct store_table *t = table_named(api->store, "", "events");
     int64_t before_us = (env_now_ms(api->env) - EVENT_TTL_MS) * 1000, us;
@@ -360,6 +359,14 @@ static void sweep_events(void *arg)
         obj_unref(old[i]);
     }
     free(old);
+}
+
+static void sweep(void *arg)
+{
+    struct api *api = arg;
+
+    sweep_events(api);
+    schema_trim(api->schema);
 }
 
 static int read_cidr(struct api *api, const char *cidr, struct err *err)
@@ -415,7 +422,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
         return api_free(api);
     aggregate_locals(api);
     api->flow = flow_new(api);
-    api->sweep = env_timer_new(api->env, sweep_events, api);
+    api->sweep = env_timer_new(api->env, sweep, api);
     env_timer_start(api->sweep, SWEEP_EVERY_MS, SWEEP_EVERY_MS);
     return api;
 }
@@ -429,7 +436,7 @@ void *api_free(struct api *api)
     webhooks_stop(api);
     policies_stop(api);
     env_timer_free(api->sweep);
-    store_watch_free(api->crds);
+    crd_stop(api);
     addresses_stop(api);
     authn_free(api->authn);
     authz_free(api->authz);

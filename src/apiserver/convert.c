@@ -14,9 +14,7 @@ enum { CHUNK_OBJECTS = 500, CHUNK_BYTES = 2 << 20, CONVERT_TIMEOUT_MS = 30000 };
 
 static const struct val *webhook_of(const struct resource *r)
 {
-    const struct val *conversion = val_at(schema_crd(r), "spec.conversion");
-
-    return streq(val_str_at(conversion, "strategy", "None"), "Webhook") ? val_get(conversion, "webhook") : NULL;
+    return val_get(schema_conversion(r), "webhook");
 }
 
 static const struct val *broken(struct call *c, const struct val *in, const char *fmt, ...) _printf_(3, 4);

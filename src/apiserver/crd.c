@@ -30,57 +30,80 @@ static void store_write(struct api *api, const struct obj *old, const struct val
 {
     struct store_table *t = table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions");
     struct err err = {0};
-    const struct obj *o;
+    const struct obj *o = obj_seal(v, store_next_revision(api->store));
 
-    if (val_equal(v, obj_val(old)))
-        return;
-    o = obj_seal(v, store_next_revision(api->store));
     if (store_put(api->store, t, o, old->revision, 0, &err) < 0)
         LOG(WARN, "api", "crd=%s did=status err=\"%s\"", old->name, err.msg);
     obj_unref(o);
 }
 
-/* Is the name taken by another definition of the group that was there first? */
-static bool taken(struct api *api, const struct obj *self, const char *key, const char *name)
+/* What others may not be called: api->crd_names, by the name of the definition. */
+struct accepted {
+    struct arena *arena; /* of all this */
+    const char *group;
+    const struct val *names; /* status.acceptedNames */
+};
+
+static void forget(struct api *api, const char *crd)
 {
-    struct store_table *t = table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions");
-    const char *group = val_str_at(obj_val(self), "spec.group", "");
+    struct accepted *x = map_del(&api->crd_names, crd);
+
+    if (x)
+        arena_free(x->arena);
+}
+
+static void remember(struct api *api, const char *crd, const struct val *v)
+{
+    struct arena *a = arena_new();
+    struct accepted *x = arena_new_of(a, struct accepted);
+    const struct val *names = val_at(v, "status.acceptedNames");
+
+    x->arena = a;
+    x->group = arena_strdup(a, val_str_at(v, "spec.group", ""));
+    x->names = names ? val_copy(a, names) : NULL;
+    forget(api, crd);
+    map_put(&api->crd_names, crd, x);
+}
+
+/* Is the name taken by another definition of the group that was there first? */
+static bool taken(struct api *api, const char *crd, const char *group, const char *key, const char *name)
+{
     bool kind = streq(key, "kind") || streq(key, "listKind"), found = false;
-    struct store_iter it;
-    struct err err = {0};
-    const struct obj *o;
+    const char *other;
+    void *value;
 
-    if (!*name || store_iter_init(&it, api->store, t, NULL, 0, NULL, NULL, &err) < 0)
+    if (!*name)
         return false;
-    while (!found && (o = store_iter_next(&it))) {
-        const struct val *v = obj_val(o), *names = val_at(v, "status.acceptedNames");
+    for (uint32_t i = 0; !found && map_next(&api->crd_names, &i, &other, &value);) {
+        const struct accepted *x = value;
 
-        if (streq(o->name, self->name) || !streq(val_str_at(v, "spec.group", ""), group))
+        if (streq(other, crd) || !streq(x->group, group))
             continue;
         if (kind) {
-            found = streq(val_str_at(names, "kind", ""), name) || streq(val_str_at(names, "listKind", ""), name);
+            found = streq(val_str_at(x->names, "kind", ""), name) || streq(val_str_at(x->names, "listKind", ""), name);
             continue;
         }
-        found = streq(val_str_at(names, "plural", ""), name) || streq(val_str_at(names, "singular", ""), name);
-        VAL_EACH(val_get(names, "shortNames"), s)
+        found = streq(val_str_at(x->names, "plural", ""), name) || streq(val_str_at(x->names, "singular", ""), name);
+        VAL_EACH(val_get(x->names, "shortNames"), s)
             found |= streq(val_text(s, ""), name);
     }
-    store_iter_done(&it);
     return found;
 }
 
 /* The names that nobody else has, and which kind of name is in the way (NULL: none). */
-static struct val *free_names(struct api *api, struct arena *a, const struct obj *o, const char **ret_conflict)
+static struct val *free_names(struct api *api, struct arena *a, const char *crd, const struct val *v,
+                              const char **ret_conflict)
 {
     static const char *const keys[] = {"plural", "singular", "kind", "listKind"};
     static const char *const reasons[] = {"PluralConflict", "SingularConflict", "KindConflict", "ListKindConflict"};
-    const struct val *wanted = val_at(obj_val(o), "spec.names"), *was = val_at(obj_val(o), "status.acceptedNames");
+    const struct val *wanted = val_at(v, "spec.names"), *was = val_at(v, "status.acceptedNames");
+    const char *group = val_str_at(v, "spec.group", "");
     struct val *names = val_map(a);
     bool short_taken = false;
 
     *ret_conflict = NULL;
     VAL_EACH(val_get(wanted, "shortNames"), s)
-        if (taken(api, o, "shortNames", val_text(s, "")))
+        if (taken(api, crd, group, "shortNames", val_text(s, "")))
             short_taken = true;
     if (short_taken)
         *ret_conflict = "ShortNamesConflict";
@@ -89,7 +112,7 @@ static struct val *free_names(struct api *api, struct arena *a, const struct obj
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         const char *name = val_str_at(wanted, keys[i], "");
 
-        if (taken(api, o, keys[i], name)) {
+        if (taken(api, crd, group, keys[i], name)) {
             *ret_conflict = reasons[i];
             name = val_str_at(was, keys[i], "");
         }
@@ -101,14 +124,14 @@ static struct val *free_names(struct api *api, struct arena *a, const struct obj
     return names;
 }
 
-static void accept_names(struct api *api, const struct obj *o)
+/* v: the tree of o, changed here. */
+static void accept_names(struct api *api, struct arena *a, const struct obj *o, struct val *v)
 {
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct val *v = obj_edit(o, a), *status = val_need_map(a, v, "status"), *versions, *names;
+    struct val *status = val_need_map(a, v, "status"), *before = val_copy(a, status), *versions, *names;
     const char *now = time_text(a, env_now_ms(api->env) * 1000, false), *conflict;
     bool was = false;
 
-    names = free_names(api, a, o, &conflict);
+    names = free_names(api, a, o->name, v, &conflict);
     val_put(a, status, "acceptedNames", names);
     versions = val_need_list(a, status, "storedVersions");
     VAL_EACH(val_at(v, "spec.versions"), ver) {
@@ -132,14 +155,18 @@ static void accept_names(struct api *api, const struct obj *o)
         cond_put(a, status, "Established", "True", "InitialNamesAccepted",
                  "the initial names have been accepted", now);
     }
-    store_write(api, o, v);
+    if (!val_equal(status, before))
+        store_write(api, o, v);
 }
 
 static void serve(struct api *api, const struct obj *o)
 {
+    _auto_(arena_freep) struct arena *a = arena_new();
+    const struct val *v = obj_edit(o, a); /* not in the cache: this one look is all it gets */
     struct err err = {0};
 
-    if (schema_add_crd(api->schema, obj_val(o), &err) < 0)
+    remember(api, o->name, v);
+    if (schema_add_crd(api->schema, o, v, &err) < 0)
         LOG(WARN, "api", "crd=%s did=refuse err=\"%s\"", o->name, err.msg);
 }
 
@@ -210,29 +237,36 @@ static bool has_finalizer(const struct obj *o)
 
 struct job {
     struct api *api;
-    char *name;
+    char *name; /* NULL: the definitions are done */
 };
+
+static void settle_one(struct api *api, const struct obj *o)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *v = obj_edit(o, a);
+
+    if (!val_at(v, "metadata.deletionTimestamp"))
+        accept_names(api, a, o, v);
+    else if (has_finalizer(o) && clean(api, o))
+        take_finalizer(api, o);
+}
 
 /* Later, outside of the write that told us. */
 static void settle(void *arg)
 {
     struct job *job = arg;
     struct api *api = job->api;
-    const struct obj *o = store_get(
+    const struct obj *o = !job->name ? NULL : store_get(
         api->store, table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions"), "",
         job->name);
 
     if (o) {
         obj_ref(o);
-        if (obj_deleting(o)) {
-            if (has_finalizer(o) && clean(api, o))
-                take_finalizer(api, o);
-        } else {
-            accept_names(api, o);
-        }
+        settle_one(api, o);
         obj_unref(o);
     }
-    aggregate_locals(api);
+    if (!job->name)
+        aggregate_locals(api);
     free(job->name);
     free(job);
 }
@@ -242,25 +276,29 @@ static void settle_later(struct api *api, const char *name)
     struct job *job = xcalloc(1, sizeof(*job));
 
     job->api = api;
-    job->name = xstrdup(name);
+    job->name = name ? xstrdup(name) : NULL;
     env_post(api->env, settle, job);
 }
 
 static void crd_event(void *arg, const struct store_event *ev)
 {
     struct api *api = arg;
-    const struct val *v = obj_val(ev->obj);
 
-    if (ev->type == STORE_DELETED) {
-        schema_remove_crd(api->schema, val_str_at(v, "spec.group", ""),
-                          val_str_at(v, "spec.names.plural", ""));
-        settle_later(api, ev->obj->name);
-        return;
-    }
     if (ev->type == STORE_EXPIRED)
         return;
-    serve(api, ev->obj);
+    if (ev->type == STORE_DELETED) {
+        const char *plural_end = strchr(ev->obj->name, '.'); /* PLURAL.GROUP, as it was made to be */
+        _auto_(arena_freep) struct arena *a = arena_new();
+
+        forget(api, ev->obj->name);
+        if (plural_end)
+            schema_remove_crd(api->schema, plural_end + 1,
+                              arena_strndup(a, ev->obj->name, (size_t)(plural_end - ev->obj->name)));
+    } else {
+        serve(api, ev->obj);
+    }
     settle_later(api, ev->obj->name);
+    settle_later(api, NULL);
 }
 
 /* A definition goes when its objects have gone. */
@@ -290,6 +328,18 @@ int crd_start(struct api *api, struct err *err)
         settle_later(api, o->name);
     }
     store_iter_done(&it);
+    settle_later(api, NULL);
     api->crds = store_watch(api->store, t, 0, STORE_WATCH_HEAD, crd_event, api, err);
     return api->crds ? 0 : -1;
+}
+
+void crd_stop(struct api *api)
+{
+    const char *name;
+    void *value;
+
+    store_watch_free(api->crds);
+    for (uint32_t i = 0; map_next(&api->crd_names, &i, &name, &value);)
+        arena_free(((struct accepted *)value)->arena);
+    map_done(&api->crd_names);
 }

@@ -279,7 +279,7 @@ static const struct delta *change_in(struct change *ch, const char *api_version)
             return x;
     }
     x->known = true;
-    x->d = differences(c, r->type, was, now);
+    x->d = differences(c, resource_type(r), was, now);
     x->changed = fset_union(c->a, x->d.added, x->d.modified);
     return x;
 }
@@ -367,7 +367,7 @@ static struct fset *last_applied_fields(struct call *c, const struct val *live)
 {
     const struct val *annotations = val_at(live, "metadata.annotations");
     const char *text = val_text(val_get(annotations, LAST_APPLIED), "");
-    const struct type *t = c->r->type;
+    const struct type *t = resource_type(c->r);
     struct err ignored = {0};
     struct typed_diff d;
     struct val *said;
@@ -413,7 +413,7 @@ static int check_conflicts(struct change *ch, struct managers *ms, const struct 
 /* Without what self said before, says no more, and nobody else says. */
 static const struct val *prune(struct call *c, struct managers *ms, const struct val *merged, const struct fset *last)
 {
-    const struct type *t = c->r->type;
+    const struct type *t = resource_type(c->r);
     struct fset *managed = fset_new(c->a), *merged_set, *pruned_set, *named_last;
     const struct val *pruned;
 
@@ -469,7 +469,7 @@ int managed_apply(struct call *c, const struct val *live, const struct val *conf
     bool twice = false;
 
     config = bare(c, config);
-    set = typed_fields(c->a, c->r->type, config, &twice);
+    set = typed_fields(c->a, resource_type(c->r), config, &twice);
     if (twice)
         return fail(c, 500, "", "failed to create typed patch object: an item of a list by keys "
                     "has none of them, or one that another item has");
@@ -483,7 +483,7 @@ int managed_apply(struct call *c, const struct val *live, const struct val *conf
     last = self->fields;
     self->api_version = c->r->api_version;
     self->fields = fset_without(c->a, set, out_of_reach(c), true);
-    now = prune(c, ms, typed_merge(c->a, c->r->type, was, config), last);
+    now = prune(c, ms, typed_merge(c->a, resource_type(c->r), was, config), last);
     self->fields = fset_without(c->a, self->fields, nobodys(c), false);
     ch.was = was;
     ch.now = now;

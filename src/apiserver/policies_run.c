@@ -366,7 +366,7 @@ static const struct type *type_of(const struct admission *ad, const struct admis
 {
     const struct subresource *sub = *ad->sub ? schema_sub(as->r, ad->sub) : NULL;
 
-    return ad->in || !sub ? as->r->type : sub->type;
+    return ad->in || !sub ? resource_type(as->r) : resource_sub_type(as->r, sub);
 }
 
 /* Atomic lists, maps and structs may not be set: whoever sets one would unset all that he does not name. */

@@ -530,7 +530,7 @@ static struct val *patched(struct call *c, enum patch_kind kind, const struct va
         v = patch_merge(c->a, old, patch, &err);
         break;
     default:
-        v = patch_strategic(c->r->type, c->a, old, patch, &err);
+        v = patch_strategic(resource_type(c->r), c->a, old, patch, &err);
         break;
     }
     if (v && !val_is(v, VAL_MAP))

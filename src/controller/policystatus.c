@@ -72,8 +72,8 @@ static const char *issues(struct ctl *ctl, const struct val *spec, const struct 
 
     for (uint32_t i = 0; i < n; i++) {
         const struct expr *e;
-        _auto_(exprs_freep) struct exprs *x = exprs_checking(kind != NULL, schema_cel_type(ctl->arena, types[i]->type),
-                                                             p ? schema_cel_type(ctl->arena, p->type) : NULL);
+        _auto_(exprs_freep) struct exprs *x = exprs_checking(kind != NULL, schema_cel_type(ctl->arena, resource_type(types[i])),
+                                                             p ? schema_cel_type(ctl->arena, resource_type(p)) : NULL);
 
         VAL_EACH(val_get(spec, "variables"), v)
             exprs_add(x, EXPR_VARIABLE, val_str_at(v, "name", ""), val_str_at(v, "expression", ""));

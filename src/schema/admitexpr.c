@@ -17,13 +17,13 @@ static const struct cel_field kind_fields[] = {
 static const struct cel_type kind_type = OBJECT(kind_fields, "kubernetes.GroupVersionKind");
 static const struct cel_field resource_fields[] = {
     {"group", &cel_string_type}, {"version", &cel_string_type}, {"resource", &cel_string_type}};
-static const struct cel_type resource_type = OBJECT(resource_fields, "kubernetes.GroupVersionResource");
+static const struct cel_type gvr_type = OBJECT(resource_fields, "kubernetes.GroupVersionResource");
 static const struct cel_field user_fields[] = {
     {"username", &cel_string_type}, {"uid", &cel_string_type}, {"groups", &strings}, {"extra", &strings_map}};
 static const struct cel_type user_type = OBJECT(user_fields, "kubernetes.UserInfo");
 static const struct cel_field request_fields[] = {
-    {"kind", &kind_type}, {"resource", &resource_type}, {"subResource", &cel_string_type},
-    {"requestKind", &kind_type}, {"requestResource", &resource_type}, {"requestSubResource", &cel_string_type},
+    {"kind", &kind_type}, {"resource", &gvr_type}, {"subResource", &cel_string_type},
+    {"requestKind", &kind_type}, {"requestResource", &gvr_type}, {"requestSubResource", &cel_string_type},
     {"name", &cel_string_type}, {"namespace", &cel_string_type}, {"operation", &cel_string_type},
     {"userInfo", &user_type}, {"dryRun", &cel_bool_type}, {"options", &cel_dyn_type}};
 const struct cel_type admit_request_type = OBJECT(request_fields, "kubernetes.AdmissionRequest");

@@ -3,18 +3,22 @@
  * The openAPIV3Schema of each version becomes a struct type (so patches, Tables and server-side
  * apply see its fields and list kinds), and stays at hand in type.json for what types do not say:
  * pruning with x-kubernetes-preserve-unknown-fields, defaults, and structural validation.
- * Everything of one version lies in an arena of its own, held by the resource's references. */
+ * What lasts are names and the definition's packed text: most definitions of a cluster are used by
+ * nobody most of the time. The type, the columns and the rules of a version are made of the text
+ * when somebody touches an object, and go when nobody did for a while (schema_trim). */
 #include "schema/crd_int.h"
 #include "codec/regex.h"
 
 #include "codec/json.h"
 
 #include <math.h>
+#include <openssl/sha.h>
 #include <stdio.h>
 
 void type_fields_set(struct arena *a, struct type *t, const struct field *fields, uint32_t n);
 void resource_unregister(struct schema *s, struct resource *r);
 void validate_metadata(struct check *c, const struct val *v, const struct val *old);
+void publish_trim(struct schema *s);
 
 enum { DEPTH_MAX = 200, UNKNOWN_MAX = 100 };
 
@@ -128,7 +132,7 @@ int64_t schema_since(const struct resource *r)
 
 static const char *const no_words[] = {NULL};
 
-static void columns(struct arena *a, struct resource *r, const struct val *list)
+static const struct column *columns(struct arena *a, const struct val *list)
 {
     struct column *first = arena_new_of(a, struct column), *last = first;
 
@@ -150,19 +154,20 @@ static void columns(struct arena *a, struct resource *r, const struct val *list)
         *c = (struct column){.name = "Age", .type = "date", .format = "", .expr = "age"};
         last->next = c;
     }
-    r->priv->columns = first;
+    return first;
 }
 
 static void sub_add(struct arena *a, struct resource *r, const struct val *crd_subs)
 {
     struct subresource *subs = arena_array(a, struct subresource, 2);
     const struct val *scale = val_get(crd_subs, "scale");
+    const char *selector = val_str_at(scale, "labelSelectorPath", NULL);
 
     r->subs = subs;
     if (val_get(crd_subs, "status")) {
         subs[r->subs_n++] = (struct subresource){
             .name = "status", .group = r->group, .version = r->version, .kind = r->kind,
-            .verbs = VERB_GET | VERB_PATCH | VERB_UPDATE, .type = r->type};
+            .verbs = VERB_GET | VERB_PATCH | VERB_UPDATE};
         r->has_status = true;
     }
     if (val_is(scale, VAL_MAP))
@@ -170,63 +175,134 @@ static void sub_add(struct arena *a, struct resource *r, const struct val *crd_s
             .name = "scale", .group = "autoscaling", .version = "v1", .kind = "Scale",
             .verbs = VERB_GET | VERB_PATCH | VERB_UPDATE,
             .type = schema_type(r->schema, "autoscaling.v1.Scale"),
-            .scale_spec = val_str_at(scale, "specReplicasPath", ".spec.replicas"),
-            .scale_status = val_str_at(scale, "statusReplicasPath", ".status.replicas"),
-            .scale_selector = val_str_at(scale, "labelSelectorPath", NULL)};
+            .scale_spec = arena_strdup(a, val_str_at(scale, "specReplicasPath", ".spec.replicas")),
+            .scale_status = arena_strdup(a, val_str_at(scale, "statusReplicasPath", ".status.replicas")),
+            .scale_selector = selector ? arena_strdup(a, selector) : NULL};
 }
 
-static struct resource *version_resource(struct schema *s, const struct val *crd_in,
+static const struct val *version_of(const struct val *crd, const char *name)
+{
+    VAL_EACH(val_at(crd, "spec.versions"), v)
+        if (streq(val_str_at(v, "name", ""), name))
+            return v;
+    return NULL;
+}
+
+struct val *crd_schema_text(const struct resource *r, struct arena *a)
+{
+    _auto_(arena_freep) struct arena *text = arena_new();
+    const struct val *js = val_at(version_of(obj_edit(r->priv->crd, text), r->version), "schema.openAPIV3Schema");
+
+    return js ? val_copy(a, js) : val_map(a);
+}
+
+struct crd_made *crd_made(const struct resource *r)
+{
+    struct crd_made *made = r->priv->made;
+
+    if (!made) {
+        _auto_(arena_freep) struct arena *text = arena_new();
+        struct arena *a = arena_new();
+        const struct val *ver = version_of(obj_edit(r->priv->crd, text), r->version);
+        const struct val *js = val_at(ver, "schema.openAPIV3Schema");
+        const struct val *cols = val_get(ver, "additionalPrinterColumns");
+
+        made = arena_new_of(a, struct crd_made);
+        made->arena = a;
+        made->type = object_type(r->schema, a, js ? val_copy(a, js) : val_map(a), 0);
+        made->columns = columns(a, cols ? val_copy(a, cols) : NULL);
+        r->priv->made = made;
+    }
+    made->used = true;
+    return made;
+}
+
+void crd_drop(struct resource_priv *priv)
+{
+    struct crd_made *made = priv->made;
+
+    priv->made = NULL;
+    if (!made)
+        return;
+    crd_rules_free(made);
+    arena_free(made->arena);
+}
+
+/* Names, as long as the resource is served; all that lies in the arena is small. */
+static const char *kept(struct arena *a, const struct val *v, const char *path, const char *otherwise)
+{
+    return arena_strdup(a, val_str_at(v, path, otherwise));
+}
+
+static const char *const *kept_all(struct arena *a, const struct val *list)
+{
+    return val_len(list) ? keys_of(a, val_copy(a, list)) : no_words;
+}
+
+static void kept_selects(struct arena *a, struct resource *r, const struct val *list)
+{
+    const char **w = arena_array(a, const char *, val_len(list) + 1);
+    uint32_t n = 0;
+
+    VAL_EACH(list, it) {
+        const char *path = val_str_at(it, "jsonPath", "");
+        w[n++] = arena_strdup(a, *path == '.' ? path + 1 : path);
+    }
+    r->priv->selects = w;
+}
+
+static void sum_schema(struct resource *r, const struct val *js)
+{
+    struct buf b = {0};
+
+    if (!js)
+        return;
+    json_write(&b, js);
+    SHA256((const unsigned char *)b.p, b.n, r->priv->schema_sum);
+    buf_done(&b);
+}
+
+static struct resource *version_resource(struct schema *s, const struct obj *obj, const struct val *crd,
                                          const char *name)
 {
     struct arena *a = arena_new();
-    const struct val *crd = val_copy(a, crd_in), *spec = val_get(crd, "spec"), *ver = NULL;
+    const struct val *spec = val_get(crd, "spec"), *ver = version_of(crd, name);
+    const struct val *js = val_at(ver, "schema.openAPIV3Schema"), *conversion = val_get(spec, "conversion");
     struct resource *r = arena_new_of(a, struct resource);
     const struct val *names = val_get(spec, "names");
 
-    VAL_EACH(val_get(spec, "versions"), v)
-        if (streq(val_str_at(v, "name", ""), name))
-            ver = v;
     r->priv = arena_new_of(a, struct resource_priv);
     r->priv->refs = 1;
     r->priv->arena = a;
-    r->priv->crd = crd;
-    r->priv->since = strtoll(val_str_at(crd, "metadata.resourceVersion", "0"), NULL, 10);
+    r->priv->crd = obj_ref(obj);
+    r->priv->since = obj->revision;
+    if (streq(val_str_at(conversion, "strategy", "None"), "Webhook"))
+        r->priv->conversion = val_copy(a, conversion);
     r->schema = s;
     r->custom = true;
     r->generation = true;
     r->stored = flag(ver, "storage");
-    r->group = val_str_at(spec, "group", "");
-    r->version = val_str_at(ver, "name", "");
+    r->group = kept(a, spec, "group", "");
+    r->version = arena_strdup(a, name);
     r->api_version = arena_printf(a, "%s/%s", r->group, r->version);
-    r->plural = val_str_at(names, "plural", "");
-    r->kind = val_str_at(names, "kind", "");
-    r->singular = val_str_at(names, "singular", "");
-    r->list_kind = val_str_at(names, "listKind", arena_printf(a, "%sList", r->kind));
-    r->short_names = val_len(val_get(names, "shortNames")) ? keys_of(a, val_get(names, "shortNames"))
-                                                           : no_words;
-    r->categories = val_len(val_get(names, "categories")) ? keys_of(a, val_get(names, "categories"))
-                                                          : no_words;
+    r->plural = kept(a, names, "plural", "");
+    r->kind = kept(a, names, "kind", "");
+    r->singular = kept(a, names, "singular", "");
+    r->list_kind = kept(a, names, "listKind", arena_printf(a, "%sList", r->kind));
+    r->short_names = kept_all(a, val_get(names, "shortNames"));
+    r->categories = kept_all(a, val_get(names, "categories"));
     r->namespaced = streq(val_str_at(spec, "scope", ""), "Namespaced");
     r->verbs = 0xff;
     if (flag(ver, "deprecated"))
-        r->deprecated = val_str_at(ver, "deprecationWarning",
-                                   arena_printf(a, "%s %s is deprecated", r->api_version, r->kind));
+        r->deprecated = kept(a, ver, "deprecationWarning",
+                             arena_printf(a, "%s %s is deprecated", r->api_version, r->kind));
     r->table = arena_printf(a, "%s/%s", r->group, r->plural);
-    const struct val *js = val_at(ver, "schema.openAPIV3Schema");
     r->priv->no_schema = !js;
+    sum_schema(r, js);
     r->preserve_unknown = flag(spec, "preserveUnknownFields") ||
                           flag(js, "x-kubernetes-preserve-unknown-fields");
-    r->type = object_type(s, a, js ? js : val_map(a), 0);
-    columns(a, r, val_get(ver, "additionalPrinterColumns"));
     sub_add(a, r, val_get(ver, "subresources"));
-    const struct val *select = val_get(ver, "selectableFields");
-    const char **w = arena_array(a, const char *, val_len(select) + 1);
-    uint32_t n = 0;
-    VAL_EACH(select, it) {
-        const char *path = val_str_at(it, "jsonPath", "");
-        w[n++] = *path == '.' ? path + 1 : path;
-    }
-    r->priv->selects = w;
+    kept_selects(a, r, val_get(ver, "selectableFields"));
     return r;
 }
 
@@ -265,9 +341,9 @@ static int version_cmp(const void *x, const void *y)
     return strcmp(a, b);
 }
 
-int schema_add_crd(struct schema *s, const struct val *crd, struct err *err)
+int schema_add_crd(struct schema *s, const struct obj *crd, const struct val *v, struct err *err)
 {
-    const struct val *spec = val_get(crd, "spec");
+    const struct val *spec = val_get(v, "spec");
     const char *group = val_str_at(spec, "group", ""), *plural = val_str_at(spec, "names.plural", "");
     const char *names[64];
     uint32_t n = 0;
@@ -275,12 +351,12 @@ int schema_add_crd(struct schema *s, const struct val *crd, struct err *err)
     if (!*group || !*plural || !*val_str_at(spec, "names.kind", ""))
         return err_set(err, INVALID, "the definition names no group, plural or kind");
     schema_remove_crd(s, group, plural);
-    VAL_EACH(val_get(spec, "versions"), v)
-        if (flag(v, "served") && n < ARRAY_LEN(names))
-            names[n++] = val_str_at(v, "name", "");
+    VAL_EACH(val_get(spec, "versions"), ver)
+        if (flag(ver, "served") && n < ARRAY_LEN(names))
+            names[n++] = val_str_at(ver, "name", "");
     qsort(names, n, sizeof(*names), version_cmp);
     for (uint32_t i = 0; i < n; i++)
-        resource_register(s, version_resource(s, crd, names[i]));
+        resource_register(s, version_resource(s, crd, v, names[i]));
     return 0;
 }
 
@@ -291,6 +367,19 @@ void schema_remove_crd(struct schema *s, const char *group, const char *plural)
         if (r->custom && streq(r->group, group) && streq(r->plural, plural))
             resource_unregister(s, r);
     }
+}
+
+void schema_trim(struct schema *s)
+{
+    for (uint32_t i = 0; i < s->resources_n; i++) {
+        struct resource_priv *priv = s->resources[i]->priv;
+
+        if (priv->made && priv->refs == 1 && !priv->made->used)
+            crd_drop(priv);
+        else if (priv->made)
+            priv->made->used = false;
+    }
+    publish_trim(s);
 }
 
 /* ---- decode: prune what the schema does not name ---- */
@@ -389,7 +478,7 @@ int crd_decode(const struct resource *r, struct arena *a, struct val *v, struct 
     if (r->preserve_unknown && r->priv->no_schema)
         out = *v;
     else
-        prune(&p, r->type, &out, v, 0);
+        prune(&p, resource_type(r), &out, v, 0);
     struct val top = {.type = VAL_MAP};
     VAL_EACH_MEMBER(&out, m)
         val_putn(a, &top, m->key, m->n, &m->v);
@@ -710,7 +799,7 @@ static void rules(struct check *c, const struct resource *r, const struct val *v
 {
     bool blocked = false;
 
-    if (!r->type->json)
+    if (!resource_type(r)->json)
         return;
     for (uint32_t i = 0; i < causes->n; i++)
         blocked |= causes->v[i].type == CAUSE_REQUIRED || causes->v[i].type == CAUSE_NOT_SUPPORTED ||
@@ -730,8 +819,8 @@ void crd_validate(const struct resource *r, const char *sub, const struct val *v
                       .old_root = old};
     struct checker k = {.c = &c, .old = old};
 
-    if (r->type->json)
-        check_schema(&k, r->type->json, v, val_is(old, VAL_MAP) ? old : NULL, 0);
+    if (resource_type(r)->json)
+        check_schema(&k, resource_type(r)->json, v, val_is(old, VAL_MAP) ? old : NULL, 0);
     rules(&c, r, v, old, causes);
     const struct subresource *scale = schema_sub(r, "scale");
     const char *paths[] = {scale ? scale->scale_spec : NULL, scale ? scale->scale_status : NULL};

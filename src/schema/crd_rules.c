@@ -573,39 +573,37 @@ static void judge(struct judge *j, const struct node *n, const struct val *v, co
         }
 }
 
-static void rules_make(const struct resource *r)
+static struct node *rules_of(const struct resource *r)
 {
-    struct resource_priv *priv = r->priv;
-    struct build b = {.a = priv->arena};
+    struct crd_made *made = crd_made(r);
+    struct build b = {.a = made->arena};
 
-    if (priv->rules_made)
-        return;
-    priv->rules_made = true;
-    priv->rules = node_build(&b, r->type->json, 1, true, 0);
+    if (!made->rules_made)
+        made->rules = node_build(&b, made->type->json, 1, true, 0);
+    made->rules_made = true;
+    return made->rules;
 }
 
 bool crd_rules_any(const struct resource *r)
 {
-    rules_make(r);
-    return r->priv->rules != NULL;
+    return rules_of(r) != NULL;
 }
 
 void crd_rules_judge(struct check *c, const struct resource *r, const struct val *v, const struct val *old)
 {
-    struct resource_priv *priv = r->priv;
+    struct node *top = rules_of(r);
     struct judge j = {.c = c, .left = RUN_COST_MAX};
 
-    rules_make(r);
-    if (!priv->rules)
+    if (!top)
         return;
-    judge(&j, priv->rules, v, old);
+    judge(&j, top, v, old);
     if (j.over)
         tell(&j, CAUSE_INVALID, "", NULL, "validation failed due to running out of cost budget, no further validation "
              "rules will be run");
 }
 
-void crd_rules_free(struct resource_priv *priv)
+void crd_rules_free(struct crd_made *made)
 {
-    node_done(priv->rules);
-    priv->rules = NULL;
+    node_done(made->rules);
+    made->rules = NULL;
 }

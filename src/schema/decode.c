@@ -524,7 +524,7 @@ int schema_decode(const struct resource *r, struct arena *a, struct val *v, stru
 {
     if (r->custom)
         return crd_decode(r, a, v, strict, err);
-    if (schema_decode_type(r->schema, r->type, r->kind, r->version, a, v, strict, err) < 0)
+    if (schema_decode_type(r->schema, r->described, r->kind, r->version, a, v, strict, err) < 0)
         return -1;
     /* the two that every kind has and no type forces */
     val_put(a, v, "kind", val_lit(a, r->kind));

@@ -74,9 +74,9 @@ void default_type(const struct type *t, struct arena *a, struct val *v, const st
 void schema_default(const struct resource *r, struct arena *a, struct val *v)
 {
     if (r->custom)
-        crd_default(r->type, a, v);
+        crd_default(resource_type(r), a, v);
     else
-        default_type(r->type, a, v, v);
+        default_type(r->described, a, v, v);
 }
 
 /* ---- hooks: what data can not say ---- */

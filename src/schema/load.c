@@ -486,7 +486,7 @@ static int resource_attr(struct loader *l, struct resource *r, struct span w)
     struct span v;
 
     if (span_key(w, "type", &v))
-        r->type = struct_type(s, v);
+        r->described = struct_type(s, v);
     else if (span_key(w, "verbs", &v))
         r->verbs = verbs_of(v);
     else if (span_key(w, "short", &v))

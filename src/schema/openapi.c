@@ -5,7 +5,7 @@
  * path (x-kubernetes-group-version-kind) and the query parameters of writes. v3 has a document a
  * group-version, holding all types that its kinds reach. */
 #include "schema/publish.h"
-#include "schema/schema_int.h"
+#include "schema/crd_int.h"
 
 #include "codec/json.h"
 
@@ -48,7 +48,7 @@ static const char *full_name(struct arena *a, const char *name)
 static const char *resource_def(struct maker *m, const struct resource *r)
 {
     if (!r->custom)
-        return full_name(m->a, r->type->name);
+        return full_name(m->a, r->described->name);
     char *group = arena_strdup(m->a, r->group), *out = arena_strdup(m->a, "");
     for (char *dot; (dot = strrchr(group, '.')); *dot = 0)
         out = arena_printf(m->a, "%s%s.", out, dot + 1);
@@ -312,12 +312,12 @@ static void embedded(struct maker *m, struct val *v)
 /* The schema of a custom resource in a document: its own, with the three that every object has. */
 static struct val *custom_val(struct maker *m, const struct resource *r)
 {
-    struct val *v = r->type->json ? val_copy(m->a, r->type->json) : val_map(m->a), *props;
+    struct val *v = crd_schema_text(r, m->a), *props;
     const struct type *meta = schema_type(m->s, "meta.v1.ObjectMeta");
 
     define(m, meta);
     /* with a property or two clients would take all others for unknown ones */
-    if (!r->type->json || (!m->v3 && val_bool_at(v, "x-kubernetes-preserve-unknown-fields", false)))
+    if (!m->v3 && val_bool_at(v, "x-kubernetes-preserve-unknown-fields", false))
         return of_type(m, "object", NULL);
     if (!m->v3)
         for_v2(v);
@@ -347,7 +347,7 @@ static void define_list(struct maker *m, const struct resource *r, const char *d
     char name[300];
     struct val *v, *props, *items;
 
-    snprintf(name, sizeof(name), "%sList", r->custom ? "" : r->type->name);
+    snprintf(name, sizeof(name), "%sList", r->custom ? "" : r->described->name);
     const struct type *described = r->custom ? NULL : schema_type(m->s, name);
     if (described) {
         define(m, described);
@@ -378,12 +378,12 @@ static void define_resource(struct maker *m, const struct resource *r)
     if (r->custom)
         val_put(m->a, m->defs, def, custom_val(m, r));
     else
-        define(m, r->type);
+        define(m, r->described);
     kind_of(m, def, r->group, r->version, r->kind);
     if (r->verbs & VERB_LIST)
         define_list(m, r, def);
     for (uint32_t i = 0; i < r->subs_n; i++)
-        if (r->subs[i].type && !r->subs[i].type->json && r->subs[i].type->name) {
+        if (r->subs[i].type && r->subs[i].type->name) {
             define(m, r->subs[i].type);
             kind_of(m, full_name(m->a, r->subs[i].type->name), r->subs[i].group,
                     r->subs[i].version, r->subs[i].kind);
@@ -736,8 +736,7 @@ const char *publish_openapi_v3_hash(struct schema *s, struct arena *a, const cha
         buf_printf(&b, "|%s %s %x", r->plural, r->kind, r->verbs);
         for (uint32_t k = 0; k < r->subs_n; k++)
             buf_printf(&b, " %s", r->subs[k].name);
-        if (r->type->json)
-            json_write(&b, r->type->json);
+        buf_add(&b, r->priv->schema_sum, sizeof(r->priv->schema_sum));
     }
     SHA512((const unsigned char *)b.p, b.n, sum);
     for (size_t i = 0; i < sizeof sum; i++)

@@ -6,7 +6,7 @@
 
 static const struct val *empty_status(const struct resource *r, struct arena *a)
 {
-    const struct field *f = type_field(r->type, "status", 6);
+    const struct field *f = type_field(resource_type(r), "status", 6);
     struct val *v = val_map(a);
     struct err err = {0};
 

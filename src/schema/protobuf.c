@@ -420,7 +420,7 @@ static const struct type *type_of(const struct schema *s, struct arena *a, const
     const struct type *t = NULL;
 
     if (res)
-        return res->custom ? NULL : res->type;
+        return res->custom ? NULL : res->described;
     if (slash)
         t = schema_type(s, arena_printf(a, "%.*s.%s.%s", (int)strcspn(api_version, "./"),
                                         api_version, version, kind));

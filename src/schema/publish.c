@@ -1,5 +1,5 @@
 /* schema/publish.c - discovery documents (legacy and aggregated), and the cache that all published
- * documents share: made when first asked for, dropped when kinds come or go. */
+ * documents share: made when first asked for, dropped when kinds come or go or nobody asks again. */
 #include "schema/publish.h"
 #include "schema/schema_int.h"
 
@@ -11,39 +11,55 @@
 struct kept {
     char *text, *hash;
     size_t n;
+    bool used; /* since the last publish_trim() */
 };
 
-static void docs_drop(struct schema *s)
+/* All, or those that nobody asked for since the last time. */
+static void docs_drop(struct schema *s, bool all)
 {
+    struct map stay = {0};
     const char *key;
     void *value;
 
     for (uint32_t i = 0; map_next(&s->docs, &i, &key, &value);) {
         struct kept *k = value;
+        if (!all && k->used) {
+            k->used = false;
+            map_put(&stay, key, k);
+            continue;
+        }
         free(k->text);
         free(k->hash);
         free(k);
     }
     map_done(&s->docs);
-    s->docs = (struct map){0};
+    s->docs = stay;
+}
+
+void publish_trim(struct schema *s);
+void publish_trim(struct schema *s)
+{
+    docs_drop(s, false);
 }
 
 void publish_done(struct schema *s);
 void publish_done(struct schema *s)
 {
-    docs_drop(s);
+    docs_drop(s, true);
 }
 
 bool publish_kept(struct schema *s, const char *key, struct doc *ret);
 bool publish_kept(struct schema *s, const char *key, struct doc *ret)
 {
     if (s->docs_generation != s->generation) {
-        docs_drop(s);
+        docs_drop(s, true);
         s->docs_generation = s->generation;
     }
     struct kept *k = map_get(&s->docs, key);
-    if (k)
+    if (k) {
+        k->used = true;
         *ret = (struct doc){k->text, k->n, k->hash};
+    }
     return k != NULL;
 }
 
@@ -53,6 +69,7 @@ struct doc publish_keep_bytes(struct schema *s, const char *key, struct buf *b)
     unsigned char sum[SHA512_DIGEST_LENGTH];
     struct kept *k = xcalloc(1, sizeof(*k));
 
+    k->used = true;
     k->n = b->n;
     k->text = buf_take(b);
     k->hash = xcalloc(1, sizeof(sum) * 2 + 1);

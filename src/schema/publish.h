@@ -1,7 +1,7 @@
 /* schema/publish.h - what the server tells about its kinds: discovery and OpenAPI.
  *
  * Texts are JSON, made when first asked for and kept in the registry until kinds are added or
- * removed: borrowed until then. */
+ * removed, or nobody asks for them any more (schema_trim): borrowed until control goes back to the loop. */
 #pragma once
 
 #include "schema/schema.h"

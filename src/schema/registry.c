@@ -88,8 +88,8 @@ static void link_types(struct schema *s)
 {
     for (uint32_t i = 0; i < s->resources_n; i++) {
         struct resource *r = s->resources[i];
-        if (!r->type)
-            r->type = type_of_kind(s, r->group, r->version, r->kind);
+        if (!r->described)
+            r->described = type_of_kind(s, r->group, r->version, r->kind);
         for (uint32_t k = 0; k < r->subs_n; k++) {
             struct subresource *sub = (struct subresource *)(uintptr_t)&r->subs[k];
             sub->type = type_of_kind(s, sub->group, sub->version, sub->kind);
@@ -104,7 +104,7 @@ static int check_whole(struct schema *s, struct err *err)
     void *value;
 
     for (uint32_t i = 0; i < s->resources_n; i++)
-        if (!s->resources[i]->type || !s->resources[i]->type->fields_n)
+        if (!s->resources[i]->described || !s->resources[i]->described->fields_n)
             return err_set(err, INVALID, "kinds: %s %s has no type", s->resources[i]->api_version,
                            s->resources[i]->kind);
     for (uint32_t i = 0; map_next(&s->types, &i, &name, &value);) {
@@ -169,7 +169,8 @@ void *resource_unref(const struct resource *r)
 {
     if (!r || --r->priv->refs)
         return NULL;
-    crd_rules_free(r->priv);
+    crd_drop(r->priv);
+    obj_unref(r->priv->crd);
     arena_free(r->priv->arena); /* holds r itself; built-in kinds have none */
     return NULL;
 }
@@ -222,9 +223,19 @@ const struct resource *schema_stored(const struct resource *r)
     return r;
 }
 
-const struct val *schema_crd(const struct resource *r)
+const struct val *schema_conversion(const struct resource *r)
 {
-    return r->custom ? r->priv->crd : NULL;
+    return r->priv->conversion;
+}
+
+const struct type *resource_type(const struct resource *r)
+{
+    return r->custom ? crd_made(r)->type : r->described;
+}
+
+const struct type *resource_sub_type(const struct resource *r, const struct subresource *sub)
+{
+    return r->custom && streq(sub->name, "status") ? resource_type(r) : sub->type;
 }
 
 const struct subresource *schema_sub(const struct resource *r, const char *name)

@@ -17,6 +17,7 @@
 #include "codec/val.h"
 
 struct schema;
+struct obj;  /* codec/obj.h */
 struct type; /* schema/type.h */
 
 enum verb {
@@ -35,7 +36,8 @@ struct subresource {
     const char *name;                  /* "status", "scale", "exec" */
     const char *group, *version, *kind; /* of the body: "", "v1", "Pod"; autoscaling v1 Scale; policy v1 Eviction */
     uint32_t verbs;
-    const struct type *type; /* of that body, NULL when it has none that we describe (exec options) */
+    const struct type *type; /* of that body, NULL when it has none that we describe (exec options) and for
+                              * the status of a custom resource: resource_sub_type() */
     /* scale of a custom resource: where the numbers lie, as ".spec.replicas"; else NULL */
     const char *scale_spec, *scale_status, *scale_selector;
 };
@@ -60,7 +62,7 @@ struct resource {
     uint32_t subs_n;
     const char *deprecated; /* the Warning that every request to it is answered with; NULL: none */
     const char *table; /* the store's table, the same for all versions of one kind: "pods", "apps/deployments" */
-    const struct type *type;
+    const struct type *described; /* built-in kinds; for all: resource_type() */
     struct schema *schema;
     struct resource_priv *priv;
 };
@@ -89,8 +91,13 @@ const struct resource *schema_preferred(const struct schema *s, const char *grou
                                         const char *plural);
 /* The version of the same kind that the store keeps (r itself when it is that one). */
 const struct resource *schema_stored(const struct resource *r);
-/* The CustomResourceDefinition that r is from; NULL: r is built in. */
-const struct val *schema_crd(const struct resource *r);
+/* spec.conversion of the CustomResourceDefinition that r is from; NULL: no webhook converts it. */
+const struct val *schema_conversion(const struct resource *r);
+/* What objects of it look like: borrowed as long as r is. That of a custom resource is made of its
+ * definition's text when it is asked for, and goes again when nobody asks: see schema_trim. */
+const struct type *resource_type(const struct resource *r);
+/* ... and the body of a sub-resource; NULL when it has none that we describe. */
+const struct type *resource_sub_type(const struct resource *r, const struct subresource *sub);
 const struct subresource *schema_sub(const struct resource *r, const char *name); /* NULL: none */
 /* for (uint32_t i = 0; (r = schema_next(s, &i));) in the order of discovery. */
 const struct resource *schema_next(const struct schema *s, uint32_t *i);
@@ -103,9 +110,13 @@ uint64_t schema_generation(const struct schema *s);
 const struct resource *resource_ref(const struct resource *r);
 void *resource_unref(const struct resource *r);
 /* Serves (again, when the name is there already) what a CustomResourceDefinition object says: all
- * its served versions. INVALID when the definition cannot be served. */
-int schema_add_crd(struct schema *s, const struct val *crd, struct err *err) _must_check_;
+ * its served versions. v is its tree, of which only names are kept; the object is held, and the rest
+ * made of its text when somebody asks. INVALID when the definition cannot be served. */
+int schema_add_crd(struct schema *s, const struct obj *crd, const struct val *v, struct err *err) _must_check_;
 void schema_remove_crd(struct schema *s, const char *group, const char *plural);
+/* To be called now and then, from the loop: what was made of definitions, and documents, goes when it
+ * was not used since the call before. Resources that are held (resource_ref) stay as they are. */
+void schema_trim(struct schema *s);
 
 /* A described type by its short name ("core.v1.PodSpec", "meta.v1.DeleteOptions",
  * "autoscaling.v1.Scale", "policy.v1.Eviction"): for bodies that are no resources. NULL: none. */

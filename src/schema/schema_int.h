@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "base/map.h"
+#include "codec/obj.h"
 #include "schema/publish.h"
 #include "schema/schema.h"
 #include "schema/table.h"
@@ -63,9 +64,10 @@ struct resource_priv {
     const char *store_version;  /* group/version/kind that storageVersionHash is made of */
     struct resource *next_of_group;
     int64_t since;              /* custom resources: revision of the definition */
-    const struct val *crd;      /* custom resources: the definition */
-    struct node *rules;         /* crd_rules.c: compiled when first asked for */
-    bool rules_made;
+    const struct obj *crd;      /* custom resources: the definition; all below is made of it */
+    struct crd_made *made;      /* its types and columns, while somebody uses them: crd_made() */
+    const struct val *conversion; /* how its versions become each other, when that is a webhook's; else NULL */
+    unsigned char schema_sum[32]; /* SHA-256 of the schema */
     bool no_schema;             /* custom resource without a schema */
     bool status_meta;      /* a write of the status leaves metadata as it was */
     bool generation_fixed; /* set by create, never counted up */
@@ -142,6 +144,9 @@ char *age_text(struct arena *a, int64_t us); /* as kubectl shows durations */
 void crd_validate(const struct resource *r, const char *sub, const struct val *v,
                   const struct val *old, struct causes *causes);
 void crd_default(const struct type *t, struct arena *a, struct val *v);
+
+/* For resource_unref: what is made of a definition goes. */
+void crd_drop(struct resource_priv *priv);
 
 /* A number for the text of the built-in kinds: registry.c */
 uint32_t schema_text_hash(void);

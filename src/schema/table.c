@@ -9,7 +9,7 @@
  *   fn      a function of cells.c
  * and "?text" behind it: what stands there when nothing (or "") is found. */
 #include "schema/table.h"
-#include "schema/schema_int.h"
+#include "schema/crd_int.h"
 #include "schema/select.h"
 
 #include "codec/json.h"
@@ -56,7 +56,8 @@ static const struct column *columns_of(const struct resource *r)
 {
     if (!r)
         return &scale_name;
-    return r->priv->columns ? r->priv->columns : &plain_name;
+    const struct column *own = r->custom ? crd_made(r)->columns : r->priv->columns;
+    return own ? own : &plain_name;
 }
 
 struct val *table_new(const struct resource *r, struct arena *a, const char *version,

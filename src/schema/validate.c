@@ -308,8 +308,8 @@ void schema_validate(const struct resource *r, const char *sub, const struct val
         if (old && r->priv->twice && !*sub) {
             struct check once = c;
             once.old_root = NULL;
-            validate_struct(&once, r->type, v, NULL);
+            validate_struct(&once, r->described, v, NULL);
         }
-        validate_struct(&c, r->type, v, old);
+        validate_struct(&c, r->described, v, old);
     }
 }

@@ -255,6 +255,87 @@ def measure_crds(side, out, count=500):
     out(f'memory for {count} CRDs', side.memory() - before, 'MB')
 
 
+def schema_of(size, seed=0):
+    """A nested schema of about that many bytes, as generators write them: objects in objects, lists, maps, long descriptions."""
+    words = ('the', 'name', 'of', 'volume', 'that', 'is', 'mounted', 'when', 'container', 'starts', 'must', 'be', 'unique', 'within', 'namespace', 'defaults',
+             'to', 'policy', 'which', 'selects', 'pods', 'by', 'label', 'and', 'tells', 'how', 'long', 'a', 'request', 'may', 'take', 'before', 'it', 'fails')
+    state = [seed * 7919 + 1]
+
+    def some(n):
+        state[0] = (state[0] * 1103515245 + 12345) & 0x7fffffff
+        return (state[0] >> 8) % n
+
+    def describe():
+        return ' '.join(words[some(len(words))] for _ in range(8 + some(24)))
+
+    def leaf():
+        return ({'type': 'string', 'maxLength': 253}, {'type': 'integer', 'format': 'int32', 'minimum': 0}, {'type': 'boolean', 'default': False},
+                {'type': 'string', 'enum': ['Always', 'Never', 'IfNotPresent']}, {'type': 'array', 'items': {'type': 'string'}},
+                {'type': 'object', 'additionalProperties': {'type': 'string'}},
+                {'anyOf': [{'type': 'integer'}, {'type': 'string'}], 'x-kubernetes-int-or-string': True})[some(7)]
+
+    def node(depth):
+        if not depth:
+            return leaf() | {'description': describe()}
+        properties = {f'{words[some(len(words))]}{chr(65 + k)}{words[some(len(words))].title()}': node(depth - 1 if some(3) else 0) for k in range(3 + some(5))}
+        one = {'type': 'object', 'description': describe(), 'properties': properties, 'required': sorted(properties)[:1]}
+        return {'type': 'array', 'description': describe(), 'items': one} if some(4) == 0 else one
+
+    spec, n = {}, 0
+    while n < size:
+        one = node(5)
+        spec[f'part{len(spec)}'] = one
+        n += len(json.dumps(one, separators=(',', ':')))
+        if n > size * 1.1:
+            n -= len(json.dumps(spec.popitem()[1], separators=(',', ':')))
+    return {'type': 'object', 'properties': {'spec': {'type': 'object', 'properties': spec}, 'status': {'type': 'object', 'properties': {'ready': {'type': 'boolean'}}}}}
+
+
+def big_crd(i, schema):
+    one = crd(i)
+    version = one['spec']['versions'][0]
+    version.update({'schema': {'openAPIV3Schema': schema}, 'subresources': {'status': {}},
+                    'additionalPrinterColumns': [{'name': 'Ready', 'type': 'boolean', 'jsonPath': '.status.ready'}]})
+    return one
+
+
+def measure_big_crds(side, out, count=int(os.environ.get('BENCH_CRDS', '200'))):
+    """What definitions of a real size take while nobody uses them: made, and after a restart."""
+    schemas = [schema_of(66000, k) for k in range(8)]
+    size = median(len(json.dumps(s, separators=(',', ':'))) for s in schemas)
+    time.sleep(1)
+    before, took = side.memory(), []
+    for i in range(count):
+        began = time.perf_counter()
+        status, text = side.http('POST', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', big_crd(i, schemas[i % len(schemas)]))
+        took.append((time.perf_counter() - began) * 1000)
+        if status != 201:
+            raise RuntimeError(text[:300])
+    time.sleep(5)
+    grown = side.memory() - before
+    out(f'big CRD: POST of {size / 1000:.0f} KB', median(took), 'ms', f'longest {max(took):.0f}')
+    out(f'memory per big CRD ({count})', grown / count, 'MB', f'{before:.1f} -> {before + grown:.1f} MB')
+    side.stop()
+    began = time.perf_counter()
+    side.start()
+    out(f'start with {count} big CRDs, until ready', (time.perf_counter() - began) * 1000, 'ms')
+    began = time.perf_counter()
+    status, text = side.http('GET', f'/apis/g{count - 1}.bench.example/v1/namespaces/default/things')
+    if status != 200:
+        raise RuntimeError(text[:300])
+    out('... and until the last one lists', (time.perf_counter() - began) * 1000, 'ms')
+    time.sleep(5)
+    out('memory per big CRD after that start', (side.memory() - before) / count, 'MB', f'{side.memory():.1f} MB')
+    began = time.perf_counter()
+    for i in range(count):
+        status, text = side.http('POST', f'/apis/g{i}.bench.example/v1/namespaces/default/things', {
+            'apiVersion': f'g{i}.bench.example/v1', 'kind': 'Thing', 'metadata': {'name': 'x'}})
+        if status != 201:
+            raise RuntimeError(text[:300])
+    out('an object of each: one create', (time.perf_counter() - began) * 1000 / count, 'ms')
+    out('memory per big CRD, each just used', (side.memory() - before) / count, 'MB', f'{side.memory():.1f} MB')
+
+
 def count_pods(side):
     meta = json.loads(side.http('GET', '/api/v1/pods?limit=1')[1])['metadata']
     return meta.get('remainingItemCount', 0) + 1
@@ -315,7 +396,7 @@ def upstream_folder():
     return None
 
 
-PARTS = (('requests', measure_requests), ('fanout', measure_fanout), ('crds', measure_crds), ('lists', measure_lists), ('big', measure_big))
+PARTS = (('requests', measure_requests), ('fanout', measure_fanout), ('crds', measure_crds), ('bigcrds', measure_big_crds), ('lists', measure_lists), ('big', measure_big))
 
 
 def run(row, tandem, parts=('requests', 'fanout', 'crds', 'lists')):

@@ -2,6 +2,7 @@
  * JSON: judged, served, and used to decode, default, judge, show and select any object; what was
  * decoded decodes to itself, what was taken once passes again unchanged. */
 #include "codec/json.h"
+#include "codec/obj.h"
 #include "schema/schema.h"
 #include "schema/select.h"
 #include "schema/table.h"
@@ -72,7 +73,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (crd && schema_decode(crds, a, crd, NULL, &err) == 0) {
         schema_default(crds, a, crd);
         schema_validate(crds, "", crd, NULL, &causes);
-        if (!causes.n && schema_add_crd(s, crd, &err) == 0) {
+        const struct obj *o = causes.n ? NULL : obj_seal(crd, 1);
+        bool served = o && schema_add_crd(s, o, crd, &err) == 0;
+
+        obj_unref(o);
+        if (served) {
             if (v)
                 use(s, a, v);
             schema_remove_crd(s, "example.com", "things");

@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct val *before = val_copy(a, doc);
         const struct resource *r = schema_resource(s, "apps", "v1", "deployments");
         struct val *x = patch_merge(a, doc, patch, &err), *y = patch_json(a, doc, patch, &err);
-        struct val *z = patch_strategic(r->type, a, doc, patch, &err);
+        struct val *z = patch_strategic(resource_type(r), a, doc, patch, &err);
         ASSERT(val_equal(before, doc));
         if (z)
             (void)!schema_decode(r, a, z, NULL, &err);

@@ -6,7 +6,7 @@
 #include "codec/json.h"
 #include "schema/patch.h"
 #include "schema/publish.h"
-#include "schema/schema.h"
+#include "schema/crd_int.h"
 #include "schema/select.h"
 #include "schema/table.h"
 
@@ -49,7 +49,7 @@ static void loads_fast(void **state)
     struct schema *x = schema_new();
     clock_gettime(CLOCK_MONOTONIC, &t1);
     while ((r = schema_next(x, &i))) {
-        assert_non_null(r->type);
+        assert_non_null(resource_type(r));
         assert_true(r->verbs != 0);
         n++;
     }
@@ -119,7 +119,7 @@ static struct val *asked(struct arena *a, const struct resource *r, const struct
     if (streq(op, "merge"))
         return patch_merge(a, old, patch, err);
     if (streq(op, "strategic"))
-        return patch_strategic(r->type, a, old, patch, err);
+        return patch_strategic(resource_type(r), a, old, patch, err);
     if (streq(op, "json"))
         return patch_json(a, old, patch, err);
     return val_copy(a, val_get(in, "body"));
@@ -482,7 +482,7 @@ static void tables(void **state)
 }
 
 static const char crd_text[] =
-    "{\"spec\":{\"group\":\"example.com\",\"scope\":\"Namespaced\",\"names\":{\"plural\":\"things\","
+    "{\"metadata\":{\"name\":\"things.example.com\"},\"spec\":{\"group\":\"example.com\",\"scope\":\"Namespaced\",\"names\":{\"plural\":\"things\","
     "\"singular\":\"thing\",\"kind\":\"Thing\",\"listKind\":\"ThingList\",\"shortNames\":[\"th\"]},"
     "\"versions\":[{\"name\":\"v1\",\"served\":true,\"storage\":true,\"subresources\":{\"status\":{}},"
     "\"schema\":{\"openAPIV3Schema\":{\"type\":\"object\",\"properties\":{\"spec\":{\"type\":\"object\","
@@ -493,14 +493,17 @@ static void custom_resources(void **state)
 {
     struct arena *a = arena_new();
     struct err err = {0};
-    struct causes causes = {.a = a};
+    struct causes causes = {.a = a}, again = {.a = a};
     struct texts strict = {.a = a};
 
     (void)state;
-    assert_int_equal(schema_add_crd(s, parse(a, crd_text), &err), 0);
+    const struct obj *crd = obj_seal(parse(a, crd_text), 7);
+    assert_int_equal(schema_add_crd(s, crd, parse(a, crd_text), &err), 0);
+    obj_unref(crd); /* the registry has its own reference */
     const struct resource *r = schema_resource(s, "example.com", "v1", "things");
     assert_non_null(r);
     assert_true(r->custom && r->has_status);
+    assert_null(r->priv->made); /* nobody touched an object yet */
     struct val *v = parse(a, "{\"apiVersion\":\"example.com/v1\",\"kind\":\"Thing\",\"metadata\":{\"name\":\"t\"},"
                              "\"spec\":{\"size\":0,\"weight\":3}}");
     assert_int_equal(schema_decode(r, a, v, &strict, &err), 0);
@@ -511,10 +514,21 @@ static void custom_resources(void **state)
     schema_validate(r, "", v, NULL, &causes);
     assert_string_equal(causes_text(a, &causes), "spec.size FieldValueInvalid\n");
     assert_non_null(publish_openapi_v3(s, "apis/example.com/v1").text);
+    schema_trim(s); /* used since the last one: stays */
+    assert_non_null(r->priv->made);
+    schema_trim(s);
+    assert_null(r->priv->made);
+    schema_validate(r, "", v, NULL, &again); /* made again */
+    assert_string_equal(causes_text(a, &again), "spec.size FieldValueInvalid\n");
     const struct resource *held = resource_ref(r);
+    const struct type *type = resource_type(held);
+    for (int i = 0; i < 3; i++)
+        schema_trim(s);
+    assert_ptr_equal(held->priv->made->type, type); /* somebody may be at work with it */
     schema_remove_crd(s, "example.com", "things");
     assert_null(schema_resource(s, "example.com", "v1", "things"));
     assert_string_equal(held->kind, "Thing"); /* held over the removal */
+    assert_ptr_equal(resource_type(held), type);
     resource_unref(held);
     arena_free(a);
 }

@@ -80,7 +80,7 @@ static int one(const struct schema *s, struct arena *a, const struct val *in, st
     } else {
         v = streq(op, "merge") ? patch_merge(a, old, patch, err)
             : streq(op, "json") ? patch_json(a, old, patch, err)
-                                : patch_strategic(r->type, a, old, patch, err);
+                                : patch_strategic(resource_type(r), a, old, patch, err);
         if (!v)
             return -1;
     }

@@ -1,6 +1,7 @@
 /* schema/rules_meta.c - what metadata, labels and selectors must look like, for every kind. */
 #include "schema/schema_int.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 
 static const char *name_check(const struct check *c, const char *name, bool prefix)
@@ -29,7 +30,14 @@ static const char *name_check(const struct check *c, const char *name, bool pref
         return NULL;
     case NAME_IP: {
         const struct named_check *ip = named_check_find("ip", 2);
-        return ip->fn(name);
+        unsigned char bytes[16];
+        char text[INET6_ADDRSTRLEN];
+        const char *why = ip->fn(name);
+
+        if (why || inet_pton(AF_INET6, name, bytes) != 1 || strchr(name, '.') || str_starts(name, "::"))
+            return why;
+        /* one address has one name (of those that begin with zeros, libraries disagree) */
+        return streq(inet_ntop(AF_INET6, bytes, text, sizeof text), name) ? NULL : "must be in canonical form";
     }
     default:
         return name_dns_subdomain(name);

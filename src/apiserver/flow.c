@@ -326,7 +326,7 @@ static bool has_text(const struct val *list, const char *text)
 
 static bool subject_is(const struct val *s, const struct auth_user *u)
 {
-    const char *kind = val_str_at(s, "kind", ""), *name;
+    const char *kind = val_str_at(s, "kind", ""), *name, *ns = val_str_at(s, "serviceAccount.namespace", NULL);
     char account[640];
 
     if (streq(kind, "User")) {
@@ -338,8 +338,7 @@ static bool subject_is(const struct val *s, const struct auth_user *u)
         return streq(name, "*") || auth_user_in(u, name);
     }
     name = val_str_at(s, "serviceAccount.name", "");
-    snprintf(account, sizeof account, "system:serviceaccount:%s:%s", val_str_at(s, "serviceAccount.namespace", ""),
-             streq(name, "*") ? "" : name);
+    snprintf(account, sizeof account, "system:serviceaccount:%s:%s", ns ? ns : "", streq(name, "*") ? "" : name);
     return streq(name, "*") ? str_starts(u->name, account) : streq(u->name, account);
 }
 

@@ -68,6 +68,8 @@ struct api {
     int node_port_first, node_port_last;
     struct env_timer *sweep; /* events that are over, schemas that nobody uses */
     struct store_watch *crds;
+    struct list crd_jobs;        /* definitions to settle in the loop's next turn (crd.c) */
+    struct env_timer *crd_settle;
     struct map crd_names; /* crd.c */
     struct store_watch *services; /* addresses.c */
     uint64_t requests, watches; /* for /metrics */

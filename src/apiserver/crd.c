@@ -236,8 +236,8 @@ static bool has_finalizer(const struct obj *o)
 }
 
 struct job {
-    struct api *api;
-    char *name; /* NULL: the definitions are done */
+    struct list link; /* api.crd_jobs */
+    char *name;       /* NULL: the definitions are done */
 };
 
 static void settle_one(struct api *api, const struct obj *o)
@@ -251,33 +251,47 @@ static void settle_one(struct api *api, const struct obj *o)
         take_finalizer(api, o);
 }
 
-/* Later, outside of the write that told us. */
-static void settle(void *arg)
+static void job_free(struct job *job)
 {
-    struct job *job = arg;
-    struct api *api = job->api;
-    const struct obj *o = !job->name ? NULL : store_get(
-        api->store, table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions"), "",
-        job->name);
-
-    if (o) {
-        obj_ref(o);
-        settle_one(api, o);
-        obj_unref(o);
-    }
-    if (!job->name)
-        aggregate_locals(api);
+    list_remove(&job->link);
     free(job->name);
     free(job);
+}
+
+/* Later, outside of the write that told us. What that makes in turn waits for the turn after. */
+static void settle(void *arg)
+{
+    struct api *api = arg;
+    struct store_table *t = table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions");
+    struct list now, *l;
+
+    list_init(&now);
+    while ((l = list_first(&api->crd_jobs))) {
+        list_remove(l);
+        list_push(&now, l);
+    }
+    while ((l = list_first(&now))) {
+        struct job *job = list_entry(l, struct job, link);
+        const struct obj *o = job->name ? store_get(api->store, t, "", job->name) : NULL;
+
+        if (o) {
+            obj_ref(o);
+            settle_one(api, o);
+            obj_unref(o);
+        }
+        if (!job->name)
+            aggregate_locals(api);
+        job_free(job);
+    }
 }
 
 static void settle_later(struct api *api, const char *name)
 {
     struct job *job = xcalloc(1, sizeof(*job));
 
-    job->api = api;
     job->name = name ? xstrdup(name) : NULL;
-    env_post(api->env, settle, job);
+    list_push(&api->crd_jobs, &job->link);
+    env_timer_start(api->crd_settle, 0, 0);
 }
 
 static void crd_event(void *arg, const struct store_event *ev)
@@ -321,6 +335,8 @@ int crd_start(struct api *api, struct err *err)
     struct store_iter it;
     const struct obj *o;
 
+    list_init(&api->crd_jobs);
+    api->crd_settle = env_timer_new(api->env, settle, api);
     if (store_iter_init(&it, api->store, t, NULL, 0, NULL, NULL, err) < 0)
         return -1;
     while ((o = store_iter_next(&it))) {
@@ -339,6 +355,9 @@ void crd_stop(struct api *api)
     void *value;
 
     store_watch_free(api->crds);
+    env_timer_free(api->crd_settle);
+    for (struct list *l; api->crd_settle && (l = list_first(&api->crd_jobs));)
+        job_free(list_entry(l, struct job, link));
     for (uint32_t i = 0; map_next(&api->crd_names, &i, &name, &value);)
         arena_free(((struct accepted *)value)->arena);
     map_done(&api->crd_names);

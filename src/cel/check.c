@@ -3,6 +3,7 @@
  * Types are inferred by unification: a type variable (CEL_PARAM) has a number, `subst` says what it
  * stands for. An attempt that fails is undone by the trail. Errors have upstream's words. */
 #include "cel/cel_int.h"
+#include "cel/lib.h"
 #include "codec/regex.h"
 
 #include <stdio.h>
@@ -709,26 +710,6 @@ static void check_fold(struct checker *c, struct node *n)
     n->type = substitute(c, f->result->type, false);
 }
 
-static const struct cel_type *const_type(struct cel_value v)
-{
-    switch (v.kind) {
-    case CEL_NULL:
-        return &cel_null_type;
-    case CEL_BOOL:
-        return &cel_bool_type;
-    case CEL_INT:
-        return &cel_int_type;
-    case CEL_UINT:
-        return &cel_uint_type;
-    case CEL_DOUBLE:
-        return &cel_double_type;
-    case CEL_STRING:
-        return &cel_string_type;
-    default:
-        return &cel_bytes_type;
-    }
-}
-
 static void check(struct checker *c, struct node *n)
 {
     if (n->type) /* a part that a macro uses twice */
@@ -736,7 +717,7 @@ static void check(struct checker *c, struct node *n)
     switch ((enum node_kind)n->kind) {
     case N_CONST:
         if (!n->type)
-            n->type = const_type(n->value);
+            n->type = value_type(n->value);
         break;
     case N_IDENT:
         check_ident(c, n);

@@ -50,14 +50,6 @@ static struct {
 
 extern char **environ;
 
-static uint64_t mono_us(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
 static uint64_t wall_ms(void)
 {
     struct timespec t;

@@ -63,14 +63,6 @@ EXPORT struct {
     char stream[80];
 } z_info;
 
-static uint64_t mono_us(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
 /* ---- the zygote's own start ---- */
 
 /* What base and zygote have in common. ctl: the socket to the gateway. From here on the process

@@ -20,6 +20,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <time.h>
 
 enum { ZYGOTE_FDS_MAX = 10 };
 
@@ -64,3 +65,12 @@ struct instance_frame {
     uint64_t b;            /* INVOKE: CLOCK_MONOTONIC us when the request came. RESULT: us that init took, 0 when it was done before */
     uint64_t c;            /* INVOKE: 0. RESULT: CLOCK_MONOTONIC us when the sandbox stood */
 };
+
+/* The clock of b and c, the same on both sides of the socket. */
+static inline uint64_t mono_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}

@@ -1,5 +1,5 @@
-/* door/aws/aws.c - the port: finds out who signed a request and which service it is for, and hands
- * it on. S3 requests go on as soon as their headers are checked (their bodies stream); all others when their
+/* door/aws/aws.c - the port: finds out who signed a request and hands it to the service it is for (service.c).
+ * S3 requests go on as soon as their headers are checked (their bodies stream); all others when their
  * body is whole, because its hash is part of what was signed. */
 #include "door/aws/aws_int.h"
 
@@ -143,78 +143,15 @@ static void make_id(char out[40])
     snprintf(out, 40, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
 }
 
-/* ---- which service ---- */
-
-enum service { S3, LAMBDA, STS, OTHER };
-
-static enum service service_of(const struct aws_req *q)
+static bool is_s3(const struct aws_req *q)
 {
-    const char *s = q->sig.service ? q->sig.service : "", *path = q->req->path;
-
-    if (streq(s, "s3") || q->sig.kind == SIGV2_QUERY)
-        return S3;
-    if (streq(s, "lambda"))
-        return LAMBDA;
-    if (streq(s, "sts"))
-        return STS;
-    if (*s)
-        return OTHER;
-    /* unsigned: by the look of its path */
-    return strlen(path) > 11 && path[0] == '/' && isdigit((unsigned char)path[1]) && path[5] == '-' &&
-                   path[8] == '-' && path[11] == '/'
-               ? LAMBDA
-               : S3;
+    return aws_service_of(q)->form == AWS_REST_XML;
 }
 
-void query_error(struct aws_req *q, int status, const char *code, const char *message)
+/* S3 has codes of its own. */
+static void refuse(struct aws_req *q, int status, const char *s3_code, const char *code, const char *message)
 {
-    struct buf b = {0};
-
-    buf_adds(&b, "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error>"
-                 "<Type>Sender</Type>");
-    xml_element(&b, "Code", code);
-    xml_element(&b, "Message", message);
-    buf_printf(&b, "</Error><RequestId>%s</RequestId></ErrorResponse>", q->id);
-    http_header(q->req, "x-amzn-RequestId", q->id);
-    http_reply(q->req, status, "text/xml", b.p, b.n);
-    buf_done(&b);
-}
-
-static void refuse(struct aws_req *q, int status, const char *s3_code, const char *type,
-                   const char *message)
-{
-    switch (service_of(q)) {
-    case S3:
-        s3_error(q, status, s3_code, "%s", message);
-        break;
-    case STS:
-        query_error(q, status, type, message);
-        break;
-    case LAMBDA:
-    case OTHER:
-        lambda_error(q, status, type, "%s", message);
-        break;
-    }
-}
-
-static void serve(struct aws_req *q)
-{
-    switch (service_of(q)) {
-    case S3:
-        s3_request(q);
-        break;
-    case LAMBDA:
-        lambda_request(q);
-        break;
-    case STS:
-        sts_request(q);
-        break;
-    case OTHER:
-        lambda_error(q, 501, "NotImplementedException",
-                     "tandem does not serve the AWS service \"%s\" (it serves lambda, s3 and sts)",
-                     q->sig.service);
-        break;
-    }
+    aws_error(q, status, is_s3(q) ? s3_code : code, "%s", message);
 }
 
 /* ---- whose signature ---- */
@@ -236,7 +173,7 @@ static void check(struct aws_req *q, const struct obj *secret)
     char own[SIGV4_HEX_BYTES], *text = b64_decode(q->req->arena, key, NULL);
     struct err err = {0};
 
-    if (service_of(q) != S3) {
+    if (!is_s3(q)) {
         sigv4_sha256_hex(q->body, q->body_n, own);
         hash = own;
     } else if (q->sig.kind == SIGV4_QUERY || !hash) {
@@ -247,7 +184,7 @@ static void check(struct aws_req *q, const struct obj *secret)
         return;
     }
     if (sigv4_check(q->req, &q->sig, text, hash, bucket_of_host(q), time(NULL), &err) == 0) {
-        serve(q);
+        aws_service_of(q)->request(q);
         return;
     }
     if (err.code == ERR_EXPIRED)
@@ -255,7 +192,7 @@ static void check(struct aws_req *q, const struct obj *secret)
                "SignatureDoesNotMatch", err.msg);
     else
         refuse(q, 403, "SignatureDoesNotMatch",
-               service_of(q) == LAMBDA ? "InvalidSignatureException" : "SignatureDoesNotMatch", err.msg);
+               aws_service_of(q)->form == AWS_QUERY ? "SignatureDoesNotMatch" : "InvalidSignatureException", err.msg);
 }
 
 static bool is_key(const struct obj *o, const char *id)
@@ -274,8 +211,8 @@ static bool is_key(const struct obj *o, const char *id)
 static void unknown_key(struct aws_req *q)
 {
     refuse(q, 403, "InvalidAccessKeyId",
-           service_of(q) == STS ? "InvalidClientTokenId" : "UnrecognizedClientException",
-           service_of(q) == S3 ? "The AWS Access Key Id you provided does not exist in our records."
+           aws_service_of(q)->form == AWS_QUERY ? "InvalidClientTokenId" : "UnrecognizedClientException",
+           is_s3(q) ? "The AWS Access Key Id you provided does not exist in our records."
                                : "The security token included in the request is invalid.");
 }
 
@@ -360,13 +297,11 @@ static void on_request(struct http_req *req, void *arg)
         return;
     }
     if (q->sig.kind == SIGV4_NONE) {
-        if (service_of(q) == S3)
-            s3_error(q, 403, "AccessDenied", "Access Denied");
-        else
-            lambda_error(q, 403, "MissingAuthenticationTokenException", "Missing Authentication Token");
+        refuse(q, 403, "AccessDenied", "MissingAuthenticationTokenException",
+               is_s3(q) ? "Access Denied" : "Missing Authentication Token");
         return;
     }
-    if (service_of(q) == S3)
+    if (is_s3(q))
         find_key(q);
     else
         http_body(req, BODY_MAX, on_body, q);

@@ -1,5 +1,5 @@
 /* door/aws/aws_int.h - what the files of this door share.
- *   aws.c       the port: who signed, which service
+ *   aws.c       the port: who signed;  service.c: which service, and the forms that services are spoken in
  *   lambda.c    Lambda: paths and operations;  lambda_conf.c: configuration <-> Function object
  *   s3.c        S3: paths, buckets;  s3_put.c, s3_get.c, s3_list.c, s3_multi.c: objects
  *   sts.c       GetCallerIdentity */
@@ -26,6 +26,18 @@ struct aws_door {
     void *done_arg;
 };
 
+enum aws_form { AWS_REST_XML, AWS_REST_JSON, AWS_JSON, AWS_QUERY };
+struct aws_req;
+struct aws_service {
+    const char *name; /* what clients sign for */
+    enum aws_form form;
+    const char *xmlns; /* of AWS_QUERY's answers */
+    void (*request)(struct aws_req *q);
+};
+struct aws_field {
+    const char *name, *value;
+};
+
 /* One request whose sender is known. req->user is this. */
 struct aws_req {
     struct aws_door *d;
@@ -34,17 +46,34 @@ struct aws_req {
     char id[40]; /* request id */
     char *body; /* collected; NULL for S3 */
     size_t body_n;
+    struct aws_field *form; /* AWS_QUERY: by query_param() */
+    uint32_t form_n;
+    bool form_read;
 };
+
+/* The row of the service that a request is for; never NULL (what is not served has a row, too). */
+const struct aws_service *aws_service_of(const struct aws_req *q);
 
 void lambda_request(struct aws_req *q);
 void sts_request(struct aws_req *q);
 void s3_request(struct aws_req *q);
 
-/* Errors in the services' own forms; they finish the request. */
+/* Errors; they finish the request. aws_error() has the form of the request's service. */
+void aws_error(struct aws_req *q, int status, const char *code, const char *fmt, ...) _printf_(4, 5);
 void lambda_error(struct aws_req *q, int status, const char *type, const char *fmt, ...)
     _printf_(4, 5);
 void s3_error(struct aws_req *q, int status, const char *code, const char *fmt, ...) _printf_(4, 5);
 void query_error(struct aws_req *q, int status, const char *code, const char *message);
+void json_error(struct aws_req *q, int status, const char *code, const char *message);
+
+/* The form JSON: the operation's name ("CreateLogGroup"), NULL when the request has none; an answer (v NULL: empty). */
+const char *json_operation(const struct aws_req *q);
+void json_reply(struct aws_req *q, const struct val *v);
+/* The form QUERY: a parameter ("Action", "Tags.member.1.Key") or NULL; query_begin() opens the answer's
+ * <ActionResult>, query_end() closes it and sends it. */
+const char *query_param(struct aws_req *q, const char *name);
+void query_begin(struct aws_req *q, struct buf *b, const char *action);
+void query_end(struct aws_req *q, struct buf *b, const char *action);
 
 /* Base64, in the arena; NULL when malformed. */
 char *b64_decode(struct arena *a, const char *s, size_t *ret_n);

@@ -176,6 +176,12 @@ void metrics_request(struct metrics *m, const struct about *a, int status, doubl
 /* The counter of events of that resource; stays as long as the metrics. */
 uint64_t *metrics_watch_events(struct metrics *m, const char *group, const char *version, const char *plural);
 void metrics_inflight(struct metrics *m, bool mutating, int by);
+/* Adds to a counter that is in the table of metrics.c (NAMED), with labels as they are written. Labels come from
+ * our own files, not from clients. */
+void metrics_add(struct metrics *m, const char *name, const char *labels, double by);
+void metrics_set(struct metrics *m, const char *name, const char *labels, double to);
+/* A configuration file ("authentication", "authorization") was read again. */
+void metrics_reload(struct metrics *m, const char *what, bool good, int64_t now_ms);
 int metrics_serve(struct call *c);
 
 /* ---- health.c ---- */

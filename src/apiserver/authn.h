@@ -8,18 +8,22 @@
 
 struct api;
 struct audit_event;
+struct call;
 struct authn;
 struct http_peer;
 
 enum authn_result {
     AUTHN_OK,
     AUTHN_NO,
-    AUTHN_WAIT, /* keys are being fetched; wake() comes, then ask again */
+    AUTHN_WAIT, /* not known yet: wake() comes, then ask again; or ask->call waits and runs again */
 };
 
 struct authn_opts {
     const char *config_path;      /* AuthenticationConfiguration, read again when it changes; NULL: none */
     const char *proxy_names;      /* "a,b": the CNs that count; NULL or "": any */
+    const char *hook_path;        /* a kubeconfig that names who knows other tokens (TokenReview); NULL: none */
+    const char *hook_version;     /* "v1", or "v1beta1" (also for NULL) */
+    int64_t hook_keep_ms;         /* how long its answers are kept; 0: not at all */
 };
 struct authn *authn_new(struct api *api, const struct authn_opts *opts, struct err *err) _must_check_;
 void *authn_free(struct authn *n);
@@ -32,6 +36,7 @@ struct authn_ask {
     struct audit_event *audit; /* NULL is fine */
     void (*wake)(void *arg);   /* NULL: never AUTHN_WAIT; what is known now decides */
     void *wake_arg;
+    struct call *call;         /* what waits for a webhook; NULL: none is asked, only what is kept decides */
 };
 struct authn_answer {
     struct auth_user user;

@@ -9,6 +9,8 @@
 #include "codec/yaml.h"
 #include "env/fs.h"
 
+#include <stdio.h>
+
 enum {
     FILE_BYTES_MAX = 1 << 20,
     STEPS_MAX = 32,
@@ -16,6 +18,7 @@ enum {
     CACHE_MAX = 4096,
     KEEP_MS = 2000,
     TIMEOUT_MAX_MS = 30000,
+    LOOK_MS = 2000, /* at the file */
 };
 
 enum step_kind { STEP_NODE, STEP_RBAC, STEP_WEBHOOK };
@@ -35,53 +38,30 @@ struct kept {
     char reason[];
 };
 
-struct authz {
-    struct api *api;
+/* What a file says. Answers that are kept are about it, so they go with it. */
+struct rules {
     struct arena *arena;
     struct step v[STEPS_MAX];
     uint32_t n;
+};
+
+struct authz {
+    struct api *api;
+    char *path;
+    struct fs_mark seen;
+    struct env_timer *look;
+    struct rules *rules;
     struct map cache; /* step/spec as text -> struct kept */
 };
 
 /* ---------------------------------------------------------------- the file */
 
-/* "5m", "30s", "1m30s", "500ms"; -1: none of these. */
-static int64_t duration_ms(const char *s)
-{
-    int64_t sum = 0;
-
-    if (streq(s, "0"))
-        return 0;
-    if (!*s)
-        return -1;
-    while (*s) {
-        char *end;
-        double n = strtod(s, &end);
-        int64_t unit;
-
-        if (end == s || n < 0 || n > 1e9)
-            return -1;
-        if (str_starts(end, "ms"))
-            unit = 1, end += 2;
-        else if (*end == 's')
-            unit = 1000, end++;
-        else if (*end == 'm')
-            unit = 60000, end++;
-        else if (*end == 'h')
-            unit = 3600000, end++;
-        else
-            return -1;
-        sum += (int64_t)(n * (double)unit);
-        s = end;
-    }
-    return sum;
-}
-
 static int read_time(const struct val *w, const char *key, int64_t *ret, struct err *err)
 {
     const char *text = val_str_at(w, key, "");
+    int64_t ns;
 
-    *ret = duration_ms(text);
+    *ret = duration_parse(text, &ns) ? ns / 1000000 : 0;
     return *ret > 0 ? 0 : err_set(err, INVALID_ARGUMENT, "webhook.%s: \"%s\" is not a duration above 0", key, text);
 }
 
@@ -97,7 +77,7 @@ static int read_conditions(struct step *st, const struct val *w, struct err *err
     return 0;
 }
 
-static int read_webhook(struct authz *z, struct step *st, const struct val *w, struct err *err)
+static int read_webhook(struct rules *z, struct step *st, const struct val *w, struct err *err)
 {
     const char *policy = val_str_at(w, "failurePolicy", "");
     const char *file = val_str_at(w, "connectionInfo.kubeConfigFile", "");
@@ -121,12 +101,10 @@ static int read_webhook(struct authz *z, struct step *st, const struct val *w, s
     st->cache_no = val_bool_at(w, "cacheUnauthorizedRequests", true);
     if (kubeconf_read(file, z->arena, &st->conf, err) < 0)
         return -1;
-    if (st->conf.token)
-        return err_set(err, INVALID_ARGUMENT, "%s: tokens are not sent; use a client certificate", file);
     return read_conditions(st, w, err);
 }
 
-static int read_step(struct authz *z, struct step *st, const struct val *v, struct err *err)
+static int read_step(struct rules *z, struct step *st, const struct val *v, struct err *err)
 {
     const char *type = val_str_at(v, "type", "");
 
@@ -142,7 +120,7 @@ static int read_step(struct authz *z, struct step *st, const struct val *v, stru
     return st->kind == STEP_WEBHOOK ? read_webhook(z, st, val_get(v, "webhook"), err) : 0;
 }
 
-static int read_file(struct authz *z, const char *path, struct err *err)
+static int read_file(struct rules *z, const char *path, struct err *err)
 {
     size_t n;
     _auto_(freep) char *text = fs_read(path, FILE_BYTES_MAX, &n, err);
@@ -166,16 +144,27 @@ static int read_file(struct authz *z, const char *path, struct err *err)
     return 0;
 }
 
-struct authz *authz_new(struct api *api, const char *path, struct err *err)
+static struct rules *rules_free(struct rules *rs)
 {
-    struct authz *z = xcalloc(1, sizeof(*z));
+    if (!rs)
+        return NULL;
+    for (uint32_t i = 0; i < rs->n; i++)
+        for (uint32_t k = 0; k < rs->v[i].conditions_n; k++)
+            expression_free(rs->v[i].conditions[k]);
+    arena_free(rs->arena);
+    free(rs);
+    return NULL;
+}
 
-    z->api = api;
-    z->arena = arena_new();
-    if (read_file(z, path, err) == 0)
-        return z;
+static struct rules *rules_read(const char *path, struct err *err)
+{
+    struct rules *rs = xcalloc(1, sizeof(*rs));
+
+    rs->arena = arena_new();
+    if (read_file(rs, path, err) == 0)
+        return rs;
     err_wrap(err, "authorization configuration %s", path);
-    return authz_free(z);
+    return rules_free(rs);
 }
 
 static void forget_all(struct authz *z)
@@ -189,15 +178,49 @@ static void forget_all(struct authz *z)
     z->cache = (struct map){0};
 }
 
+/* What is bad is told, and what was in force stays. */
+static void look(void *arg)
+{
+    struct authz *z = arg;
+    struct err err = {0};
+    struct rules *rs;
+
+    if (!fs_changed(z->path, &z->seen))
+        return;
+    rs = rules_read(z->path, &err);
+    metrics_reload(z->api->metrics, "authorization", rs != NULL, env_now_ms(z->api->env));
+    if (!rs) {
+        LOG(ERROR, "authz", "did=reload kept=old err=\"%s\"", err.msg);
+        return;
+    }
+    rules_free(z->rules);
+    z->rules = rs;
+    forget_all(z);
+    LOG(INFO, "authz", "did=reload authorizers=%u", rs->n);
+}
+
+struct authz *authz_new(struct api *api, const char *path, struct err *err)
+{
+    struct authz *z = xcalloc(1, sizeof(*z));
+
+    z->api = api;
+    z->path = xstrdup(path);
+    fs_changed(path, &z->seen);
+    if (!(z->rules = rules_read(path, err)))
+        return authz_free(z);
+    z->look = env_timer_new(api->env, look, z);
+    env_timer_start(z->look, LOOK_MS, LOOK_MS);
+    return z;
+}
+
 void *authz_free(struct authz *z)
 {
     if (!z)
         return NULL;
     forget_all(z);
-    for (uint32_t i = 0; i < z->n; i++)
-        for (uint32_t k = 0; k < z->v[i].conditions_n; k++)
-            expression_free(z->v[i].conditions[k]);
-    arena_free(z->arena);
+    env_timer_free(z->look);
+    rules_free(z->rules);
+    free(z->path);
     free(z);
     return NULL;
 }
@@ -283,8 +306,18 @@ static struct val *for_conditions(struct arena *a, const struct val *spec)
 
 /* ---------------------------------------------------------------- a webhook */
 
-static enum authz_verdict failed(const struct step *st, const char *why)
+static void count(struct authz *z, const char *name, const struct step *st, const char *result)
 {
+    char labels[320];
+
+    snprintf(labels, sizeof(labels), "name=\"%s\"%s%s%s", st->name, *result ? ",result=\"" : "", result, *result ? "\"" : "");
+    metrics_add(z->api->metrics, name, labels, 1);
+}
+
+static enum authz_verdict failed(struct authz *z, const struct step *st, const char *why)
+{
+    if (!st->deny_on_failure)
+        count(z, "apiserver_authorization_webhook_evaluations_fail_open_total", st, "");
     LOG(WARN, "authz", "webhook=%s err=\"%s\"", st->name, why);
     return st->deny_on_failure ? AUTHZ_DENY : AUTHZ_NONE;
 }
@@ -311,16 +344,20 @@ static enum authz_verdict answer_of(struct authz *z, const struct step *st, cons
     struct err err = {0};
     const struct val *v, *status;
 
+    count(z, "apiserver_authorization_webhook_evaluations_total", st,
+          !answer->err.code                  ? answer->status == 200 || answer->status == 201 ? "success" : "error"
+          : answer->err.code == ERR_TIMEOUT ? "timeout"
+                                             : "error");
     if (answer->err.code)
-        return failed(st, answer->err.msg);
+        return failed(z, st, answer->err.msg);
     if (answer->status != 200 && answer->status != 201)
-        return failed(st, "the answer is not 200");
+        return failed(z, st, "the answer is not 200");
     if (!(v = json_parse(a, answer->body, answer->n, &err)))
-        return failed(st, err.msg);
+        return failed(z, st, err.msg);
     status = val_get(v, "status");
     *ret_reason = val_str_at(status, "reason", "");
     if (val_bool_at(status, "allowed", false) && val_bool_at(status, "denied", false))
-        return failed(st, "allowed and denied at once");
+        return failed(z, st, "allowed and denied at once");
     return keep(z, st, key, val_bool_at(status, "allowed", false)  ? AUTHZ_ALLOW
                             : val_bool_at(status, "denied", false) ? AUTHZ_DENY
                                                                    : AUTHZ_NONE, *ret_reason);
@@ -346,7 +383,7 @@ static enum authz_verdict ask_webhook(struct authz *z, const struct step *st, st
 {
     const struct outside_answer *answer;
     struct place place = {.url = st->conf.server, .server_name = st->conf.server_name, .ca_pem = st->conf.ca_pem,
-                          .cert_pem = st->conf.cert_pem, .key_pem = st->conf.key_pem, .insecure = st->conf.insecure};
+                          .cert_pem = st->conf.cert_pem, .key_pem = st->conf.key_pem, .token = st->conf.token, .insecure = st->conf.insecure};
     struct val *review = val_map(a);
     struct err err = {0};
     struct kept *k;
@@ -355,14 +392,18 @@ static enum authz_verdict ask_webhook(struct authz *z, const struct step *st, st
     const char *id;
     int m = meant(st, spec, a, &err);
 
+    if (m < 0)
+        count(z, "apiserver_authorization_match_condition_evaluation_errors_total", st, "");
+    if (m == 0)
+        count(z, "apiserver_authorization_match_condition_exclusions_total", st, "");
     if (m <= 0)
-        return m < 0 ? failed(st, err.msg) : AUTHZ_NONE;
+        return m < 0 ? failed(z, st, err.msg) : AUTHZ_NONE;
     if ((k = map_get(&z->cache, key)) && k->until_ms > env_now_ms(z->api->env)) {
         *ret_reason = arena_strdup(a, k->reason);
         return k->verdict;
     }
     if (!c || !c->done)
-        return failed(st, "there is no answer yet");
+        return failed(z, st, "there is no answer yet");
     id = outside_id(c, arena_printf(a, "authz/%s", st->name), spec_text, spec_n);
     if ((answer = outside_known(c, id)))
         return answer_of(z, st, key, answer, a, ret_reason);
@@ -381,8 +422,8 @@ enum authz_verdict authz_decide(struct authz *z, struct call *c, const struct au
     struct val *spec = NULL;
 
     *ret_reason = "";
-    for (uint32_t i = 0; i < z->n; i++) {
-        const struct step *st = &z->v[i];
+    for (uint32_t i = 0; i < z->rules->n; i++) {
+        const struct step *st = &z->rules->v[i];
         enum authz_verdict v = AUTHZ_NONE;
 
         if (st->kind == STEP_NODE) {

@@ -3,8 +3,9 @@
  *
  * A webhook is asked about a request as that request comes by: the call waits (apiserver/outside.h) and
  * runs again with the answer. Answers are kept for as long as the file says (CACHE_MAX of them), and no
- * shorter than KEEP_MS. Who asks without a call (impersonation, decisions inside of a decision) is told what
- * is kept; what is not kept counts as a webhook that can not be reached (failurePolicy).
+ * shorter than KEEP_MS. The file is read again when it changes; a bad one is told (log, metrics) and what
+ * was in force stays. Who asks without a call (decisions inside of a decision) is told what is kept; what is
+ * not kept counts as a webhook that can not be reached (failurePolicy).
  * Thread: the loop of the API. */
 #pragma once
 

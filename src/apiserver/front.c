@@ -2,6 +2,7 @@
 #include "apiserver/front.h"
 
 #include "apiserver/front_int.h"
+#include "apiserver/outside.h"
 #include "base/log.h"
 #include "codec/json.h"
 #include "codec/yaml.h"
@@ -380,40 +381,19 @@ static void queue_up(struct exchange *x, struct call *c)
     }
 }
 
-static void run(struct exchange *x)
-{
-    struct call c = {.api = x->f->api, .a = x->http->arena, .req = &x->req,
-                     .now_ms = env_now_ms(x->f->api->env)};
-
-    switch (who(x, &c)) {
-    case AUTHN_WAIT:
-        return;
-    case AUTHN_NO:
-        audit_answer(x->req.audit, &c.resp);
-        exchange_reply(x, &c.resp);
-        return;
-    case AUTHN_OK:
-        break;
-    }
-    if (proxy_serve(x) || tunnel_serve(x))
-        return;
-    queue_up(x, &c);
-}
-
-void authn_woken(void *exchange)
-{
-    run(exchange);
-}
+/* ---- who asks, may they; only then the body ---- */
 
 static void on_body(struct http_req *http, char *data, size_t n, const struct err *err, void *arg)
 {
     struct exchange *x = arg;
     struct api_response bad = {.content_type = "application/json", .remaining = -1};
+    struct call c = {.api = x->f->api, .a = http->arena, .req = &x->req};
 
     if (!err) {
         x->req.body = data;
         x->req.body_n = n;
-        run(x);
+        if (!proxy_serve(x) && !tunnel_serve(x))
+            queue_up(x, &c);
         return;
     }
     bad.status = err_http(err->code);
@@ -422,7 +402,58 @@ static void on_body(struct http_req *http, char *data, size_t n, const struct er
                              ? arena_printf(http->arena, "Request entity too large: limit is %d",
                                             BODY_BYTES_MAX)
                              : err->msg);
+    audit_answer(x->req.audit, &bad);
     exchange_reply(x, &bad);
+}
+
+/* The first steps are a call of their own, which may wait (a webhook that knows a token, or who may what) and then
+ * runs again. It ends with its refusal, or goes over into what comes next. */
+static int admit(struct call *c)
+{
+    struct exchange *x = c->arg;
+    bool body = x->http->body_bytes != 0 && !http_upgrade_wanted(x->http) && !proxy_streams(x);
+
+    switch (who(x, c)) {
+    case AUTHN_WAIT:
+        c->taken = !c->waits; /* authn_woken() begins anew */
+        return -1;
+    case AUTHN_NO:
+        return -1;
+    case AUTHN_OK:
+        break;
+    }
+    /* What comes with a body is allowed before the body is read, so that nobody else fills our memory. */
+    if (body && access_check(c) < 0)
+        return -1;
+    x->req.allowed = body;
+    c->taken = true;
+    outside_forget(c); /* the request may be over, and its arena gone, when we come back */
+    http_on_close(x->http, NULL, NULL);
+    if (body)
+        http_body(x->http, BODY_BYTES_MAX, on_body, x);
+    else if (!proxy_serve(x) && !tunnel_serve(x))
+        queue_up(x, c);
+    return 0;
+}
+
+static void refused(void *arg, const struct api_response *resp)
+{
+    struct exchange *x = arg;
+
+    http_on_close(x->http, NULL, NULL);
+    exchange_reply(x, resp);
+}
+
+static void run(struct exchange *x)
+{
+    x->req.user = &x->user;
+    http_on_close(x->http, exchange_gone, x);
+    call_run(x->f->api, &x->req, admit, refused, x, NULL);
+}
+
+void authn_woken(void *exchange)
+{
+    run(exchange);
 }
 
 static void on_request(struct http_req *http, void *arg)
@@ -437,10 +468,7 @@ static void on_request(struct http_req *http, void *arg)
                 .user_agent = http_get(http, "user-agent")}};
     x->req.may_stream = !wants_pretty(x);
     http->user = x;
-    if (http_upgrade_wanted(http) || http->body_bytes == 0 || proxy_streams(x))
-        run(x);
-    else
-        http_body(http, BODY_BYTES_MAX, on_body, x);
+    run(x);
 }
 
 /* ---------------------------------------------------------------- life */

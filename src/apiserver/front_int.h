@@ -57,8 +57,8 @@ void *front_tls_free(struct front_tls *t);
 void exchange_over(struct exchange *x, int status);
 void exchange_reply(struct exchange *x, const struct api_response *resp);
 
-/* who.c: fills x->user. AUTHN_NO: c->resp is the Status to answer (401, 403, 400). AUTHN_WAIT: front
- * is called again by authn_woken(). */
+/* who.c: fills x->user. AUTHN_NO: c->resp is the Status to answer (401, 403, 400), or c->waits and it runs again.
+ * AUTHN_WAIT: the same, or front is called again by authn_woken(). */
 enum authn_result who(struct exchange *x, struct call *c);
 void authn_woken(void *exchange); /* front.c */
 /* impersonate.c: Impersonate-* headers, when they are there. */

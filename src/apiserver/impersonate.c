@@ -123,8 +123,11 @@ static struct auth_user asker(const struct attempt *t)
 static bool allowed(const struct attempt *t, const struct rbac_ask *q)
 {
     struct auth_user u = asker(t);
+    const char *reason;
 
-    return access_allows(t->c->api, &u, q);
+    if (!t->c->api->authz) /* nobody asks why, and nothing is waited for */
+        return access_allows(t->c->api, &u, q);
+    return access_verdict(t->c, &u, q, &reason) == AUTHZ_ALLOW;
 }
 
 /* 403 about what was asked with q. */
@@ -332,6 +335,8 @@ int impersonate(struct exchange *x, struct call *c)
         if (t.mode && !fits(x, &w, t.mode))
             continue;
         if (attempt(&t) == 0) {
+            if (c->waits) /* for a webhook, about a mode that comes before this one */
+                return -1;
             *last = (uint8_t)(i + 1);
             become(x, &w, t.mode && w.node);
             audit_impersonated(x->req.audit, &x->user, t.mode ? t.verb : "");

@@ -24,10 +24,33 @@ struct series {
     double bytes_sum;
 };
 
+/* What is counted by name, where it happens. */
+static const struct named {
+    const char *name, *type, *help;
+} NAMED[] = {
+#define RELOADS(what)                                                                              \
+    {"apiserver_" what "_config_controller_automatic_reloads_total", "counter",                    \
+     "Total number of automatic reloads of " what " configuration split by status and apiserver identity."}, \
+    {"apiserver_" what "_config_controller_automatic_reload_last_timestamp_seconds", "gauge",      \
+     "Timestamp of the last automatic reload of " what " configuration split by status and apiserver identity."}
+    RELOADS("authentication"),
+    RELOADS("authorization"),
+#undef RELOADS
+    {"apiserver_authorization_webhook_evaluations_total", "counter", "Round-trips to authorization webhooks."},
+    {"apiserver_authorization_webhook_evaluations_fail_open_total", "counter",
+     "NoOpinion results due to webhook timeout or error."},
+    {"apiserver_authorization_match_condition_exclusions_total", "counter",
+     "Total number of exclusions when an authorization webhook is skipped because match conditions exclude it."},
+    {"apiserver_authorization_match_condition_evaluation_errors_total", "counter",
+     "Total number of errors when an authorization webhook encounters a match condition error."},
+    {"apiserver_delegated_authn_request_total", "counter", "Number of HTTP requests partitioned by status code."},
+};
+
 struct metrics {
     struct map requests;  /* labels with the code -> uint64_t */
     struct map durations; /* labels -> struct series */
     struct map watched;   /* labels -> uint64_t */
+    struct map named;     /* name{labels} -> double */
     int64_t inflight[2];  /* read only, mutating */
     uint64_t requests_all;
 };
@@ -54,6 +77,7 @@ void *metrics_free(struct metrics *m)
     map_free(&m->requests);
     map_free(&m->durations);
     map_free(&m->watched);
+    map_free(&m->named);
     free(m);
     return NULL;
 }
@@ -182,6 +206,35 @@ uint64_t *metrics_watch_events(struct metrics *m, const char *group, const char 
     return n;
 }
 
+static double *named(struct metrics *m, const char *name, const char *labels)
+{
+    char key[512];
+
+    snprintf(key, sizeof key, "%s{%s}", name, labels);
+    return need(&m->named, key, sizeof(double));
+}
+
+void metrics_add(struct metrics *m, const char *name, const char *labels, double by)
+{
+    *named(m, name, labels) += by;
+}
+
+void metrics_set(struct metrics *m, const char *name, const char *labels, double to)
+{
+    *named(m, name, labels) = to;
+}
+
+void metrics_reload(struct metrics *m, const char *what, bool good, int64_t now_ms)
+{
+    const char *labels = good ? "apiserver_id_hash=\"\",status=\"success\"" : "apiserver_id_hash=\"\",status=\"failure\"";
+    char name[128];
+
+    snprintf(name, sizeof name, "apiserver_%s_config_controller_automatic_reloads_total", what);
+    metrics_add(m, name, labels, 1);
+    snprintf(name, sizeof name, "apiserver_%s_config_controller_automatic_reload_last_timestamp_seconds", what);
+    metrics_set(m, name, labels, (double)now_ms / 1000);
+}
+
 /* ---------------------------------------------------------------- the page */
 
 static void head(struct buf *b, const char *name, const char *type, const char *help)
@@ -196,6 +249,26 @@ static void put_counts(struct buf *b, const char *name, const struct map *m)
 
     for (uint32_t i = 0; map_next(m, &i, &labels, &n);)
         buf_printf(b, "%s{%s} %llu\n", name, labels, (unsigned long long)*(uint64_t *)n);
+}
+
+static void put_named(struct buf *b, const struct metrics *m)
+{
+    const char *key;
+    void *value;
+
+    for (size_t k = 0; k < ARRAY_LEN(NAMED); k++) {
+        size_t n = strlen(NAMED[k].name);
+        bool any = false;
+
+        for (uint32_t i = 0; map_next(&m->named, &i, &key, &value);) {
+            if (strncmp(key, NAMED[k].name, n) != 0 || key[n] != '{')
+                continue;
+            if (!any)
+                buf_printf(b, "# HELP %s [ALPHA] %s\n# TYPE %s %s\n", NAMED[k].name, NAMED[k].help, NAMED[k].name, NAMED[k].type);
+            any = true;
+            buf_printf(b, "%s %.15g\n", key, *(double *)value);
+        }
+    }
 }
 
 static void put_histogram(struct buf *b, const char *name, const char *labels, const double *le, size_t le_n,
@@ -360,6 +433,7 @@ int metrics_serve(struct call *c)
     head(&b, "kubernetes_build_info", "gauge", "What this is.");
     buf_printf(&b, "kubernetes_build_info{git_version=\"%s\",major=\"1\",minor=\"36\",platform=\"linux/amd64\"} 1\n",
                KUBERNETES_VERSION);
+    put_named(&b, api->metrics);
     put_audit(&b, api);
     put_process(&b, api);
     answer_text(c, 200, "text/plain; version=0.0.4; charset=utf-8", arena_memdup(c->a, b.p, b.n), b.n);

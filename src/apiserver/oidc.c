@@ -12,8 +12,6 @@
 #include "env/fs.h"
 #include "http/client.h"
 
-#include <sys/stat.h>
-
 enum {
     FILE_BYTES_MAX = 1 << 20,
     ISSUERS_MAX = 64,
@@ -59,8 +57,7 @@ struct oidc {
     struct http_client *client;
     struct env_timer *look;
     struct config *config;
-    struct timespec seen;
-    int64_t seen_size;
+    struct fs_mark seen;
     bool closed;
 };
 
@@ -357,27 +354,17 @@ static void install(struct oidc *o, struct config *c)
     config_free(old);
 }
 
-static bool file_changed(struct oidc *o)
-{
-    struct stat st;
-
-    if (stat(o->path, &st) < 0 || (st.st_mtim.tv_sec == o->seen.tv_sec &&
-                                   st.st_mtim.tv_nsec == o->seen.tv_nsec && st.st_size == o->seen_size))
-        return false;
-    o->seen = st.st_mtim;
-    o->seen_size = st.st_size;
-    return true;
-}
-
 static void look(void *arg)
 {
     struct oidc *o = arg;
     struct err err = {0};
     struct config *c;
 
-    if (!file_changed(o))
+    if (!fs_changed(o->path, &o->seen))
         return;
-    if ((c = config_read(o, &err))) {
+    c = config_read(o, &err);
+    metrics_reload(o->api->metrics, "authentication", c != NULL, env_now_ms(o->api->env));
+    if (c) {
         install(o, c);
         LOG(INFO, "oidc", "did=reload issuers=%u", c->n);
     } else {
@@ -392,7 +379,7 @@ struct oidc *oidc_new(struct api *api, const char *path, struct err *err)
 
     o->api = api;
     o->path = xstrdup(path);
-    file_changed(o);
+    fs_changed(o->path, &o->seen);
     if (!(c = config_read(o, err)))
         return oidc_free(o);
     if (env_loop(api->env))

@@ -375,13 +375,13 @@ static void on_late(void *arg)
 void outside_post(struct call *c, const char *id, const struct place *p, const char *path,
                   const char *text, size_t n, uint32_t timeout_ms)
 {
-    static const struct http_header headers[] = {{"content-type", "application/json"},
-                                                 {"accept", "application/json, */*"},
-                                                 {"user-agent", "kube-apiserver-admission"}};
+    const struct http_header headers[] = {{"content-type", "application/json"}, {"accept", "application/json, */*"},
+                                          {"user-agent", "kube-apiserver-admission"},
+                                          {"authorization", p->token ? arena_printf(c->a, "Bearer %s", p->token) : ""}};
     struct memory *m = memory_of(c);
     struct question *q = question(m, id);
     struct http_call_opts opts = {.method = "POST", .path = path, .host = p->host, .headers = headers,
-                                  .headers_n = ARRAY_LEN(headers), .body = text, .body_n = n,
+                                  .headers_n = ARRAY_LEN(headers) - !p->token, .body = text, .body_n = n,
                                   .idempotent = true};
     struct http_origin *o;
 

@@ -32,6 +32,7 @@ struct place {
     const char *server_name; /* what its certificate must say; NULL: host of the URL */
     const char *ca_pem;      /* NULL: what this machine trusts */
     const char *cert_pem, *key_pem;
+    const char *token;       /* a bearer token to send, or NULL */
     bool insecure;
 };
 struct http_origin;

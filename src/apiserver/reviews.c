@@ -219,14 +219,18 @@ static int token_review(struct call *c, struct val *v)
 {
     const char *token = val_str_at(v, "spec.token", "");
     struct authn_ask q = {.token = token, .audiences = val_at(v, "spec.audiences"),
-                          .now_s = c->now_ms / 1000, .arena = c->a};
+                          .now_s = c->now_ms / 1000, .arena = c->a, .call = c};
     struct val *status = val_map(c->a);
     struct authn_answer got = {0};
     struct err err = {0};
+    enum authn_result r;
 
     if (!*token)
         return fail(c, 400, "BadRequest", "token is required for TokenReview in authentication");
-    if (authn_token(c->api->authn, &q, &got, &err) == AUTHN_OK) {
+    r = authn_token(c->api->authn, &q, &got, &err);
+    if (r == AUTHN_WAIT)
+        return -1;
+    if (r == AUTHN_OK) {
         val_put_bool(c->a, status, "authenticated", true);
         val_put(c->a, status, "user", user_info(c, &got.user));
         if (val_len(got.audiences))

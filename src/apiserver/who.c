@@ -130,14 +130,14 @@ static const char *bearer(struct exchange *x)
 static enum authn_result by_token(struct exchange *x, struct call *c, const char *token)
 {
     struct authn_ask q = {.token = token, .now_s = c->now_ms / 1000, .arena = x->http->arena,
-                          .audit = x->req.audit, .wake = authn_woken, .wake_arg = x};
+                          .audit = x->req.audit, .wake = authn_woken, .wake_arg = x, .call = c};
     struct authn_answer got = {0};
     struct err err = {0};
     enum authn_result r = authn_token(x->f->api->authn, &q, &got, &err);
 
     if (r == AUTHN_OK)
         x->user = got.user;
-    if (r == AUTHN_OK && got.warning)
+    if (r == AUTHN_OK && got.warning && !x->req.noted /* not an earlier run of this call */)
         http_headerf(x->http, "warning", "299 - \"%s\"", got.warning);
     return r;
 }
@@ -228,7 +228,8 @@ enum authn_result who(struct exchange *x, struct call *c)
         return AUTHN_NO;
     path_parse(c->a, x->req.path, &c->path);
     c->verb = call_verb(c);
-    begin_audit(x, c, r == AUTHN_OK ? &x->user : NULL);
+    if (!x->req.noted)
+        begin_audit(x, c, r == AUTHN_OK ? &x->user : NULL);
     if (r == AUTHN_NO) {
         unauthorized(c);
         return r;

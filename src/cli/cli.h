@@ -27,7 +27,7 @@ struct cli_opts {
     bool no_scheduler;
     const char *kubeconfig;   /* of the server that `tandem controllers` and `scheduler` work for */
     /* how the API knows people and what it notes; NULL or 0: not said. Absolute paths */
-    const char *authorization_config, *authentication_config, *requestheader_ca, *requestheader_names;
+    const char *authorization_config, *authentication_config, *token_webhook, *token_webhook_ttl, *token_webhook_version, *requestheader_ca, *requestheader_names;
     const char *tls_cert, *tls_key, *client_ca;
     const char *audit_policy, *audit_log, *audit_webhook;
     int audit_mb, audit_files, audit_days;

@@ -58,6 +58,9 @@ static const struct option {
     OPT("region", 0, TEXT, region, 0, 0),
     OPT("keep-alive-ms", 0, NUMBER, keep_alive_ms, 0, 86400000),
     OPT("authentication-config", 0, TEXT, authentication_config, 0, 0),
+    OPT("authentication-token-webhook-config-file", 0, TEXT, token_webhook, 0, 0),
+    OPT("authentication-token-webhook-cache-ttl", 0, TEXT, token_webhook_ttl, 0, 0),
+    OPT("authentication-token-webhook-version", 0, TEXT, token_webhook_version, 0, 0),
     OPT("authorization-config", 0, TEXT, authorization_config, 0, 0),
     OPT("requestheader-client-ca-file", 0, TEXT, requestheader_ca, 0, 0),
     OPT("tls-cert-file", 0, TEXT, tls_cert, 0, 0),
@@ -186,7 +189,7 @@ static void take_saved(struct cli_opts *o, const struct val *saved)
 /* The files that options name, as who is started later and elsewhere finds them. */
 static void absolute_files(struct cli_opts *o)
 {
-    const char **files[] = {&o->authorization_config, &o->authentication_config, &o->requestheader_ca, &o->audit_policy,
+    const char **files[] = {&o->authorization_config, &o->authentication_config, &o->token_webhook, &o->requestheader_ca, &o->audit_policy,
                             &o->audit_log, &o->audit_webhook, &o->tls_cert, &o->tls_key, &o->client_ca};
 
     for (size_t i = 0; i < ARRAY_LEN(files); i++)

@@ -196,6 +196,7 @@ static int start(struct server *s, struct err *err)
     char path[256], host[INET_ADDRSTRLEN] = "127.0.0.1";
     const char *listen = s->o->api_only ? "127.0.0.1" : "0.0.0.0";
     struct store_args store = {0};
+    int64_t keep_ns = 0;
     struct api_config api = {0};
     struct audit_opts audit = {.policy_path = s->o->audit_policy, .log_path = s->o->audit_log,
                                .log_mb_max = s->o->audit_mb, .log_files_max = s->o->audit_files,
@@ -204,8 +205,15 @@ static int start(struct server *s, struct err *err)
                                .client_ca_path = s->o->client_ca,
                                .proxy_ca_path = s->o->requestheader_ca};
     struct authn_opts authn = {.config_path = s->o->authentication_config,
-                               .proxy_names = s->o->requestheader_names};
+                               .proxy_names = s->o->requestheader_names,
+                               .hook_path = s->o->token_webhook,
+                               .hook_version = s->o->token_webhook_version, .hook_keep_ms = 120000};
 
+    if (s->o->token_webhook_ttl && !duration_parse(s->o->token_webhook_ttl, &keep_ns))
+        return err_set(err, INVALID_ARGUMENT, "--authentication-token-webhook-cache-ttl: \"%s\" is not a duration",
+                       s->o->token_webhook_ttl);
+    if (s->o->token_webhook_ttl)
+        authn.hook_keep_ms = keep_ns / 1000000;
     if (make_folders(s->o, err) < 0)
         return -1;
     if (!s->o->api_only)

@@ -116,7 +116,7 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
 {
     char api[16], gateway[16], aws[16], keep[16], parent[40], mb[16], files[16], days[16];
     const struct cli_opts *o = s->o;
-    const char *argv[64] = {"tandem", p->name, "--state", o->state, "--api-port", api, "--gateway-port",
+    const char *argv[96] = {"tandem", p->name, "--state", o->state, "--api-port", api, "--gateway-port",
                             gateway, "--aws-port", aws, "--keep-alive-ms", keep, "--pod-cidr",
                             o->pod_cidr, "--node-name", o->node_name, "--region", o->region,
                             "--service-cidr", o->service_cidr, "--controllers",
@@ -125,6 +125,9 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
         const char *name, *value; /* NULL: not given on */
     } more[] = {{"--authorization-config", o->authorization_config},
                 {"--authentication-config", o->authentication_config},
+                {"--authentication-token-webhook-config-file", o->token_webhook},
+                {"--authentication-token-webhook-cache-ttl", o->token_webhook_ttl},
+                {"--authentication-token-webhook-version", o->token_webhook_version},
                 {"--requestheader-client-ca-file", o->requestheader_ca},
                 {"--requestheader-allowed-names", o->requestheader_names},
                 {"--tls-cert-file", o->tls_cert}, {"--tls-private-key-file", o->tls_key},

@@ -45,6 +45,20 @@ char *fs_read(const char *path, size_t max_bytes, size_t *ret_n, struct err *err
     return buf_take(&b);
 }
 
+bool fs_changed(const char *path, struct fs_mark *m)
+{
+    struct stat st;
+    struct fs_mark now;
+
+    if (stat(path, &st) < 0)
+        return false;
+    now = (struct fs_mark){st.st_mtim.tv_sec, st.st_mtim.tv_nsec, st.st_size, (int64_t)st.st_ino};
+    if (memcmp(&now, m, sizeof(now)) == 0)
+        return false;
+    *m = now;
+    return true;
+}
+
 int fs_write_all(int fd, const void *p, size_t n, struct err *err)
 {
     for (size_t at = 0; at < n;) {

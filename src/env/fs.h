@@ -16,6 +16,13 @@ int fs_write(const char *path, const void *p, size_t n, mode_t mode, struct err 
 int fs_write_fast(const char *path, const void *p, size_t n, mode_t mode, struct err *err) _must_check_;
 int fs_mkdirs(const char *path, mode_t mode, struct err *err) _must_check_; /* and its parents; there is fine */
 bool fs_exists(const char *path);
+/* What a file looked like the last time; zeroed: it was never looked at. */
+struct fs_mark {
+    int64_t s, ns, size, inode;
+};
+/* Has the file (links followed) another time, size or inode than at the last call? What is not there is
+ * no change: it may be just being replaced. */
+bool fs_changed(const char *path, struct fs_mark *m);
 /* Removes a file or a folder with all in it; follows no links, crosses no mounts; absent is fine. */
 int fs_remove_tree(const char *path, struct err *err);
 int fs_sync_dir(const char *path, struct err *err);

@@ -468,3 +468,99 @@ def test_what_our_own_parts_do_is_noted():
             e = eventually(found)
             assert e['user']['username'] == 'system:kube-controller-manager' and e['objectRef']['name'] == 'kube-root-ca.crt' and e['responseStatus']['code'] == 201
             assert 'apiserver_audit_event_total' in one.kubectl('get', '--raw', '/metrics').stdout
+
+
+def answering(answer):
+    """A server in a thread that answers POSTs with answer(document); its URL, and how to end it."""
+    import http.server, threading
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.dumps(answer(json.loads(self.rfile.read(int(self.headers['content-length']))), self.headers)).encode()
+            self.send_response(200)
+            self.send_header('content-length', str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+    to = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=to.serve_forever, daemon=True).start()
+    return f'http://127.0.0.1:{to.server_port}', lambda: (to.shutdown(), to.server_close())
+
+
+def metric(one, name, label=''):
+    text = one.kubectl('get', '--raw', '/metrics').stdout
+    return sum(float(l.rsplit(' ', 1)[1]) for l in text.splitlines() if l.startswith(name + '{') and label in l)
+
+
+def test_webhook_knows_tokens():
+    """Tokens that nothing else knows are asked about outside, once; TokenReview says the same; who allows may be a webhook, too, also about
+    impersonation; a changed file counts without a restart, a bad one does not."""
+    asked, may = [], []
+
+    def review(doc, headers):
+        asked.append(doc)
+        token, status = doc['spec']['token'], {'authenticated': False, 'error': 'never heard of it'}
+        assert headers['authorization'] == 'Bearer mine' and doc['kind'] == 'TokenReview' and doc['apiVersion'] == 'authentication.k8s.io/v1'
+        if token.startswith('good'):
+            status = {'authenticated': True, 'user': {'username': 'ext-' + token, 'uid': 'u7', 'groups': ['crew'], 'extra': {'example.com/a': ['b']}}}
+        if token == 'good-elsewhere':
+            status['audiences'] = ['elsewhere']
+        return {'apiVersion': doc['apiVersion'], 'kind': 'TokenReview', 'status': status}
+
+    def access(doc, _):
+        spec = doc['spec']
+        may.append(spec)
+        return {'apiVersion': doc['apiVersion'], 'kind': doc['kind'], 'status': {'allowed': spec['user'] in ('ext-good-2', 'bert'), 'reason': 'so it is'}}
+    url, stop = answering(review)
+    may_url, may_stop = answering(access)
+    with tempfile.TemporaryDirectory(prefix='tt-', dir='/tmp') as folder:
+        open(f'{folder}/who.yaml', 'w').write(json.dumps({'clusters': [{'name': 'c', 'cluster': {'server': url + '/who'}}], 'users': [{'name': 'u', 'user': {'token': 'mine'}}],
+                                                          'contexts': [{'name': 'x', 'context': {'cluster': 'c', 'user': 'u'}}], 'current-context': 'x'}))
+        open(f'{folder}/may.yaml', 'w').write(json.dumps({'clusters': [{'name': 'c', 'cluster': {'server': may_url + '/may'}}]}))
+        path = f'{folder}/authz.yaml'
+        conf = {'apiVersion': 'apiserver.config.k8s.io/v1', 'kind': 'AuthorizationConfiguration', 'authorizers': [{'type': 'RBAC', 'name': 'rbac'}]}
+        open(path, 'w').write(json.dumps(conf))
+        with running('--api-only', '--authorization-config', path, '--authentication-token-webhook-config-file', f'{folder}/who.yaml',
+                     '--authentication-token-webhook-version', 'v1') as one:
+            said = who(one, 'good-1')
+            assert said == {'username': 'ext-good-1', 'uid': 'u7', 'groups': ['crew', 'system:authenticated'], 'extra': {'example.com/a': ['b']}}
+            assert who(one, 'good-1') == said and len(asked) == 1                       # the answer was kept
+            assert who(one, 'good-elsewhere') == 401 and who(one, 'bad') == 401 and who(one, 'bad') == 401 and len(asked) == 3
+            def reviewed(token, **more):
+                doc = one.kubectl('create', '-o', 'json', '-f', '-', text=json.dumps({'apiVersion': 'authentication.k8s.io/v1', 'kind': 'TokenReview', 'spec': {'token': token, **more}})).stdout
+                return json.loads(doc)['status']
+            assert reviewed('good-9')['user']['username'] == 'ext-good-9' and reviewed('worse') == {'user': {}, 'error': 'never heard of it'}
+            assert reviewed('good-elsewhere', audiences=['elsewhere', 'x'])['audiences'] == ['elsewhere']
+            cm = {'apiVersion': 'v1', 'kind': 'ConfigMap', 'metadata': {'name': 'm'}}
+            assert call(one, '/api/v1/namespaces/default/configmaps', 'good-2', 'POST', cm)[0] == 403 and not may
+            hook = {'timeout': '3s', 'authorizedTTL': '5m', 'unauthorizedTTL': '30s', 'subjectAccessReviewVersion': 'v1', 'failurePolicy': 'Deny',
+                    'connectionInfo': {'type': 'KubeConfigFile', 'kubeConfigFile': f'{folder}/may.yaml'}}
+            conf['authorizers'].append({'type': 'Webhook', 'name': 'hook', 'webhook': hook})
+            open(path, 'w').write(json.dumps(conf))
+            assert eventually(lambda: call(one, '/api/v1/namespaces/default/configmaps', 'good-2', 'POST', cm)[0] == 201)
+            assert call(one, '/api/v1/namespaces/default/configmaps', 'good-3', 'POST', cm)[0] == 403
+            as_bert = {'impersonate-user': 'bert'}                                      # the webhook decides about both: may they, and may he
+            assert call(one, '/api/v1/namespaces/default/configmaps/m', 'good-2', headers=as_bert)[0] == 200
+            assert call(one, '/api/v1/namespaces/default/configmaps/m', 'good-3', headers=as_bert)[0] == 403
+            assert [s['user'] for s in may if s.get('resourceAttributes', {}).get('verb') == 'impersonate'] and any(s['user'] == 'bert' for s in may)
+            reloads = 'apiserver_authorization_config_controller_automatic_reloads_total'
+            assert metric(one, reloads, 'status="success"') == 1 and metric(one, 'apiserver_authorization_webhook_evaluations_total', 'result="success"') > 2
+            open(path, 'w').write('authorizers: 7')
+            eventually(lambda: metric(one, reloads, 'status="failure"') == 1)
+            assert call(one, '/api/v1/namespaces/default/configmaps/m', 'good-2')[0] == 200
+            stop()
+            assert who(one, 'good-77') == 401 and type(who(one, 'good-1')) is dict
+        may_stop()
+
+
+def test_nobody_fills_memory_before_they_are_known(tandem):
+    """A refused write is answered by its head alone: the body is not waited for."""
+    import socket
+    host, port = server(tandem).split('//')[1].split(':')
+    for path, token, code in (('/api/v1/namespaces/default/configmaps', '', 403), ('/api/v1/namespaces/default/configmaps', 'wrong', 401)):
+        with ssl._create_unverified_context().wrap_socket(socket.create_connection((host, int(port)), timeout=10)) as s:
+            auth = f'authorization: Bearer {token}\r\n' if token else ''
+            s.sendall(f'POST {path} HTTP/1.1\r\nhost: x\r\n{auth}content-type: application/json\r\ncontent-length: 3000000\r\n\r\n'.encode() + b'{')
+            assert s.recv(64).split()[1] == str(code).encode()

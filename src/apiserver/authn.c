@@ -12,6 +12,7 @@ struct authn {
     struct api *api;
     struct oidc *oidc;
     struct token_hook *hook; /* NULL: none */
+    struct token_seen *seen;
     char *proxy_ca; /* SHA-256 of the front proxies' CA, as http_peer has it; NULL: none */
     char *proxy_names;
 };
@@ -35,8 +36,8 @@ static void note_found(const struct authn_ask *q, const struct token_found *f, s
 static enum authn_result by_account(struct authn *n, const struct authn_ask *q, struct authn_answer *ret,
                              struct err *err)
 {
-    struct token_check check = {.audiences = q->audiences, .now = q->now_s, .lookup = api_lookup,
-                                .arg = n->api};
+    struct token_check check = {.audiences = q->audiences, .now = q->now_s, .seen = n->seen,
+                                .lookup = api_lookup, .arg = n->api};
     struct token_found found;
 
     if (token_verify(pki_sa_keys(n->api->pki), q->token, &check, q->arena, &found, err) < 0)
@@ -149,6 +150,8 @@ static enum authn_result known_here(struct authn *n, const struct authn_ask *q, 
 
     if (is_bootstrap(q->token) && for_api(q->audiences))
         return by_bootstrap(n, q, ret, err);
+    if (token_seen_has(n->seen, q->token) && by_account(n, q, ret, err) == AUTHN_OK)
+        return AUTHN_OK;
     if (jwt_parse(q->token, q->arena, &t, err) < 0)
         return AUTHN_NO;
     if (token_is_ours(&t) && by_account(n, q, ret, err) == AUTHN_OK)
@@ -225,6 +228,7 @@ struct authn *authn_new(struct api *api, const struct authn_opts *o, struct err 
     struct authn *n = xcalloc(1, sizeof(*n));
 
     n->api = api;
+    n->seen = token_seen_new();
     n->proxy_names = xstrdup(o && o->proxy_names ? o->proxy_names : "");
     if (o && o->config_path && !(n->oidc = oidc_new(api, o->config_path, err)))
         return authn_free(n);
@@ -239,6 +243,7 @@ void *authn_free(struct authn *n)
         return NULL;
     oidc_free(n->oidc);
     token_hook_free(n->hook);
+    token_seen_free(n->seen);
     free(n->proxy_ca);
     free(n->proxy_names);
     free(n);

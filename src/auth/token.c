@@ -3,6 +3,7 @@
 
 #include "auth/b64.h"
 #include "auth/jwt.h"
+#include "base/map.h"
 #include "codec/json.h"
 #include "codec/kubetime.h"
 
@@ -146,7 +147,7 @@ static void fill_user(struct arena *a, const char *ns, const char *account, cons
     groups[1] = arena_printf(a, "system:serviceaccounts:%s", ns);
     groups[2] = GROUP_AUTHENTICATED;
     *ret = (struct auth_user){.name = arena_printf(a, "system:serviceaccount:%s:%s", ns, account),
-                              .uid = uid, .groups = groups, .extra = val_len(extra) ? extra : NULL};
+                              .uid = arena_strdup(a, uid), .groups = groups, .extra = val_len(extra) ? extra : NULL};
 }
 
 /* What a token of 3600 seconds says for a pod that was given a year (warnafter): it should have been
@@ -209,6 +210,7 @@ static int verify_legacy(const struct val *c, const char *token, const struct to
         said[i] = val_text(val_get(c, arena_printf(a, "%s%s", prefix, keys[i])), "");
         if (!*said[i])
             return err_set(err, UNAUTHENTICATED, "invalid bearer token");
+        said[i] = arena_strdup(a, said[i]); /* the claims may go before the answer does */
     }
     val_push_str(a, own, TOKEN_ISSUER);
     if (val_len(q->audiences)) {
@@ -234,6 +236,85 @@ static int verify_legacy(const struct val *c, const char *token, const struct to
     return 0;
 }
 
+/* ---------------------------------------------------------------- those seen before */
+
+enum { SEEN_SLOTS = 128, SEEN_TOKEN_BYTES_MAX = 4096 };
+
+struct token_seen {
+    struct seen {
+        struct arena *a; /* holds the rest; NULL: free */
+        char *token;
+        struct jwt t;
+    } v[SEEN_SLOTS];
+};
+
+struct token_seen *token_seen_new(void)
+{
+    return xcalloc(1, sizeof(struct token_seen));
+}
+
+void *token_seen_free(struct token_seen *s)
+{
+    for (uint32_t i = 0; s && i < SEEN_SLOTS; i++)
+        arena_free(s->v[i].a);
+    free(s);
+    return NULL;
+}
+
+/* The last bytes are the signature's: as good as random. */
+static struct seen *seen_slot(const struct token_seen *s, const char *token, size_t n)
+{
+    return (struct seen *)(uintptr_t)&s->v[str_hash(token + n - MIN(n, (size_t)16), MIN(n, (size_t)16)) % SEEN_SLOTS];
+}
+
+static const struct jwt *seen_find(const struct token_seen *s, const char *token)
+{
+    struct seen *e = s ? seen_slot(s, token, strlen(token)) : NULL;
+
+    return e && e->a && streq(e->token, token) ? &e->t : NULL;
+}
+
+bool token_seen_has(const struct token_seen *s, const char *token)
+{
+    return seen_find(s, token) != NULL;
+}
+
+static void seen_put(struct token_seen *s, const char *token)
+{
+    size_t n = strlen(token);
+    struct seen *e = s && n <= SEEN_TOKEN_BYTES_MAX ? seen_slot(s, token, n) : NULL;
+    struct err ignored = {0};
+
+    if (!e)
+        return;
+    arena_free(e->a);
+    e->a = arena_new();
+    e->token = arena_strdup(e->a, token);
+    if (jwt_parse(e->token, e->a, &e->t, &ignored) < 0)
+        e->a = arena_free(e->a);
+}
+
+/* Whose signature is good, or NULL. */
+static const struct jwt *signed_token(const struct token_keys *keys, const char *token,
+                                      const struct token_check *q, struct arena *a, struct err *err)
+{
+    const struct jwt *known = seen_find(q->seen, token);
+    struct jwt *t;
+
+    if (known)
+        return known;
+    t = arena_new_of(a, struct jwt);
+    if (jwt_parse(token, a, t, err) < 0)
+        return NULL;
+    for (uint32_t i = 0; token_is_ours(t) && i < keys->n; i++)
+        if (jwt_signed_by(t, keys->v[i])) {
+            seen_put(q->seen, token);
+            return t;
+        }
+    err_set(err, UNAUTHENTICATED, "invalid bearer token");
+    return NULL;
+}
+
 bool token_is_ours(const struct jwt *t)
 {
     const char *iss = val_text(val_get(t->claims, "iss"), "");
@@ -245,18 +326,13 @@ int token_verify(const struct token_keys *keys, const char *token, const struct 
                  struct arena *a, struct token_found *ret, struct err *err)
 {
     struct token_found found = {0};
-    struct jwt t;
-    bool good = false, legacy;
+    const struct jwt *t = signed_token(keys, token, q, a, err);
+    bool legacy = t && streq(val_text(val_get(t->claims, "iss"), ""), TOKEN_LEGACY_ISSUER);
 
-    if (jwt_parse(token, a, &t, err) < 0)
+    if (!t)
         return -1;
-    for (uint32_t i = 0; !good && i < keys->n; i++)
-        good = jwt_signed_by(&t, keys->v[i]);
-    legacy = streq(val_text(val_get(t.claims, "iss"), ""), TOKEN_LEGACY_ISSUER);
-    if (!good || !token_is_ours(&t))
-        return err_set(err, UNAUTHENTICATED, "invalid bearer token");
-    if ((legacy ? verify_legacy(t.claims, token, q, a, &found, err)
-                : verify_bound(t.claims, q, a, &found, err)) < 0)
+    if ((legacy ? verify_legacy(t->claims, token, q, a, &found, err)
+                : verify_bound(t->claims, q, a, &found, err)) < 0)
         return -1;
     *ret = found;
     return 0;

@@ -47,8 +47,17 @@ struct token_keys {
  * "Pod", "Secret", "Node". Borrowed until the arena goes. */
 typedef const struct obj *token_lookup_fn(void *arg, struct arena *a, const char *kind,
                                           const char *namespace_, const char *name);
+/* Tokens whose signature was found good, with what they say: to check it takes longer than all else of a
+ * small request. Only that is remembered; time, audience and objects are looked at each time. For one set
+ * of keys; a bounded number of tokens, each as text, and the newest of those that share a place. */
+struct token_seen;
+struct token_seen *token_seen_new(void);
+void *token_seen_free(struct token_seen *s);
+bool token_seen_has(const struct token_seen *s, const char *token);
+
 struct token_check {
     const struct val *audiences; /* list of strings, one must be the token's; NULL or empty: the API's own */
+    struct token_seen *seen;     /* NULL: the signature is checked each time */
     int64_t now;
     token_lookup_fn *lookup;
     void *arg;

@@ -206,7 +206,7 @@ static void test_keys_change(void **state)
     struct token_check check = {.now = 1100, .lookup = account};
     struct token_found found = {0};
     struct err err = {0};
-    char *token;
+    char *token, *bad;
 
     (void)state;
     val_push_str(a, aud, TOKEN_ISSUER);
@@ -216,7 +216,22 @@ static void test_keys_change(void **state)
     assert_int_equal(token_verify(&both, token, &check, a, &found, &err), 0); /* the new key signs, the old one is known */
     assert_int_equal(token_verify(&other, token, &check, a, &found, &err), -1);
     assert_int_equal(val_len(val_get(token_jwks(&both, a), "keys")), 2);
+    check.seen = token_seen_new(); /* only the signature is remembered: time and account are not */
+    assert_int_equal(token_verify(&old, token, &check, a, &found, &err), 0);
+    assert_true(token_seen_has(check.seen, token));
+    assert_int_equal(token_verify(&old, token, &check, a, &found, &err), 0);
+    assert_string_equal(found.user.uid, "u-1");
+    bad = arena_strdup(a, token);
+    bad[strlen(bad) - 8] ^= 1;
+    assert_false(token_seen_has(check.seen, bad));
+    assert_int_equal(token_verify(&old, bad, &check, a, &found, &err), -1);
+    assert_false(token_seen_has(check.seen, bad));
+    check.lookup = nobody;
+    assert_int_equal(token_verify(&old, token, &check, a, &found, &err), -1);
+    check.lookup = account;
     check.now = 1600;
+    assert_int_equal(token_verify(&old, token, &check, a, &found, &err), -1);
+    check.seen = token_seen_free(check.seen);
     assert_int_equal(token_verify(&old, token, &check, a, &found, &err), -1);
     check = (struct token_check){.now = 1100, .lookup = nobody};
     assert_int_equal(token_verify(&old, token, &check, a, &found, &err), -1);

@@ -40,6 +40,7 @@ struct functions;
 enum {
     FUNCTION_PAYLOAD_MAX = 6 * 1024 * 1024,       /* request and response of a waiting call */
     FUNCTION_PAYLOAD_ASYNC_MAX = 1024 * 1024,     /* of an event */
+    FUNCTION_STREAM_MAX = 200 * 1024 * 1024,      /* of an answer that streams */
     FUNCTION_LOG_TAIL_MAX = 4096,
     FUNCTION_LAYERS_MAX = 5,
     FUNCTION_ID_MAX = 40, /* a request id: a UUID and its final 0 */
@@ -100,6 +101,14 @@ const struct obj *functions_get(const struct functions *fs, const char *namespac
 const struct obj **functions_versions(const struct functions *fs, struct arena *a, const char *namespace_,
                                       const char *name, size_t *ret_n);
 
+/* A caller that takes an answer in pieces, as the function makes it. Called before done with the call's
+ * arg: begin once, then data any number of times; p is borrowed. A function that answers at once
+ * calls neither. Who cannot keep up says so with function_pause(). */
+struct function_stream {
+    void (*begin)(void *arg, const char *content_type, const char *version); /* "" when the function named none */
+    void (*data)(void *arg, const char *p, size_t n);
+};
+
 /* One call. All of it is copied (or sent) before function_invoke() returns. */
 struct function_call {
     const char *namespace_; /* NULL: default */
@@ -112,6 +121,7 @@ struct function_call {
     const char *trace_id;       /* X-Amzn-Trace-Id, or NULL */
     const char *request_id;     /* a UUID; NULL: a fresh one */
     bool log_tail;              /* the result wants the last 4 KiB of log */
+    const struct function_stream *stream; /* NULL: the answer in one piece. Borrowed, for good */
 };
 
 /* What came of it; everything is borrowed for the time of the callback.
@@ -128,6 +138,8 @@ struct function_result {
     struct err err;
     const char *throttle_reason; /* ReservedFunctionConcurrentInvocationLimitExceeded, ... */
     const char *function_error;  /* NULL, or "Unhandled" */
+    bool streamed;               /* the answer went to stream.data; payload is only that of an error */
+    const char *content_type;    /* of an answer that was streamed and collected; else NULL */
     const char *payload;         /* the answer's JSON, or the error's; ends in 0 */
     size_t n;
     const char *log_tail; /* plain text; NULL when not asked for */
@@ -151,6 +163,8 @@ void function_request_id(char out[FUNCTION_ID_MAX]);
 /* The caller has gone: done will not be called. The function runs to its end, as on Lambda; a
  * request that still waits is dropped. */
 void function_forget(struct functions *fs, uint64_t ticket);
+/* A call with a stream, that has begun: its pieces stop (soon) or come again. */
+void function_pause(struct functions *fs, uint64_t ticket, bool pause);
 
 /* An event: the callback comes when it is on disk (ERR_OK: it will be run at least once, whatever
  * is killed in between) or was refused. Two more tries when the function fails. */

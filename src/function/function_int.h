@@ -45,6 +45,12 @@ struct call {
     void *arg;
     int64_t since_us, sent_us, deadline_us;
     bool want_tail, cold;
+    const struct function_stream *stream; /* NULL: pieces are collected */
+    bool streams, paused;
+    uint64_t streamed;       /* bytes so far */
+    struct buf pieces;       /* collected, up to FUNCTION_PAYLOAD_MAX */
+    char *content_type;      /* streams: of the answer */
+    struct instance *i;      /* who has it; NULL: it waits */
     struct buf tail; /* want_tail: the end of the log, up to twice FUNCTION_LOG_TAIL_MAX */
 };
 
@@ -257,6 +263,7 @@ struct instance *instance_fork(struct version *v, bool compiler, struct err *err
 /* Sends the call. -1: the instance is dead, the call still the caller's. */
 int instance_send(struct instance *i, struct call *c, const void *payload, size_t n);
 void instance_kill(struct instance *i);
+void instance_watch(struct instance *i); /* call.paused changed: reads its socket, or not */
 void instance_sample(struct instance *i);
 void instance_exited(struct instance *i, int status, uint64_t cpu_us);
 struct instance *instance_by_slot(struct functions *fs, uint32_t slot);

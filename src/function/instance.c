@@ -158,6 +158,21 @@ static void on_log(uv_poll_t *h, int status, int events)
 
 /* ---- errors in the form of the platform ---- */
 
+/* The call is no longer this instance's. */
+static struct call *take_call(struct instance *i)
+{
+    struct call *c = i->call;
+
+    i->call = NULL;
+    c->i = NULL;
+    uv_timer_stop(&i->timer);
+    if (c->paused) {
+        c->paused = false;
+        instance_watch(i);
+    }
+    return c;
+}
+
 static void fail_call(struct instance *i, const char *type, const char *message, uint64_t memory_kb)
 {
     struct call *c = i->call;
@@ -169,8 +184,8 @@ static void fail_call(struct instance *i, const char *type, const char *message,
     r.payload = body.p;
     r.n = body.n;
     r.duration_us = now_us() - c->sent_us;
-    i->call = NULL;
-    uv_timer_stop(&i->timer);
+    r.streamed = c->streams;
+    take_call(i);
     pool_finish(i, c, &r);
     buf_done(&body);
 }
@@ -204,8 +219,7 @@ static void fail_by_status(struct instance *i, int status, bool oom)
     const char *type = "Runtime.ExitError";
 
     if (i->init_ahead && !i->inited && !fs->stopping && c->payload) {
-        i->call = NULL;
-        uv_timer_stop(&i->timer);
+        take_call(i);
         pool_again(c);
         return;
     }
@@ -217,8 +231,8 @@ static void fail_by_status(struct instance *i, int status, bool oom)
         else
             err_set(&r.err, UNAVAILABLE, "a sandbox for the function could not be made; its log says why");
         drain_log(i);
-        i->call = NULL;
-        uv_timer_stop(&i->timer);
+        r.streamed = c->streams;
+        take_call(i);
         pool_finish(i, c, &r);
         return;
     }
@@ -321,6 +335,51 @@ static void misbehaved(struct instance *i, const char *what)
     uv_poll_stop(&i->sock_poll); /* the call, if any, fails when the exit is told */
 }
 
+/* ---- answers that stream ---- */
+
+static void begin_stream(struct call *c, const char *type, size_t n)
+{
+    c->streams = true;
+    c->content_type = xmalloc(n + 1);
+    memcpy(c->content_type, type, n);
+    c->content_type[n] = 0;
+    if (c->stream)
+        c->stream->begin(c->arg, c->content_type, c->i->v->shown);
+}
+
+/* False: it is more than an answer may be. */
+static bool add_piece(struct call *c, const char *p, size_t n)
+{
+    c->streamed += n;
+    if (c->streamed > FUNCTION_STREAM_MAX)
+        return false;
+    if (c->stream)
+        c->stream->data(c->arg, p, n);
+    else if (c->done)
+        buf_add(&c->pieces, p, n);
+    return true;
+}
+
+/* The pieces as one answer, for who wanted it in one. */
+static void end_stream(struct call *c, struct function_result *r)
+{
+    static const char TOO_BIG[] = "{\"errorMessage\":\"Response payload size exceeded maximum allowed payload size (6291556 bytes).\","
+                                  "\"errorType\":\"Function.ResponseSizeTooLarge\"}";
+
+    r->streamed = c->stream != NULL;
+    if (r->streamed || r->function_error || r->err.code != ERR_OK)
+        return;
+    if (c->pieces.over) {
+        r->function_error = "Unhandled";
+        r->payload = TOO_BIG;
+        r->n = sizeof TOO_BIG - 1;
+        return;
+    }
+    r->content_type = c->content_type;
+    r->payload = c->pieces.p ? c->pieces.p : "";
+    r->n = c->pieces.n;
+}
+
 static void on_result(struct instance *i, const struct instance_frame *f, const char *body)
 {
     struct call *c = i->call;
@@ -328,14 +387,13 @@ static void on_result(struct instance *i, const struct instance_frame *f, const 
     int64_t now = now_us();
 
     drain_log(i);
-    uv_timer_stop(&i->timer);
     r.duration_us = now - c->sent_us;
     r.init_us = MIN((int64_t)f->b, r.duration_us);
     if (!i->warm && (int64_t)f->c > c->sent_us)
         r.start_us = MIN((int64_t)f->c - c->sent_us, r.duration_us);
     c->cold = !i->warm;
     i->warm = true;
-    i->call = NULL;
+    take_call(i);
     if (f->result == RESULT_BAD_EVENT) {
         err_set(&r.err, INVALID_ARGUMENT, "%.400s", body);
         r.payload = NULL;
@@ -343,6 +401,8 @@ static void on_result(struct instance *i, const struct instance_frame *f, const 
     } else if (f->result != RESULT_OK) {
         r.function_error = "Unhandled";
     }
+    if (c->streams)
+        end_stream(c, &r);
     i->memory_kb = MIN(f->a, (uint64_t)i->v->memory_mb * 1024);
     if (f->result == RESULT_INIT_ERROR)
         instance_kill(i);
@@ -385,6 +445,14 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
         at += sizeof f + f.n;
         if (f.type == FRAME_INITED && !i->inited && !f.n) {
             on_inited(i);
+        } else if (f.type == FRAME_STREAM && i->inited && !i->call->streams && f.n < LINE_MAX_BYTES) {
+            begin_stream(i->call, p + at - f.n, f.n);
+        } else if (f.type == FRAME_DATA && i->call->streams) {
+            if (!add_piece(i->call, p + at - f.n, f.n)) {
+                instance_kill(i);
+                fail_call(i, "Function.ResponseSizeTooLarge", "Response payload size exceeded maximum allowed payload size (209715200 bytes).", 0);
+                return -1;
+            }
         } else if (f.type == FRAME_RESULT && at == n) {
             on_result(i, &f, p + at - f.n);
         } else {
@@ -434,6 +502,18 @@ static bool read_sock(struct instance *i)
 
 static void on_sock(uv_poll_t *h, int status, int events);
 
+void instance_watch(struct instance *i)
+{
+    int events = (i->call && i->call->paused ? 0 : UV_READABLE) | (i->out.n ? UV_WRITABLE : 0);
+
+    if (i->exited || i->state == INSTANCE_DYING || uv_is_closing((uv_handle_t *)&i->sock_poll))
+        return;
+    if (events)
+        uv_poll_start(&i->sock_poll, events, on_sock);
+    else
+        uv_poll_stop(&i->sock_poll);
+}
+
 static int write_out(struct instance *i)
 {
     while (i->out_at < i->out.n) {
@@ -442,7 +522,7 @@ static int write_out(struct instance *i)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
-            uv_poll_start(&i->sock_poll, UV_READABLE | UV_WRITABLE, on_sock);
+            instance_watch(i);
             return 0;
         }
         if (n < 0)
@@ -451,7 +531,7 @@ static int write_out(struct instance *i)
     }
     buf_done(&i->out);
     i->out_at = 0;
-    uv_poll_start(&i->sock_poll, UV_READABLE, on_sock);
+    instance_watch(i);
     return 0;
 }
 
@@ -503,6 +583,7 @@ int instance_send(struct instance *i, struct call *c, const void *payload, size_
     }
     i->state = INSTANCE_BUSY;
     i->call = c;
+    c->i = i;
     if ((size_t)MAX(sent, (ssize_t)0) < total) { /* the rest follows as the instance reads */
         size_t skip = (size_t)MAX(sent, (ssize_t)0);
 
@@ -513,7 +594,7 @@ int instance_send(struct instance *i, struct call *c, const void *payload, size_
             skip -= part;
         }
         i->out_at = 0;
-        uv_poll_start(&i->sock_poll, UV_READABLE | UV_WRITABLE, on_sock);
+        instance_watch(i);
     }
     uv_timer_start(&i->timer, on_deadline, i->inited ? (uint64_t)i->v->timeout_ms : INIT_MS, 0);
     return 0;
@@ -668,8 +749,8 @@ int instance_launch(struct instance *i, struct err *err)
     close_theirs(i);
     if (ret < 0) {
         i->v->starting_n -= i->v->starting_n > 0;
-        i->call = NULL; /* still the caller's */
-        uv_timer_stop(&i->timer);
+        if (i->call)
+            take_call(i); /* still the caller's */
         instance_exited(i, SIGKILL, 0);
     }
     return ret;

@@ -18,6 +18,8 @@ static void call_free(struct call *c)
     free(c->client_context);
     free(c->trace_id);
     free(c->payload);
+    free(c->content_type);
+    buf_done(&c->pieces);
     buf_done(&c->tail);
     free(c);
 }
@@ -279,6 +281,8 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
     c->done = done;
     c->arg = arg;
     c->want_tail = q->log_tail;
+    c->stream = q->stream;
+    buf_init(&c->pieces, FUNCTION_PAYLOAD_MAX + 100);
     c->since_us = now_us();
     if (!f->busy && f->quiet_since_us)
         m->gaps[gap_bin((uint64_t)(c->since_us - f->quiet_since_us) / 1000)]++;
@@ -384,11 +388,25 @@ void function_forget(struct functions *fs, uint64_t ticket)
     if (!c)
         return;
     c->done = NULL;
+    c->stream = NULL; /* what comes is thrown away: the function runs to its end */
+    if (c->paused)
+        function_pause(fs, ticket, false);
     if (list_linked(&c->link)) {
         struct function_result r = {0};
 
         call_end(c, &r);
     }
+}
+
+void function_pause(struct functions *fs, uint64_t ticket, bool pause)
+{
+    struct call *c = (struct call *)(uintptr_t)ticket;
+
+    if (!c || c->paused == pause)
+        return;
+    c->paused = pause;
+    if (c->i)
+        instance_watch(c->i);
 }
 
 /* ---- time ---- */

@@ -34,6 +34,7 @@ static void on_done(void *arg, const struct function_result *r)
     struct invoke *i = arg;
     struct http_req *req = i->req;
     struct buf b = {0};
+    struct err err;
 
     i->answered = true;
     if (r->err.code != ERR_OK) {
@@ -49,7 +50,9 @@ static void on_done(void *arg, const struct function_result *r)
                r->cold ? "true" : "false");
     json_write_str(&b, r->log_tail ? r->log_tail : "", r->log_tail_n);
     buf_adds(&b, ",\"payload\":");
-    if (r->n)
+    if (r->n && !json_parse(req->arena, r->payload, r->n, &err)) /* a runtime may answer what it likes */
+        json_write_str(&b, r->payload, r->n);
+    else if (r->n)
         buf_add(&b, r->payload, r->n);
     else
         buf_adds(&b, "null");

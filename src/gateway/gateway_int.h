@@ -1,11 +1,14 @@
 /* gateway/gateway_int.h - what the files of this room share.
  *   gateway.c  the process: loop, signals, servers, the mirror of functions and their status
  *   url.c      function URLs: HTTP request -> event (payload format 2.0), answer -> HTTP
+ *   url_stream.c  answers that come in pieces
  *   admin.c    the admin socket
  *   keys.c     access keys
  *   aws.c      where the AWS door hangs on */
 #pragma once
 
+#include "base/buf.h"
+#include "codec/val.h"
 #include "function/function.h"
 #include "gateway/gateway.h"
 #include "http/server.h"
@@ -18,6 +21,31 @@ struct gateway {
     struct keys *keys; /* NULL until the server is there */
     int port; /* of http */
 };
+
+/* A request for a function URL; in the request's arena. */
+struct url {
+    struct gateway *g;
+    struct http_req *req;
+    const char *name; /* of the function */
+    const char *path; /* as the function sees it, encoded */
+    char id[FUNCTION_ID_MAX];
+    uint64_t ticket;
+    bool is_signed, invoked, answered;
+    bool streams; /* InvokeMode RESPONSE_STREAM */
+    bool started, wants_prelude;
+    struct buf prelude; /* freed when the call is done */
+};
+
+/* url_stream.c: for calls of a URL that streams. Their arg is the struct url. */
+extern const struct function_stream url_stream;
+void url_stream_done(struct url *u, const struct function_result *r);
+/* An answer that was streamed by the function and collected for us. */
+void url_collected(struct url *u, const struct function_result *r);
+/* {"Message": ...} */
+void url_say(struct http_req *req, int status, const char *message);
+/* Status, headers and cookies of {statusCode, headers, cookies}; the content type (NULL: none was
+ * named) is not among the headers. -1: no status that HTTP has. */
+int url_head(struct http_req *req, const struct val *v, int *ret_status, const char **ret_type);
 
 /* One request on the gateway port. */
 void url_request(struct gateway *g, struct http_req *req);

@@ -14,16 +14,6 @@
 #include <strings.h>
 #include <time.h>
 
-struct url {
-    struct gateway *g;
-    struct http_req *req;
-    const char *name; /* of the function */
-    const char *path; /* as the function sees it, encoded */
-    char id[FUNCTION_ID_MAX];
-    uint64_t ticket;
-    bool is_signed, invoked, answered;
-};
-
 char *base64_text(struct arena *a, const void *p, size_t n, size_t *ret_n)
 {
     char *out = arena_raw(a, 4 * ((n + 2) / 3) + 1);
@@ -40,7 +30,7 @@ void timing_text(const struct function_result *r, char *out, size_t n)
              (long long)r->init_us, (long long)(r->duration_us - r->start_us - r->init_us), r->cold);
 }
 
-static void say(struct http_req *req, int status, const char *message)
+void url_say(struct http_req *req, int status, const char *message)
 {
     struct buf b = {0};
 
@@ -319,27 +309,38 @@ static const char *scalar_text(struct arena *a, const struct val *v)
     return v->type == VAL_STR ? v->s : json_text(a, v, NULL);
 }
 
-static void answer_mapped(struct http_req *req, const struct val *v)
+int url_head(struct http_req *req, const struct val *v, int *ret_status, const char **ret_type)
 {
     int64_t status = val_int_at(v, "statusCode", 200);
-    const struct val *body = val_get(v, "body");
-    const char *type = NULL, *text = "";
-    size_t n = 0;
 
-    if (status < 200 || status > 599) {
-        say(req, 502, "Internal Server Error");
-        return;
-    }
+    *ret_type = NULL;
+    if (status < 200 || status > 599)
+        return -1;
+    *ret_status = (int)status;
     VAL_EACH_MEMBER(val_get(v, "headers"), m)
     {
         if (strcasecmp(m->key, "content-type") == 0)
-            type = scalar_text(req->arena, &m->v);
+            *ret_type = scalar_text(req->arena, &m->v);
         else if (strcasecmp(m->key, "content-length") != 0 && strcasecmp(m->key, "transfer-encoding") != 0 &&
                  strcasecmp(m->key, "connection") != 0)
             http_header(req, m->key, scalar_text(req->arena, &m->v));
     }
     VAL_EACH(val_get(v, "cookies"), it)
     http_header(req, "set-cookie", val_text(it, ""));
+    return 0;
+}
+
+static void answer_mapped(struct http_req *req, const struct val *v)
+{
+    const struct val *body = val_get(v, "body");
+    const char *type, *text = "";
+    size_t n = 0;
+    int status;
+
+    if (url_head(req, v, &status, &type) < 0) {
+        url_say(req, 502, "Internal Server Error");
+        return;
+    }
     if (!val_is_null(body)) {
         text = scalar_text(req->arena, body);
         n = body->type == VAL_STR ? body->n : strlen(text);
@@ -349,7 +350,7 @@ static void answer_mapped(struct http_req *req, const struct val *v)
         int len = n % 4 ? -1 : EVP_DecodeBlock(raw, (const unsigned char *)text, (int)n);
 
         if (len < 0) {
-            say(req, 502, "Internal Server Error");
+            url_say(req, 502, "Internal Server Error");
             return;
         }
         for (size_t k = n; k > 0 && text[k - 1] == '='; k--)
@@ -357,7 +358,7 @@ static void answer_mapped(struct http_req *req, const struct val *v)
         text = (const char *)raw;
         n = (size_t)len;
     }
-    http_reply(req, (int)status, type ? type : "application/json", text, n);
+    http_reply(req, status, type ? type : "application/json", text, n);
 }
 
 static void answer(struct http_req *req, const struct function_result *r)
@@ -366,7 +367,7 @@ static void answer(struct http_req *req, const struct function_result *r)
     struct val *v = json_parse(req->arena, r->payload, r->n, &err);
 
     if (!v)
-        say(req, 502, "Internal Server Error");
+        url_say(req, 502, "Internal Server Error");
     else if (val_is(v, VAL_MAP) && val_get(v, "statusCode"))
         answer_mapped(req, v);
     else if (v->type == VAL_STR)
@@ -382,17 +383,25 @@ static void on_done(void *arg, const struct function_result *r)
     char timing[128];
 
     u->answered = true;
+    if (u->started) {
+        url_stream_done(u, r);
+        return;
+    }
     timing_text(r, timing, sizeof timing);
     http_header(req, "x-tandem-timing", timing);
     http_header(req, "x-amzn-requestid", r->request_id);
     if (r->err.code == ERR_TOO_MANY)
-        say(req, 429, r->err.msg);
+        url_say(req, 429, r->err.msg);
     else if (r->err.code == ERR_TOO_LARGE)
-        say(req, 413, r->err.msg);
+        url_say(req, 413, r->err.msg);
     else if (r->err.code != ERR_OK)
-        say(req, err_http(r->err.code) == 404 ? 404 : r->err.code == ERR_UNAVAILABLE ? 503 : 502, r->err.msg);
+        url_say(req, err_http(r->err.code) == 404 ? 404 : r->err.code == ERR_UNAVAILABLE ? 503 : 502, r->err.msg);
     else if (r->function_error)
-        say(req, 502, "Internal Server Error");
+        url_say(req, 502, "Internal Server Error");
+    else if (u->streams)
+        url_stream_done(u, r);
+    else if (r->content_type)
+        url_collected(u, r);
     else
         answer(req, r);
 }
@@ -405,6 +414,7 @@ static void on_gone(struct http_req *req, void *arg)
         return; /* before the body came: on_body finishes it */
     u->answered = true;
     function_forget(u->g->functions, u->ticket);
+    buf_done(&u->prelude);
     http_abort(req);
 }
 
@@ -420,16 +430,17 @@ static void on_body(struct http_req *req, char *data, size_t n, const struct err
         if (err->code == ERR_CANCELLED)
             http_abort(req);
         else
-            say(req, err_http(err->code), err->msg);
+            url_say(req, err_http(err->code), err->msg);
         return;
     }
     if (u->is_signed && keys_check(u->g->keys, req, data, n, &refused) < 0) {
-        say(req, 403, refused.msg);
+        url_say(req, 403, refused.msg);
         return;
     }
     make_event(&event, u, data, n);
     c.payload = event.p;
     c.n = event.n;
+    c.stream = u->streams ? &url_stream : NULL;
     u->invoked = true;
     http_on_close(req, on_gone, u);
     ticket = function_invoke(u->g->functions, &c, on_done, u);
@@ -449,16 +460,17 @@ void url_request(struct gateway *g, struct http_req *req)
         return;
     }
     if (!u || !o) {
-        say(req, 404, u ? "there is no function of that name" : "want NAME.anything as host, or /function/NAME/ as path");
+        url_say(req, 404, u ? "there is no function of that name" : "want NAME.anything as host, or /function/NAME/ as path");
         return;
     }
     if (!config || !val_bool_at(config, "enabled", true)) {
-        say(req, 404, "the function has no URL: set spec.url (kubectl, tandem deploy) or CreateFunctionUrlConfig");
+        url_say(req, 404, "the function has no URL: set spec.url (kubectl, tandem deploy) or CreateFunctionUrlConfig");
         return;
     }
     if (cors(req, config))
         return;
     u->is_signed = !streq(val_str_at(config, "authType", "AWS_IAM"), "NONE");
+    u->streams = streq(val_str_at(config, "invokeMode", "BUFFERED"), "RESPONSE_STREAM");
     function_request_id(u->id);
     http_body(req, FUNCTION_PAYLOAD_MAX, on_body, u);
 }

@@ -177,6 +177,7 @@ static const struct {
     {"PUT", "2015-03-31", "functions", "code", op_update_code},
     {"POST", "2015-03-31", "functions", "invocations", op_invoke},
     {"POST", "2014-11-13", "functions", "invoke-async", op_invoke_old},
+    {"POST", "2021-11-15", "functions", "response-streaming-invocations", op_invoke_stream},
     {"GET", "2015-03-31", "functions", "versions", op_list_versions},
     {"POST", "2015-03-31", "functions", "versions", op_publish_version},
     {"POST", "2015-03-31", "functions", "aliases", op_create_alias},
@@ -247,7 +248,7 @@ void lambda_request(struct aws_req *q)
         }
         op->path = (const char *const *)arena_memdup(a, part + 3, sizeof *part * 5);
         op->path_n = n > 3 ? n - 3 : 0;
-        if (q->body_n && ROUTES[i].run != op_invoke && ROUTES[i].run != op_invoke_old) {
+        if (q->body_n && ROUTES[i].run != op_invoke && ROUTES[i].run != op_invoke_old && ROUTES[i].run != op_invoke_stream) {
             op->in = json_parse(a, q->body, q->body_n, &err);
             if (!val_is(op->in, VAL_MAP)) {
                 lambda_error(q, 400, "InvalidRequestContentException", "Could not parse request body into json: %s", err.msg);

@@ -3,7 +3,7 @@
  *   lambda_conf.c      shapes: names, configuration <-> Function object
  *   lambda_function.c  create, change, delete, read
  *   lambda_version.c   versions, aliases, provisioned concurrency
- *   lambda_invoke.c  lambda_url.c  lambda_policy.c  lambda_settings.c */
+ *   lambda_invoke.c  lambda_stream.c  lambda_url.c  lambda_policy.c  lambda_settings.c */
 #pragma once
 
 #include "codec/obj.h"
@@ -111,6 +111,10 @@ void lambda_put_list(struct op *op, const struct obj *head, const char *key, con
 struct val *lambda_destination(struct aws_req *q, const char *arn);
 /* The request's Layers into op->patch; then `then`, unless one is not there. */
 void lambda_take_layers(struct op *op, void (*then)(struct op *op));
+/* A call that never ran (result.err): answered in Lambda's form, true. */
+bool lambda_refused(struct op *op, const struct function_result *r);
+/* The call that an Invoke's headers, query and body ask for; -1: an error was answered. */
+int lambda_call_of(struct op *op, struct function_call *ret);
 void lambda_clear(struct op *op, const char *key); /* spec.KEY goes; answers 204 */
 
 void op_create_function(struct op *op);
@@ -122,6 +126,7 @@ void op_update_conf(struct op *op);
 void op_update_code(struct op *op);
 void op_invoke(struct op *op);
 void op_invoke_old(struct op *op);
+void op_invoke_stream(struct op *op);
 void op_list_versions(struct op *op);
 void op_publish_version(struct op *op);
 void op_publish_layer(struct op *op);

@@ -5,16 +5,12 @@
 
 enum { INVOKE_ASYNC_MAX = FUNCTION_PAYLOAD_ASYNC_MAX };
 
-static void on_result(void *arg, const struct function_result *r)
+bool lambda_refused(struct op *op, const struct function_result *r)
 {
-    struct op *op = arg;
     struct aws_req *q = op->q;
 
-    op->zip_n = 0; /* the ticket: called */
-    if (http_gone(q->req)) {
-        http_abort(q->req);
-        return;
-    }
+    if (r->err.code == ERR_OK)
+        return false;
     if (r->err.code == ERR_NOT_FOUND) {
         lambda_not_found(op);
     } else if (r->err.code == ERR_TOO_MANY) {
@@ -33,9 +29,22 @@ static void on_result(void *arg, const struct function_result *r)
         lambda_error(q, 400, "InvalidRequestContentException", "%s", r->err.msg);
     } else if (r->err.code == ERR_NOT_IMPLEMENTED) {
         lambda_error(q, 502, "InvalidRuntimeException", "%s", r->err.msg);
-    } else if (r->err.code) {
-        lambda_error(q, 500, "ServiceException", "%s", r->err.msg);
     } else {
+        lambda_error(q, 500, "ServiceException", "%s", r->err.msg);
+    }
+    return true;
+}
+
+static void on_result(void *arg, const struct function_result *r)
+{
+    struct op *op = arg;
+    struct aws_req *q = op->q;
+
+    if (http_gone(q->req)) {
+        http_abort(q->req);
+        return;
+    }
+    if (!lambda_refused(op, r)) {
         http_header(q->req, "x-amzn-RequestId", r->request_id ? r->request_id : q->id);
         http_header(q->req, "X-Amz-Executed-Version", r->version ? r->version : "$LATEST");
         if (r->function_error)
@@ -65,13 +74,13 @@ static void on_queued(void *arg, const struct err *err, const char *request_id)
     lambda_reply(q, 202, NULL);
 }
 
-void op_invoke(struct op *op)
+int lambda_call_of(struct op *op, struct function_call *ret)
 {
     struct aws_req *q = op->q;
-    const char *type = http_get(q->req, "x-amz-invocation-type"), *log = http_get(q->req, "x-amz-log-type");
-    const char *context = http_get(q->req, "x-amz-client-context");
+    const char *log = http_get(q->req, "x-amz-log-type"), *context = http_get(q->req, "x-amz-client-context");
     struct lambda_qualified w;
-    struct function_call call = {
+
+    *ret = (struct function_call){
         .namespace_ = LAMBDA_NS,
         .name = op->n.object,
         .qualifier = op->n.qualifier,
@@ -83,16 +92,26 @@ void op_invoke(struct op *op)
         .request_id = q->id,
         .log_tail = log && streq(log, "Tail"),
     };
-
     if (lambda_qualified(op, &w) < 0)
-        return;
+        return -1;
     if (context) {
-        call.client_context = b64_decode(q->req->arena, context, NULL);
-        if (!call.client_context) {
+        ret->client_context = b64_decode(q->req->arena, context, NULL);
+        if (!ret->client_context) {
             lambda_error(q, 400, "InvalidRequestContentException", "Client context must be a valid Base64-encoded JSON object.");
-            return;
+            return -1;
         }
     }
+    return 0;
+}
+
+void op_invoke(struct op *op)
+{
+    struct aws_req *q = op->q;
+    const char *type = http_get(q->req, "x-amz-invocation-type");
+    struct function_call call;
+
+    if (lambda_call_of(op, &call) < 0)
+        return;
     if (!type || streq(type, "RequestResponse")) {
         if (q->body_n > FUNCTION_PAYLOAD_MAX)
             lambda_error(q, 413, "RequestEntityTooLargeException",

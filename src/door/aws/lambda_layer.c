@@ -95,7 +95,7 @@ static void on_layers(struct aws_req *q, const struct client_result *r, void *ar
     if (r->err)
         lambda_api_error(l->op, r->err, r->status);
     else
-        l->then(l->op, val_get(r->val, "items"));
+        l->then(l->op, val_copy(q->req->arena, val_get(r->val, "items"))); /* parts of it are kept in what is written */
 }
 
 static void all_layers(struct op *op, void (*then)(struct op *op, const struct val *items))

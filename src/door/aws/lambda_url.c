@@ -32,8 +32,10 @@ static void put_url(struct op *op)
                      " enum value set: [NONE, AWS_IAM]", auth ? auth : "null");
         return;
     }
-    if (mode && !streq(mode, "BUFFERED")) {
-        lambda_error(op->q, 400, "InvalidParameterValueException", "tandem answers function URLs in InvokeMode BUFFERED only");
+    if (mode && !streq(mode, "BUFFERED") && !streq(mode, "RESPONSE_STREAM")) {
+        lambda_error(op->q, 400, "ValidationException",
+                     "1 validation error detected: Value '%.100s' at 'invokeMode' failed to satisfy constraint: Member must satisfy"
+                     " enum value set: [RESPONSE_STREAM, BUFFERED]", mode);
         return;
     }
     op->patch = val_map(a);

@@ -4,53 +4,51 @@
  *
  *   frame INVOKE --> answer of GET .../invocation/next      POST .../ID/response|error --> frame RESULT
  *
- * One loop over poll(), no thread. It runs as the function's user behind the same filter: what it says
- * is trusted no more than the function itself. */
-#include "base/buf.h"
-#include "function/runtime/zygote.h"
+ * An answer that streams (Lambda-Runtime-Function-Response-Mode: streaming) becomes STREAM, DATA as
+ * it comes, and RESULT at its end. When the gateway does not take it, we do not read it: the runtime
+ * is held back by its own socket. */
+#include "function/runtime/api_int.h"
 
-#include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <llhttp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <strings.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 #define INVOCATION "/2018-06-01/runtime/invocation/"
 
-enum { CONNS_MAX = 32, BODY_MAX = 6 * 1024 * 1024, HEAD_MAX = 16384, LEAVE_UNSEEN = 124 };
+enum { LEAVE_UNSEEN = 124, HELD_BYTES = 256 * 1024 };
 
-struct conn {
-    int fd; /* -1: free */
-    llhttp_t parser;
-    struct buf url, body, out;
-    size_t out_at;
-    bool waiting; /* for the next invocation */
-    bool whole, too_large, close;
+/* An invocation that the gateway sent and that has no result yet. */
+struct task {
+    struct list link; /* api.tasks, oldest first */
+    struct instance_frame f;
+    bool given;    /* the runtime has it */
+    bool streams;  /* its answer is on its way in, on the one connection that began it */
+    char texts[]; /* request id, trace, arn, client context, payload: as the frame has them */
 };
 
 static struct {
-    int listener, signals, port;
+    int signals, port;
     pid_t child; /* 0: not started yet */
     const char *const *argv;
-    struct conn conns[CONNS_MAX];
-    struct buf in; /* of the gateway's socket */
-    struct instance_frame call;
-    char *texts; /* request id, trace, arn, client context, payload: as the frame has them */
-    bool have, given, inited, ahead;
+    struct buf in, out; /* of the gateway's socket */
+    size_t out_at;
+    struct list tasks;
+    bool inited, ahead;
     uint64_t started_us, init_us, ready_us, timeout_ms;
 } api;
 
 extern char **environ;
 
-static uint64_t wall_ms(void)
+uint64_t wall_ms(void)
 {
     struct timespec t;
 
@@ -60,20 +58,32 @@ static uint64_t wall_ms(void)
 
 /* ---- the gateway's side ---- */
 
-static void write_all(const void *p, size_t n)
+static void flush_gateway(int flags)
 {
-    const char *at = p;
+    while (api.out_at < api.out.n) {
+        ssize_t n = send(3, api.out.p + api.out_at, api.out.n - api.out_at, MSG_NOSIGNAL | flags);
 
-    while (n) {
-        ssize_t w = write(3, at, n);
-
-        if (w < 0 && errno == EINTR)
+        if (n < 0 && errno == EINTR)
             continue;
-        if (w <= 0)
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0)
             _exit(0); /* the gateway has gone */
-        at += w;
-        n -= (size_t)w;
+        api.out_at += (size_t)n;
     }
+    api.out_at = 0;
+    buf_reset(&api.out);
+}
+
+bool api_held_back(void)
+{
+    return api.out.n - api.out_at > HELD_BYTES;
+}
+
+_Noreturn static void leave(int status)
+{
+    flush_gateway(0);
+    _exit(status);
 }
 
 /* The most memory the runtime has had, in KiB. */
@@ -106,17 +116,18 @@ static void tell(uint8_t type, uint8_t result, uint64_t id, const void *body, si
         f.c = api.ready_us;
         api.init_us = 0; /* told once */
     }
-    write_all(&f, sizeof f);
-    write_all(body, n);
+    buf_add(&api.out, &f, sizeof f);
+    if (n)
+        buf_add(&api.out, body, n);
+    flush_gateway(MSG_DONTWAIT);
 }
 
-static void finish(uint8_t result, const void *body, size_t n)
+static void finish(struct task *t, uint8_t result, const void *body, size_t n)
 {
-    uint64_t id = api.call.id;
+    uint64_t id = t->f.id;
 
-    free(api.texts);
-    api.texts = NULL;
-    api.have = api.given = false;
+    list_remove(&t->link);
+    free(t);
     tell(FRAME_RESULT, result, id, body, n);
 }
 
@@ -143,125 +154,225 @@ static void start_runtime(void)
     _exit(errno == ENOENT ? 127 : 126);
 }
 
-/* ---- the runtime's side ---- */
+/* ---- invocations ---- */
 
-static void answer(struct conn *c, int status, const char *word, const char *type, const char *body, size_t n)
+static struct task *first_task(bool given)
 {
-    buf_printf(&c->out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s\r\n", status, word, type, n,
-               c->close ? "Connection: close\r\n" : "");
-    buf_add(&c->out, body, n);
+    LIST_EACH(&api.tasks, l)
+    if (list_entry(l, struct task, link)->given == given)
+        return list_entry(l, struct task, link);
+    return NULL;
 }
 
-static void answer_error(struct conn *c, int status, const char *word, const char *type, const char *message)
+/* The task of .../ID/...; NULL: none that the runtime has. */
+static struct task *task_of(const char *id, size_t n)
 {
-    char text[400];
-    int n = snprintf(text, sizeof text, "{\"errorMessage\":\"%s\",\"errorType\":\"%s\"}", message, type);
+    LIST_EACH(&api.tasks, l)
+    {
+        struct task *t = list_entry(l, struct task, link);
 
-    answer(c, status, word, "application/json", text, (size_t)n);
+        if (t->given && !t->streams && t->f.request_id_n == n && memcmp(t->texts, id, n) == 0)
+            return t;
+    }
+    return NULL;
 }
 
-static void accepted(struct conn *c)
+static struct conn *waiting_conn(void)
 {
-    static const char OK[] = "{\"status\":\"OK\"}\n";
-
-    answer(c, 202, "Accepted", "application/json", OK, sizeof OK - 1);
+    for (int i = 0; i < CONNS_MAX; i++)
+        if (conns[i].fd >= 0 && conns[i].waiting)
+            return &conns[i];
+    return NULL;
 }
 
-/* A header's value holds no line ends, whatever a caller sent. */
-static void header(struct buf *b, const char *name, const char *value, size_t n)
+/* The runtime asks for work the first time: it is initialised. */
+static void became_ready(void)
 {
-    if (!n)
+    struct task *t = first_task(false);
+
+    api.inited = true;
+    if (api.ahead || !t) {
+        tell(FRAME_INITED, 0, 0, NULL, 0);
         return;
-    buf_printf(b, "%s: ", name);
-    for (size_t i = 0; i < n; i++)
-        buf_addc(b, (uint8_t)value[i] < ' ' || value[i] == 0x7f ? ' ' : value[i]);
-    buf_adds(b, "\r\n");
+    }
+    api.init_us = MAX(mono_us() - api.started_us, (uint64_t)1);
+    tell(FRAME_INITED, 0, t->f.id, NULL, 0);
+    t->f.a = wall_ms() + api.timeout_ms; /* the handler's time starts here */
+}
+
+static void give_one(struct conn *c, struct task *t)
+{
+    const struct instance_frame *f = &t->f;
+    const char *at = t->texts;
+    size_t body_n = f->n - f->request_id_n - f->trace_n - f->arn_n - f->client_context_n;
+    char text[32];
+
+    buf_adds(&c->out, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
+    conn_header(&c->out, "Lambda-Runtime-Aws-Request-Id", at, f->request_id_n);
+    at += f->request_id_n;
+    conn_header(&c->out, "Lambda-Runtime-Trace-Id", at, f->trace_n);
+    at += f->trace_n;
+    conn_header(&c->out, "Lambda-Runtime-Invoked-Function-Arn", at, f->arn_n);
+    at += f->arn_n;
+    conn_header(&c->out, "Lambda-Runtime-Client-Context", at, f->client_context_n);
+    at += f->client_context_n;
+    conn_header(&c->out, "Lambda-Runtime-Deadline-Ms", text, (size_t)snprintf(text, sizeof text, "%llu", (unsigned long long)f->a));
+    buf_printf(&c->out, "Content-Length: %zu\r\n\r\n", body_n ? body_n : 2);
+    buf_add(&c->out, body_n ? at : "{}", body_n ? body_n : 2);
+    c->waiting = false;
+    t->given = true;
 }
 
 static void give(void)
 {
-    const struct instance_frame *f = &api.call;
-    struct conn *c = NULL;
-    const char *at = api.texts;
-    size_t body_n = f->n - f->request_id_n - f->trace_n - f->arn_n - f->client_context_n;
-    uint64_t deadline = f->a;
-    char text[32];
+    struct conn *c;
+    struct task *t;
 
-    for (int i = 0; i < CONNS_MAX && !c; i++)
-        if (api.conns[i].fd >= 0 && api.conns[i].waiting)
-            c = &api.conns[i];
-    if (c && !api.inited) {
-        api.inited = true;
-        if (api.ahead) {
-            tell(FRAME_INITED, 0, 0, NULL, 0);
-        } else {
-            api.init_us = MAX(mono_us() - api.started_us, (uint64_t)1);
-            tell(FRAME_INITED, 0, f->id, NULL, 0);
-            deadline = wall_ms() + api.timeout_ms; /* the handler's time starts here */
-            api.call.a = deadline;
-        }
-    }
-    if (!c || !api.have || api.given)
-        return;
-    buf_adds(&c->out, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n");
-    header(&c->out, "Lambda-Runtime-Aws-Request-Id", at, f->request_id_n);
-    at += f->request_id_n;
-    header(&c->out, "Lambda-Runtime-Trace-Id", at, f->trace_n);
-    at += f->trace_n;
-    header(&c->out, "Lambda-Runtime-Invoked-Function-Arn", at, f->arn_n);
-    at += f->arn_n;
-    header(&c->out, "Lambda-Runtime-Client-Context", at, f->client_context_n);
-    at += f->client_context_n;
-    header(&c->out, "Lambda-Runtime-Deadline-Ms", text, (size_t)snprintf(text, sizeof text, "%llu", (unsigned long long)deadline));
-    buf_printf(&c->out, "Content-Length: %zu\r\n\r\n", body_n ? body_n : 2);
-    buf_add(&c->out, body_n ? at : "{}", body_n ? body_n : 2);
-    c->waiting = false;
-    api.given = true;
+    if (!api.inited && waiting_conn())
+        became_ready();
+    while ((t = first_task(false)) && (c = waiting_conn()))
+        give_one(c, t);
 }
 
-/* POST .../invocation/ID/response or /error. */
-static void on_outcome(struct conn *c, const char *rest)
+/* ---- the runtime's side ---- */
+
+/* POST .../invocation/ID/response or /error. The task, or NULL when an error was answered. */
+static struct task *outcome_of(struct conn *c, const char *rest, bool *ret_response)
 {
     size_t id_n = strcspn(rest, "/");
     const char *what = rest + id_n;
-    bool response = streq(what, "/response");
+    struct task *t = task_of(rest, id_n);
 
-    if (!response && !streq(what, "/error")) {
-        answer_error(c, 404, "Not Found", "NotFound", "404 page not found");
-    } else if (!api.given || id_n != api.call.request_id_n || memcmp(rest, api.texts, id_n) != 0) {
-        answer_error(c, 400, "Bad Request", "InvalidRequestID", "Invalid request ID");
-    } else if (c->too_large) {
+    *ret_response = streq(what, "/response");
+    if (!*ret_response && !streq(what, "/error"))
+        conn_error(c, 404, "Not Found", "NotFound", "404 page not found");
+    else if (!t)
+        conn_error(c, 400, "Bad Request", "InvalidRequestID", "Invalid request ID");
+    else
+        return t;
+    return NULL;
+}
+
+static void on_outcome(struct conn *c, const char *rest)
+{
+    bool response;
+    struct task *t = outcome_of(c, rest, &response);
+
+    if (!t)
+        return;
+    if (c->too_large) {
         static const char TEXT[] = "{\"errorMessage\":\"Response payload size exceeded maximum allowed payload size (6291556 bytes).\","
                                    "\"errorType\":\"Function.ResponseSizeTooLarge\"}";
 
-        answer_error(c, 413, "Request Entity Too Large", "RequestEntityTooLarge", "Exceeded maximum allowed payload size (6291556 bytes).");
-        finish(RESULT_ERROR, TEXT, sizeof TEXT - 1);
+        conn_error(c, 413, "Request Entity Too Large", "RequestEntityTooLarge", "Exceeded maximum allowed payload size (6291556 bytes).");
+        finish(t, RESULT_ERROR, TEXT, sizeof TEXT - 1);
     } else {
-        accepted(c);
-        finish(response ? RESULT_OK : RESULT_ERROR, c->body.p ? c->body.p : "", c->body.n);
+        conn_accepted(c);
+        finish(t, response ? RESULT_OK : RESULT_ERROR, c->body.p ? c->body.p : "", c->body.n);
     }
 }
 
 static void on_init_error(struct conn *c)
 {
-    accepted(c);
+    struct task *t = first_task(false);
+
+    conn_accepted(c);
     (void)!send(c->fd, c->out.p, c->out.n, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (api.ahead && !api.have)
+    if (api.ahead && !t)
         _exit(LEAVE_UNSEEN); /* who has a call shall see how it fails: the next instance loads with it */
-    if (api.have)
-        finish(RESULT_INIT_ERROR, c->body.p ? c->body.p : "{}", c->body.p ? c->body.n : 2);
-    _exit(1);
+    if (t)
+        finish(t, RESULT_INIT_ERROR, c->body.p ? c->body.p : "{}", c->body.p ? c->body.n : 2);
+    leave(1);
 }
 
-static void on_request(struct conn *c)
+/* ---- answers that stream ---- */
+
+void api_head(struct conn *c)
+{
+    const char *mode = conn_field(c, "Lambda-Runtime-Function-Response-Mode"), *expect = conn_field(c, "Expect"), *type;
+    bool response;
+    struct task *t;
+
+    if (expect && strcasecmp(expect, "100-continue") == 0) {
+        buf_adds(&c->out, "HTTP/1.1 100 Continue\r\n\r\n");
+        (void)!send(c->fd, c->out.p, c->out.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        buf_reset(&c->out);
+    }
+    if (!mode || strcasecmp(mode, "streaming") != 0 || c->parser.method != HTTP_POST || !str_starts(c->url.p, INVOCATION))
+        return;
+    t = task_of(c->url.p + sizeof INVOCATION - 1, strcspn(c->url.p + sizeof INVOCATION - 1, "/"));
+    response = str_ends(c->url.p, "/response");
+    if (!t || !response)
+        return; /* answered when it is whole */
+    c->stream = t;
+    t->streams = true;
+    type = conn_field(c, "Content-Type");
+    tell(FRAME_STREAM, 0, t->f.id, type, type ? strlen(type) : 0);
+}
+
+void api_stream(struct conn *c, const char *p, size_t n)
+{
+    tell(FRAME_DATA, 0, c->stream->f.id, p, n);
+}
+
+void api_stream_broken(struct conn *c)
+{
+    static const char TEXT[] = "{\"errorMessage\":\"Response stream was closed before its end\",\"errorType\":\"Runtime.TruncatedResponse\"}";
+    struct task *t = c->stream;
+
+    c->stream = NULL;
+    finish(t, RESULT_ERROR, TEXT, sizeof TEXT - 1);
+}
+
+static int base64_of(char c)
+{
+    return isupper(c) ? c - 'A' : islower(c) ? c - 'a' + 26 : isdigit(c) ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+/* What the trailer says of the error is JSON in base64; whoever sends it bare is understood, too. */
+static void add_error_body(struct buf *b, const char *text)
+{
+    uint32_t bits = 0;
+    int have = 0;
+
+    if (*text == '{') {
+        buf_adds(b, text);
+        return;
+    }
+    for (; *text && base64_of(*text) >= 0; text++) {
+        bits = bits << 6 | (uint32_t)base64_of(*text);
+        have += 6;
+        if (have >= 8)
+            buf_addc(b, (char)(bits >> (have -= 8)));
+    }
+}
+
+static void on_stream_end(struct conn *c)
+{
+    const char *type = conn_field(c, "Lambda-Runtime-Function-Error-Type"), *body = conn_field(c, "Lambda-Runtime-Function-Error-Body");
+    struct buf text = {0};
+    struct task *t = c->stream;
+
+    c->stream = NULL;
+    conn_accepted(c);
+    if (body)
+        add_error_body(&text, body);
+    if (type && !text.n)
+        buf_printf(&text, "{\"errorType\":\"%.200s\",\"errorMessage\":\"\"}", strpbrk(type, "\"\\") ? "Unhandled" : type);
+    finish(t, text.n ? RESULT_ERROR : RESULT_OK, text.p ? text.p : "", text.n);
+    buf_done(&text);
+}
+
+/* ---- requests ---- */
+
+void api_request(struct conn *c)
 {
     bool get = c->parser.method == HTTP_GET, post = c->parser.method == HTTP_POST;
-    const char *url;
+    const char *url = c->url.p;
 
-    buf_addc(&c->url, 0);
-    url = c->url.p;
-    c->close = !llhttp_should_keep_alive(&c->parser);
-    if (get && streq(url, INVOCATION "next")) {
+    if (c->stream) {
+        on_stream_end(c);
+    } else if (get && streq(url, INVOCATION "next")) {
         c->waiting = true;
         give();
     } else if (post && str_starts(url, INVOCATION)) {
@@ -269,150 +380,47 @@ static void on_request(struct conn *c)
     } else if (post && streq(url, "/2018-06-01/runtime/init/error")) {
         on_init_error(c);
     } else {
-        answer_error(c, 404, "Not Found", "NotFound", "404 page not found");
+        conn_error(c, 404, "Not Found", "NotFound", "404 page not found");
     }
-}
-
-static int on_url(llhttp_t *p, const char *at, size_t n)
-{
-    struct conn *c = p->data;
-
-    if (c->url.n + n > HEAD_MAX)
-        return HPE_USER;
-    buf_add(&c->url, at, n);
-    return 0;
-}
-
-static int on_body(llhttp_t *p, const char *at, size_t n)
-{
-    struct conn *c = p->data;
-
-    c->too_large |= c->body.n + n > BODY_MAX + 100;
-    if (!c->too_large)
-        buf_add(&c->body, at, n);
-    return 0;
-}
-
-static int on_complete(llhttp_t *p)
-{
-    ((struct conn *)p->data)->whole = true;
-    return HPE_PAUSED;
-}
-
-static llhttp_settings_t settings;
-
-static void conn_close(struct conn *c)
-{
-    close(c->fd);
-    buf_done(&c->url);
-    buf_done(&c->body);
-    buf_done(&c->out);
-    *c = (struct conn){.fd = -1};
-}
-
-static void conn_new(void)
-{
-    int fd = accept4(api.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-    if (fd < 0)
-        return;
-    for (int i = 0; i < CONNS_MAX; i++)
-        if (api.conns[i].fd < 0) {
-            struct conn *c = &api.conns[i];
-
-            *c = (struct conn){.fd = fd};
-            llhttp_init(&c->parser, HTTP_REQUEST, &settings);
-            c->parser.data = c;
-            return;
-        }
-    close(fd);
-}
-
-static void conn_write(struct conn *c)
-{
-    while (c->out_at < c->out.n) {
-        ssize_t n = send(c->fd, c->out.p + c->out_at, c->out.n - c->out_at, MSG_NOSIGNAL);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && errno == EAGAIN)
-            return;
-        if (n <= 0) {
-            conn_close(c);
-            return;
-        }
-        c->out_at += (size_t)n;
-    }
-    c->out_at = 0;
-    buf_reset(&c->out);
-    if (c->close && !c->waiting)
-        conn_close(c);
-}
-
-/* One request after the other; a second one behind it in the same bytes is parsed when its turn comes. */
-static bool conn_feed(struct conn *c, const char *p, size_t n)
-{
-    while (n) {
-        llhttp_errno_t e = llhttp_execute(&c->parser, p, n);
-        const char *end = p + n;
-
-        if (e != HPE_OK && e != HPE_PAUSED && e != HPE_PAUSED_UPGRADE)
-            return false;
-        if (!c->whole)
-            return e == HPE_OK;
-        end = llhttp_get_error_pos(&c->parser);
-        llhttp_resume(&c->parser);
-        on_request(c);
-        c->whole = c->too_large = false;
-        buf_reset(&c->url);
-        buf_reset(&c->body);
-        n -= (size_t)(end - p);
-        p = end;
-    }
-    return true;
-}
-
-static void conn_read(struct conn *c)
-{
-    char piece[65536];
-    ssize_t n = read(c->fd, piece, sizeof piece);
-
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (n <= 0 || !conn_feed(c, piece, (size_t)n)) {
-        conn_close(c);
-        return;
-    }
-    conn_write(c);
 }
 
 /* ---- the loop ---- */
+
+static void take_invoke(const struct instance_frame *f, const char *texts)
+{
+    struct task *t = xcalloc(1, sizeof *t + f->n + 1);
+
+    t->f = *f;
+    memcpy(t->texts, texts, f->n);
+    list_push(&api.tasks, &t->link);
+    if (!api.child)
+        start_runtime();
+    give();
+}
 
 static void read_gateway(void)
 {
     char piece[65536];
     ssize_t n = recv(3, piece, sizeof piece, MSG_DONTWAIT);
+    struct instance_frame f;
+    size_t at = 0;
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0)
         _exit(0);
     buf_add(&api.in, piece, (size_t)n);
-    if (api.have || api.in.n < sizeof api.call)
-        return;
-    memcpy(&api.call, api.in.p, sizeof api.call);
-    if (api.in.n < sizeof api.call + api.call.n)
-        return;
-    api.texts = xmalloc((size_t)api.call.n + 1);
-    memcpy(api.texts, api.in.p + sizeof api.call, api.call.n);
-    buf_eat(&api.in, sizeof api.call + api.call.n);
-    api.have = true;
-    if (!api.child)
-        start_runtime();
-    give();
-    for (int i = 0; i < CONNS_MAX; i++)
-        if (api.conns[i].fd >= 0 && api.conns[i].out.n)
-            conn_write(&api.conns[i]);
+    while (api.in.n - at >= sizeof f) {
+        memcpy(&f, api.in.p + at, sizeof f);
+        if (api.in.n - at < sizeof f + f.n)
+            break;
+        if (f.type == FRAME_INVOKE)
+            take_invoke(&f, api.in.p + at + sizeof f);
+        at += sizeof f + f.n;
+    }
+    if (at)
+        buf_eat(&api.in, at);
+    conns_flush();
 }
 
 /* We are the first process in here: every orphan is ours. The runtime's end is the instance's. */
@@ -426,28 +434,9 @@ static void reap(void)
         ;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
         if (pid == api.child)
-            _exit(api.ahead && !api.inited && !api.have ? LEAVE_UNSEEN
-                  : WIFEXITED(status)                   ? WEXITSTATUS(status)
-                                                        : 128 + WTERMSIG(status));
-}
-
-static int listen_here(void)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(9001)};
-    socklen_t n = sizeof at;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    if (fd < 0)
-        return -1;
-    if (bind(fd, (struct sockaddr *)&at, sizeof at) < 0) { /* shared with others: any port */
-        at.sin_port = 0;
-        if (bind(fd, (struct sockaddr *)&at, sizeof at) < 0)
-            return -1;
-    }
-    if (listen(fd, 16) < 0 || getsockname(fd, (struct sockaddr *)&at, &n) < 0)
-        return -1;
-    api.port = ntohs(at.sin_port);
-    return fd;
+            leave(api.ahead && !api.inited && list_empty(&api.tasks) ? LEAVE_UNSEEN
+                  : WIFEXITED(status)                                ? WEXITSTATUS(status)
+                                                                     : 128 + WTERMSIG(status));
 }
 
 /* Serves until the instance ends. argv: the runtime's program, NULL at the end. now: start it without
@@ -461,44 +450,30 @@ EXPORT void z_serve_api(const char *const *argv, int now, int ahead, uint64_t ti
     api.ahead = ahead && now;
     api.timeout_ms = timeout_ms;
     api.ready_us = ready_us;
-    buf_init(&api.in, INSTANCE_FRAME_MAX + sizeof(struct instance_frame));
-    llhttp_settings_init(&settings);
-    settings.on_url = on_url;
-    settings.on_body = on_body;
-    settings.on_message_complete = on_complete;
-    for (int i = 0; i < CONNS_MAX; i++)
-        api.conns[i].fd = -1;
+    list_init(&api.tasks);
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);
     api.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    api.listener = listen_here();
-    if (api.signals < 0 || api.listener < 0) {
+    api.port = conns_open();
+    if (api.signals < 0 || api.port < 0) {
         dprintf(2, "the Runtime API cannot listen: %s\n", strerror(errno));
         _exit(125);
     }
     if (now)
         start_runtime();
     for (;;) {
-        struct pollfd p[3 + CONNS_MAX] = {{3, POLLIN, 0}, {api.signals, POLLIN, 0}, {api.listener, POLLIN, 0}};
+        struct pollfd p[2 + CONNS_MAX + 1] = {{3, (short)(POLLIN | (api.out.n ? POLLOUT : 0)), 0}, {api.signals, POLLIN, 0}};
+        int n = 2 + conns_poll(p + 2);
 
-        for (int i = 0; i < CONNS_MAX; i++)
-            p[3 + i] = (struct pollfd){api.conns[i].fd, (short)(POLLIN | (api.conns[i].out.n ? POLLOUT : 0)), 0};
-        if (poll(p, 3 + CONNS_MAX, -1) < 0 && errno != EINTR)
+        if (poll(p, (nfds_t)n, -1) < 0 && errno != EINTR)
             _exit(125);
-        for (int i = 0; i < CONNS_MAX; i++) {
-            struct conn *c = &api.conns[i];
-
-            if (c->fd >= 0 && (p[3 + i].revents & POLLOUT))
-                conn_write(c);
-            if (c->fd >= 0 && (p[3 + i].revents & (POLLIN | POLLHUP | POLLERR)))
-                conn_read(c);
-        }
-        if (p[0].revents)
+        conns_ready(p + 2);
+        if (p[0].revents & POLLOUT)
+            flush_gateway(MSG_DONTWAIT);
+        if (p[0].revents & ~POLLOUT)
             read_gateway();
         if (p[1].revents)
             reap(); /* after the sockets: what it said last counts */
-        if (p[2].revents & POLLIN)
-            conn_new();
     }
 }

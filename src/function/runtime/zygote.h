@@ -47,7 +47,14 @@ struct zygote_tell {
 };
 
 enum { INSTANCE_FRAME_MAX = 6 * 1024 * 1024 + 65536 };
-enum instance_frame_type { FRAME_INVOKE = 1, FRAME_RESULT, FRAME_INITED /* no bytes: the module is loaded; id 0: ahead of any call */ };
+enum instance_frame_type {
+    FRAME_INVOKE = 1,
+    FRAME_RESULT,
+    FRAME_INITED, /* no bytes: the module is loaded; id 0: ahead of any call */
+    FRAME_STREAM, /* the answer comes in pieces; bytes: its content type. Then DATA, and a RESULT without
+                   * bytes, or with the error that cut it short */
+    FRAME_DATA,
+};
 enum instance_result {
     RESULT_OK = 0,
     RESULT_ERROR = 1,      /* the handler raised; body = error JSON */

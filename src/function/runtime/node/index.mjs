@@ -4,6 +4,7 @@ import http from 'node:http';
 import { createRequire } from 'node:module';
 import fs from 'node:fs';
 import path from 'node:path';
+import { Writable } from 'node:stream';
 import { format, types } from 'node:util';
 import { pathToFileURL } from 'node:url';
 
@@ -62,6 +63,105 @@ async function fatal(kind, error, type) {
 process.on('uncaughtException', (error) => fatal('Uncaught Exception', error));
 process.on('unhandledRejection', (error) => fatal('Unhandled Promise Rejection', { __proto__: Error.prototype, name: 'Runtime.UnhandledPromiseRejection',
   message: String(error), stack: error && error.stack }, 'Runtime.UnhandledPromiseRejection'));
+
+// ---- answers that stream ------------------------------------------------------------------------------
+
+const STREAMING = Symbol.for('aws.lambda.runtime.handler.streaming');
+const PRELUDE_TYPE = 'application/vnd.awslambda.http-integration-response';
+
+globalThis.awslambda = {
+  streamifyResponse(handler, options) {
+    handler[STREAMING] = 'response';
+    if (options && options.highWaterMark !== undefined)
+      handler[Symbol.for('aws.lambda.runtime.handler.streaming.highWaterMark')] = parseInt(options.highWaterMark, 10);
+    return handler;
+  },
+  HttpResponseStream: {
+    // status, headers and cookies go in front of the body's first byte
+    from(stream, metadata) {
+      stream.setContentType(PRELUDE_TYPE);
+      stream.prelude = Buffer.concat([Buffer.from(JSON.stringify(metadata)), Buffer.alloc(8)]);
+      return stream;
+    },
+  },
+};
+
+// What a streaming handler writes to: the body of the request that carries the answer.
+class ResponseStream extends Writable {
+  constructor(id) {
+    super({ decodeStrings: true });
+    this.type = 'application/octet-stream';
+    this.answered = new Promise((done, failed) => { this.settled = { done, failed }; });
+    this.answered.catch(() => {});
+    this.id = id;
+  }
+
+  setContentType(type) {
+    if (this.request)
+      throw new Error('Cannot set content-type, too late.');
+    this.type = type;
+  }
+
+  write(what, ...rest) {
+    const plain = typeof what === 'string' || Buffer.isBuffer(what) || what instanceof Uint8Array;
+    return super.write(plain ? what : JSON.stringify(what), ...rest);
+  }
+
+  open() {
+    if (this.request)
+      return;
+    this.request = http.request({ host, port, agent, method: 'POST', path: `${base}invocation/${this.id}/response`, headers: {
+      'Content-Type': this.type, 'Lambda-Runtime-Function-Response-Mode': 'streaming', 'Transfer-Encoding': 'chunked',
+      Trailer: 'Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body',
+    } }, (answer) => {
+      answer.resume();
+      answer.on('end', () => this.settled.done());
+    });
+    this.request.on('error', (error) => { this.settled.failed(error); this.destroy(error); });
+    this.request.flushHeaders();
+    if (this.prelude)
+      this.request.write(this.prelude);
+  }
+
+  _write(chunk, encoding, done) {
+    this.open();
+    if (this.request.write(chunk))
+      done();
+    else
+      this.request.once('drain', () => done());
+  }
+
+  _final(done) {
+    this.open();
+    this.request.end(() => done());
+  }
+
+  fail(shown) {
+    this.prelude = undefined; // no byte was written: nothing of the answer is valid
+    this.open();
+    this.request.addTrailers({ 'Lambda-Runtime-Function-Error-Type': shown.errorType,
+      'Lambda-Runtime-Function-Error-Body': Buffer.from(JSON.stringify(shown)).toString('base64') });
+    this.request.end();
+    return this.answered;
+  }
+}
+
+async function runStreaming(handler, event, headers) {
+  const stream = new ResponseStream(requestId);
+  stream.on('error', () => {});
+  try {
+    const answer = handler(event, stream, contextOf(headers, () => {}));
+    if (!answer || typeof answer.then !== 'function')
+      throw new Error('Streaming does not support non-async handlers.');
+    await answer;
+    await stream.answered; // comes when the handler has ended the stream
+  } catch (error) {
+    const shown = described(error);
+    logged('Invoke Error', error, shown);
+    if (!stream.request || !stream.request.writableEnded)
+      await stream.fail(shown);
+  }
+}
 
 // ---- the handler --------------------------------------------------------------------------------------
 
@@ -150,6 +250,10 @@ async function main() {
     if (next.headers['lambda-runtime-trace-id'])
       process.env._X_AMZN_TRACE_ID = next.headers['lambda-runtime-trace-id'];
     let body;
+    if (handler[STREAMING]) {
+      await runStreaming(handler, JSON.parse(next.body.toString()), next.headers);
+      continue;
+    }
     try {
       const value = await run(handler, JSON.parse(next.body.toString()), next.headers);
       body = JSON.stringify(value === undefined ? null : value) ?? 'null';

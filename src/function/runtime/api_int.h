@@ -1,0 +1,53 @@
+/* function/runtime/api_int.h - between the files of the Runtime API (all of zygote.so).
+ *   api.c    the loop, the gateway's socket, the runtime's process, invocations
+ *   conn.c   HTTP connections: requests in, answers out
+ *
+ * One process, one thread, one loop over poll(). It runs as the function's user behind the same
+ * filter: what it says is trusted no more than the function itself. */
+#pragma once
+
+#include "base/base.h"
+#include "base/buf.h"
+#include "base/list.h"
+#include "function/runtime/zygote.h"
+
+#include <poll.h>
+
+#include <llhttp.h>
+
+enum { CONNS_MAX = 96, BODY_MAX = 6 * 1024 * 1024 + 100, HEAD_MAX = 16384, FIELDS_MAX = 512 * 1024 };
+
+struct task;
+
+struct conn {
+    int fd; /* -1: free */
+    llhttp_t parser;
+    struct buf url, fields, body, out; /* fields: NAME 0 VALUE 0 ..., trailers behind headers */
+    size_t out_at;
+    bool waiting; /* for the next invocation */
+    bool whole, too_large, close;
+    struct task *stream; /* its body goes to the gateway as it comes */
+};
+
+/* conn.c */
+extern struct conn conns[CONNS_MAX];
+int conns_open(void); /* listens on the loopback; the port, or -1 with errno */
+int conns_poll(struct pollfd *p); /* fills in CONNS_MAX + 1 of them */
+void conns_ready(const struct pollfd *p);
+void conns_flush(void); /* what lies in their buffers, as far as it goes now */
+/* The last value of that name (any case); NULL: none. Borrowed until the request is answered. */
+const char *conn_field(const struct conn *c, const char *name);
+void conn_answer(struct conn *c, int status, const char *word, const char *type, const char *body, size_t n);
+void conn_error(struct conn *c, int status, const char *word, const char *type, const char *message);
+void conn_accepted(struct conn *c); /* 202 {"status":"OK"} */
+void conn_write(struct conn *c);
+/* A line of an answer's head; what is no text becomes blanks. Nothing when n is 0. */
+void conn_header(struct buf *b, const char *name, const char *value, size_t n);
+
+/* api.c */
+void api_request(struct conn *c);     /* a request is whole */
+void api_head(struct conn *c);        /* its head is: c->stream is set when the body goes to api_stream() */
+void api_stream(struct conn *c, const char *p, size_t n);
+void api_stream_broken(struct conn *c); /* the connection ended in the middle */
+bool api_held_back(void);             /* the gateway takes no more for now */
+uint64_t wall_ms(void);

@@ -134,6 +134,17 @@ struct function_call {
  *   INVALID_ARGUMENT payload is not JSON                    InvalidRequestContentException
  *   NOT_IMPLEMENTED  a runtime this machine lacks           InvalidRuntimeException
  *   UNAVAILABLE      stopping, code missing, out of room    ServiceException */
+/* Who answered: the higher, the more had to be made for this call. */
+enum function_rung {
+    FUNCTION_WARM,    /* an instance that had answered before */
+    FUNCTION_STEM,    /* one that was forked ahead */
+    FUNCTION_ZYGOTE,  /* forked from the version's zygote for this call */
+    FUNCTION_RUNTIME, /* the zygote too was made, from the runtime's own */
+    FUNCTION_FRESH,   /* a program had to be started: the runtime's own zygote, or a runtime that cannot be forked */
+    FUNCTION_RUNGS
+};
+extern const char *const function_rung_names[FUNCTION_RUNGS];
+
 struct function_result {
     struct err err;
     const char *throttle_reason; /* ReservedFunctionConcurrentInvocationLimitExceeded, ... */
@@ -147,11 +158,20 @@ struct function_result {
     const char *request_id;
     const char *version; /* "$LATEST" */
     bool cold;           /* a new instance answered */
-    int64_t queue_us;    /* waited for an instance to be free or made */
-    int64_t start_us;    /* fork to sandbox ready, 0 when warm or forked ahead */
+    enum function_rung rung;
+    /* Where its time went, one after the other: queue, place, then duration = start + init + handler + the
+     * rest (the way to the instance and back). What the instance itself tells is cut to the time it had. */
+    int64_t queue_us;    /* waited, with nobody yet to answer */
+    int64_t place_us;    /* who answers was found or made ready, up to the request being sent; a zygote's start too */
+    int64_t start_us;    /* sent to sandbox ready, 0 when warm or forked ahead */
     int64_t init_us;     /* import of the handler, 0 when warm */
+    int64_t handler_us;  /* the handler, as the runtime in the instance saw it */
     int64_t duration_us; /* request sent to answer read */
 };
+/* "rung=stem;queue=0;place=3;fork=0;init=0;handler=12;answer=40;total=55;cold=1", times in us: answer is
+ * what is left of the whole, so the six add up to the total. */
+enum { FUNCTION_TIMING_MAX = 200 };
+void function_timing_text(const struct function_result *r, char out[FUNCTION_TIMING_MAX]);
 typedef void function_done_fn(void *arg, const struct function_result *r);
 
 /* Calls done exactly once, perhaps before it returns (what is known to fail at once). The ticket

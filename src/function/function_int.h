@@ -43,8 +43,10 @@ struct call {
     size_t n;
     function_done_fn *done; /* NULL: forgotten */
     void *arg;
-    int64_t since_us, sent_us, deadline_us;
+    int64_t since_us, place_us, sent_us, deadline_us; /* place_us: somebody was found or is being made */
+    enum function_rung rung;
     bool want_tail, cold;
+    bool for_zygote; /* it came while there was no zygote */
     const struct function_stream *stream; /* NULL: pieces are collected */
     bool streams, paused;
     uint64_t streamed;       /* bytes so far */
@@ -61,6 +63,7 @@ struct meter {
     uint64_t memory_peak_kb, concurrency_peak;
     uint64_t gaps[GAP_BINS]; /* between the end of the last call and the next, nobody busy */
     uint64_t async_events, async_retries, async_dropped;
+    uint64_t answered_warm, answered_stem, answered_zygote, answered_runtime, answered_fresh;
     int64_t first_ms, last_ms; /* since 1970 */
     uint64_t duration_bins[GAP_BINS];
     uint32_t memory_mb;
@@ -105,6 +108,7 @@ struct version {
     bool ctl_closing, compile_wanted, compiling, removed;
     bool lazy; /* loading the module ahead did not work out: do it with the call */
     int64_t zygote_since_us, zygote_started_us, used_us;
+    enum function_rung zygote_rung; /* of a call that waits for its zygote */
     struct list instances;
     struct list idle;  /* LIFO: the front was used last */
     struct list stems; /* sandboxed, nothing loaded yet */
@@ -152,7 +156,7 @@ struct instance {
     enum instance_state state;
     uint32_t slot;
     pid_t pid;
-    bool forked, exited, killed, warm, compiler;
+    bool forked, exited, killed, warm, compiler, ahead; /* ahead: forked before there was a call for it */
     bool inited; /* its module is loaded */
     bool init_ahead; /* it loads the module without a call */
     struct list limit_link; /* functions.to_limit: its cpu limit is still to be set */
@@ -182,7 +186,7 @@ struct base {
     pid_t pid;
     int fd;
     uv_poll_t poll;
-    bool gone;
+    bool gone, up; /* up: it has forked */
 };
 
 struct queue;

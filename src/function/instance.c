@@ -388,9 +388,10 @@ static void on_result(struct instance *i, const struct instance_frame *f, const 
 
     drain_log(i);
     r.duration_us = now - c->sent_us;
-    r.init_us = MIN((int64_t)f->b, r.duration_us);
     if (!i->warm && (int64_t)f->c > c->sent_us)
         r.start_us = MIN((int64_t)f->c - c->sent_us, r.duration_us);
+    r.init_us = (int64_t)MIN(f->b, (uint64_t)(r.duration_us - r.start_us));
+    r.handler_us = (int64_t)MIN(f->d, (uint64_t)(r.duration_us - r.start_us - r.init_us));
     c->cold = !i->warm;
     i->warm = true;
     take_call(i);
@@ -760,6 +761,8 @@ struct instance *instance_fork(struct version *v, bool compiler, struct err *err
 {
     struct instance *i = instance_make(v, compiler, err);
 
+    if (i)
+        i->ahead = true;
     if (i && !compiler)
         i->init_ahead = !v->f->fs->lazy_init && !v->lazy;
     return i && instance_launch(i, err) == 0 ? i : NULL;

@@ -17,7 +17,8 @@
 #define COUNTERS(X)                                                                                \
     X(requests) X(errors) X(throttles) X(cold_starts) X(busy_us) X(billed_ms) X(gb_us) X(cpu_us)   \
         X(init_us) X(queue_us) X(memory_peak_kb) X(concurrency_peak) X(async_events)               \
-            X(async_retries) X(async_dropped)
+            X(async_retries) X(async_dropped) X(answered_warm) X(answered_stem) X(answered_zygote)     \
+                X(answered_runtime) X(answered_fresh)
 
 struct meter *meter_of(struct functions *fs, const char *key)
 {
@@ -51,6 +52,8 @@ void meter_call(struct function *f, const struct function_result *r, int64_t han
     m->requests++;
     m->errors += r->function_error != NULL;
     m->cold_starts += r->cold;
+    (*(uint64_t *const[]){&m->answered_warm, &m->answered_stem, &m->answered_zygote, &m->answered_runtime,
+                          &m->answered_fresh}[r->rung])++;
     m->busy_us += (uint64_t)r->duration_us;
     m->billed_ms += billed_ms;
     m->gb_us += billed_ms * 1000 * m->memory_mb / 1024;

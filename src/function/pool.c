@@ -80,6 +80,18 @@ void pool_fail_waiting(struct function *f, const struct err *err)
     function_let_go(f);
 }
 
+const char *const function_rung_names[FUNCTION_RUNGS] = {"warm", "stem", "zygote", "runtime", "fresh"};
+
+void function_timing_text(const struct function_result *r, char out[FUNCTION_TIMING_MAX])
+{
+    int64_t answer = MAX(r->duration_us - r->start_us - r->init_us - r->handler_us, (int64_t)0);
+
+    snprintf(out, FUNCTION_TIMING_MAX, "rung=%s;queue=%lld;place=%lld;fork=%lld;init=%lld;handler=%lld;answer=%lld;total=%lld;cold=%d",
+             function_rung_names[r->rung], (long long)r->queue_us, (long long)r->place_us, (long long)r->start_us,
+             (long long)r->init_us, (long long)r->handler_us, (long long)answer,
+             (long long)(r->queue_us + r->place_us + r->duration_us), r->cold);
+}
+
 /* ---- the log of a call ---- */
 
 static void log_start(struct instance *i, struct call *c)
@@ -94,10 +106,10 @@ static void log_start(struct instance *i, struct call *c)
     }
 }
 
-static void log_report(struct instance *i, struct call *c, int64_t handler_us, int64_t init_us, uint64_t billed_ms,
-                       uint64_t memory_kb)
+static void log_report(struct instance *i, struct call *c, const struct function_result *r, int64_t handler_us,
+                       uint64_t billed_ms)
 {
-    char text[320];
+    char text[320 + FUNCTION_TIMING_MAX], timing[FUNCTION_TIMING_MAX];
     int n = snprintf(text, sizeof text, "END RequestId: %s", c->id);
 
     flog_line(&c->f->family->log, i->stream, text, (size_t)n);
@@ -109,9 +121,11 @@ static void log_report(struct instance *i, struct call *c, int64_t handler_us, i
                  "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %llu ms\tMemory Size: %d MB\tMax Memory "
                  "Used: %llu MB\t",
                  c->id, (double)handler_us / 1000, (unsigned long long)billed_ms, i->v->memory_mb,
-                 (unsigned long long)((memory_kb + 1023) / 1024));
-    if (init_us)
-        n += snprintf(text + n, sizeof text - (size_t)n, "Init Duration: %.2f ms\t", (double)init_us / 1000);
+                 (unsigned long long)((i->memory_kb + 1023) / 1024));
+    if (r->init_us)
+        n += snprintf(text + n, sizeof text - (size_t)n, "Init Duration: %.2f ms\t", (double)r->init_us / 1000);
+    function_timing_text(r, timing);
+    n += snprintf(text + n, sizeof text - (size_t)n, "Timing: %s\t", timing);
     flog_line(&c->f->family->log, i->stream, text, (size_t)n);
     if (c->want_tail) {
         tail_add(c, text, (size_t)n);
@@ -131,6 +145,15 @@ static struct instance *take_free(struct version *v)
     return l ? list_entry(l, struct instance, free) : NULL;
 }
 
+static enum function_rung rung_of(const struct instance *i, const struct call *c)
+{
+    enum function_rung rung = i->ahead ? FUNCTION_STEM : i->v->program ? FUNCTION_FRESH : FUNCTION_ZYGOTE;
+
+    if (i->warm)
+        return FUNCTION_WARM;
+    return c->for_zygote ? MAX(rung, i->v->zygote_rung) : rung;
+}
+
 static int give(struct instance *i, struct call *c, const void *payload, size_t n)
 {
     i->v->used_us = now_us();
@@ -143,6 +166,7 @@ static int give(struct instance *i, struct call *c, const void *payload, size_t 
     }
     if (instance_send(i, c, payload, n) < 0)
         return -1;
+    c->rung = rung_of(i, c);
     if (list_linked(&c->link)) {
         list_remove(&c->link);
         c->f->waiting_n--;
@@ -184,6 +208,7 @@ static int try_serve(struct version *v, struct call *c, const void *payload, siz
 {
     struct instance *i;
 
+    c->place_us = c->for_zygote ? MAX(c->since_us, v->zygote_since_us) : now_us();
     while ((i = take_free(v)))
         if (give(i, c, payload, n) == 0)
             return 1;
@@ -235,10 +260,12 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
     int64_t billed_us = handler_us + r->init_us;
     uint64_t billed_ms = (uint64_t)(billed_us + 999) / 1000;
 
-    r->queue_us = c->sent_us - c->since_us;
+    r->rung = c->rung;
+    r->queue_us = c->place_us - c->since_us;
+    r->place_us = c->sent_us - c->place_us;
     r->version = v->shown;
     if (r->err.code == ERR_OK) {
-        log_report(i, c, handler_us, r->init_us, billed_ms, i->memory_kb);
+        log_report(i, c, r, handler_us, billed_ms);
         meter_call(f, r, handler_us, billed_ms, i->memory_kb);
     }
     v->used_us = now_us();
@@ -370,6 +397,7 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
     list_push(&f->waiting, &c->link);
     f->waiting_n++;
     fs->waiting++;
+    c->for_zygote = v->zygote != ZYGOTE_READY;
     if (v->zygote == ZYGOTE_NONE) {
         /* a zygote that cannot start fails all who wait, this call too: then done was called */
         fs->judged = c;

@@ -179,6 +179,7 @@ static void on_base_tell(struct base *b, const struct zygote_tell *t)
     if (t->what == TELL_FAILED) {
         zygote_broke(v, strerror(t->status));
     } else if (t->what == TELL_FORKED) {
+        b->up = true;
         v->zygote_pid = t->pid;
         snprintf(group, sizeof group, "%s/zygote", v->cgroup);
         if (fs->has_cgroups && (cgroup_make(&fs->cgroups, group, &(struct cgroup_limits){0}, &e) < 0 ||
@@ -358,6 +359,7 @@ static int start(struct version *v, struct err *err)
     }
     close(pair[1]);
     v->base = b;
+    v->zygote_rung = b->up ? FUNCTION_RUNTIME : FUNCTION_FRESH;
     v->ctl_fd = pair[0];
     v->zygote = ZYGOTE_STARTING;
     v->zygote_since_us = now_us();

@@ -33,10 +33,13 @@ static void on_done(void *arg, const struct function_result *r)
 {
     struct invoke *i = arg;
     struct http_req *req = i->req;
+    char timing[FUNCTION_TIMING_MAX];
     struct buf b = {0};
     struct err err;
 
     i->answered = true;
+    function_timing_text(r, timing);
+    http_header(req, "x-tandem-timing", timing);
     if (r->err.code != ERR_OK) {
         say(req, err_http(r->err.code), err_reason(r->err.code), r->err.msg);
         return;

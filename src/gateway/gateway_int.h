@@ -54,5 +54,3 @@ void admin_request(struct gateway *g, struct http_req *req);
 
 /* The text in base64, in the arena. */
 char *base64_text(struct arena *a, const void *p, size_t n, size_t *ret_n);
-/* "queue=0;start=812;init=633;run=1201;cold=1", microseconds. */
-void timing_text(const struct function_result *r, char *out, size_t n);

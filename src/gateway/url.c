@@ -24,12 +24,6 @@ char *base64_text(struct arena *a, const void *p, size_t n, size_t *ret_n)
     return out;
 }
 
-void timing_text(const struct function_result *r, char *out, size_t n)
-{
-    snprintf(out, n, "queue=%lld;start=%lld;init=%lld;run=%lld;cold=%d", (long long)r->queue_us, (long long)r->start_us,
-             (long long)r->init_us, (long long)(r->duration_us - r->start_us - r->init_us), r->cold);
-}
-
 void url_say(struct http_req *req, int status, const char *message)
 {
     struct buf b = {0};
@@ -380,14 +374,14 @@ static void on_done(void *arg, const struct function_result *r)
 {
     struct url *u = arg;
     struct http_req *req = u->req;
-    char timing[128];
+    char timing[FUNCTION_TIMING_MAX];
 
     u->answered = true;
     if (u->started) {
         url_stream_done(u, r);
         return;
     }
-    timing_text(r, timing, sizeof timing);
+    function_timing_text(r, timing);
     http_header(req, "x-tandem-timing", timing);
     http_header(req, "x-amzn-requestid", r->request_id);
     if (r->err.code == ERR_TOO_MANY)

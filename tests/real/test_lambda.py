@@ -95,6 +95,17 @@ def test_invoke(fn, name):
     assert told['name'] == 'life' and told['arn'].endswith(':function:life') and int(told['memory']) == 256 and told['left'] <= 5000
 
 
+def test_where_the_time_went(fn, name):
+    """The Invoke door tells the rung and times that add up, for a first and a second answer."""
+    def timing():
+        text = fn.invoke(FunctionName='life', Payload=b'{}')['ResponseMetadata']['HTTPHeaders']['x-tandem-timing']
+        return dict(part.split('=') for part in text.split(';'))
+    assert timing()['rung'] in ('warm', 'stem', 'zygote', 'runtime', 'fresh')
+    warm = timing()
+    assert warm['rung'] == 'warm' and warm['cold'] == warm['fork'] == warm['init'] == '0' and int(warm['handler']) > 0
+    assert sum(int(warm[part]) for part in ('queue', 'place', 'fork', 'init', 'handler', 'answer')) == int(warm['total'])
+
+
 def test_log_tail(fn, name):
     answer, _ = call(fn, name, {'do': 'print', 'text': 'hello log'}, LogType='Tail')
     log = base64.b64decode(answer['LogResult']).decode()

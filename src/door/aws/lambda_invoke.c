@@ -39,6 +39,7 @@ static void on_result(void *arg, const struct function_result *r)
 {
     struct op *op = arg;
     struct aws_req *q = op->q;
+    char timing[FUNCTION_TIMING_MAX];
 
     if (http_gone(q->req)) {
         http_abort(q->req);
@@ -51,9 +52,8 @@ static void on_result(void *arg, const struct function_result *r)
             http_header(q->req, "X-Amz-Function-Error", r->function_error);
         if (r->log_tail)
             http_header(q->req, "X-Amz-Log-Result", b64_encode(q->req->arena, r->log_tail, r->log_tail_n));
-        http_headerf(q->req, "X-Tandem-Timing", "queue=%lld;start=%lld;init=%lld;run=%lld;cold=%d",
-                     (long long)r->queue_us, (long long)r->start_us, (long long)r->init_us,
-                     (long long)r->duration_us, r->cold);
+        function_timing_text(r, timing);
+        http_header(q->req, "X-Tandem-Timing", timing);
         http_reply(q->req, 200, "application/json", r->payload, r->n);
     }
 }

@@ -31,6 +31,7 @@ struct task {
     struct list link; /* api.tasks, oldest first */
     struct instance_frame f;
     bool given;    /* the runtime has it */
+    uint64_t given_us;
     bool streams;  /* its answer is on its way in, on the one connection that began it */
     char texts[]; /* request id, trace, arn, client context, payload: as the frame has them */
 };
@@ -43,7 +44,7 @@ static struct {
     size_t out_at;
     struct list tasks;
     bool inited, ahead;
-    uint64_t started_us, init_us, ready_us, timeout_ms;
+    uint64_t started_us, init_us, ready_us, handler_us, timeout_ms;
 } api;
 
 extern char **environ;
@@ -114,6 +115,7 @@ static void tell(uint8_t type, uint8_t result, uint64_t id, const void *body, si
         f.a = child_peak_kb();
         f.b = api.init_us;
         f.c = api.ready_us;
+        f.d = api.handler_us;
         api.init_us = 0; /* told once */
     }
     buf_add(&api.out, &f, sizeof f);
@@ -126,6 +128,7 @@ static void finish(struct task *t, uint8_t result, const void *body, size_t n)
 {
     uint64_t id = t->f.id;
 
+    api.handler_us = t->given ? MAX(mono_us() - t->given_us, (uint64_t)1) : 0;
     list_remove(&t->link);
     free(t);
     tell(FRAME_RESULT, result, id, body, n);
@@ -221,6 +224,7 @@ static void give_one(struct conn *c, struct task *t)
     buf_add(&c->out, body_n ? at : "{}", body_n ? body_n : 2);
     c->waiting = false;
     t->given = true;
+    t->given_us = mono_us();
 }
 
 static void give(void)

@@ -71,6 +71,7 @@ struct instance_frame {
     uint64_t a;            /* INVOKE: deadline in ms since 1970. RESULT: peak memory in KiB */
     uint64_t b;            /* INVOKE: CLOCK_MONOTONIC us when the request came. RESULT: us that init took, 0 when it was done before */
     uint64_t c;            /* INVOKE: 0. RESULT: CLOCK_MONOTONIC us when the sandbox stood */
+    uint64_t d;            /* INVOKE: 0. RESULT: us that the handler took */
 };
 
 /* The clock of b and c, the same on both sides of the socket. */

@@ -31,7 +31,8 @@ struct answer {
     const char *throttle;
     size_t n;
     bool cold;
-    int64_t queue_us, start_us, init_us, duration_us, wall_us;
+    enum function_rung rung;
+    int64_t queue_us, place_us, start_us, init_us, handler_us, duration_us, wall_us;
     int64_t at_us;
 };
 
@@ -167,7 +168,10 @@ static inline void host_on_done(void *arg, const struct function_result *r)
     snprintf(a->id, sizeof a->id, "%s", r->request_id);
     snprintf(a->version, sizeof a->version, "%s", r->version);
     a->cold = r->cold;
+    a->rung = r->rung;
     a->queue_us = r->queue_us;
+    a->place_us = r->place_us;
+    a->handler_us = r->handler_us;
     a->start_us = r->start_us;
     a->init_us = r->init_us;
     a->duration_us = r->duration_us;

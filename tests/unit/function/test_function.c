@@ -371,6 +371,61 @@ static void modules_are_loaded_ahead(void **state)
     functions_remove(H.fs, "default", "once");
 }
 
+/* The answer tells where it came from and where its time went, in its log too, and the parts are the whole. */
+static void want_rung(struct answer *a, enum function_rung rung)
+{
+    char part[32];
+
+    assert_int_equal(a->err.code, ERR_OK);
+    assert_string_equal(function_rung_names[a->rung], function_rung_names[rung]);
+    assert_true(a->queue_us >= 0 && a->place_us >= 0 && a->start_us >= 0 && a->init_us >= 0 && a->handler_us > 0);
+    assert_true(a->start_us + a->init_us + a->handler_us <= a->duration_us);
+    assert_true(a->queue_us + a->place_us + a->duration_us <= a->wall_us);
+    assert_int_equal(a->start_us > 0, rung >= FUNCTION_ZYGOTE);
+    assert_int_equal(a->init_us > 0, rung >= FUNCTION_ZYGOTE);
+    snprintf(part, sizeof part, "Timing: rung=%s;", function_rung_names[rung]);
+    assert_non_null(strstr(a->tail, part));
+    answer_done(a);
+}
+
+/* Every rung of the ladder, each made to happen by what is there when the call comes. */
+static void the_rung_is_told(void **state)
+{
+    static const char SLOW[] = "import time\ndef lambda_handler(e, c):\n    time.sleep(0.2)\n    return 1\n";
+    struct functions_options o = {.keep_ms = 60000, .stems = -1};
+    struct host h = {0};
+    struct answer a, b;
+    struct err err;
+
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_function(&h, "one", SLOW, "");
+    host_call(&h, "one", "{}", &a);
+    assert_true(a.place_us > 1000); /* an interpreter was started */
+    want_rung(&a, FUNCTION_FRESH);
+    host_call(&h, "one", "{}", &a);
+    assert_true(a.handler_us >= 200000);
+    want_rung(&a, FUNCTION_WARM);
+    host_function(&h, "two", SLOW, "");
+    host_call(&h, "two", "{}", &a);
+    want_rung(&a, FUNCTION_RUNTIME);
+    host_send(&h, "two", "{}", &a);
+    host_send(&h, "two", "{}", &b);
+    host_wait(&h, &a);
+    host_wait(&h, &b);
+    want_rung(&a, FUNCTION_WARM);
+    want_rung(&b, FUNCTION_ZYGOTE);
+    host_stop(&h);
+    o.stems = 0; /* the default: one */
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_function(&h, "ahead", SLOW, "");
+    host_sleep(&h, 500);
+    host_call(&h, "ahead", "{}", &a);
+    assert_true(a.cold);
+    want_rung(&a, FUNCTION_STEM);
+    host_stop(&h);
+    host_remove(&h);
+}
+
 static bool somebody_is_busy(void)
 {
     struct buf b = {0};
@@ -434,6 +489,9 @@ static void nobody_calls_nothing_runs(void **state)
     answer_done(&a);
     assert_int_equal(meter_int("rare", "requests"), 2);
     assert_int_equal(meter_int("rare", "cold_starts"), 2);
+    assert_int_equal(meter_int("rare", "answered_warm"), 0);
+    assert_int_equal(meter_int("rare", "answered_stem") + meter_int("rare", "answered_zygote") +
+                     meter_int("rare", "answered_runtime") + meter_int("rare", "answered_fresh"), 2);
     functions_remove(H.fs, "default", "rare");
 }
 
@@ -984,6 +1042,7 @@ int main(void)
         cmocka_unit_test(volumes_are_shared),
         cmocka_unit_test(concurrency_has_its_limits),
         cmocka_unit_test(modules_are_loaded_ahead),
+        cmocka_unit_test(the_rung_is_told),
         cmocka_unit_test(new_code_takes_over),
         cmocka_unit_test(nobody_calls_nothing_runs),
         cmocka_unit_test(events_are_tried_again),

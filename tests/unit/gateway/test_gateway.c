@@ -75,6 +75,7 @@ static void request_becomes_event(void **state)
     assert_int_equal(g.status, 200);
     assert_string_equal(g.type, "application/json");
     assert_non_null(strstr(g.timing, "cold=1"));
+    assert_true(str_starts(g.timing, "rung=") && strstr(g.timing, ";handler=") && strstr(g.timing, ";total="));
     v = json_parse(a, g.body, g.n, &err);
     assert_string_equal(val_str_at(v, "version", ""), "2.0");
     assert_string_equal(val_str_at(v, "rawPath", ""), "/some%20path/x");

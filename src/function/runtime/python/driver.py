@@ -29,7 +29,7 @@ import traceback
 FORK, COMPILE, ZYGOTE, COMPILED, AHEAD, AHEAD_INIT = 1, 3, 4, 100, 101, 102
 INVOKE, RESULT, INITED = 1, 2, 3
 OK, ERROR, INIT_ERROR, BAD_EVENT = 0, 1, 2, 3
-FRAME = struct.Struct("=IBBHHHIQQQQ")  # struct instance_frame
+FRAME = struct.Struct("=IBBHHHIQQQQQ")  # struct instance_frame
 INFO = struct.Struct("=Q80s")  # z_info of zygote.c
 RESPONSE_MAX = 6 * 1024 * 1024 + 100
 MODE_PRIVATE, MODE_RDONLY, MODE_NOSUID, MODE_NODEV, MODE_NOEXEC = 1 << 18, 1, 2, 4, 8
@@ -402,8 +402,8 @@ def load_handler(name):
         raise InitError("Runtime.HandlerNotFound", f"Handler '{function_name}' missing on module '{module_name}'")
 
 
-def send(frame_result, number, body, init_us, ready_us, write=os.write, pack=FRAME.pack):
-    data = pack(len(body), RESULT, frame_result, 0, 0, 0, 0, number, lib.z_max_rss_kb(), init_us, ready_us) + body
+def send(frame_result, number, body, init_us, ready_us, handler_us, write=os.write, pack=FRAME.pack):
+    data = pack(len(body), RESULT, frame_result, 0, 0, 0, 0, number, lib.z_max_rss_kb(), init_us, ready_us, handler_us) + body
     n = write(3, data)
     while n < len(data):  # a big one: the socket takes it in pieces
         data = memoryview(data)[n:]
@@ -418,7 +418,7 @@ def receive(read=os.read, unpack=FRAME.unpack_from):
         if not more:
             return None
         data += more
-    n, _, _, id_n, trace_n, arn_n, context_n, number, deadline, came_us, _ = unpack(data)
+    n, _, _, id_n, trace_n, arn_n, context_n, number, deadline, came_us, _, _ = unpack(data)
     want = n + FRAME.size - len(data)
     if want > 0:
         parts = [data]
@@ -459,7 +459,7 @@ def exit_code(e):
 def init_failed(number, kind, message, trace, ready_us, since_us):
     log_error(kind, message, trace)
     flush()
-    send(INIT_ERROR, number, error_json(message, kind, "", trace), max(int(time.monotonic() * 1e6) - since_us, 1), ready_us)
+    send(INIT_ERROR, number, error_json(message, kind, "", trace), max(int(time.monotonic() * 1e6) - since_us, 1), ready_us, 0)
     leave(1)
 
 
@@ -516,7 +516,7 @@ def init_ahead():
     except BaseException:
         leave(124)
     flush()
-    os.write(3, FRAME.pack(0, INITED, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+    os.write(3, FRAME.pack(0, INITED, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
     return handler
 
 
@@ -541,20 +541,21 @@ def serve(what):
         init_us = 0
         if handler is None:
             handler, init_us = init(number, ready_us)
-            os.write(3, FRAME.pack(0, INITED, 0, 0, 0, 0, 0, number, 0, 0, 0))
+            os.write(3, FRAME.pack(0, INITED, 0, 0, 0, 0, 0, number, 0, 0, 0, 0))
             deadline = int(time.time() * 1000) + config["timeout_ms"]  # the handler's time starts here
         if trace_id:
             os.environ["_X_AMZN_TRACE_ID"] = trace_id
+        since = time.monotonic()
         result, data = run(handler, request_id, arn, client_context, deadline, body, came_us)
         flush()
-        send(result, number, data, init_us, ready_us)
+        send(result, number, data, init_us, ready_us, int((time.monotonic() - since) * 1e6))
 
 
 def warm_up(rounds):
     """What a request goes through, without one: in the zygote so often that the interpreter has
     made up its mind about this code (it writes into it until then)."""
     text = b"1234567812345678arn"
-    frame = FRAME.pack(len(text) + 8, INVOKE, 0, 8, 8, 3, 0, 1, 0, 0, 0) + text + b'{"a": 1}'
+    frame = FRAME.pack(len(text) + 8, INVOKE, 0, 8, 8, 3, 0, 1, 0, 0, 0, 0) + text + b'{"a": 1}'
     code = marshal.dumps(compile("import json\nx = 1\ndef f(e, c):\n    return e\n", "<warm>", "exec"))
     for _ in range(rounds):
         number, deadline, came_us, (invoke_id, _, arn, client_context), body = receive(lambda fd, n: frame)
@@ -562,7 +563,7 @@ def warm_up(rounds):
         exec(marshal.loads(code), space)
         result, data = run(space["f"], invoke_id, arn, client_context, deadline, body, came_us)
         flush()
-        send(result, number, data, 0, 0, lambda fd, data: len(data))
+        send(result, number, data, 0, 0, 0, lambda fd, data: len(data))
 
 
 def compile_all():

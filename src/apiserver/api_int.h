@@ -144,6 +144,7 @@ struct call {
     const char *managed_sub;   /* the sub-resource that managedFields name, when sub does not say it */
     struct val *managed;       /* managedFields of what is written; NULL: not tracked */
     bool applying;             /* managed is set already */
+    bool empties;              /* the body had empty lists that are still told from none: schema_settle() */
     bool parents_first;        /* order of unknown fields */
     const struct obj *deleted; /* delete.c: as it went */
     struct quota_charge *charges; /* quota.c: what storing the object adds to quotas */

@@ -312,7 +312,8 @@ static int field_attr(struct loader *l, struct field *f, struct span w)
         const char *word;
         uint16_t flag;
     } flags[] = {{"ptr", FIELD_PTR}, {"keep", FIELD_KEEP}, {"zero", FIELD_ZERO},
-                 {"required", FIELD_REQUIRED}};
+                 {"required", FIELD_REQUIRED}, {"given", FIELD_GIVEN}, {"off", FIELD_OFF},
+                 {"map=granular", FIELD_GRANULAR}};
     static const struct {
         const char *word;
         enum rule_op op;

@@ -181,6 +181,12 @@ struct val *causes_status_of(const struct causes *c, struct arena *a, const char
  * cannot unmarshal ...`). apiVersion and kind must already be what r says. */
 int schema_decode(const struct resource *r, struct arena *a, struct val *v, struct texts *strict,
                   struct err *err) _must_check_;
+/* The same for what a client writes: a list that was given empty is still told from one that was not,
+ * by fields that are always written or say `given`; *ret_empty: there is one. schema_settle() ends that:
+ * for the fields that are always written when `stored` is false, for all when it is true. */
+int schema_decode_given(const struct resource *r, struct arena *a, struct val *v, struct texts *strict,
+                        bool *ret_empty, struct err *err) _must_check_;
+void schema_settle(const struct resource *r, struct val *v, bool stored);
 int schema_decode_type(const struct schema *s, const struct type *t, const char *kind,
                        const char *version, struct arena *a, struct val *v, struct texts *strict,
                        struct err *err) _must_check_;

@@ -313,7 +313,7 @@ static int field_attr(struct loader *l, struct field *f, struct span w)
         uint16_t flag;
     } flags[] = {{"ptr", FIELD_PTR}, {"keep", FIELD_KEEP}, {"zero", FIELD_ZERO},
                  {"required", FIELD_REQUIRED}, {"given", FIELD_GIVEN}, {"off", FIELD_OFF},
-                 {"map=granular", FIELD_GRANULAR}};
+                 {"map=granular", FIELD_GRANULAR}, {"boxed", FIELD_BOXED}};
     static const struct {
         const char *word;
         enum rule_op op;

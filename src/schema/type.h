@@ -45,6 +45,7 @@ enum field_flag {
     FIELD_GIVEN = 1 << 7,    /* an empty list that was given is not the same as none, until it is stored */
     FIELD_OFF = 1 << 8,      /* known, but of a feature that is off: what is given is dropped */
     FIELD_GRANULAR = 1 << 9, /* the struct merges by fields here, though its type is atomic elsewhere */
+    FIELD_BOXED = 1 << 10,   /* protobuf: the list lies in a message of its own, {items 1} */
 };
 
 struct rule; /* schema_int.h */

@@ -80,16 +80,25 @@ static void tell_status(struct process *p, const struct obj *o)
     struct tell *t;
     struct err err;
     const char *failed = NULL, *code = NULL;
+    bool image = streq(val_str_at(v, "spec.packageType", "Zip"), "Image") || val_str_at(v, "spec.image", NULL);
+    int there = image ? functions_image_state(p->g.functions, o->namespace_, o->name, &err) : 1;
 
-    if (function_runtime_check(val_str_at(v, "spec.runtime", ""), &err) < 0) {
+    if (there < 0) {
+        failed = err.msg;
+        code = "ImageAccessDenied";
+    } else if (image) {
+        /* neither runtime nor zip */
+    } else if (function_runtime_check(val_str_at(v, "spec.runtime", ""), &err) < 0) {
         failed = err.msg;
         code = "InvalidRuntime";
     } else if (!code_is_here(p, sha256)) {
         failed = "the code is not on this machine";
         code = "InvalidZipFileException";
     }
-    val_put_str(a, status, "state", failed ? "Failed" : "Active");
-    val_put_str(a, status, "lastUpdateStatus", failed ? "Failed" : "Successful");
+    val_put_str(a, status, "state", failed ? "Failed" : there ? "Active" : "Pending");
+    val_put_str(a, status, "lastUpdateStatus", failed ? "Failed" : there ? "Successful" : "InProgress");
+    if (there <= 0)
+        env_timer_start(p->retell, RETELL_MS, 0); /* it may come yet */
     val_put_int(a, status, "observedGeneration", val_int_at(v, "metadata.generation", 0));
     if (failed) {
         val_put_str(a, status, "stateReason", failed);

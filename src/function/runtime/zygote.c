@@ -54,6 +54,7 @@ static struct {
     char tmp_options[64];
     char code[1024]; /* writable path of the code, for the compiler */
     char host[64];
+    char workdir[1024];     /* where instances start; "": /var/task */
     struct seccomp_filter filter;
 } z = {.ctl = -1, .sig = -1, .pid_ns = -1, .proc = -1};
 
@@ -231,6 +232,12 @@ EXPORT int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char 
     snprintf(z.code, sizeof z.code, "%s", code);
     seccomp_default(&z.filter, 0); /* made once, copied by fork */
     return 0;
+}
+
+EXPORT void z_workdir(const char *path);
+EXPORT void z_workdir(const char *path)
+{
+    snprintf(z.workdir, sizeof z.workdir, "%s", path);
 }
 
 /* A private mapping of a file gets its page tables copied by fork only when it holds a page of its
@@ -530,8 +537,8 @@ static void enter(void)
     limit(RLIMIT_NOFILE, 1024);
     arrange_fds();
     umask(022);
-    if (chdir("/var/task") < 0)
-        give_up("/var/task");
+    if (chdir(z.workdir[0] ? z.workdir : "/var/task") < 0)
+        give_up("working directory");
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     drop_all();

@@ -77,6 +77,7 @@ struct api {
     struct metrics *metrics;
     struct flow *flow;
     struct list watching; /* api_watch.all */
+    struct told_cache *told;
     bool stopping; /* no longer ready */
     struct outside *outside;    /* outside.c */
     struct webhooks *webhooks;  /* webhooks.c */

@@ -258,7 +258,7 @@ int write_create(struct call *c)
     struct val *v;
 
     if (options_write(c, "CreateOptions") < 0 || answer_negotiate(c, false, !c->r->virtual_) < 0 ||
-        !(v = body_object(c)) || check_namespace(c, v) < 0)
+        (c->r->custom && crd_takes_more(c) < 0) || !(v = body_object(c)) || check_namespace(c, v) < 0)
         return -1;
     if (c->r->virtual_)
         return admission_of_body(c, ADMIT_CREATE, v, NULL, val_str_at(v, "metadata.name", "")) < 0

@@ -1,5 +1,5 @@
 /* schema/rules_meta.c - what metadata, labels and selectors must look like, for every kind. */
-#include "schema/schema_int.h"
+#include "schema/crd_int.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -198,6 +198,43 @@ void validate_metadata(struct check *c, const struct val *v, const struct val *o
         update(c, meta, val_get(old, "metadata"));
     if (old && !c->r->custom && !c->r->priv->meta_once)
         update(c, meta, val_get(old, "metadata")); /* upstream's machinery and its kind both say it */
+    validate_labels(c, "labels", val_get(meta, "labels"));
+    annotations(c, val_get(meta, "annotations"));
+    owners(c, val_get(meta, "ownerReferences"));
+    finalizers(c, val_get(meta, "finalizers"));
+    check_pop(c, mark);
+}
+
+void validate_embedded(struct check *c, const struct val *v)
+{
+    const struct val *meta = val_get(v, "metadata"), *version = val_get(v, "apiVersion"), *kind = val_get(v, "kind");
+    const char *why, *name = val_str_at(meta, "name", ""), *gen = val_str_at(meta, "generateName", "");
+    char *low = arena_strdup(c->a, val_text(kind, ""));
+    const char *slash = strchr(val_text(version, ""), '/');
+
+    for (char *s = low; *s; s++)
+        *s |= *s >= 'A' && *s <= 'Z' ? 0x20 : 0;
+    if (!version)
+        check_fail(c, CAUSE_REQUIRED, "apiVersion", NULL, "%s", "");
+    else if (val_is(version, VAL_STR) && !version->n)
+        check_fail(c, CAUSE_INVALID, "apiVersion", version, "must not be empty");
+    else if (slash && strchr(slash + 1, '/'))
+        check_fail(c, CAUSE_INVALID, "apiVersion", version, "unexpected GroupVersion string: %s", version->s);
+    if (!kind)
+        check_fail(c, CAUSE_REQUIRED, "kind", NULL, "%s", "");
+    else if (val_is(kind, VAL_STR) && !kind->n)
+        check_fail(c, CAUSE_INVALID, "kind", kind, "must not be empty");
+    else if ((why = name_dns1035_label(low)))
+        check_fail(c, CAUSE_INVALID, "kind", kind, "may have mixed case, but should otherwise match: %s", why);
+    if (!val_is(meta, VAL_MAP))
+        return;
+    uint32_t mark = check_push(c, "%smetadata", c->path_n ? "." : "");
+    if (*gen && (strchr(gen, '/') || strchr(gen, '%')))
+        check_fail(c, CAUSE_INVALID, "generateName", val_get(meta, "generateName"), "may not contain '/' or '%%'");
+    if (*name && (why = name_path_segment(name)))
+        check_fail(c, CAUSE_INVALID, "name", val_get(meta, "name"), "%s", why);
+    if (*val_str_at(meta, "namespace", "") && (why = name_dns_label(val_str_at(meta, "namespace", ""))))
+        check_fail(c, CAUSE_INVALID, "namespace", val_get(meta, "namespace"), "%s", why);
     validate_labels(c, "labels", val_get(meta, "labels"));
     annotations(c, val_get(meta, "annotations"));
     owners(c, val_get(meta, "ownerReferences"));

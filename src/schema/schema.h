@@ -248,6 +248,11 @@ int64_t schema_quantity_milli(const struct val *v, int64_t otherwise); /* rounde
 char *quantity_canonical(struct arena *a, const char *s); /* "1000m" -> "1"; NULL: no quantity */
 /* Sum in canonical form, format of the first: for quotas and usage. */
 char *quantity_add(struct arena *a, const char *x, const char *y);
+#define CRD_APPROVED "api-approved.kubernetes.io"
+/* A definition in a group of Kubernetes itself: is it approved of, and what the condition says of it. *ret_reason
+ * NULL: the group is somebody else's. */
+bool crd_approval(struct arena *a, const struct val *crd, const char **ret_reason, const char **ret_message);
+
 /* Go durations ("1h30m", "10s") in nanoseconds; false: none. */
 bool duration_parse(const char *s, int64_t *ret_ns);
 /* RFC 3339 time in microseconds since 1970; false: none. */

@@ -514,6 +514,10 @@ static int resource_attr(struct loader *l, struct resource *r, struct span w)
         r->priv->generation_later = true;
     else if (span_is(w, "meta-once"))
         r->priv->meta_once = true;
+    else if (span_is(w, "meta-again"))
+        r->priv->meta_again++;
+    else if (span_is(w, "meta-lenient"))
+        r->priv->meta_lenient = true;
     else if (span_is(w, "twice"))
         r->priv->twice = true;
     else if (span_is(w, "not-stored"))

@@ -440,6 +440,7 @@ void *api_free(struct api *api)
     env_timer_free(api->sweep);
     crd_stop(api);
     addresses_stop(api);
+    node_pods_free(api->node_pods);
     authn_free(api->authn);
     authz_free(api->authz);
     audit_free(api->audit);

@@ -41,7 +41,7 @@ struct api_config {
     const struct audit_opts *audit; /* apiserver/audit.h; NULL: nothing is noted */
     const char *authz_path;         /* an AuthorizationConfiguration file; NULL: node rules, then RBAC */
     const struct authn_opts *authn; /* apiserver/authn.h; NULL: what needs no configuration */
-    const char *flags;     /* "name:value\n" lines for /flagz; NULL: none */
+    const char *flags;     /* "name=value\n" lines for /flagz; NULL: none */
     const char *node_name; /* the node of this machine: it mirrors what its pods may use; NULL: none */
 };
 

@@ -10,6 +10,7 @@
 #include "env/env.h"
 #include "gateway/aws.h"
 #include "gateway/keys.h"
+#include "door/aws/identity.h"
 #include "http/client.h"
 
 #include <errno.h>
@@ -188,6 +189,9 @@ static void on_connect(void *arg)
     p->mirror = client_mirror(p->client, &m);
     p->versions = client_mirror(p->client, &v);
     LOG(INFO, "gateway", "did=mirror kubeconfig=%s", p->kubeconfig);
+    p->g.identity = identity_new(&(struct identity_opts){.client = p->client, .state = p->g.o->state}, &err);
+    if (!p->g.identity)
+        LOG(ERROR, "gateway", "did=identity error=\"%s\"", err.msg);
     p->g.keys = keys_new(p->client, p->g.functions);
     p->aws = aws_start(&p->g, p->client, p->mirror);
 }
@@ -298,6 +302,7 @@ int gateway_main(const struct gateway_options *o)
         uv_run(&p.g.loop, UV_RUN_ONCE);
     /* the doors used them until here */
     p.g.keys = keys_free(p.g.keys);
+    p.g.identity = identity_free(p.g.identity);
     if (p.mirror)
         mirror_free(p.mirror), mirror_free(p.versions);
     if (p.client)

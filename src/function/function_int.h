@@ -3,13 +3,13 @@
  *   function.c  the registry: objects in, versions of code and configuration out
  *   zygote.c    one version's zygote process
  *   instance.c  one sandboxed process: its socket, its log pipe, its time limit, its end
+ *   berth.c     where it lives: cgroup and network, used again
  *   pool.c      who answers a call: scaling, waiting, keep-alive
  *   flog.c      log files and tails
  *   meter.c     what was used
  *   queue.c     events that are owed
  *   destination.c  where their records go
  *   code.c      zips
- *   image.c     container images
  *
  * Owners: functions -> function -> version -> instance. A version lives until its zygote and its
  * instances are gone; a function until its versions are. A call belongs to the list it stands in
@@ -100,14 +100,6 @@ struct version {
     char *layers[FUNCTION_LAYERS_MAX], *layer_folders[FUNCTION_LAYERS_MAX]; /* sha256 of their zips; unpacked */
     uint32_t layers_n;
     struct err broken; /* not OK: this version cannot run, and why */
-    /* packageType Image; else image is NULL */
-    char *image, *image_digest;
-    const struct val *image_config; /* of f->obj, borrowed from spec */
-    const struct obj *spec_of;      /* keeps it */
-    const struct image *img;        /* NULL: not found yet */
-    struct image_job *image_job;    /* it is being pulled */
-    struct err image_err;
-    int64_t image_tried_us;
     /* its processes */
     enum zygote_state zygote;
     pid_t zygote_pid; /* 0: not told yet */
@@ -121,7 +113,8 @@ struct version {
     struct list instances;
     struct list idle;  /* LIFO: the front was used last */
     struct list stems; /* sandboxed, nothing loaded yet */
-    uint32_t instances_n, starting_n, stems_n;
+    struct list berths; /* free ones */
+    uint32_t instances_n, starting_n, stems_n, berths_n;
     struct cgroup_limits limits;
     char cgroup[192]; /* functions/NAMESPACE.NAME-<number> */
 };
@@ -155,6 +148,18 @@ struct function {
     struct meter *m;
 };
 
+/* The cgroup and the network of an instance; of a version. See berth.c. */
+struct berth {
+    struct list link; /* version.berths, when free */
+    char cgroup[208], net_name[24];
+    bool has_cgroup, compiler;
+    bool killed;         /* somebody in it was, for want of memory, before the last look */
+    int fds[CGROUP_FDS]; /* to attach with; -1: none, or closed */
+    int net_fd;          /* borrowed from the pool; -1: none */
+    int64_t cpu_us, oom_kills; /* seen, of all that lived here */
+    int64_t free_since_us;
+};
+
 enum instance_state { INSTANCE_STEM, INSTANCE_BUSY, INSTANCE_IDLE, INSTANCE_DYING };
 
 struct instance {
@@ -170,7 +175,7 @@ struct instance {
     bool init_ahead; /* it loads the module without a call */
     struct list limit_link; /* functions.to_limit: its cpu limit is still to be set */
     int sock, log; /* -1: closed */
-    int theirs[ZYGOTE_FDS_MAX], theirs_n, groups_n; /* descriptors for the zygote, until it is asked */
+    int theirs[2]; /* our ends for it, until the zygote is asked; -1: gone */
     int handles;   /* uv handles not yet closed */
     uv_poll_t sock_poll, log_poll;
     uv_timer_t timer; /* the deadline of the call */
@@ -178,13 +183,10 @@ struct instance {
     struct buf in, out, line;
     size_t out_at;
     uint64_t frames, memory_kb;
-    int64_t idle_since_us, asked_us, cpu_seen_us, sampled_us;
+    int64_t idle_since_us, asked_us, sampled_us;
     bool deadline_hit;
     char stream[36];
-    char cgroup[208];
-    bool has_cgroup;
-    const char *net_owner; /* not NULL: has a pooled network namespace */
-    char net_name[24];
+    struct berth *berth; /* NULL: given back */
 };
 
 /* The process that zygotes of one interpreter are forked from. */
@@ -213,12 +215,11 @@ struct functions {
     bool has_cgroups;
     struct net *net;
     struct map by_key, families;
-    struct list all, bases, wishes;
-    struct image_store *images; /* NULL: nobody asked for one */
+    struct list all, bases;
     struct map meters;
     bool meters_dirty;
     struct list slots[256]; /* instances by slot number */
-    uint32_t slot_next, id_next, busy, waiting;
+    uint32_t slot_next, berth_next, id_next, busy, waiting;
     uint64_t version_next;
     char gone[64][40]; /* uids of those that were removed last: what is heard of them later is old */
     uint32_t gone_next;
@@ -282,6 +283,19 @@ void instance_sample(struct instance *i);
 void instance_exited(struct instance *i, int status, uint64_t cpu_us);
 struct instance *instance_by_slot(struct functions *fs, uint32_t slot);
 
+/* berth.c */
+/* A free one, or a new one; the caller's until berth_give(). */
+struct berth *berth_take(struct version *v, bool compiler, struct err *err);
+/* empty: whoever lived in it has been reaped. */
+void berth_give(struct version *v, struct berth *b, bool empty);
+/* What was used in it since it was looked at last goes to the meter; b->killed tells of want of memory. */
+void berth_sample(struct version *v, struct berth *b);
+/* The limit on CPU that counts when the module is loaded; wants: there is one. */
+void berth_limit(struct version *v, struct berth *b);
+bool berth_wants_limit(const struct version *v, const struct berth *b);
+bool berths_refill(struct version *v); /* makes one ahead; true: there is more to make */
+void berths_trim(struct version *v, bool all);
+
 /* pool.c */
 void pool_feed(struct function *f); /* something became free: serve who waits */
 void pool_fail_waiting(struct function *f, const struct err *err);
@@ -291,16 +305,6 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r);
 void pool_tick(struct functions *fs);
 void pool_refill_soon(struct functions *fs);
 void pool_refill(struct functions *fs);
-
-/* image.c */
-/* 1: the image is there; 0: it is being pulled, zygote_start() is called when it is there; -1: it is not to be had. */
-int version_image(struct version *v, struct err *err);
-void version_image_config(struct version *v, struct arena *a, struct val *config, struct val *env);
-void version_image_cancel(struct version *v);
-void version_image_done(struct version *v);
-void function_image_release(struct function *f); /* it goes: nothing is held for it any more */
-void functions_images_cancel(struct functions *fs);
-void functions_images_close(struct functions *fs);
 
 /* flog.c */
 void flog_open(struct flog *l, const struct functions *fs, const char *ns, const char *name);

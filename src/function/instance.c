@@ -264,44 +264,29 @@ static bool read_sock(struct instance *i);
 /* What it used since it was looked at last, for the meter: an instance may live for days. */
 void instance_sample(struct instance *i)
 {
-    struct functions *fs = i->v->f->fs;
-    struct meter *m = i->v->f->m;
-    struct cgroup_usage u = {0};
-    struct err err;
-
-    if (!i->has_cgroup || cgroup_usage(&fs->cgroups, i->cgroup, &u, &err) < 0)
-        return;
-    m->cpu_us += (uint64_t)MAX(u.cpu_us - i->cpu_seen_us, (int64_t)0);
-    m->memory_peak_kb = MAX(m->memory_peak_kb, (uint64_t)u.memory_peak_bytes / 1024);
-    i->cpu_seen_us = u.cpu_us;
+    if (i->berth)
+        berth_sample(i->v, i->berth);
 }
 
-static bool settle_cgroup(struct instance *i, uint64_t cpu_us)
+/* True: it was killed for want of memory. empty: it has been reaped. */
+static bool settle(struct instance *i, uint64_t cpu_us, bool empty)
 {
-    struct functions *fs = i->v->f->fs;
-    struct meter *m = i->v->f->m;
-    struct cgroup_usage u = {0};
-    struct err err;
+    struct berth *b = STEAL(i->berth);
+    bool killed;
 
-    if (!i->has_cgroup) {
-        m->cpu_us += cpu_us;
+    if (!b)
         return false;
-    }
-    if (cgroup_usage(&fs->cgroups, i->cgroup, &u, &err) == 0) {
-        m->cpu_us += (uint64_t)MAX(u.cpu_us - i->cpu_seen_us, (int64_t)0);
-        m->memory_peak_kb = MAX(m->memory_peak_kb, (uint64_t)u.memory_peak_bytes / 1024);
-    } else {
-        m->cpu_us += cpu_us;
-    }
-    if (cgroup_remove(&fs->cgroups, i->cgroup, &err) < 0)
-        LOG(DEBUG, "function", "did=cgroup-remove what=%s error=\"%s\"", i->cgroup, err.msg);
-    i->has_cgroup = false;
-    return u.oom_kills > 0;
+    if (b->has_cgroup)
+        berth_sample(i->v, b);
+    else
+        i->v->f->m->cpu_us += cpu_us;
+    killed = b->killed;
+    berth_give(i->v, b, empty);
+    return killed;
 }
 
 void instance_exited(struct instance *i, int status, uint64_t cpu_us)
 {
-    struct functions *fs = i->v->f->fs;
     bool oom;
 
     if (i->exited)
@@ -315,10 +300,8 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
     i->state = INSTANCE_DYING;
     drain_log(i);
     /* a runtime that is a program of its own is killed below us: we say it as a shell does */
-    oom = settle_cgroup(i, cpu_us) && !i->deadline_hit &&
+    oom = settle(i, cpu_us, i->forked) && !i->deadline_hit &&
           ((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) || (i->v->program && WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGKILL));
-    if (i->net_owner)
-        functions_net_give(fs, i->net_owner);
     if (i->call)
         fail_by_status(i, status, oom);
     uv_close((uv_handle_t *)&i->sock_poll, on_closed);
@@ -418,7 +401,7 @@ static void on_inited(struct instance *i)
     i->inited = true;
     if (i->call)
         uv_timer_start(&i->timer, on_deadline, (uint64_t)i->v->timeout_ms, 0);
-    if (i->has_cgroup) {
+    if (i->berth && berth_wants_limit(i->v, i->berth)) {
         list_push(&fs->to_limit, &i->limit_link);
         pool_refill_soon(fs);
     }
@@ -540,8 +523,10 @@ static void on_sock(uv_poll_t *h, int status, int events)
 {
     struct instance *i = h->data;
 
-    if (i->exited || i->state == INSTANCE_DYING)
+    if (i->exited || i->state == INSTANCE_DYING) {
+        uv_poll_stop(h); /* its end is on the way; what it still says would wake us over and over */
         return;
+    }
     if ((events & UV_WRITABLE) && write_out(i) < 0) {
         uv_poll_stop(&i->sock_poll);
         instance_kill(i);
@@ -643,27 +628,6 @@ static int open_ends(struct instance *i, int theirs[2], struct err *err)
     return 0;
 }
 
-/* The compiler may take longer and use more: it works once for all. */
-static int make_cgroup(struct instance *i, int fds[CGROUP_FDS], struct err *err)
-{
-    struct functions *fs = i->v->f->fs;
-    struct cgroup_limits l = i->v->limits;
-
-    snprintf(i->cgroup, sizeof i->cgroup, "%s/%u", i->v->cgroup, i->slot);
-    l.cpu_quota_us = 0; /* full speed until the module is loaded, as on Lambda */
-    if (i->compiler)
-        l.memory_bytes = MAX(l.memory_bytes, (int64_t)256 << 20);
-    if (cgroup_make(&fs->cgroups, i->cgroup, &l, err) < 0 ||
-        cgroup_open_attach(&fs->cgroups, i->cgroup, fds, err) < 0) {
-        struct err e;
-
-        (void)!cgroup_remove(&fs->cgroups, i->cgroup, &e);
-        return err_wrap(err, "limits for an instance");
-    }
-    i->has_cgroup = true;
-    return 0;
-}
-
 static void instance_add(struct instance *i)
 {
     struct version *v = i->v;
@@ -683,71 +647,47 @@ static void instance_add(struct instance *i)
     buf_init(&i->in, INSTANCE_FRAME_MAX + sizeof(struct instance_frame));
 }
 
-/* What the zygote needs for the fork, held until it is asked. */
-static void close_theirs(struct instance *i)
-{
-    for (int k = 0; k < i->theirs_n; k++)
-        if (k < 2 + i->groups_n)
-            close(i->theirs[k]); /* the network namespace's stays the pool's */
-    i->theirs_n = 0;
-}
-
 struct instance *instance_make(struct version *v, bool compiler, struct err *err)
 {
     struct functions *fs = v->f->fs;
     struct instance *i = xcalloc(1, sizeof *i);
-    int groups[CGROUP_FDS], ns;
-    struct err e;
 
     i->v = v;
-    i->sock = i->log = -1;
+    i->sock = i->log = i->theirs[0] = i->theirs[1] = -1;
     i->compiler = compiler;
     i->slot = ++fs->slot_next;
     i->asked_us = now_us();
     random_hex(i->stream);
-    if (open_ends(i, i->theirs, err) < 0)
-        goto failed;
-    i->theirs_n = 2;
-    if (fs->has_cgroups) {
-        if (make_cgroup(i, groups, err) < 0)
-            goto failed;
-        for (int k = 0; k < CGROUP_FDS; k++)
-            if (groups[k] >= 0) {
-                i->theirs[i->theirs_n++] = groups[k];
-                i->groups_n++;
-            }
-    }
-    if (fs->net && !compiler) {
-        snprintf(i->net_name, sizeof i->net_name, "fn-%u", i->slot);
-        ns = functions_net_take(fs, i->net_name, err);
-        if (ns < 0)
-            goto failed;
-        i->net_owner = i->net_name;
-        i->theirs[i->theirs_n++] = ns;
+    if (open_ends(i, i->theirs, err) < 0 || !(i->berth = berth_take(v, compiler, err))) {
+        closep(&i->theirs[0]);
+        closep(&i->theirs[1]);
+        closep(&i->sock);
+        closep(&i->log);
+        free(i);
+        return NULL;
     }
     instance_add(i);
     return i;
-failed:
-    close_theirs(i);
-    closep(&i->sock);
-    closep(&i->log);
-    if (i->has_cgroup)
-        (void)!cgroup_remove(&fs->cgroups, i->cgroup, &e);
-    if (i->net_owner)
-        functions_net_give(fs, i->net_owner);
-    free(i);
-    return NULL;
 }
 
 int instance_launch(struct instance *i, struct err *err)
 {
     struct zygote_ask ask = {.what = i->compiler ? ASK_COMPILE : ASK_FORK, .slot = i->slot, .cpu = -1,
-                             .cgroup_n = (uint16_t)i->groups_n, .net = i->net_owner != NULL, .init = i->init_ahead};
-    int ret;
+                             .net = i->berth->net_fd >= 0, .init = i->init_ahead};
+    int fds[ZYGOTE_FDS_MAX] = {i->theirs[0], i->theirs[1]}, n = 2, ret;
 
+    for (int k = 0; k < CGROUP_FDS; k++)
+        if (i->berth->fds[k] >= 0) {
+            fds[n++] = i->berth->fds[k];
+            ask.cgroup_n++;
+        }
+    if (ask.net)
+        fds[n++] = i->berth->net_fd;
     stream_name(ask.stream, sizeof ask.stream, i->v, i->stream);
-    ret = zygote_ask(i->v, &ask, i->theirs, i->theirs_n, err);
-    close_theirs(i);
+    ret = zygote_ask(i->v, &ask, fds, n, err);
+    closep(&i->theirs[0]);
+    closep(&i->theirs[1]);
+    i->theirs[0] = i->theirs[1] = -1;
     if (ret < 0) {
         i->v->starting_n -= i->v->starting_n > 0;
         if (i->call)

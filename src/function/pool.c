@@ -270,7 +270,7 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
     }
     v->used_us = now_us();
     if (i->state == INSTANCE_BUSY) {
-        if (v->removed) {
+        if (v->removed || f->fs->keep_ms < 0) {
             instance_kill(i);
         } else {
             i->state = INSTANCE_IDLE;
@@ -462,7 +462,7 @@ static void tick_version(struct version *v, int64_t now)
     {
         struct instance *i = list_entry(l, struct instance, link);
 
-        if (i->state == INSTANCE_IDLE && now - i->idle_since_us > fs->keep_ms * 1000LL &&
+        if (i->state == INSTANCE_IDLE && fs->keep_ms >= 0 && now - i->idle_since_us > fs->keep_ms * 1000LL &&
             (int)v->instances_n > wanted(v))
             instance_kill(i);
         else if (i->state == INSTANCE_DYING && !i->exited && !i->killed)
@@ -472,6 +472,7 @@ static void tick_version(struct version *v, int64_t now)
         else if (i->compiler && now - i->asked_us > COMPILE_MS * 1000LL)
             instance_kill(i);
     }
+    berths_trim(v, false);
     /* stems are part of the zygote: they go with it */
     if (v->zygote == ZYGOTE_READY && v->instances_n == v->stems_n && !wanted(v) &&
         now - MAX(v->used_us, v->zygote_started_us) > fs->zygote_keep_ms * 1000LL)
@@ -543,8 +544,8 @@ void pool_refill(struct functions *fs)
         struct instance *i = list_entry(l, struct instance, limit_link);
 
         list_remove(l);
-        if (cgroup_limit(&fs->cgroups, i->cgroup, &i->v->limits, &err) < 0)
-            LOG(WARN, "function", "function=%s did=limit error=\"%s\"", i->v->f->key, err.msg);
+        if (i->berth)
+            berth_limit(i->v, i->berth);
     }
     LIST_EACH(&fs->all, k)
     {
@@ -566,6 +567,8 @@ void pool_refill(struct functions *fs)
             v->stems_n++;
         }
         again |= (int)v->stems_n < fs->stems || (int)v->instances_n < f->provisioned;
+        if (!v->starting_n)
+            again |= berths_refill(v);
     }
     if (again)
         pool_refill_soon(fs);

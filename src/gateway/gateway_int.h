@@ -13,15 +13,12 @@
 #include "gateway/gateway.h"
 #include "http/server.h"
 
-struct identity;
-
 struct gateway {
     const struct gateway_options *o;
     uv_loop_t loop;
     struct functions *functions;
     struct http_server *http, *admin;
     struct keys *keys; /* NULL until the server is there */
-    struct identity *identity; /* likewise: who may do what */
     int port; /* of http */
 };
 

@@ -519,20 +519,54 @@ int cgroup_remove(const struct cgroup_host *h, const char *path, struct err *err
     return 0;
 }
 
+static int64_t cpu_used_us(const struct cgroup_host *h, const char *path)
+{
+    if (used(h, CGROUP_V2))
+        return read_key(h, CGROUP_V2, path, "cpu.stat", "usage_usec");
+    return read_num(h, used(h, CGROUP_CPUACCT) ? CGROUP_CPUACCT : CGROUP_CPU, path, "cpuacct.usage") / 1000;
+}
+
+int cgroup_usage_end(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage, struct err *err)
+{
+    struct cgroup_usage u = {.cpu_us = cpu_used_us(h, path)};
+    char at[PATH_MAX_];
+
+    if (!u.cpu_us && access(place(at, h, members(h), path, ""), F_OK) < 0)
+        return err_sys(err, "cgroup %s", path);
+    if (h->v2_controls) {
+        u.memory_peak_bytes = read_num(h, CGROUP_V2, path, "memory.peak");
+        u.oom_kills = read_key(h, CGROUP_V2, path, "memory.events", "oom_kill");
+    } else if (used(h, CGROUP_MEMORY)) {
+        u.memory_peak_bytes = read_num(h, CGROUP_MEMORY, path, "memory.max_usage_in_bytes");
+        u.oom_kills = read_key(h, CGROUP_MEMORY, path, "memory.oom_control", "oom_kill");
+    }
+    *ret_usage = u;
+    return 0;
+}
+
+int cgroup_renew(const struct cgroup_host *h, const char *path, bool uncap, int64_t *ret_left, struct err *err)
+{
+    if (h->v2_controls)
+        return err_set(err, NOT_IMPLEMENTED, "a group of plain cgroup v2 cannot be used again");
+    *ret_left = 0;
+    if (used(h, CGROUP_MEMORY)) {
+        if (write_num(h, CGROUP_MEMORY, path, "memory.max_usage_in_bytes", 0) < 0)
+            return err_sys(err, "renew cgroup %s", path);
+        *ret_left = read_num(h, CGROUP_MEMORY, path, "memory.usage_in_bytes");
+    }
+    if (uncap && used(h, CGROUP_CPU) && write_num(h, CGROUP_CPU, path, "cpu.cfs_quota_us", -1) < 0)
+        return err_sys(err, "renew cgroup %s", path);
+    return 0;
+}
+
 int cgroup_usage(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage,
                  struct err *err)
 {
-    struct cgroup_usage u = {0};
+    struct cgroup_usage u = {.cpu_us = cpu_used_us(h, path)};
     char at[PATH_MAX_];
 
     if (access(place(at, h, members(h), path, ""), F_OK) < 0)
         return err_sys(err, "cgroup %s", path);
-    if (used(h, CGROUP_V2))
-        u.cpu_us = read_key(h, CGROUP_V2, path, "cpu.stat", "usage_usec");
-    else
-        u.cpu_us = read_num(h, used(h, CGROUP_CPUACCT) ? CGROUP_CPUACCT : CGROUP_CPU, path,
-                            "cpuacct.usage") /
-                   1000;
     if (h->v2_controls) {
         u.memory_bytes = read_num(h, CGROUP_V2, path, "memory.current") -
                          read_key(h, CGROUP_V2, path, "memory.stat", "inactive_file");

@@ -84,6 +84,11 @@ bool cgroup_empty(const struct cgroup_host *h, const char *path); /* an absent g
 bool cgroup_wait_empty(const struct cgroup_host *h, const char *path, int timeout_ms);
 int cgroup_usage(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage,
                  struct err *err);
+/* Only what is asked when somebody has ended: cpu_us, memory_peak_bytes, oom_kills. */
+int cgroup_usage_end(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage, struct err *err);
+/* An empty group is to be used again: its memory peak is forgotten, and (uncap) its limit of CPU time. ret_left: memory
+ * that is still charged to it. -1 when the kernel offers no way (plain v2). Counters of time and kills go on. */
+int cgroup_renew(const struct cgroup_host *h, const char *path, bool uncap, int64_t *ret_left, struct err *err);
 /* Removes the group and all below it; an absent one is fine. Busy (processes left) is an error. */
 int cgroup_remove(const struct cgroup_host *h, const char *path, struct err *err);
 /* Frozen processes get no cpu time (v1 freezer is not used: v2 tree, or NOT_IMPLEMENTED). */

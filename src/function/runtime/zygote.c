@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/io_uring.h>
 #include <linux/mount.h>
 #include <net/if.h>
 #include <poll.h>
@@ -31,13 +32,14 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { CHILDREN_MAX = 4096, NEXT_COMPILED = 100, NEXT_AHEAD, NEXT_AHEAD_INIT };
+enum { CHILDREN_MAX = 4096, NEXT_COMPILED = 100, NEXT_AHEAD, NEXT_AHEAD_INIT, NEXT_REHEARSE, REHEARSE_MS = 30, HOT_MAX = 4096 };
 
 static struct {
     int ctl, sig, pid_ns, proc;
@@ -53,10 +55,11 @@ static struct {
     uint32_t uid;
     char tmp_options[64];
     char code[1024]; /* writable path of the code, for the compiler */
-    char host[64];
-    char workdir[1024];     /* where instances start; "": /var/task */
     struct seccomp_filter filter;
-} z = {.ctl = -1, .sig = -1, .pid_ns = -1, .proc = -1};
+    bool rehearsed, ready;
+    int hot_fd; /* in the rehearsal's child: where the addresses go */
+    int ring;   /* holds the pins */
+} z = {.ctl = -1, .sig = -1, .pid_ns = -1, .proc = -1, .hot_fd = -1, .ring = -1};
 
 /* What an instance asks of us, read by the driver without a call. */
 EXPORT struct {
@@ -223,21 +226,37 @@ EXPORT int z_pivot(const char *root)
     return 0;
 }
 
+/* What every instance has in common is done here once and copied by each fork: host name, limits, mask, folder, and a
+ * bounding set without capabilities (the zygote keeps those it has: it starts no program). */
+static int inherit(const char *host)
+{
+    static const struct {
+        int what;
+        rlim_t n;
+    } limits[] = {{RLIMIT_CORE, 0}, {RLIMIT_NOFILE, 1024}};
+
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        struct rlimit l = {limits[i].n, limits[i].n};
+
+        if (setrlimit((__rlimit_resource_t)limits[i].what, &l) < 0)
+            return -errno;
+    }
+    if (sethostname(host, strlen(host)) < 0 || chdir("/var/task") < 0 || setgroups(0, NULL) < 0)
+        return -errno;
+    umask(022);
+    for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++)
+        ;
+    return 0;
+}
+
 EXPORT int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char *code);
 EXPORT int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char *code)
 {
     z.uid = uid;
     snprintf(z.tmp_options, sizeof z.tmp_options, "size=%um,mode=1777", tmp_mb);
-    snprintf(z.host, sizeof z.host, "%s", host);
     snprintf(z.code, sizeof z.code, "%s", code);
     seccomp_default(&z.filter, 0); /* made once, copied by fork */
-    return 0;
-}
-
-EXPORT void z_workdir(const char *path);
-EXPORT void z_workdir(const char *path)
-{
-    snprintf(z.workdir, sizeof z.workdir, "%s", path);
+    return inherit(host);
 }
 
 /* A private mapping of a file gets its page tables copied by fork only when it holds a page of its
@@ -285,6 +304,7 @@ static int tell(const struct zygote_tell *t)
 EXPORT int z_ready(void);
 EXPORT int z_ready(void)
 {
+    z.ready = true;
     return tell(&(struct zygote_tell){.what = TELL_READY, .pid = getpid()});
 }
 
@@ -424,7 +444,106 @@ static bool nothing_yet(void)
     return poll(&p, 1, 0) == 0;
 }
 
-/* Waits, forks, reaps. Gives back ASK_FORK, NEXT_AHEAD(_INIT), ASK_COMPILE or (base) ASK_ZYGOTE in the child that is to do
+/* ---- pages that every instance writes ----
+ *
+ * A page that an instance writes to is copied when it does: a fault, some 3 us each, and a Python that answers its
+ * first request writes to 200 (reference counts). A page that is pinned for a device, however, the kernel copies in
+ * the fork itself, for a fifth of that. So in a quiet moment a child rehearses a request, without any code of the
+ * user, tells which pages it got of its own, and the zygote has those pinned by a ring of io_uring that is used for
+ * nothing else. Where that is not allowed, forks are as they were. */
+
+/* In the rehearsal's child, at its end: the addresses of its own pages. */
+EXPORT void z_rehearsed(void);
+EXPORT void z_rehearsed(void)
+{
+    static struct {
+        unsigned long from, to;
+    } maps[512];
+    char line[512], prot[8];
+    int n = 0, pagemap;
+    FILE *f;
+
+    snprintf(line, sizeof line, "../%d/maps", getpid()); /* z.proc is the zygote's own folder */
+    f = fdopen(openat(z.proc, line, O_RDONLY | O_CLOEXEC), "r");
+    snprintf(line, sizeof line, "../%d/pagemap", getpid());
+    pagemap = openat(z.proc, line, O_RDONLY | O_CLOEXEC);
+    while (f && n < 512 && fgets(line, sizeof line, f))
+        if (sscanf(line, "%lx-%lx %7s", &maps[n].from, &maps[n].to, prot) == 3 && prot[1] == 'w' && prot[3] == 'p' &&
+            !strstr(line, "[stack]"))
+            n++;
+    for (int i = 0; i < n; i++)
+        for (unsigned long at = maps[i].from; at < maps[i].to;) {
+            uint64_t entry[512];
+            ssize_t got = pread(pagemap, entry, sizeof entry, (off_t)(at / 4096 * 8));
+
+            if (got <= 0)
+                break;
+            for (ssize_t k = 0; k < got / 8 && at < maps[i].to; k++, at += 4096)
+                if ((entry[k] >> 63) && (entry[k] >> 56 & 1)) /* present, and nobody else's */
+                    (void)!write(z.hot_fd, &at, sizeof at);
+        }
+    _exit(0);
+}
+
+static void pin(unsigned long *at, int n)
+{
+    static struct iovec ranges[HOT_MAX];
+    struct io_uring_params p = {0};
+    int ranges_n = 0;
+
+    for (int i = 0; i < n; i++) {
+        struct iovec *last = ranges_n ? &ranges[ranges_n - 1] : NULL;
+
+        if (last && (unsigned long)last->iov_base + last->iov_len == at[i])
+            last->iov_len += 4096;
+        else
+            ranges[ranges_n++] = (struct iovec){(void *)at[i], 4096};
+    }
+    z.ring = (int)syscall(SYS_io_uring_setup, 1, &p);
+    if (z.ring >= 0 && syscall(SYS_io_uring_register, z.ring, IORING_REGISTER_BUFFERS, ranges, ranges_n) < 0) {
+        close(z.ring);
+        z.ring = -1;
+    }
+}
+
+/* True in the child. */
+static bool rehearse(void)
+{
+    static unsigned long at[HOT_MAX];
+    unsigned long one;
+    int ends[2], n = 0, pagemap;
+    pid_t pid;
+
+    z.rehearsed = true;
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return false;
+    /* its own parent, not the zygote's child list: it is waited for here */
+    pid = fork();
+    if (pid == 0) {
+        close(ends[0]);
+        z.hot_fd = ends[1];
+        alarm(5);
+        return true;
+    }
+    close(ends[1]);
+    pagemap = openat(z.proc, "pagemap", O_RDONLY | O_CLOEXEC);
+    while (pid > 0 && read(ends[0], &one, sizeof one) == (ssize_t)sizeof one) {
+        uint64_t entry;
+
+        if (n < HOT_MAX && pread(pagemap, &entry, sizeof entry, (off_t)(one / 4096 * 8)) == 8 && entry >> 63)
+            at[n++] = one;
+    }
+    close(ends[0]);
+    if (pagemap >= 0)
+        close(pagemap);
+    if (pid > 0)
+        waitpid(pid, NULL, 0);
+    if (n)
+        pin(at, n);
+    return false;
+}
+
+/* Waits, forks, reaps. Gives back ASK_FORK, NEXT_AHEAD(_INIT), NEXT_REHEARSE, ASK_COMPILE or (base) ASK_ZYGOTE in the child that is to do
  * it, in the zygote NEXT_COMPILED when byte code has been made, 0: leave. */
 EXPORT int z_next(void);
 EXPORT int z_next(void)
@@ -432,8 +551,12 @@ EXPORT int z_next(void)
     for (;;) {
         struct pollfd p[2] = {{z.ctl, POLLIN, 0}, {z.sig, POLLIN, 0}};
 
-        if (poll(p, 2, -1) < 0 && errno != EINTR)
+        int n = poll(p, 2, z.ready && !z.rehearsed ? REHEARSE_MS : -1);
+
+        if (n < 0 && errno != EINTR)
             return 0;
+        if (n == 0 && rehearse())
+            return NEXT_REHEARSE;
         if (p[1].revents && reap())
             return NEXT_COMPILED;
         if (!p[0].revents)
@@ -476,22 +599,12 @@ static void drop_all(void)
     struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct d[2] = {{0}};
 
-    for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++)
-        ;
-    if (setgroups(0, NULL) < 0 || setresgid(z.uid, z.uid, z.uid) < 0 || setresuid(z.uid, z.uid, z.uid) < 0)
+    if (setresgid(z.uid, z.uid, z.uid) < 0 || setresuid(z.uid, z.uid, z.uid) < 0)
         give_up("ids");
     if (syscall(SYS_capset, &h, d) < 0)
         give_up("capabilities");
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         give_up("no_new_privs");
-}
-
-static void limit(int what, rlim_t n)
-{
-    struct rlimit l = {n, n};
-
-    if (setrlimit(what, &l) < 0)
-        give_up("limits");
 }
 
 /* Moves the descriptors to where the driver wants them (0 null, 1 and 2 log, 3 socket) and closes
@@ -516,7 +629,8 @@ static void enter(void)
             give_up("cgroup");
     if (z.ask.net && setns(z.fds[2 + z.ask.cgroup_n], CLONE_NEWNET) < 0)
         give_up("network namespace");
-    if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0)
+    /* the host name is the zygote's: nobody in here may change it */
+    if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWCGROUP) < 0)
         give_up("namespaces");
     if (mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, z.tmp_options) < 0)
         give_up("/tmp");
@@ -524,8 +638,6 @@ static void enter(void)
         give_up("/proc");
     if (z.ask.what == ASK_COMPILE && mount(z.code, "/var/task", NULL, MS_BIND, NULL) < 0)
         give_up("/var/task");
-    if (sethostname(z.host, strlen(z.host)) < 0)
-        give_up("host name");
     if (z.ask.cpu >= 0) {
         cpu_set_t set;
 
@@ -533,12 +645,9 @@ static void enter(void)
         CPU_SET((size_t)z.ask.cpu, &set);
         sched_setaffinity(0, sizeof set, &set); /* only a matter of speed */
     }
-    limit(RLIMIT_CORE, 0);
-    limit(RLIMIT_NOFILE, 1024);
     arrange_fds();
-    umask(022);
-    if (chdir(z.workdir[0] ? z.workdir : "/var/task") < 0)
-        give_up("working directory");
+    if (z.ask.what == ASK_COMPILE && chdir("/var/task") < 0)
+        give_up("/var/task");
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     drop_all();

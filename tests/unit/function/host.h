@@ -47,6 +47,25 @@ static la_ssize_t host_zip_write(struct archive *ar, void *arg, const void *p, s
     return (la_ssize_t)n;
 }
 
+/* One file of any bytes. */
+static inline void host_zip_bytes(struct buf *out, const char *name, const void *p, size_t n, unsigned mode)
+{
+    struct archive *ar = archive_write_new();
+    struct archive_entry *e = archive_entry_new();
+
+    archive_write_set_format_zip(ar);
+    archive_write_open(ar, out, NULL, host_zip_write, NULL);
+    archive_entry_set_pathname(e, name);
+    archive_entry_set_filetype(e, AE_IFREG);
+    archive_entry_set_perm(e, mode);
+    archive_entry_set_size(e, (la_int64_t)n);
+    archive_write_header(ar, e);
+    archive_write_data(ar, p, n);
+    archive_entry_free(e);
+    archive_write_close(ar);
+    archive_write_free(ar);
+}
+
 /* name, text, name, text, ..., NULL */
 static inline void host_zip_mode(struct buf *out, const char *const *files, unsigned mode)
 {

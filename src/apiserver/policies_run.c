@@ -422,8 +422,13 @@ static const struct val *mutated(struct mutating *m, const struct expr *e, const
     const struct type *t = type_of(m->ad, as);
     struct texts atomics = {.a = c->a};
     struct err err = {0};
+    const char *wrong;
     struct val *v;
 
+    if ((wrong = cel_misnamed(c->a, *x))) {
+        *ret_why = arena_printf(c->a, "type mismatch: %s", wrong);
+        return NULL;
+    }
     if (e->use == EXPR_JSONPATCH) {
         const struct val *out;
 

@@ -174,6 +174,9 @@ struct cel_value cel_lazy(struct arena *a, const struct cel_type *type, cel_lazy
  * as maps. -1: it has no form in JSON (types, authorizers, maps with keys that are no strings are
  * written by their text). */
 int cel_to_val(struct arena *a, struct cel_value v, struct val **ret, struct err *err);
+/* Are objects that a mutation constructed (`Object.spec{...}`) of the type that their place names? What is below
+ * other values is looked at, too, and an object alone begins a path of its own. NULL, or what is wrong, one thing a line. */
+const char *cel_misnamed(struct arena *a, struct cel_value v);
 /* For messages: as string() would say it, or a short form; never NULL. */
 const char *cel_text(struct arena *a, struct cel_value v);
 

@@ -998,6 +998,38 @@ static int to_val(struct arena *a, struct cel_value v, struct val *ret, int dept
     return 0;
 }
 
+static void misnamed(struct arena *a, struct cel_value v, const char *path, int depth, struct buf *b)
+{
+    bool object = v.kind == CEL_OBJECT && v.type && v.type->name && str_starts(v.type->name, "Object");
+    bool list = v.kind == CEL_LIST;
+    struct cel_run run = {.arena = a};
+    struct eval e = {.run = &run, .arena = a, .bytes_max = SIZE_MAX};
+
+    if (depth > 200 || b->n > 4096 || (!list && v.kind != CEL_MAP && v.kind != CEL_OBJECT) || v.sub == SUB_LAZY ||
+        v.sub == SUB_TREE)
+        return;
+    if (object && !path)
+        path = v.type->name;
+    if (object && !streq(path, v.type->name))
+        buf_printf(b, "%sunexpected type name \"%s\", expected \"%s\", which matches field name path from root Object type",
+                   b->n ? "\n" : "", v.type->name, path);
+    if (v.kind == CEL_OBJECT && !object) /* a patch: its value begins anew */
+        path = NULL;
+    for (uint32_t i = 0; i < (list ? list_len(v) : map_len(v)); i++) {
+        struct cel_value x = list ? list_at(&e, v, i) : map_value_at(&e, v, i);
+
+        misnamed(a, x, object && path ? arena_printf(a, "%s.%s", path, cel_text(a, map_key_at(&e, v, i))) : path, depth + 1, b);
+    }
+}
+
+const char *cel_misnamed(struct arena *a, struct cel_value v)
+{
+    _auto_(buf_done) struct buf b = {0};
+
+    misnamed(a, v, NULL, 0, &b);
+    return b.n ? arena_strndup(a, b.p, b.n) : NULL;
+}
+
 int cel_to_val(struct arena *a, struct cel_value v, struct val **ret, struct err *err)
 {
     struct val out;

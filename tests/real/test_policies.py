@@ -168,3 +168,13 @@ def test_mutating_refuses_what_is_atomic(k):
     assert k.apply(MUTATING, MUTATIONS=atomic).returncode == 0
     assert f"policy '{k.name}' with binding '{k.name}' denied request: error applying patch: invalid ApplyConfiguration: may not mutate atomic " \
         'arrays, maps or structs: .spec.nodeSelector' in k('run', 'main', '--image=main:1').stderr
+
+
+def test_mutating_refuses_a_misnamed_type(k):
+    wrong = '''
+  - patchType: ApplyConfiguration
+    applyConfiguration: {expression: "Object{spec: Object.spec{containers: [Object.spec.initContainers{name: 'side', image: 'side:1'}]}}"}
+'''
+    assert k.apply(MUTATING, MUTATIONS=wrong).returncode == 0
+    assert 'type mismatch: unexpected type name "Object.spec.initContainers", expected "Object.spec.containers", which matches field name path from ' \
+        'root Object type' in k('run', 'main', '--image=main:1').stderr

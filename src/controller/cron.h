@@ -1,7 +1,7 @@
 /* controller/cron.h - five fields of cron: when next? Pure. */
 #pragma once
 
-#include "controller/zone.h"
+#include "env/zone.h"
 
 struct cron {
     uint64_t minutes, hours, days, months, weekdays; /* bits */

@@ -1,7 +1,7 @@
 /* A TZif file (RFC 8536): a header of six counts, then, of its 64-bit part, the seconds at which the
  * offset changes, the number of the type that holds from each on, and the types (offset, is it
  * summer, abbreviation). A line of text at the end, a POSIX TZ rule, says how it goes on. */
-#include "controller/zone.h"
+#include "env/zone.h"
 
 #include <ctype.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* controller/zone.h - how far a place's clocks are from UTC: the tz database of the system
+/* env/zone.h - how far a place's clocks are from UTC: the tz database of the system
  * (/usr/share/zoneinfo, or the folder that ZONEINFO names). */
 #pragma once
 

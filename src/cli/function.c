@@ -268,70 +268,43 @@ int cmd_invoke(struct cli_opts *o, int argc, char **argv)
     return EXIT_SUCCESS;
 }
 
-/* The gateway keeps the last lines of a function in memory for some milliseconds; asking it for the
- * end of the log writes them out. When it does not run, the file holds all there is. */
-static void log_flush(struct cli_opts *o, const char *name)
+/* One page of a function's log: printed; where to go on is kept in `at`. EXIT_SUCCESS or complained. */
+static int log_page(struct cli_opts *o, const char *name, const char *how, char at[64], bool quiet, size_t *ret_n)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
-    struct err ignored;
-    char *text;
+    struct err err;
+    char *text, *end;
     size_t n;
 
-    (void)!socket_request(o, a, "gateway", "GET", arena_printf(a, "/log/%s/%s", ns_of(o), name), NULL, 0,
-                          &text, &n, &ignored);
+    *ret_n = 0;
+    if (socket_request(o, a, "gateway", "GET", arena_printf(a, "/log/%s/%s?next=1%s", ns_of(o), name, how), NULL, 0, &text, &n, &err) < 0)
+        return quiet ? EXIT_SUCCESS : complain_err(&err);
+    end = memrchr(text, '\x1e', n);
+    if (end)
+        snprintf(at, 64, "%.*s", (int)MIN(n - (size_t)(end - text) - 1, (size_t)63), end + 1);
+    *ret_n = end ? (size_t)(end - text) : n;
+    fwrite(text, 1, *ret_n, stdout);
+    fflush(stdout);
+    return EXIT_SUCCESS;
 }
 
-/* Follows the newest log file of a function by its size: a log is a file, nothing more. */
+/* The last lines, then (-f) what comes, page by page. */
 int cmd_logs(struct cli_opts *o, int argc, char **argv)
 {
-    _auto_(freep) char *path = NULL;
-    long from = 0;
-    FILE *f;
+    char at[64] = "", how[80] = "";
+    int ret;
+    size_t n;
 
     if (o->args_n != 1 || !name_ok(o->args[0]))
         return complain(EXIT_USAGE, "usage: tandem logs NAME [-f] [--tail N]");
-    path = xasprintf("%s/logs/functions/%s/%s/current.log", o->state, ns_of(o), o->args[0]);
-    log_flush(o, o->args[0]);
-    f = fopen(path, "re");
-    if (!f && !o->follow)
-        return complain(EXIT_FAILURE, "the function %s has printed nothing yet", o->args[0]);
-    if (f && o->tail >= 0) {
-        char *line = NULL;
-        size_t cap = 0;
-        int lines = 0;
-
-        while (getline(&line, &cap, f) > 0)
-            lines++;
-        rewind(f);
-        for (int i = 0; i < lines - o->tail && getline(&line, &cap, f) > 0; i++)
-            ;
-        free(line);
-        from = ftell(f);
+    if (o->tail >= 0)
+        snprintf(how, sizeof how, "&tail=%d", MAX(o->tail, 1));
+    ret = log_page(o, o->args[0], how, at, o->follow, &n);
+    while (ret == EXIT_SUCCESS && o->follow) {
+        snprintf(how, sizeof how, "&after=%s", *at ? at : "0.0.0");
+        ret = log_page(o, o->args[0], how, at, true, &n);
+        if (!n)
+            nanosleep(&(struct timespec){0, 200 * 1000000L}, NULL);
     }
-    for (;;) {
-        char block[65536];
-        struct stat st;
-        size_t n;
-
-        if (f) {
-            fseek(f, from, SEEK_SET);
-            while ((n = fread(block, 1, sizeof block, f)) > 0)
-                fwrite(block, 1, n, stdout);
-            from = ftell(f);
-            fflush(stdout);
-        }
-        if (!o->follow)
-            break;
-        nanosleep(&(struct timespec){0, 200 * 1000000L}, NULL);
-        log_flush(o, o->args[0]);
-        if (stat(path, &st) == 0 && (!f || st.st_size < from)) { /* new, or rotated */
-            if (f)
-                fclose(f);
-            f = fopen(path, "re");
-            from = 0;
-        }
-    }
-    if (f)
-        fclose(f);
-    return EXIT_SUCCESS;
+    return ret;
 }

@@ -1,111 +1,102 @@
-/* Log files of functions: STATE/logs/functions/NAMESPACE/NAME/current.log, and previous.log before it.
+/* What goes into a function's log, and what of it a caller sees (the tail).
  *
- * A line: time TAB instance TAB text. Lines are gathered and written a few times a second; a file
- * holds FILE_BYTES_MAX and there are two, so a function that prints without end fills nothing but
- * its own log. A disk that takes no more costs log lines, never answers. */
+ * Lines are handed to logs/ as they come, which costs a copy. The function's own are passed on; the platform's (START,
+ * END, REPORT, INIT_START) are made here as Lambda writes them: text, or with logFormat JSON one object a line, of which
+ * those below the chosen level are left out.
+ *
+ * Who prints without end: an instance may print LOG_BURST at once and LOG_PER_TICK a tick after that. What is over it
+ * is moved to /dev/null by the kernel, unread, a pipeful every few milliseconds, so that neither its handler waits
+ * nor anybody else; one line says how much it was. */
 #include "function/function_int.h"
 
 #include "base/log.h"
+#include "codec/json.h"
+#include "logs/logs.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/stat.h>
+#include <strings.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { FILE_BYTES_MAX = 10 << 20, PENDING_MAX = 64 << 10 };
+enum { FLOOD_MS = 5, FLOOD_PIPE = 1 << 20 };
 
-static char *dir_of(const struct functions *fs, const char *ns, const char *name)
+/* The name that its owner knows it by: not every one can be an object's. */
+static const char *own_name(const struct function *f)
 {
-    return xasprintf("%s/logs/functions/%s/%s", fs->state, ns, name);
+    const struct function *head = function_find(f->fs, f->namespace_, f->name);
+    const struct val *annotations = head && head->obj ? val_at(obj_val(head->obj), "metadata.annotations") : NULL;
+
+    return val_text(val_get(annotations, "tandem.dev/function-name"), f->name);
 }
 
-void flog_open(struct flog *l, const struct functions *fs, const char *ns, const char *name)
+const char *flog_group(struct version *v)
 {
-    *l = (struct flog){.fd = -1, .dir = dir_of(fs, ns, name)};
+    if (!v->log_group)
+        v->log_group = xasprintf("/aws/lambda/%s", own_name(v->f));
+    return v->log_group;
 }
 
-void flog_done(struct flog *l)
+const char *functions_log_group(struct functions *fs, struct arena *a, const char *ns, const char *name)
 {
-    closep(&l->fd);
-    l->fd = -1;
-    free(l->dir);
-    buf_done(&l->pending);
+    struct function *f = function_find(fs, ns, name);
+
+    if (!f)
+        return NULL;
+    return f->now ? arena_strdup(a, flog_group(f->now)) : arena_printf(a, "/aws/lambda/%s", own_name(f));
 }
 
-static int open_file(struct flog *l)
+/* As CloudWatch names the log stream of an execution environment. */
+const char *flog_stream(struct instance *i)
 {
-    _auto_(freep) char *path = xasprintf("%s/current.log", l->dir);
-    struct stat st;
+    char day[32];
 
-    if (mkdir(l->dir, 0755) < 0 && errno == ENOENT) { /* the first of its namespace */
-        char *slash = strrchr(l->dir, '/');
+    if (*i->log_stream)
+        return i->log_stream;
+    wall_text(wall_ms(), day);
+    day[4] = day[7] = '/';
+    snprintf(i->log_stream, sizeof i->log_stream, "%.10s/[%.24s]%.32s", day, i->v->shown, i->stream);
+    return i->log_stream;
+}
 
-        *slash = 0;
-        mkdir(l->dir, 0755);
-        *slash = '/';
-        mkdir(l->dir, 0755);
+static void line(struct instance *i, const char *text, size_t n)
+{
+    struct functions *fs = i->v->f->fs;
+
+    if (fs->logs)
+        logs_line(fs->logs, i->v->f->namespace_, flog_group(i->v), flog_stream(i), wall_ms(), text, n);
+}
+
+/* ---- the function's own ---- */
+
+/* The value of "level" in a line of JSON; LEVEL_FATAL (never left out) when it says none. */
+static enum log_level_of_function level_in(const char *text, size_t n)
+{
+    static const struct {
+        const char *name;
+        enum log_level_of_function level;
+    } names[] = {{"TRACE", LEVEL_TRACE}, {"DEBUG", LEVEL_DEBUG}, {"INFO", LEVEL_INFO}, {"WARN", LEVEL_WARN}, {"ERROR", LEVEL_ERROR}};
+    const char *at = memmem(text, n, "\"level\"", 7), *end = text + n;
+
+    for (at = at ? at + 7 : end; at < end && strchr(" \t:\"", *at); at++)
+        ;
+    for (size_t k = 0; k < ARRAY_LEN(names); k++) {
+        size_t len = strlen(names[k].name);
+
+        if ((size_t)(end - at) > len && strncasecmp(at, names[k].name, len) == 0)
+            return names[k].level;
     }
-    l->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    if (l->fd < 0)
-        return -1;
-    l->size = fstat(l->fd, &st) == 0 ? (size_t)st.st_size : 0;
-    return 0;
+    return LEVEL_FATAL;
 }
 
-static void rotate(struct flog *l)
+void flog_text(struct instance *i, const char *text, size_t n)
 {
-    _auto_(freep) char *path = xasprintf("%s/current.log", l->dir);
-    _auto_(freep) char *old = xasprintf("%s/previous.log", l->dir);
+    const struct version *v = i->v;
 
-    closep(&l->fd);
-    l->fd = -1;
-    (void)!rename(path, old);
-}
-
-void flog_flush(struct flog *l)
-{
-    size_t at = 0;
-
-    if (!l->pending.n)
+    if (v->log_json && n && text[0] == '{' && level_in(text, n) < v->log_app)
         return;
-    if (l->fd >= 0 && l->size > FILE_BYTES_MAX)
-        rotate(l);
-    if (l->fd < 0 && open_file(l) < 0)
-        goto broken;
-    while (at < l->pending.n) {
-        ssize_t n = write(l->fd, l->pending.p + at, l->pending.n - at);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            goto broken;
-        at += (size_t)n;
-        l->size += (size_t)n;
-    }
-    l->broken = false;
-    buf_reset(&l->pending);
-    return;
-broken:
-    if (!l->broken)
-        LOG(WARN, "function", "did=drop-log dir=%s error=\"%s\"", l->dir, strerror(errno));
-    l->broken = true;
-    buf_reset(&l->pending);
-}
-
-void flog_line(struct flog *l, const char *stream, const char *text, size_t n)
-{
-    char when[32];
-
-    wall_text(wall_ms(), when);
-    buf_add(&l->pending, when, strlen(when));
-    buf_addc(&l->pending, '\t');
-    buf_add(&l->pending, stream, strlen(stream));
-    buf_addc(&l->pending, '\t');
-    buf_add(&l->pending, text, n);
-    buf_addc(&l->pending, '\n');
-    if (l->pending.n > PENDING_MAX)
-        flog_flush(l);
+    line(i, text, n);
 }
 
 void tail_add(struct call *c, const char *text, size_t n)
@@ -121,51 +112,205 @@ void tail_add(struct call *c, const char *text, size_t n)
     buf_add(&c->tail, text, n);
 }
 
-int functions_log_tail(struct functions *fs, const char *ns, const char *name, size_t max, struct buf *out,
-                       struct err *err)
+/* ---- the platform's ---- */
+
+/* In the log, and (c not NULL) in the tail of the call. */
+static void say(struct instance *i, struct call *c, const char *text, size_t n)
 {
-    static const char *const files[] = {"previous.log", "current.log"};
-    _auto_(freep) char *dir = NULL;
-    struct function *f = function_find(fs, ns, name);
-    struct buf all = {0};
-    const char *from;
-    bool found = false;
+    line(i, text, n);
+    if (c && c->want_tail) {
+        tail_add(c, text, n);
+        tail_add(c, "\n", 1);
+    }
+}
 
-    if (str_empty(name) || strchr(name, '/') || name[0] == '.' || (ns && strchr(ns, '/')))
-        return err_set(err, NOT_FOUND, "no such function");
-    dir = dir_of(fs, str_empty(ns) ? "default" : ns, name);
-    if (f)
-        flog_flush(&f->family->log);
-    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-        _auto_(freep) char *path = xasprintf("%s/%s", dir, files[i]);
-        _auto_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
-        struct stat st;
-        off_t at;
+/* {"time", "type", "record": {...}}: the caller writes what is in the record. */
+static void event_begin(struct buf *b, const char *type)
+{
+    char when[32];
 
-        if (fd < 0 || fstat(fd, &st) < 0)
-            continue;
-        found = true;
-        at = MAX(st.st_size - (off_t)max, (off_t)0);
-        if (!buf_reserve(&all, (size_t)(st.st_size - at)))
-            continue;
-        for (ssize_t n; at < st.st_size; at += n) {
-            n = pread(fd, all.p + all.n, (size_t)(st.st_size - at), at);
-            if (n <= 0)
-                break;
-            all.n += (size_t)n;
+    buf_printf(b, "{\"time\":\"%s\",\"type\":\"platform.%s\",\"record\":{", wall_text(wall_ms(), when), type);
+}
+
+static void event_end(struct instance *i, struct call *c, enum log_level_of_function level, struct buf *b)
+{
+    buf_adds(b, "}}");
+    if (level >= i->v->log_system)
+        say(i, c, b->p, b->n);
+    buf_done(b);
+}
+
+void flog_start(struct instance *i, struct call *c)
+{
+    const struct version *v = i->v;
+    struct buf b = {0};
+    char text[200];
+    int n;
+
+    if (v->log_json) {
+        if (!i->warm) {
+            event_begin(&b, "initStart");
+            buf_printf(&b, "\"initializationType\":\"%s\",\"phase\":\"init\",\"runtimeVersion\":\"%s\",\"functionName\":\"%s\","
+                           "\"functionVersion\":\"%s\"", v->f->provisioned ? "provisioned-concurrency" : "on-demand", v->runtime,
+                       v->f->name, v->shown);
+            event_end(i, NULL, LEVEL_INFO, &b);
         }
+        event_begin(&b, "start");
+        buf_printf(&b, "\"requestId\":\"%s\",\"version\":\"%s\"", c->id, v->shown);
+        event_end(i, c, LEVEL_INFO, &b);
+        return;
     }
-    if (!found && !f) {
-        buf_done(&all);
-        return err_set(err, NOT_FOUND, "%s has no log", name);
+    if (!i->warm) {
+        n = snprintf(text, sizeof text, "INIT_START Runtime Version: %.60s\tRuntime Version ARN: ", v->runtime);
+        say(i, NULL, text, (size_t)n);
     }
-    from = all.p;
-    if (all.n > max) {
-        from = memchr(all.p + all.n - max, '\n', max);
-        from = from ? from + 1 : all.p + all.n - max;
+    n = snprintf(text, sizeof text, "START RequestId: %s Version: %s", c->id, v->shown);
+    say(i, c, text, (size_t)n);
+}
+
+/* With JSON the report says it. */
+void flog_note(struct instance *i, struct call *c, const char *text, const char *tail)
+{
+    if (!i->v->log_json)
+        line(i, text, strlen(text));
+    if (c && !i->v->log_json) {
+        tail_add(c, text, strlen(text));
+        tail_add(c, tail, strlen(tail));
     }
-    if (from)
-        buf_add(out, from, all.n - (size_t)(from - all.p));
-    buf_done(&all);
-    return 0;
+}
+
+/* How a call ended: "success", "error" (the handler raised), "failure" (its process ended), "timeout". */
+static const char *status_of(const struct instance *i, const struct function_result *r)
+{
+    if (i->deadline_hit)
+        return "timeout";
+    if (!r->function_error)
+        return "success";
+    return i->exited || i->state == INSTANCE_DYING ? "failure" : "error";
+}
+
+static void report_json(struct instance *i, struct call *c, const struct function_result *r, int64_t handler_us, uint64_t billed_ms)
+{
+    const char *status = status_of(i, r);
+    bool well = streq(status, "success");
+    char timing[FUNCTION_TIMING_MAX];
+    struct buf b = {0};
+
+    event_begin(&b, "runtimeDone");
+    buf_printf(&b, "\"requestId\":\"%s\",\"status\":\"%s\",\"metrics\":{\"durationMs\":%.3f,\"producedBytes\":%zu}", c->id, status,
+               (double)handler_us / 1000, r->n);
+    event_end(i, c, well ? LEVEL_DEBUG : LEVEL_WARN, &b);
+    event_begin(&b, "report");
+    buf_printf(&b, "\"requestId\":\"%s\",\"metrics\":{\"durationMs\":%.3f,\"billedDurationMs\":%llu,\"memorySizeMB\":%d,"
+                   "\"maxMemoryUsedMB\":%llu", c->id, (double)handler_us / 1000, (unsigned long long)billed_ms, i->v->memory_mb,
+               (unsigned long long)((i->memory_kb + 1023) / 1024));
+    if (r->init_us)
+        buf_printf(&b, ",\"initDurationMs\":%.3f", (double)r->init_us / 1000);
+    function_timing_text(r, timing);
+    buf_printf(&b, "},\"status\":\"%s\",\"timing\":\"%s\"", status, timing);
+    event_end(i, c, well ? LEVEL_INFO : LEVEL_WARN, &b);
+}
+
+void flog_report(struct instance *i, struct call *c, const struct function_result *r, int64_t handler_us, uint64_t billed_ms)
+{
+    const char *status = status_of(i, r);
+    char text[400 + FUNCTION_TIMING_MAX], timing[FUNCTION_TIMING_MAX];
+    int n;
+
+    if (i->v->log_json) {
+        report_json(i, c, r, handler_us, billed_ms);
+        return;
+    }
+    n = snprintf(text, sizeof text, "END RequestId: %s", c->id);
+    say(i, c, text, (size_t)n);
+    n = snprintf(text, sizeof text,
+                 "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %llu ms\tMemory Size: %d MB\tMax Memory "
+                 "Used: %llu MB\t",
+                 c->id, (double)handler_us / 1000, (unsigned long long)billed_ms, i->v->memory_mb,
+                 (unsigned long long)((i->memory_kb + 1023) / 1024));
+    if (r->init_us)
+        n += snprintf(text + n, sizeof text - (size_t)n, "Init Duration: %.2f ms\t", (double)r->init_us / 1000);
+    if (streq(status, "timeout"))
+        n += snprintf(text + n, sizeof text - (size_t)n, "Status: timeout");
+    else if (i->exited)
+        n += snprintf(text + n, sizeof text - (size_t)n, "Status: error\tError Type: Runtime.ExitError");
+    function_timing_text(r, timing);
+    n += snprintf(text + n, sizeof text - (size_t)n, "%sTiming: %s\t", text[n - 1] == '\t' ? "" : "\t", timing);
+    say(i, c, text, (size_t)n);
+}
+
+/* ---- printing without end ---- */
+
+static void throw_away(struct instance *i, size_t most)
+{
+    for (size_t done = 0; done < most;) {
+        ssize_t n = splice(i->log, NULL, i->v->f->fs->null_fd, NULL, most - done, SPLICE_F_NONBLOCK);
+
+        if (n <= 0)
+            return;
+        done += (size_t)n;
+        i->log_thrown += (size_t)n;
+    }
+}
+
+static void tell_thrown(struct instance *i)
+{
+    char text[160];
+    int n = snprintf(text, sizeof text, "tandem: %llu bytes that were printed here are lost: more than %d MiB at once and %d MiB a second are not kept",
+                     (unsigned long long)i->log_thrown, LOG_BURST >> 20, (4 * LOG_PER_TICK) >> 20);
+
+    if (i->log_thrown)
+        line(i, text, (size_t)n);
+    i->log_thrown = 0;
+}
+
+static void on_flood(uv_timer_t *t)
+{
+    struct functions *fs = t->data;
+
+    LIST_EACH(&fs->flooding, l)
+    throw_away(list_entry(l, struct instance, flood_link), FLOOD_PIPE);
+}
+
+bool flog_flooded(struct instance *i, size_t n)
+{
+    struct functions *fs = i->v->f->fs;
+
+    if (i->log_left > n) {
+        i->log_left -= n;
+        return false;
+    }
+    i->log_left = 0;
+    if (list_linked(&i->flood_link))
+        return true;
+    list_push(&fs->flooding, &i->flood_link);
+    (void)!fcntl(i->log, F_SETPIPE_SZ, FLOOD_PIPE);
+    if (!uv_is_active((uv_handle_t *)&fs->flood) && !fs->stopping)
+        uv_timer_start(&fs->flood, on_flood, FLOOD_MS, FLOOD_MS);
+    return true;
+}
+
+void flog_unflood(struct instance *i)
+{
+    int there = 0;
+
+    if (list_linked(&i->flood_link) && ioctl(i->log, FIONREAD, &there) == 0 && there > 16384)
+        throw_away(i, (size_t)there - 16384);
+    tell_thrown(i);
+}
+
+/* Four times a second: who flooded may print again. */
+void flog_tick(struct functions *fs)
+{
+    LIST_EACH(&fs->flooding, l)
+    {
+        struct instance *i = list_entry(l, struct instance, flood_link);
+
+        throw_away(i, FLOOD_PIPE);
+        list_remove(l);
+        i->log_left = LOG_PER_TICK;
+        tell_thrown(i);
+        instance_read_log(i);
+    }
+    uv_timer_stop(&fs->flood);
 }

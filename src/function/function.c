@@ -293,7 +293,7 @@ static void make_env(struct version *v, const struct val *own)
     struct functions *fs = f->fs;
     char memory[16];
     size_t n = 0;
-    _auto_(freep) char *group = xasprintf("/aws/lambda/%s", f->name);
+    static const char *const levels[] = {"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"};
     _auto_(freep) char *runtime = xasprintf("AWS_Lambda_%s", v->runtime);
 
     snprintf(memory, sizeof memory, "%d", v->memory_mb);
@@ -307,7 +307,9 @@ static void make_env(struct version *v, const struct val *own)
         {"AWS_LAMBDA_FUNCTION_NAME", f->name},
         {"AWS_LAMBDA_FUNCTION_VERSION", v->shown},
         {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE", memory},
-        {"AWS_LAMBDA_LOG_GROUP_NAME", group},
+        {"AWS_LAMBDA_LOG_GROUP_NAME", flog_group(v)},
+        {"AWS_LAMBDA_LOG_FORMAT", v->log_json ? "JSON" : "Text"},
+        {v->log_json ? "AWS_LAMBDA_LOG_LEVEL" : "AWS_LAMBDA_LOG_FORMAT", v->log_json ? levels[v->log_app] : "Text"},
         {"AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"},
         {"TZ", ":UTC"},
         {"LANG", "en_US.UTF-8"},
@@ -362,6 +364,27 @@ static void set_limits(struct version *v)
     };
 }
 
+static enum log_level_of_function level_of(const char *text)
+{
+    static const char *const names[] = {"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"};
+
+    for (int i = 0; i < (int)ARRAY_LEN(names); i++)
+        if (streq(names[i], text))
+            return (enum log_level_of_function)i;
+    return LEVEL_INFO;
+}
+
+static void read_logging(struct version *v, const struct val *c)
+{
+    const char *group = val_str_at(c, "logGroup", "");
+
+    v->log_json = streq(val_str_at(c, "logFormat", "Text"), "JSON");
+    v->log_app = level_of(val_str_at(c, "applicationLogLevel", "INFO"));
+    v->log_system = level_of(val_str_at(c, "systemLogLevel", "INFO"));
+    if (*group)
+        v->log_group = xstrdup(group);
+}
+
 static struct version *version_new(struct function *f, const struct val *spec)
 {
     struct version *v = xcalloc(1, sizeof *v);
@@ -385,6 +408,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
     snprintf(v->cgroup, sizeof v->cgroup, "functions/%.63s.%.80s-%llu", f->namespace_, f->name,
              (unsigned long long)v->number);
     set_limits(v);
+    read_logging(v, val_get(spec, "loggingConfig"));
     make_env(v, val_get(spec, "environment"));
     if (find_runtime(v->runtime, &kind, &v->interpreter, &v->program, err) == 0)
         (void)!read_mounts(v, val_get(spec, "fileSystems"), err);
@@ -402,6 +426,7 @@ static void version_free(struct version *v)
     free(v->handler);
     free(v->sha256);
     free(v->shown);
+    free(v->log_group);
     free(v->interpreter);
     free(v->program);
     free(v->folder);
@@ -520,7 +545,6 @@ static struct family *family_of(struct functions *fs, const char *ns, const char
         y = xcalloc(1, sizeof *y);
         y->key = xstrdup(key);
         y->reserved = -1;
-        flog_open(&y->log, fs, str_empty(ns) ? "default" : ns, name);
         map_put(&fs->families, key, y);
     }
     y->refs++;
@@ -529,11 +553,9 @@ static struct family *family_of(struct functions *fs, const char *ns, const char
 
 static void family_let_go(struct functions *fs, struct family *y)
 {
-    flog_flush(&y->log);
     if (--y->refs)
         return;
     map_del(&fs->families, y->key);
-    flog_done(&y->log);
     free(y->key);
     free(y);
 }
@@ -556,12 +578,6 @@ static struct function *function_new(struct functions *fs, const struct obj *o, 
     list_push(&fs->all, &f->link);
     map_put(&fs->by_key, key, f);
     return f;
-}
-
-void functions_flush_logs(struct functions *fs)
-{
-    LIST_EACH(&fs->all, l)
-    flog_flush(&list_entry(l, struct function, link)->family->log);
 }
 
 void function_let_go(struct function *f)
@@ -632,7 +648,7 @@ static const struct val *spec_of(const struct obj *o)
 static bool same_version(const struct obj *a, const struct obj *b)
 {
     static const char *const names[] = {"runtime", "handler", "codeSha256", "memoryMB", "timeoutSeconds",
-                                        "environment", "ephemeralStorageMB", "fileSystems", "layers"};
+                                        "environment", "ephemeralStorageMB", "fileSystems", "layers", "loggingConfig"};
     const struct val *x = spec_of(a), *y = spec_of(b);
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -853,7 +869,7 @@ static void open_network(struct functions *fs, const struct functions_options *o
 static int make_state_dirs(struct functions *fs, struct err *err)
 {
     static const char *const names[] = {"", "/run", "/run/function", "/run/function/root", "/functions",
-                                        "/logs", "/logs/functions", "/meter", "/queue"};
+                                        "/meter", "/queue"};
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         _auto_(freep) char *path = xasprintf("%s%s", fs->state, names[i]);
@@ -953,6 +969,7 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->account = dup0(o->account, "000000000000");
     fs->node_ip = dup0(o->node_ip, "127.0.0.1");
     fs->aws_port = o->aws_port;
+    fs->logs = o->logs;
     fs->cpu_strict = o->cpu_strict;
     fs->lazy_init = o->lazy_init;
     fs->concurrency_max = o->concurrency_max ? o->concurrency_max : 1000;
@@ -986,6 +1003,7 @@ static void functions_free(struct functions *fs)
     free(fs->node_runtime);
     free(fs->library);
     free(fs->root);
+    closep(&fs->null_fd);
     free(fs);
     if (stopped)
         stopped(arg);
@@ -1000,6 +1018,8 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     list_init(&fs->all);
     list_init(&fs->bases);
     list_init(&fs->to_limit);
+    list_init(&fs->flooding);
+    fs->null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     for (size_t i = 0; i < ARRAY_LEN(fs->slots); i++)
         list_init(&fs->slots[i]);
     if (make_state_dirs(fs, err) < 0 || write_runtime(fs, o->runtime_dir, err) < 0) {
@@ -1023,8 +1043,9 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     }
     uv_timer_init(fs->loop, &fs->tick);
     uv_timer_init(fs->loop, &fs->refill);
-    fs->tick.data = fs->refill.data = fs;
-    fs->handles = 2;
+    uv_timer_init(fs->loop, &fs->flood);
+    fs->tick.data = fs->refill.data = fs->flood.data = fs;
+    fs->handles = 3;
     uv_timer_start(&fs->tick, on_tick, 250, 250);
     uv_unref((uv_handle_t *)&fs->tick);
     queue_start(fs->queue);
@@ -1089,4 +1110,5 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
     fs->handles--;
     uv_close((uv_handle_t *)&fs->tick, on_timer_closed);
     uv_close((uv_handle_t *)&fs->refill, on_timer_closed);
+    uv_close((uv_handle_t *)&fs->flood, on_timer_closed);
 }

@@ -19,6 +19,7 @@
  *   spec.ephemeralStorageMB   size of /tmp, default 512
  *   spec.fileSystems[]        {volume: NAME, localMountPath: /mnt/..., readOnly: bool}
  *   spec.layers[]             {codeSha256}: zips that lie over each other in /opt, at most 5
+ *   spec.loggingConfig        {logFormat: Text|JSON, logGroup, applicationLogLevel, systemLogLevel}
  *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled
  *   spec.retries              of events: 0..2, default 2
  *   spec.maximumEventAgeSeconds  default 21,600
@@ -34,6 +35,7 @@
 #include "codec/val.h"
 
 struct uv_loop_s;
+struct logs;
 struct obj;
 struct functions;
 
@@ -64,6 +66,7 @@ struct functions_options {
     bool cpu_strict;         /* never more CPU than memoryMB / 1,769, even when the machine is idle */
     const char *pod_cidr;    /* NULL: instances have no network, not even a loopback */
     const char *service_cidr;
+    struct logs *logs;       /* where what functions print goes; outlives them. NULL: nowhere */
     int aws_port;            /* of the AWS door, for AWS_ENDPOINT_URL; 0: none */
 };
 
@@ -195,6 +198,5 @@ void function_invoke_async(struct functions *fs, const struct function_call *cal
 /* JSON for the admin socket: {"functions":[{...}]}; see README.md for the fields. */
 void functions_meter_json(struct functions *fs, struct buf *out);
 void functions_instances_json(struct functions *fs, struct buf *out);
-/* The end of a function's log (at most max bytes, whole lines); NOT_FOUND when there is none. */
-int functions_log_tail(struct functions *fs, const char *namespace_, const char *name, size_t max,
-                       struct buf *out, struct err *err);
+/* The log group of a function (of its $LATEST), for logs_query(); in the arena. NULL: no such function. */
+const char *functions_log_group(struct functions *fs, struct arena *a, const char *namespace_, const char *name);

@@ -5,7 +5,7 @@
  *   instance.c  one sandboxed process: its socket, its log pipe, its time limit, its end
  *   berth.c     where it lives: cgroup and network, used again
  *   pool.c      who answers a call: scaling, waiting, keep-alive
- *   flog.c      log files and tails
+ *   flog.c      what goes into the log, and tails
  *   meter.c     what was used
  *   queue.c     events that are owed
  *   destination.c  where their records go
@@ -70,13 +70,8 @@ struct meter {
     uint32_t memory_mb;
 };
 
-struct flog {
-    char *dir;
-    int fd;
-    size_t size;
-    struct buf pending;
-    bool broken; /* told once */
-};
+/* How much is worth a line, of the JSON form. */
+enum log_level_of_function { LEVEL_TRACE, LEVEL_DEBUG, LEVEL_INFO, LEVEL_WARN, LEVEL_ERROR, LEVEL_FATAL };
 
 enum zygote_state { ZYGOTE_NONE, ZYGOTE_STARTING, ZYGOTE_READY, ZYGOTE_GONE };
 
@@ -100,6 +95,9 @@ struct version {
     char *layers[FUNCTION_LAYERS_MAX], *layer_folders[FUNCTION_LAYERS_MAX]; /* sha256 of their zips; unpacked */
     uint32_t layers_n;
     struct err broken; /* not OK: this version cannot run, and why */
+    char *log_group;   /* NULL: not asked for yet */
+    bool log_json;
+    enum log_level_of_function log_app, log_system; /* JSON: lines below are left out */
     /* its processes */
     enum zygote_state zygote;
     pid_t zygote_pid; /* 0: not told yet */
@@ -125,7 +123,6 @@ struct family {
     uint32_t refs, busy;
     int64_t reserved; /* of the whole family; -1: none */
     uint64_t routed;  /* calls through aliases with weights */
-    struct flog log;
 };
 
 /* One that can be called: $LATEST, or a published version. */
@@ -187,6 +184,10 @@ struct instance {
     bool deadline_hit;
     char stream[36];
     struct berth *berth; /* NULL: given back */
+    char log_stream[80]; /* "" until its first line */
+    struct list flood_link; /* functions.flooding: it printed more than it may */
+    uint64_t log_left;   /* bytes that it may still print before the next tick */
+    uint64_t log_thrown; /* bytes that nobody read */
 };
 
 /* The process that zygotes of one interpreter are forked from. */
@@ -224,6 +225,10 @@ struct functions {
     char gone[64][40]; /* uids of those that were removed last: what is heard of them later is old */
     uint32_t gone_next;
     struct list to_limit;
+    struct logs *logs; /* NULL: nobody wants to know */
+    struct list flooding;
+    uv_timer_t flood;
+    int null_fd;
     struct call *judged; /* set while its zygote starts; NULL after: it has been ended */
     uv_timer_t tick, refill;
     int64_t meter_written_us;
@@ -251,7 +256,6 @@ struct function *function_find(struct functions *fs, const char *namespace_, con
  * NULL: nobody. */
 struct function *function_route(struct functions *fs, const char *namespace_, const char *name,
                                 const char *qualifier);
-void functions_flush_logs(struct functions *fs);
 void function_let_go(struct function *f); /* frees it when nothing holds it any more */
 void functions_let_go(struct functions *fs); /* while stopping: frees when all is gone */
 void version_let_go(struct version *v);   /* the same; then its function */
@@ -279,6 +283,7 @@ struct instance *instance_fork(struct version *v, bool compiler, struct err *err
 int instance_send(struct instance *i, struct call *c, const void *payload, size_t n);
 void instance_kill(struct instance *i);
 void instance_watch(struct instance *i); /* call.paused changed: reads its socket, or not */
+void instance_read_log(struct instance *i); /* again, after it was stopped */
 void instance_sample(struct instance *i);
 void instance_exited(struct instance *i, int status, uint64_t cpu_us);
 struct instance *instance_by_slot(struct functions *fs, uint32_t slot);
@@ -307,11 +312,18 @@ void pool_refill_soon(struct functions *fs);
 void pool_refill(struct functions *fs);
 
 /* flog.c */
-void flog_open(struct flog *l, const struct functions *fs, const char *ns, const char *name);
-void flog_done(struct flog *l);
-void flog_line(struct flog *l, const char *stream, const char *text, size_t n);
-void flog_flush(struct flog *l);
+const char *flog_group(struct version *v);
+const char *flog_stream(struct instance *i);
+void flog_text(struct instance *i, const char *text, size_t n); /* a line that the function printed */
+void flog_start(struct instance *i, struct call *c);
+void flog_note(struct instance *i, struct call *c, const char *text, const char *tail); /* the platform's, on a call that went wrong */
+void flog_report(struct instance *i, struct call *c, const struct function_result *r, int64_t handler_us, uint64_t billed_ms);
 void tail_add(struct call *c, const char *text, size_t n);
+/* Printing without end: what is over its share is thrown away unread. True: it may not be read now. */
+bool flog_flooded(struct instance *i, size_t n);
+void flog_unflood(struct instance *i); /* before the end of a call is read: what is too much goes, the rest is read */
+void flog_tick(struct functions *fs);
+enum { LOG_BURST = 4 << 20, LOG_PER_TICK = 1 << 20 };
 
 /* meter.c */
 struct meter *meter_of(struct functions *fs, const char *key);

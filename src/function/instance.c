@@ -44,6 +44,7 @@ static void instance_free(struct instance *i)
     list_remove(&i->link);
     list_remove(&i->slot_link);
     list_remove(&i->limit_link);
+    list_remove(&i->flood_link);
     free(i);
     v->instances_n--;
     if (v->removed && !v->instances_n)
@@ -91,8 +92,6 @@ void instance_kill(struct instance *i)
 
 static void take_log(struct instance *i, const char *p, size_t n)
 {
-    struct flog *log = &i->v->f->family->log;
-
     if (i->call)
         tail_add(i->call, p, n);
     while (n) {
@@ -100,7 +99,7 @@ static void take_log(struct instance *i, const char *p, size_t n)
         size_t part = end ? (size_t)(end - p) : n;
 
         if (end && !i->line.n && part <= LINE_MAX_BYTES) {
-            flog_line(log, i->stream, p, part);
+            flog_text(i, p, part);
         } else {
             size_t room = LINE_MAX_BYTES - i->line.n;
 
@@ -110,7 +109,7 @@ static void take_log(struct instance *i, const char *p, size_t n)
             }
             buf_add(&i->line, p, part);
             if (end || i->line.n == LINE_MAX_BYTES) {
-                flog_line(log, i->stream, i->line.p ? i->line.p : "", i->line.n);
+                flog_text(i, i->line.p ? i->line.p : "", i->line.n);
                 buf_reset(&i->line);
             }
         }
@@ -132,6 +131,8 @@ static bool read_log(struct instance *i)
         take_log(i, piece, (size_t)n);
     else if (n == 0 && !uv_is_closing((uv_handle_t *)&i->log_poll))
         uv_poll_stop(&i->log_poll); /* all writers have closed it */
+    if (n > 0 && flog_flooded(i, (size_t)n) && !uv_is_closing((uv_handle_t *)&i->log_poll))
+        uv_poll_stop(&i->log_poll); /* flog_tick() starts it again */
     return n > 0;
 }
 
@@ -139,10 +140,11 @@ static bool read_log(struct instance *i)
  * on writing does not hold us here: a pipeful is 64 KiB. */
 static void drain_log(struct instance *i)
 {
+    flog_unflood(i);
     for (int n = 0; n < 8 && read_log(i); n++)
         ;
     if (i->line.n) {
-        flog_line(&i->v->f->family->log, i->stream, i->line.p, i->line.n);
+        flog_text(i, i->line.p, i->line.n);
         buf_reset(&i->line);
         if (i->call)
             tail_add(i->call, "\n", 1);
@@ -151,9 +153,13 @@ static void drain_log(struct instance *i)
 
 static void on_log(uv_poll_t *h, int status, int events)
 {
-    struct instance *i = h->data;
+    read_log(h->data);
+}
 
-    read_log(i);
+void instance_read_log(struct instance *i)
+{
+    if (!i->exited && !uv_is_closing((uv_handle_t *)&i->log_poll))
+        uv_poll_start(&i->log_poll, UV_READABLE, on_log);
 }
 
 /* ---- errors in the form of the platform ---- */
@@ -203,9 +209,7 @@ static void on_deadline(uv_timer_t *t)
     snprintf(text, sizeof text, "%s %s %s timed out after %.2f seconds", wall_text(wall_ms(), when), c->id,
              i->inited ? "Task" : "Init", (i->inited ? i->v->timeout_ms : INIT_MS) / 1000.0);
     drain_log(i);
-    flog_line(&i->v->f->family->log, i->stream, text, strlen(text));
-    tail_add(c, text, strlen(text));
-    tail_add(c, "\n\n", 2);
+    flog_note(i, c, text, "\n\n");
     instance_kill(i);
     fail_call(i, "Sandbox.Timedout", text, 0);
 }
@@ -253,9 +257,7 @@ static void fail_by_status(struct instance *i, int status, bool oom)
     else
         snprintf(text, sizeof text, "RequestId: %s Error: Runtime exited without providing a reason", c->id);
     drain_log(i);
-    flog_line(&i->v->f->family->log, i->stream, text, strlen(text));
-    tail_add(c, text, strlen(text));
-    tail_add(c, "\n", 1);
+    flog_note(i, c, text, "\n");
     fail_call(i, type, text, 0);
 }
 
@@ -299,6 +301,7 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
     list_remove(&i->limit_link);
     i->state = INSTANCE_DYING;
     drain_log(i);
+    list_remove(&i->flood_link);
     /* a runtime that is a program of its own is killed below us: we say it as a shell does */
     oom = settle(i, cpu_us, i->forked) && !i->deadline_hit &&
           ((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) || (i->v->program && WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGKILL));
@@ -597,17 +600,6 @@ static void random_hex(char out[36])
         snprintf(out + 2 * k, 3, "%02x", b[k]);
 }
 
-/* As CloudWatch names the log stream of an execution environment. */
-static void stream_name(char *out, size_t n, const struct version *v, const char *hex)
-{
-    char day[32];
-
-    wall_text(wall_ms(), day);
-    day[4] = day[7] = '/';
-    day[10] = 0;
-    snprintf(out, n, "%.10s/[%.24s]%.32s", day, v->shown, hex);
-}
-
 static int open_ends(struct instance *i, int theirs[2], struct err *err)
 {
     int pair[2], pipe_ends[2];
@@ -657,6 +649,7 @@ struct instance *instance_make(struct version *v, bool compiler, struct err *err
     i->compiler = compiler;
     i->slot = ++fs->slot_next;
     i->asked_us = now_us();
+    i->log_left = LOG_BURST;
     random_hex(i->stream);
     if (open_ends(i, i->theirs, err) < 0 || !(i->berth = berth_take(v, compiler, err))) {
         closep(&i->theirs[0]);
@@ -683,7 +676,7 @@ int instance_launch(struct instance *i, struct err *err)
         }
     if (ask.net)
         fds[n++] = i->berth->net_fd;
-    stream_name(ask.stream, sizeof ask.stream, i->v, i->stream);
+    memcpy(ask.stream, flog_stream(i), sizeof ask.stream);
     ret = zygote_ask(i->v, &ask, fds, n, err);
     closep(&i->theirs[0]);
     closep(&i->theirs[1]);

@@ -92,47 +92,6 @@ void function_timing_text(const struct function_result *r, char out[FUNCTION_TIM
              (long long)(r->queue_us + r->place_us + r->duration_us), r->cold);
 }
 
-/* ---- the log of a call ---- */
-
-static void log_start(struct instance *i, struct call *c)
-{
-    char text[160];
-    int n = snprintf(text, sizeof text, "START RequestId: %s Version: %s", c->id, i->v->shown);
-
-    flog_line(&c->f->family->log, i->stream, text, (size_t)n);
-    if (c->want_tail) {
-        tail_add(c, text, (size_t)n);
-        tail_add(c, "\n", 1);
-    }
-}
-
-static void log_report(struct instance *i, struct call *c, const struct function_result *r, int64_t handler_us,
-                       uint64_t billed_ms)
-{
-    char text[320 + FUNCTION_TIMING_MAX], timing[FUNCTION_TIMING_MAX];
-    int n = snprintf(text, sizeof text, "END RequestId: %s", c->id);
-
-    flog_line(&c->f->family->log, i->stream, text, (size_t)n);
-    if (c->want_tail) {
-        tail_add(c, text, (size_t)n);
-        tail_add(c, "\n", 1);
-    }
-    n = snprintf(text, sizeof text,
-                 "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %llu ms\tMemory Size: %d MB\tMax Memory "
-                 "Used: %llu MB\t",
-                 c->id, (double)handler_us / 1000, (unsigned long long)billed_ms, i->v->memory_mb,
-                 (unsigned long long)((i->memory_kb + 1023) / 1024));
-    if (r->init_us)
-        n += snprintf(text + n, sizeof text - (size_t)n, "Init Duration: %.2f ms\t", (double)r->init_us / 1000);
-    function_timing_text(r, timing);
-    n += snprintf(text + n, sizeof text - (size_t)n, "Timing: %s\t", timing);
-    flog_line(&c->f->family->log, i->stream, text, (size_t)n);
-    if (c->want_tail) {
-        tail_add(c, text, (size_t)n);
-        tail_add(c, "\n", 1);
-    }
-}
-
 /* ---- dispatch ---- */
 
 /* The instance that was used last, else one that was forked ahead. */
@@ -172,7 +131,7 @@ static int give(struct instance *i, struct call *c, const void *payload, size_t 
         c->f->waiting_n--;
         c->f->fs->waiting--;
     }
-    log_start(i, c);
+    flog_start(i, c);
     if (!i->warm)
         pool_refill_soon(c->f->fs);
     return 0;
@@ -265,7 +224,7 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
     r->place_us = c->sent_us - c->place_us;
     r->version = v->shown;
     if (r->err.code == ERR_OK) {
-        log_report(i, c, r, handler_us, billed_ms);
+        flog_report(i, c, r, handler_us, billed_ms);
         meter_call(f, r, handler_us, billed_ms, i->memory_kb);
     }
     v->used_us = now_us();
@@ -502,6 +461,7 @@ void pool_tick(struct functions *fs)
     int64_t now = now_us();
 
     zygotes_reap(fs);
+    flog_tick(fs);
     LIST_EACH(&fs->all, l)
     {
         struct function *f = list_entry(l, struct function, link);
@@ -512,7 +472,6 @@ void pool_tick(struct functions *fs)
         if (f->provisioned && f->now && f->now->broken.code == ERR_OK && f->now->zygote == ZYGOTE_NONE &&
             now - f->now->zygote_since_us > 5000000)
             zygote_start(f->now);
-        flog_flush(&f->family->log);
         f->busy--;
         function_let_go(f);
     }

@@ -595,7 +595,6 @@ static void commit(struct queue *q)
 
     if (q->busy)
         return;
-    functions_flush_logs(q->fs); /* who is told to be done has its log on disk's way, too */
     q->busy = true;
     q->writing = q->pending;
     q->pending = (struct buf){0};

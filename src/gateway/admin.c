@@ -2,8 +2,10 @@
 #include "gateway/gateway_int.h"
 
 #include "codec/json.h"
+#include "logs/logs.h"
 
 #include <stdio.h>
+#include <time.h>
 
 struct invoke {
     struct gateway *g;
@@ -117,12 +119,75 @@ static void reply_buf(struct http_req *req, const char *type, struct buf *b)
     buf_done(b);
 }
 
+/* ---- a function's log ---- */
+
+struct log_lines {
+    struct http_req *req;
+    bool with_next, backward;
+};
+
+static void on_lines(void *arg, const struct log_page *page, const struct err *err)
+{
+    struct log_lines *l = arg;
+    struct buf b = {0};
+    struct tm tm;
+
+    if (err && err->code != ERR_NOT_FOUND) {
+        say(l->req, err_http(err->code), err_reason(err->code), err->msg);
+        return;
+    }
+    for (uint32_t i = 0; page && i < page->n; i++) {
+        const struct log_event *e = &page->events[i];
+        time_t t = (time_t)(e->time_ms / 1000);
+        char when[40];
+
+        gmtime_r(&t, &tm);
+        strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
+        buf_printf(&b, "%s.%03dZ\t%s\t", when, (int)(e->time_ms % 1000), e->stream);
+        buf_add(&b, e->text, e->n);
+        buf_addc(&b, '\n');
+    }
+    if (l->with_next && page) { /* of the last lines, too, it goes on behind them */
+        struct log_pos at = !l->backward ? page->next : page->n ? page->events[page->n - 1].pos : LOG_POS_FIRST;
+
+        buf_printf(&b, "\x1e%lld.%u.%u", (long long)at.time_ms, at.segment, at.offset);
+    }
+    reply_buf(l->req, "text/plain; charset=utf-8", &b);
+}
+
+/* ?tail=N: the last lines; ?after=POSITION: those behind it. With ?next=1 the answer ends with a byte 30 and the position
+ * to go on from. */
+static void log_request(struct gateway *g, struct http_req *req, const char *ns, const char *name)
+{
+    const char *group = functions_log_group(g->functions, req->arena, ns, name), *after = http_param(req, "after");
+    const char *tail = http_param(req, "tail");
+    struct log_lines *l = arena_new_of(req->arena, struct log_lines);
+    struct log_query q = {.ns = ns, .group = group ? group : arena_printf(req->arena, "/aws/lambda/%s", name), .from_ms = 0,
+                          .to_ms = INT64_MAX, .at = LOG_POS_LAST, .backward = true};
+    struct log_group_info info;
+    long long time;
+
+    *l = (struct log_lines){req, http_param(req, "next"), !after};
+    if (tail && atoi(tail) > 0)
+        q.limit = (uint32_t)MIN(atoi(tail), LOGS_PAGE_EVENTS_MAX);
+    if (after) {
+        q.backward = false;
+        q.at = LOG_POS_FIRST;
+        if (sscanf(after, "%lld.%u.%u", &time, &q.at.segment, &q.at.offset) == 3)
+            q.at.time_ms = time;
+    }
+    if (!group && !logs_group_get(g->logs, ns, q.group, &info)) {
+        say(req, 404, "NotFound", arena_printf(req->arena, "%s has no log", name));
+        return;
+    }
+    logs_query(g->logs, &q, on_lines, l);
+}
+
 void admin_request(struct gateway *g, struct http_req *req)
 {
     bool get = streq(req->method, "GET");
     const char *ns, *name;
     struct buf b = {0};
-    struct err err;
 
     if (get && streq(req->path, "/healthz")) {
         http_reply_str(req, 200, "text/plain", "ok\n");
@@ -133,10 +198,7 @@ void admin_request(struct gateway *g, struct http_req *req)
         functions_instances_json(g->functions, &b);
         reply_buf(req, "application/json", &b);
     } else if (get && split(req, "/log/", &ns, &name)) {
-        if (functions_log_tail(g->functions, ns, name, 1 << 20, &b, &err) < 0)
-            say(req, err_http(err.code), err_reason(err.code), err.msg);
-        else
-            reply_buf(req, "text/plain; charset=utf-8", &b);
+        log_request(g, req, ns, name);
     } else if (streq(req->method, "POST") && split(req, "/invoke/", &ns, &name)) {
         struct invoke *i = arena_new_of(req->arena, struct invoke);
 

@@ -9,8 +9,10 @@
 #include "client/client.h"
 #include "env/env.h"
 #include "gateway/aws.h"
+#include "gateway/groups.h"
 #include "gateway/keys.h"
 #include "http/client.h"
+#include "logs/logs.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -180,6 +182,7 @@ static void on_connect(void *arg)
     p->versions = client_mirror(p->client, &v);
     LOG(INFO, "gateway", "did=mirror kubeconfig=%s", p->kubeconfig);
     p->g.keys = keys_new(p->client, p->g.functions);
+    p->g.groups = groups_new(p->client, p->g.logs);
     p->aws = aws_start(&p->g, p->client, p->mirror);
 }
 
@@ -246,6 +249,17 @@ static int open_servers(struct process *p, struct err *err)
     return p->g.admin ? 0 : err_wrap(err, "admin socket");
 }
 
+static struct logs *open_logs(struct process *p, struct err *err)
+{
+    _auto_(freep) char *above = xasprintf("%s/logs", p->g.o->state), *dir = xasprintf("%s/groups", above);
+
+    if (mkdir(above, 0755) < 0 && errno != EEXIST) {
+        err_sys(err, "make %s", above);
+        return NULL;
+    }
+    return logs_new(&(struct logs_options){.loop = &p->g.loop, .dir = dir}, err);
+}
+
 static int start(struct process *p, struct err *err)
 {
     const struct gateway_options *o = p->g.o;
@@ -253,6 +267,9 @@ static int start(struct process *p, struct err *err)
                                   .pod_cidr = o->pod_cidr, .service_cidr = o->service_cidr,
                                   .keep_ms = o->keep_ms, .zygote_keep_ms = o->zygote_keep_ms, .aws_port = o->aws_port};
 
+    p->g.logs = f.logs = open_logs(p, err);
+    if (!p->g.logs)
+        return -1;
     p->g.functions = functions_new(&f, err);
     if (!p->g.functions || open_servers(p, err) < 0)
         return -1;
@@ -287,6 +304,13 @@ int gateway_main(const struct gateway_options *o)
     }
     while (!p.stopping || p.left)
         uv_run(&p.g.loop, UV_RUN_ONCE);
+    p.g.groups = groups_free(p.g.groups);
+    if (p.g.logs) { /* what the last calls printed is on disk then */
+        p.left++;
+        logs_stop(p.g.logs, on_part_gone, &p);
+        while (p.left)
+            uv_run(&p.g.loop, UV_RUN_ONCE);
+    }
     /* the doors used them until here */
     p.g.keys = keys_free(p.g.keys);
     if (p.mirror)

@@ -4,6 +4,7 @@
  *   url_stream.c  answers that come in pieces
  *   admin.c    the admin socket
  *   keys.c     access keys
+ *   groups.c   log groups: LogGroup objects and what logs/ keeps
  *   aws.c      where the AWS door hangs on */
 #pragma once
 
@@ -17,6 +18,8 @@ struct gateway {
     const struct gateway_options *o;
     uv_loop_t loop;
     struct functions *functions;
+    struct logs *logs;
+    struct groups *groups; /* NULL until the server is there */
     struct http_server *http, *admin;
     struct keys *keys; /* NULL until the server is there */
     int port; /* of http */

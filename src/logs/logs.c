@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -217,6 +218,19 @@ bool logs_group_next(const struct logs *l, uint32_t *i, struct log_group_info *r
         return false;
     info_of(g, ret);
     return true;
+}
+
+const char *logs_object_name(const char *group, char out[80])
+{
+    size_t n = 0;
+
+    for (const char *p = group; *p && n < 60; p++)
+        if (isalnum((unsigned char)*p))
+            out[n++] = (char)tolower((unsigned char)*p);
+        else if (n && out[n - 1] != '-')
+            out[n++] = '-';
+    snprintf(out + n, 80 - n, "%s%08x", n && out[n - 1] != '-' ? "-" : "", str_hash(group, strlen(group)));
+    return out;
 }
 
 /* ---- segments ---- */

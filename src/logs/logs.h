@@ -57,6 +57,9 @@ bool logs_group_get(const struct logs *l, const char *ns, const char *name, stru
 /* for (uint32_t i = 0; logs_group_next(l, &i, &info);) in no order */
 bool logs_group_next(const struct logs *l, uint32_t *i, struct log_group_info *ret);
 
+/* What the object of a group is called: its name as far as an object can have it, and a hash. Gives back out. */
+const char *logs_object_name(const char *group, char out[80]);
+
 /* ---- streams ---- */
 
 struct log_stream_info {

@@ -7,6 +7,7 @@
 #include "codec/obj.h"
 #include "function/code.h"
 #include "function/function.h"
+#include "logs/logs.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -19,6 +20,7 @@ struct host {
     uv_loop_t loop;
     char state[64];
     struct functions *fs;
+    struct logs *logs;
     bool stopped;
     int64_t revision;
 };
@@ -96,6 +98,7 @@ static inline void host_zip(struct buf *out, const char *const *files)
 static inline int host_start(struct host *h, const struct functions_options *o, struct err *err)
 {
     struct functions_options opts = *o;
+    char dir[128];
 
     if (!h->state[0]) {
         snprintf(h->state, sizeof h->state, "/tmp/tandem-fn-XXXXXX");
@@ -107,7 +110,9 @@ static inline int host_start(struct host *h, const struct functions_options *o, 
     h->stopped = false;
     opts.loop = &h->loop;
     opts.state = h->state;
-    h->fs = functions_new(&opts, err);
+    snprintf(dir, sizeof dir, "%s/logs", h->state);
+    h->logs = opts.logs = logs_new(&(struct logs_options){.loop = &h->loop, .dir = dir}, err);
+    h->fs = h->logs ? functions_new(&opts, err) : NULL;
     return h->fs ? 0 : -1;
 }
 
@@ -119,6 +124,10 @@ static inline void host_on_stopped(void *arg)
 static inline void host_stop(struct host *h)
 {
     functions_stop(h->fs, host_on_stopped, h);
+    while (!h->stopped)
+        uv_run(&h->loop, UV_RUN_ONCE);
+    h->stopped = false;
+    logs_stop(h->logs, host_on_stopped, h);
     while (!h->stopped)
         uv_run(&h->loop, UV_RUN_ONCE);
     while (uv_loop_close(&h->loop) != 0)

@@ -188,6 +188,7 @@ static int set_up(void **state)
     if (host_start(&H, &o, &err) < 0)
         return -1;
     G.functions = H.fs;
+    G.logs = H.logs;
     G.http = http_server_new(&H.loop, &s, &err);
     snprintf(url, sizeof url, "%s/run/gateway.sock", H.state);
     s = (struct http_server_opts){.unix_path = url, .on_request = on_admin};

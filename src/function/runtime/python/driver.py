@@ -246,6 +246,30 @@ class LogFilter(logging.Filter):
         return True
 
 
+class JsonFormatter(logging.Formatter):
+    """One object a line, as Lambda's own: what is told, of whom, and what else the caller handed in by `extra`."""
+    known = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"aws_request_id", "message", "asctime", "taskName"}
+
+    def format(self, record):
+        told = {"timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)), "level": record.levelname,
+                "message": record.getMessage(), "logger": record.name}
+        if record.exc_info and record.exc_info[0]:
+            told["errorType"] = record.exc_info[0].__name__
+            told["errorMessage"] = str(record.exc_info[1])
+            told["stackTrace"] = self.formatException(record.exc_info).split("\n")
+            told["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
+        for key, value in vars(record).items():
+            if key not in self.known and key not in told:
+                told[key] = value
+        if request_id:
+            told["requestId"] = request_id
+        return json.dumps(told, ensure_ascii=False, default=str)
+
+
+LEVELS = {"TRACE": logging.DEBUG, "DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARN": logging.WARNING, "ERROR": logging.ERROR,
+          "FATAL": logging.CRITICAL}
+
+
 def set_up_logging():
     handler = logging.StreamHandler(sys.stdout)
     formatter = logging.Formatter("[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s", "%Y-%m-%dT%H:%M:%S")
@@ -253,6 +277,13 @@ def set_up_logging():
     handler.setFormatter(formatter)
     handler.addFilter(LogFilter())
     logging.root.addHandler(handler)
+
+
+def log_as_chosen():
+    """In the zygote: what the function's LoggingConfig says."""
+    if os.environ.get("AWS_LAMBDA_LOG_FORMAT") == "JSON":
+        logging.root.handlers[0].setFormatter(JsonFormatter())
+        logging.root.setLevel(LEVELS.get(os.environ.get("AWS_LAMBDA_LOG_LEVEL"), logging.INFO))
 
 
 # ---- an instance -------------------------------------------------------------------------------------
@@ -334,6 +365,11 @@ def user_trace(tb):
 
 
 def log_error(kind, message, trace):
+    if os.environ.get("AWS_LAMBDA_LOG_FORMAT") == "JSON":
+        print(json.dumps({"timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "level": "ERROR", "errorType": kind,
+                          "errorMessage": message, "requestId": request_id or "",
+                          "stackTrace": [line for part in trace or () for line in part.rstrip("\n").split("\n")]}, ensure_ascii=False))
+        return
     text = f"[ERROR] {kind}: {message}" if message else f"[ERROR] {kind}"
     if trace:
         text += "\nTraceback (most recent call last):\n" + "".join(trace).rstrip("\n")
@@ -603,6 +639,7 @@ def begin_zygote():
         os.environ.clear()
         os.environ.update(config["env"])
         time.tzset()
+        log_as_chosen()
         if config.get("exec"):
             check(lib.z_loopback_up(), "loopback")  # for instances that have no network of their own
         else:

@@ -13,6 +13,7 @@
 struct aws_door;
 struct client;
 struct functions;
+struct logs;
 struct mirror;
 
 struct aws_door_opts {
@@ -22,6 +23,7 @@ struct aws_door_opts {
     int port;                   /* 0: the kernel picks */
     struct client *client;      /* outlives the door */
     struct functions *functions;
+    struct logs *logs;          /* outlives the door */
     struct mirror *mirror;      /* of tandem.dev/v1 functions, all namespaces */
     const char *function_url;   /* what a function's URL begins with: URL + NAME + "/"; NULL: no URLs */
     const char *region, *account; /* NULL: us-east-1, 000000000000 */

@@ -49,12 +49,14 @@ struct aws_req {
     struct aws_field *form; /* AWS_QUERY: by query_param() */
     uint32_t form_n;
     bool form_read;
+    void *more; /* the operation's own */
 };
 
 /* The row of the service that a request is for; never NULL (what is not served has a row, too). */
 const struct aws_service *aws_service_of(const struct aws_req *q);
 
 void lambda_request(struct aws_req *q);
+void logs_request(struct aws_req *q);
 void sts_request(struct aws_req *q);
 void s3_request(struct aws_req *q);
 

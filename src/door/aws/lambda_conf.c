@@ -281,11 +281,32 @@ static int read_enum(const struct val *in, const char *path, const char *const *
         "enum value set", s, path);
 }
 
+static int read_logging(struct arena *a, const struct val *in, struct val *spec, const char **ret_type, struct err *err)
+{
+    static const char *const formats[] = {"JSON", "Text", NULL};
+    static const char *const app[] = {"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL", NULL};
+    static const char *const system[] = {"DEBUG", "INFO", "WARN", NULL};
+    const struct val *c = val_get(in, "LoggingConfig");
+    const char *group = val_str_at(c, "LogGroup", NULL);
+
+    if (read_enum(in, "LoggingConfig.LogFormat", formats, a, spec, "loggingConfig.logFormat", ret_type, err) < 0 ||
+        read_enum(in, "LoggingConfig.ApplicationLogLevel", app, a, spec, "loggingConfig.applicationLogLevel", ret_type, err) < 0 ||
+        read_enum(in, "LoggingConfig.SystemLogLevel", system, a, spec, "loggingConfig.systemLogLevel", ret_type, err) < 0)
+        return -1;
+    if (c && streq(val_str_at(c, "LogFormat", ""), "Text") && (val_get(c, "ApplicationLogLevel") || val_get(c, "SystemLogLevel")))
+        BAD(PARAMETER, "You can't set a log level when the log format is Text. Choose the JSON log format to set levels.");
+    if (group && (!*group || strlen(group) > 512 || group[strspn(group, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_/#")]))
+        BAD(VALIDATION, "1 validation error detected: Value '%.200s' at 'loggingConfig.logGroup' failed to satisfy constraint: Member must "
+            "satisfy regular expression pattern: [\\.\\-_/#A-Za-z0-9]+", group);
+    if (group)
+        val_set_at(a, spec, "loggingConfig.logGroup", val_str(a, group));
+    return 0;
+}
+
 int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struct val *spec,
                      const char **ret_type, struct err *err)
 {
     static const char *const tracing[] = {"Active", "PassThrough", NULL};
-    static const char *const formats[] = {"JSON", "Text", NULL};
     static const char *const packages[] = {"Zip", "Image", NULL};
     struct arena *a = q->req->arena;
     const char *runtime = val_str_at(in, "Runtime", NULL), *handler = val_str_at(in, "Handler", NULL);
@@ -330,10 +351,8 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
         read_environment(a, in, spec, ret_type, err) < 0 ||
         read_file_systems(a, in, spec, ret_type, err) < 0 ||
         read_enum(in, "TracingConfig.Mode", tracing, a, spec, "tracingMode", ret_type, err) < 0 ||
-        read_enum(in, "LoggingConfig.LogFormat", formats, a, spec, "loggingConfig.logFormat", ret_type, err) < 0)
+        read_logging(a, in, spec, ret_type, err) < 0)
         return -1;
-    if (val_str_at(in, "LoggingConfig.LogGroup", NULL))
-        val_set_at(a, spec, "loggingConfig.logGroup", val_str(a, val_str_at(in, "LoggingConfig.LogGroup", "")));
     if (val_get(in, "Architectures")) {
         VAL_EACH(val_get(in, "Architectures"), it)
             if (!streq(val_text(it, ""), "x86_64"))
@@ -444,6 +463,10 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
     val_put_str(a, val_need_map(a, c, "LoggingConfig"), "LogFormat", val_str_at(spec, "loggingConfig.logFormat", "Text"));
     val_put_str(a, val_get(c, "LoggingConfig"), "LogGroup",
                 val_str_at(spec, "loggingConfig.logGroup", arena_printf(a, "/aws/lambda/%s", name)));
+    if (streq(val_str_at(spec, "loggingConfig.logFormat", "Text"), "JSON")) {
+        val_put_str(a, val_get(c, "LoggingConfig"), "ApplicationLogLevel", val_str_at(spec, "loggingConfig.applicationLogLevel", "INFO"));
+        val_put_str(a, val_get(c, "LoggingConfig"), "SystemLogLevel", val_str_at(spec, "loggingConfig.systemLogLevel", "INFO"));
+    }
     return c;
 }
 

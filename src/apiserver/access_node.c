@@ -3,9 +3,19 @@
  *   secret, configmap, serviceaccount, claim, resourceclaim -> pod -> node
  *   secret -> volume -> claim -> pod -> node
  *   attachment -> node, resourceslice -> node
- * They are looked up in the store as they are now; there is no graph beside it to get out of step.
+ * They are looked up in the store as they are now. Beside it there is only an index of which pods are on which
+ * node, made when the first node asks: what a node may see costs what its own pods are, not those of a namespace.
  * What is not about one of these kinds follows from the rules of the role system:node. */
 #include "apiserver/api_int.h"
+
+/* A pod never moves, so it is put in once, when it has a node, and taken out when it goes. */
+struct node_pods {
+    struct api *api;
+    struct store_watch *watch;
+    struct map where;   /* NAMESPACE/NAME -> the map that it is in */
+    struct map by_node; /* node -> struct map of NAMESPACE/NAME */
+    bool broken;        /* the watch was cut: made anew at the next question */
+};
 
 struct relation {
     struct api *api;
@@ -125,21 +135,107 @@ static bool pod_uses(const struct obj *pod, const char *resource, const char *na
 
 /* ---------------------------------------------------------------- relations */
 
+static void pods_add(struct node_pods *p, const struct obj *o)
+{
+    _auto_(freep) char *key = xasprintf("%s/%s", o->namespace_, o->name);
+    const char *node;
+    struct map *pods;
+
+    if (map_get(&p->where, key))
+        return;
+    node = val_str_at(obj_val(o), "spec.nodeName", "");
+    if (!*node)
+        return;
+    if (!(pods = map_get(&p->by_node, node))) {
+        pods = xcalloc(1, sizeof(*pods));
+        map_put(&p->by_node, node, pods);
+    }
+    map_put(pods, key, pods);
+    map_put(&p->where, key, pods);
+}
+
+static void pods_event(void *arg, const struct store_event *ev)
+{
+    struct node_pods *p = arg;
+    _auto_(freep) char *key = NULL;
+    struct map *pods;
+
+    if (ev->type == STORE_EXPIRED) {
+        p->broken = true;
+        return;
+    }
+    if (ev->type != STORE_DELETED) {
+        pods_add(p, ev->obj);
+        return;
+    }
+    key = xasprintf("%s/%s", ev->obj->namespace_, ev->obj->name);
+    if ((pods = map_del(&p->where, key)))
+        map_del(pods, key);
+}
+
+void node_pods_free(struct node_pods *p)
+{
+    const char *node;
+    void *pods;
+
+    if (!p)
+        return;
+    store_watch_free(p->watch);
+    for (uint32_t i = 0; map_next(&p->by_node, &i, &node, &pods);) {
+        map_done(pods);
+        free(pods);
+    }
+    map_done(&p->by_node);
+    map_done(&p->where);
+    free(p);
+}
+
+/* The pods of a node, or NULL. */
+static struct map *pods_of(struct api *api, const char *node)
+{
+    struct store_table *t = table_named(api->store, "", "pods");
+    struct node_pods *p = api->node_pods;
+    struct err err = {0};
+    struct store_iter it;
+    const struct obj *o;
+
+    if (p && p->broken) {
+        node_pods_free(p);
+        api->node_pods = p = NULL;
+    }
+    if (!p) {
+        p = xcalloc(1, sizeof(*p));
+        p->api = api;
+        if (store_iter_init(&it, api->store, t, NULL, 0, NULL, NULL, &err) < 0) {
+            node_pods_free(p);
+            return NULL;
+        }
+        while ((o = store_iter_next(&it)))
+            pods_add(p, o);
+        store_iter_done(&it);
+        if (!(p->watch = store_watch(api->store, t, 0, STORE_WATCH_HEAD, pods_event, p, &err))) {
+            node_pods_free(p);
+            return NULL;
+        }
+        api->node_pods = p;
+    }
+    return map_get(&p->by_node, node);
+}
+
 static bool by_pod(const struct relation *r, const char *resource, const char *ns, const char *name)
 {
-    struct store_iter it;
-    struct err ignored = {0};
+    struct store_table *t = table_named(r->api->store, "", "pods");
+    struct map *pods = pods_of(r->api, r->node);
     const struct obj *o;
-    bool yes = false;
+    const char *key;
+    size_t n = strlen(ns);
+    void *ignored;
 
-    if (store_iter_init(&it, r->api->store, table_named(r->api->store, "", "pods"), ns, 0, NULL,
-                        NULL, &ignored) < 0)
-        return false;
-    while (!yes && (o = store_iter_next(&it)))
-        yes = streq(val_str_at(obj_val(o), "spec.nodeName", ""), r->node) &&
-              pod_uses(o, resource, name);
-    store_iter_done(&it);
-    return yes;
+    for (uint32_t i = 0; pods && map_next(pods, &i, &key, &ignored);)
+        if (strncmp(key, ns, n) == 0 && key[n] == '/' && (o = store_get(r->api->store, t, ns, key + n + 1)) &&
+            streq(val_str_at(obj_val(o), "spec.nodeName", ""), r->node) && pod_uses(o, resource, name))
+            return true;
+    return false;
 }
 
 static bool volume_bound_here(const struct relation *r, const struct val *pv)

@@ -32,6 +32,7 @@ struct outside;
 struct webhooks;
 struct policies;
 struct aggregate;
+struct node_pods;
 struct draw;
 
 /* How the storage of a kind behaves, where it is not the usual way (hooks.c has the table). */
@@ -77,11 +78,13 @@ struct api {
     struct metrics *metrics;
     struct flow *flow;
     struct list watching; /* api_watch.all */
+    struct told_cache *told;
     bool stopping; /* no longer ready */
     struct outside *outside;    /* outside.c */
     struct webhooks *webhooks;  /* webhooks.c */
     struct policies *policies; /* policies.c */
     struct aggregate *aggregate; /* aggregate.c */
+    struct node_pods *node_pods; /* access_node.c; NULL: no node asked yet */
 };
 
 #define PROTOBUF_TYPE "application/vnd.kubernetes.protobuf"
@@ -144,6 +147,7 @@ struct call {
     const char *managed_sub;   /* the sub-resource that managedFields name, when sub does not say it */
     struct val *managed;       /* managedFields of what is written; NULL: not tracked */
     bool applying;             /* managed is set already */
+    bool empties;              /* the body had empty lists that are still told from none: schema_settle() */
     bool parents_first;        /* order of unknown fields */
     const struct obj *deleted; /* delete.c: as it went */
     struct quota_charge *charges; /* quota.c: what storing the object adds to quotas */
@@ -286,6 +290,7 @@ int access_refuse(struct call *c, const struct auth_user *u, const struct rbac_a
  * the node authorizer lets it do. */
 const char *node_of_user(const struct auth_user *u);
 bool node_allows(struct api *api, const struct auth_user *u, const struct rbac_ask *q);
+void node_pods_free(struct node_pods *p);
 /* May the user of this call do `verb` on that? While a webhook is asked the answer is false, and the call
  * runs again when it is known: refuse, and write nothing. */
 bool access_also(struct call *c, const char *verb, const char *group, const char *resource,

@@ -4,6 +4,7 @@
 #include "apiserver/hooks.h"
 #include "apiserver/outside.h"
 #include "apiserver/policies.h"
+#include "apiserver/told.h"
 
 #include "base/log.h"
 
@@ -404,6 +405,7 @@ struct api *api_new(const struct api_config *config, struct err *err)
     };
     api->server_url = xasprintf("https://%s:%d", api->host, api->port);
     list_init(&api->watching);
+    api->told = told_cache_new(api->env);
     api->metrics = metrics_new();
     api->flags = xstrdup(config->flags ? config->flags : "");
     access_start(api);
@@ -438,11 +440,13 @@ void *api_free(struct api *api)
     env_timer_free(api->sweep);
     crd_stop(api);
     addresses_stop(api);
+    node_pods_free(api->node_pods);
     authn_free(api->authn);
     authz_free(api->authz);
     audit_free(api->audit);
     api->flow = flow_free(api->flow);
     metrics_free(api->metrics);
+    told_cache_free(api->told);
     free(api->flags);
     free(api->host);
     free(api->server_url);

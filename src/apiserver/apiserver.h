@@ -21,6 +21,7 @@ struct store;
 struct env;
 struct schema;
 struct api_watch;
+struct told;
 struct pki;
 struct resource;
 struct store_table;
@@ -40,7 +41,7 @@ struct api_config {
     const struct audit_opts *audit; /* apiserver/audit.h; NULL: nothing is noted */
     const char *authz_path;         /* an AuthorizationConfiguration file; NULL: node rules, then RBAC */
     const struct authn_opts *authn; /* apiserver/authn.h; NULL: what needs no configuration */
-    const char *flags;     /* "name:value\n" lines for /flagz; NULL: none */
+    const char *flags;     /* "name=value\n" lines for /flagz; NULL: none */
     const char *node_name; /* the node of this machine: it mirrors what its pods may use; NULL: none */
 };
 
@@ -127,9 +128,12 @@ struct api_event {
     const struct val *val; /* the document to show, when it is not obj as stored: another version,
                               a Table, a bookmark, the Status of an ERROR */
     int64_t revision;
+    struct told *told; /* api_watch_texts() only, or NULL: holds the event's text (then there is no val), or
+                          where it is to be left for the next watch */
 };
 typedef bool api_event_fn(void *arg, const struct api_event *event);
 void api_watch_start(struct api_watch *w, api_event_fn *fn, void *arg);
+void api_watch_texts(struct api_watch *w); /* before the start: fn writes texts, and shares them (told.h) */
 /* Stop reading (a slow reader); events wait in the store's history, not in memory of the watch.
  * A reader that stays behind what the history keeps gets API_ERROR 410. */
 void api_watch_pause(struct api_watch *w, bool paused);

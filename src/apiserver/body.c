@@ -280,8 +280,11 @@ int body_decode(struct call *c, const struct resource *r, struct val *v, struct 
                 bool patched)
 {
     struct err err = {0};
+    bool empty = false;
+    int rc = schema_decode_given(r, c->a, v, strict, &empty, &err);
 
-    if (schema_decode(r, c->a, v, strict, &err) < 0) {
+    c->empties |= empty;
+    if (rc < 0) {
         if (patched) {
             struct causes bad = {.a = c->a};
 

@@ -3,7 +3,12 @@
  * stock API server does itself. */
 #include "apiserver/hooks.h"
 
+#include "apiserver/outside.h"
 #include "base/log.h"
+
+#include <stdio.h>
+
+enum { AGAIN_MS = 1000 };
 
 #define CRD_FINALIZER "customresourcecleanup.apiextensions.k8s.io"
 
@@ -15,13 +20,13 @@ static void cond_put(struct arena *a, struct val *status, const char *type, cons
     VAL_EACH(list, it)
         if (streq(val_str_at(it, "type", ""), type))
             cond = it;
-    if (cond && streq(val_str_at(cond, "status", ""), value))
-        return;
     if (!cond)
         cond = val_push(a, list, val_map(a));
     val_put_str(a, cond, "type", type);
-    val_put_str(a, cond, "status", value);
-    val_put_str(a, cond, "lastTransitionTime", now);
+    if (!streq(val_str_at(cond, "status", ""), value)) {
+        val_put_str(a, cond, "status", value);
+        val_put_str(a, cond, "lastTransitionTime", now);
+    }
     val_put_str(a, cond, "reason", reason);
     val_put_str(a, cond, "message", message);
 }
@@ -90,71 +95,113 @@ static bool taken(struct api *api, const char *crd, const char *group, const cha
     return found;
 }
 
-/* The names that nobody else has, and which kind of name is in the way (NULL: none). */
-static struct val *free_names(struct api *api, struct arena *a, const char *crd, const struct val *v,
-                              const char **ret_conflict)
+static bool among(const struct val *list, const char *name)
 {
-    static const char *const keys[] = {"plural", "singular", "kind", "listKind"};
-    static const char *const reasons[] = {"PluralConflict", "SingularConflict", "KindConflict", "ListKindConflict"};
+    VAL_EACH(list, it)
+        if (streq(val_text(it, ""), name))
+            return true;
+    return false;
+}
+
+struct conflict {
+    const char *reason, *message; /* NULL: none */
+};
+
+/* What the definition may be called: what it wants where that is free, else what it had. */
+static struct val *free_names(struct api *api, struct arena *a, const char *crd, const struct val *v,
+                              struct conflict *ret)
+{
+    static const char *const keys[] = {"plural", "singular", "shortNames", "kind", "listKind"};
+    static const char *const reasons[] = {"PluralConflict", "SingularConflict", "ShortNamesConflict", "KindConflict",
+                                          "ListKindConflict"};
     const struct val *wanted = val_at(v, "spec.names"), *was = val_at(v, "status.acceptedNames");
     const char *group = val_str_at(v, "spec.group", "");
     struct val *names = val_map(a);
-    bool short_taken = false;
 
-    *ret_conflict = NULL;
-    VAL_EACH(val_get(wanted, "shortNames"), s)
-        if (taken(api, crd, group, "shortNames", val_text(s, "")))
-            short_taken = true;
-    if (short_taken)
-        *ret_conflict = "ShortNamesConflict";
-    else if (val_len(val_get(wanted, "shortNames")))
-        val_put(a, names, "shortNames", val_get(wanted, "shortNames"));
+    *ret = (struct conflict){0};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-        const char *name = val_str_at(wanted, keys[i], "");
+        const struct val *want = val_get(wanted, keys[i]), *had = val_get(was, keys[i]), *take = want;
+        const char *in_use = "";
 
-        if (taken(api, crd, group, keys[i], name)) {
-            *ret_conflict = reasons[i];
-            name = val_str_at(was, keys[i], "");
+        if (i == 2) {
+            VAL_EACH(want, s)
+                if (!among(had, val_text(s, "")) && taken(api, crd, group, keys[i], val_text(s, "")))
+                    in_use = arena_printf(a, "%s%s\"%s\" is already in use", in_use, *in_use ? ", " : "", val_text(s, ""));
+            if (strchr(in_use, ','))
+                in_use = arena_printf(a, "[%s]", in_use);
+        } else if (!streq(val_text(want, ""), val_text(had, "")) && taken(api, crd, group, keys[i], val_text(want, ""))) {
+            in_use = arena_printf(a, "\"%s\" is already in use", val_text(want, ""));
         }
-        if (*name || i == 0 || i == 2)
-            val_put_str(a, names, keys[i], name);
+        if (*in_use) {
+            *ret = (struct conflict){reasons[i], in_use};
+            take = had;
+        }
+        if (i == 2 ? val_len(take) : *val_text(take, "") || i == 0 || i == 3)
+            val_put(a, names, keys[i], take ? val_copy(a, take) : val_str(a, ""));
     }
     if (val_len(val_get(wanted, "categories")))
-        val_put(a, names, "categories", val_get(wanted, "categories"));
+        val_put(a, names, "categories", val_copy(a, val_get(wanted, "categories")));
     return names;
+}
+
+/* A conversion webhook whose bundle holds no certificate can not be spoken to. */
+static bool bad_bundle(struct arena *a, const struct val *v)
+{
+    const char *text = val_str_at(v, "spec.conversion.webhook.clientConfig.caBundle", "");
+    char *pem, *print;
+    size_t n;
+
+    if (!*text)
+        return false;
+    if (!(pem = base64_bytes(a, text, &n)) || !(print = pki_fingerprint(pem)))
+        return true;
+    free(print);
+    return false;
+}
+
+static bool is_established(const struct val *v, const char *status)
+{
+    VAL_EACH(val_at(v, "status.conditions"), cond)
+        if (streq(val_str_at(cond, "type", ""), "Established"))
+            return streq(val_str_at(cond, "status", ""), status);
+    return false;
+}
+
+static void stored_versions(struct arena *a, const struct val *v, struct val *status)
+{
+    struct val *versions = val_need_list(a, status, "storedVersions");
+
+    VAL_EACH(val_at(v, "spec.versions"), ver)
+        if (val_bool_at(ver, "storage", false) && !among(versions, val_str_at(ver, "name", "")))
+            val_push_str(a, versions, val_str_at(ver, "name", ""));
 }
 
 /* v: the tree of o, changed here. */
 static void accept_names(struct api *api, struct arena *a, const struct obj *o, struct val *v)
 {
-    struct val *status = val_need_map(a, v, "status"), *before = val_copy(a, status), *versions, *names;
-    const char *now = time_text(a, env_now_ms(api->env) * 1000, false), *conflict;
-    bool was = false;
+    const struct val *old = val_get(v, "status");
+    struct val *before = old ? val_copy(a, old) : val_map(a), *status = val_need_map(a, v, "status");
+    const char *now = time_text(a, env_now_ms(api->env) * 1000, false), *reason, *message;
+    bool was = is_established(v, "True"), good;
+    struct conflict conflict;
 
-    names = free_names(api, a, o->name, v, &conflict);
-    val_put(a, status, "acceptedNames", names);
-    versions = val_need_list(a, status, "storedVersions");
-    VAL_EACH(val_at(v, "spec.versions"), ver) {
-        bool known = false;
-
-        if (!val_bool_at(ver, "storage", false))
-            continue;
-        VAL_EACH(versions, s)
-            known |= streq(val_text(s, ""), val_str_at(ver, "name", ""));
-        if (!known)
-            val_push_str(a, versions, val_str_at(ver, "name", ""));
-    }
-    VAL_EACH(val_get(status, "conditions"), cond)
-        was |= streq(val_str_at(cond, "type", ""), "Established") && streq(val_str_at(cond, "status", ""), "True");
-    if (conflict) {
-        cond_put(a, status, "NamesAccepted", "False", conflict, "a name is already in use", now);
+    val_put(a, status, "acceptedNames", free_names(api, a, o->name, v, &conflict));
+    stored_versions(a, v, status);
+    if (conflict.reason) {
+        cond_put(a, status, "NamesAccepted", "False", conflict.reason, conflict.message, now);
         if (!was)
             cond_put(a, status, "Established", "False", "NotAccepted", "not all names are accepted", now);
     } else {
         cond_put(a, status, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now);
-        cond_put(a, status, "Established", "True", "InitialNamesAccepted",
-                 "the initial names have been accepted", now);
+        if (!was && bad_bundle(a, v))
+            cond_put(a, status, "Established", "False", "InvalidCABundle", "The conversion webhook CABundle is invalid", now);
+        else if (!was)
+            cond_put(a, status, "Established", "True", "InitialNamesAccepted",
+                     "the initial names have been accepted", now);
     }
+    good = crd_approval(a, v, &reason, &message);
+    if (reason)
+        cond_put(a, status, "KubernetesAPIApprovalPolicyConformant", good ? "True" : "False", reason, message, now);
     if (!val_equal(status, before))
         store_write(api, o, v);
 }
@@ -166,6 +213,10 @@ static void serve(struct api *api, const struct obj *o)
     struct err err = {0};
 
     remember(api, o->name, v);
+    if (is_established(v, "False")) { /* its names are others', or its webhook can not be spoken to */
+        schema_remove_crd(api->schema, val_str_at(v, "spec.group", ""), val_str_at(v, "spec.names.plural", ""));
+        return;
+    }
     if (schema_add_crd(api->schema, o, v, &err) < 0)
         LOG(WARN, "api", "crd=%s did=refuse err=\"%s\"", o->name, err.msg);
 }
@@ -240,15 +291,34 @@ struct job {
     char *name;       /* NULL: the definitions are done */
 };
 
-static void settle_one(struct api *api, const struct obj *o)
+static void terminating(struct api *api, struct arena *a, const struct obj *o, struct val *v)
+{
+    struct val *status = val_need_map(a, v, "status"), *before = val_copy(a, status);
+
+    cond_put(a, status, "Terminating", "True", "InstanceDeletionInProgress", "CustomResource deletion is in progress",
+             time_text(a, env_now_ms(api->env) * 1000, false));
+    if (!val_equal(status, before))
+        store_write(api, o, v);
+}
+
+/* true: it is to be looked at again, for what is left of its objects. */
+static bool settle_one(struct api *api, const struct obj *o)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct val *v = obj_edit(o, a);
 
-    if (!val_at(v, "metadata.deletionTimestamp"))
+    if (!val_at(v, "metadata.deletionTimestamp")) {
         accept_names(api, a, o, v);
-    else if (has_finalizer(o) && clean(api, o))
-        take_finalizer(api, o);
+        return false;
+    }
+    if (!has_finalizer(o))
+        return false;
+    if (is_established(v, "True") && !clean(api, o)) {
+        terminating(api, a, o, v);
+        return true;
+    }
+    take_finalizer(api, o);
+    return false;
 }
 
 static void job_free(struct job *job)
@@ -258,12 +328,21 @@ static void job_free(struct job *job)
     free(job);
 }
 
+static void job_add(struct api *api, const char *name)
+{
+    struct job *job = xcalloc(1, sizeof(*job));
+
+    job->name = name ? xstrdup(name) : NULL;
+    list_push(&api->crd_jobs, &job->link);
+}
+
 /* Later, outside of the write that told us. What that makes in turn waits for the turn after. */
 static void settle(void *arg)
 {
     struct api *api = arg;
     struct store_table *t = table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions");
     struct list now, *l;
+    bool again = false;
 
     list_init(&now);
     while ((l = list_first(&api->crd_jobs))) {
@@ -276,22 +355,35 @@ static void settle(void *arg)
 
         if (o) {
             obj_ref(o);
-            settle_one(api, o);
+            if (settle_one(api, o)) {
+                job_add(api, job->name);
+                again = true;
+            }
             obj_unref(o);
         }
         if (!job->name)
             aggregate_locals(api);
         job_free(job);
     }
+    if (again && !env_timer_active(api->crd_settle))
+        env_timer_start(api->crd_settle, AGAIN_MS, 0);
 }
 
 static void settle_later(struct api *api, const char *name)
 {
-    struct job *job = xcalloc(1, sizeof(*job));
-
-    job->name = name ? xstrdup(name) : NULL;
-    list_push(&api->crd_jobs, &job->link);
+    job_add(api, name);
     env_timer_start(api->crd_settle, 0, 0);
+}
+
+/* Names that somebody gave back may be what others of the group waited for. */
+static void settle_group(struct api *api, const char *group)
+{
+    const char *other;
+    void *value;
+
+    for (uint32_t i = 0; map_next(&api->crd_names, &i, &other, &value);)
+        if (streq(((struct accepted *)value)->group, group))
+            settle_later(api, other);
 }
 
 static void crd_event(void *arg, const struct store_event *ev)
@@ -308,6 +400,8 @@ static void crd_event(void *arg, const struct store_event *ev)
         if (plural_end)
             schema_remove_crd(api->schema, plural_end + 1,
                               arena_strndup(a, ev->obj->name, (size_t)(plural_end - ev->obj->name)));
+        if (plural_end)
+            settle_group(api, plural_end + 1);
     } else {
         serve(api, ev->obj);
     }
@@ -327,6 +421,22 @@ void crd_hold(struct call *c, struct val *v)
         val_push_str(c->a, list, CRD_FINALIZER);
     cond_put(c->a, val_need_map(c->a, v, "status"), "Terminating", "True", "InstanceDeletionPending",
              "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon", now_text(c));
+}
+
+int crd_takes_more(struct call *c)
+{
+    char name[512];
+    const struct obj *o;
+    struct val *s;
+
+    snprintf(name, sizeof(name), "%s.%s", c->stored->plural, c->stored->group);
+    o = store_get(c->api->store, table_named(c->api->store, "apiextensions.k8s.io", "customresourcedefinitions"), "", name);
+    if (!o || !obj_deleting(o))
+        return 0;
+    s = status_doc(c->a, 405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating");
+    val_put_str(c->a, val_need_map(c->a, s, "details"), "group", c->stored->group);
+    val_put_str(c->a, val_need_map(c->a, s, "details"), "kind", c->stored->plural);
+    return fail_status(c, s);
 }
 
 int crd_start(struct api *api, struct err *err)

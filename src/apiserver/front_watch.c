@@ -2,11 +2,13 @@
  * a WebSocket. What a slow client does not take is not made: its watch pauses, and the store's
  * history is its queue. */
 #include "apiserver/front_int.h"
+#include "apiserver/told.h"
 #include "base/log.h"
 #include "codec/json.h"
 #include "codec/yaml.h"
 #include "schema/protobuf.h"
 
+enum { LENGTH_BYTES = 4 /* before a protobuf event in a stream; messages know their length */ };
 enum { WATCH_QUEUE_MAX = 1 << 20 }; /* a reader behind by more waits for the history to be told */
 
 static void let_go(struct exchange *x)
@@ -69,7 +71,7 @@ static void event_protobuf(struct exchange *x, struct buf *out, const char *type
 {
     struct buf object = {0}, raw = {0}, event = {0};
     struct err err = {0};
-    char length[4];
+    char length[LENGTH_BYTES];
 
     if (protobuf_write(x->f->api->schema, &object, v, &err) < 0) {
         LOG(WARN, "api", "did=watch err=\"%s\"", err.msg);
@@ -77,10 +79,9 @@ static void event_protobuf(struct exchange *x, struct buf *out, const char *type
         put_part(&raw, 1, object.p, object.n);
         put_part(&event, 1, type, strlen(type));
         put_part(&event, 2, raw.p, raw.n);
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < LENGTH_BYTES; i++)
             length[i] = (char)(event.n >> (24 - 8 * i));
-        if (!x->ws) /* messages know their length */
-            buf_add(out, length, 4);
+        buf_add(out, length, LENGTH_BYTES);
         buf_add(out, event.p, event.n);
     }
     buf_done(&object);
@@ -122,17 +123,37 @@ static size_t queued(const struct exchange *x)
     return x->ws ? ws_queued_bytes(x->ws) : http_queued_bytes(x->http);
 }
 
+/* told: whose text it is, NULL: ours for this call only. */
+static void put_out(struct exchange *x, const char *p, size_t n, struct told *told)
+{
+    bool protobuf = str_starts(x->resp.content_type, PROTOBUF_TYPE);
+
+    if (!n)
+        return;
+    if (x->ws && protobuf)
+        ws_send(x->ws, WS_BINARY, p + LENGTH_BYTES, n - LENGTH_BYTES);
+    else if (x->ws)
+        ws_send(x->ws, WS_TEXT, p, n);
+    else if (told)
+        http_write_obj(x->http, p, n, told_unref, told_ref(told));
+    else
+        http_write(x->http, p, n);
+}
+
 static bool on_event(void *arg, const struct api_event *ev)
 {
     struct exchange *x = arg;
     struct buf b = {0};
 
-    if (ev->type != API_END) {
+    if (ev->told) {
+        if (!ev->told->text) {
+            event_text(x, &b, ev);
+            told_put(ev->told, &b);
+        }
+        put_out(x, ev->told->text, ev->told->n, ev->told);
+    } else if (ev->type != API_END) {
         event_text(x, &b, ev);
-        if (x->ws)
-            ws_send(x->ws, str_starts(x->resp.content_type, PROTOBUF_TYPE) ? WS_BINARY : WS_TEXT, b.p, b.n);
-        else
-            http_write(x->http, b.p, b.n);
+        put_out(x, b.p, b.n, NULL);
         buf_done(&b);
     }
     if (ev->type == API_END || ev->type == API_ERROR) {
@@ -192,5 +213,6 @@ void watch_serve(struct exchange *x)
     }
     exchange_over(x, 200);
     list_push(&x->f->watches, &x->link);
+    api_watch_texts(x->watch);
     api_watch_start(x->watch, on_event, x);
 }

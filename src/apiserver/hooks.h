@@ -41,6 +41,8 @@ int podsecurity_labels(struct call *c, const char *sub, const struct val *v, con
 int podsecurity_check(struct call *c, const char *sub, const struct val *v, const struct val *old);
 /* crd.c */
 void crd_hold(struct call *c, struct val *v);
+/* -1: the definition of this custom resource is going, and takes no new ones. */
+int crd_takes_more(struct call *c);
 
 /* hooks_pod.c */
 int pod_admit_create(struct call *c, struct val *v);

@@ -4,6 +4,7 @@
  * the objects that were there at its start (as references). An object that enters or leaves what
  * the selectors select is told as ADDED or DELETED. */
 #include "apiserver/api_int.h"
+#include "apiserver/told.h"
 
 #include "schema/table.h"
 
@@ -31,7 +32,7 @@ struct api_watch {
     uint32_t first_n, first_at;
     int64_t revision, told; /* of the start; of the last event */
     uint64_t *events; /* told of this resource, by all watches (metrics.c) */
-    bool initial, bookmarks, initial_end, ready, paused, columns_sent, over, expired, posted, calling,
+    bool initial, bookmarks, initial_end, ready, paused, columns_sent, texts, over, expired, posted, calling,
         dead;
     bool too_new; /* wants all that is there at a revision that is not there yet */
     struct convert_job *job; /* objects that a webhook converts before they can be told */
@@ -116,12 +117,26 @@ static bool matches(struct api_watch *w, const struct obj *o)
             field_selector_match(w->fields, answer_version(c, o)));
 }
 
+/* Where others that want the same leave the event's text: NULL when it is this watch's alone. */
+static struct told *place(struct api_watch *w, enum api_event_type type, const struct obj *o)
+{
+    const struct call *c = &w->shape;
+    struct told_key key = {.obj = o, .r = c->r, .type = type, .form = c->form, .encoding = c->encoding,
+                           .form_version = c->form_version, .include_object = c->include_object};
+
+    if (!w->texts || !w->w || (c->form == FORM_TABLE && !w->columns_sent) || versions_by_webhook(c->r))
+        return NULL;
+    return told_find(w->api->told, &key);
+}
+
 static bool tell_object(struct api_watch *w, enum api_event_type type, const struct obj *o,
                         int64_t revision)
 {
-    struct api_event ev = {.type = type, .obj = o, .revision = revision};
+    struct api_event ev = {.type = type, .obj = o, .revision = revision, .told = place(w, type, o)};
     struct call *c = &w->shape;
 
+    if (ev.told && ev.told->text)
+        return tell(w, &ev);
     if (!answer_as_stored(c, o)) {
         ev.val = answer_item(c, answer_version(c, o), !w->columns_sent);
         w->columns_sent = true;
@@ -368,6 +383,11 @@ static void on_tick(void *arg)
         return;
     arena_reset(w->event);
     tell_bookmark(w, store_watch_revision(w->w), false);
+}
+
+void api_watch_texts(struct api_watch *w)
+{
+    w->texts = true;
 }
 
 void api_watch_start(struct api_watch *w, api_event_fn *fn, void *arg)

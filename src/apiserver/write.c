@@ -68,6 +68,8 @@ static int to_stored(struct call *c, struct val *v, const struct obj *old)
     schema_default(c->r, c->a, v);
     if (!c->applying)
         c->managed = managed_update(c, old ? answer_version(c, old) : NULL, v);
+    if (c->empties)
+        schema_settle(c->r, v, false);
     if (c->r == work_of(c))
         return 0;
     if (schema_convert(c->r, c->stored, c->a, v, &err) < 0)
@@ -123,10 +125,12 @@ static void name_generate(struct call *c, struct val *meta)
 
 /* A custom resource in the version that is stored; and, as the answer shows what was stored, that back in
  * the version of the request: asked for now, for after the write the call cannot be run again. */
-static const struct val *stored_form(struct call *c, const struct val *v)
+static const struct val *stored_form(struct call *c, struct val *v)
 {
     const struct val *form;
 
+    if (c->empties)
+        schema_settle(c->stored, v, true);
     if (!c->stored->custom)
         return v;
     form = version_of(c, v, c->stored);
@@ -254,7 +258,7 @@ int write_create(struct call *c)
     struct val *v;
 
     if (options_write(c, "CreateOptions") < 0 || answer_negotiate(c, false, !c->r->virtual_) < 0 ||
-        !(v = body_object(c)) || check_namespace(c, v) < 0)
+        (c->r->custom && crd_takes_more(c) < 0) || !(v = body_object(c)) || check_namespace(c, v) < 0)
         return -1;
     if (c->r->virtual_)
         return admission_of_body(c, ADMIT_CREATE, v, NULL, val_str_at(v, "metadata.name", "")) < 0

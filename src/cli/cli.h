@@ -55,6 +55,8 @@ extern const struct command COMMANDS[]; /* ends with name == NULL */
 int opts_parse(struct cli_opts *o, int argc, char **argv);
 /* Takes only --state DIR out of argv (which gets shorter, *argc too). */
 int opts_parse_state(struct cli_opts *o, int *argc, char **argv);
+/* "name=value\n" of all options that a server has, by name; to free(). */
+char *opts_text(const struct cli_opts *o);
 int opts_save(const struct cli_opts *o, struct err *err); /* STATE/instance.json */
 
 /* Says "tandem: TEXT" on standard error and returns code. */

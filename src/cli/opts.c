@@ -261,6 +261,42 @@ int opts_parse_state(struct cli_opts *o, int *argc, char **argv)
     return opts_complete(o);
 }
 
+char *opts_text(const struct cli_opts *o)
+{
+    /* those of other commands */
+    static const char *const others[] = {"kubeconfig", "detach", "json", "follow", "tail", "namespace", "output", "help"};
+    const struct option *sorted[ARRAY_LEN(OPTIONS)];
+    struct buf b = {0};
+    size_t n = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(OPTIONS); i++) {
+        size_t at = n;
+        bool other = false;
+
+        for (size_t k = 0; k < ARRAY_LEN(others); k++)
+            other |= streq(OPTIONS[i].name, others[k]);
+        if (other)
+            continue;
+        for (; at > 0 && strcmp(sorted[at - 1]->name, OPTIONS[i].name) > 0; at--)
+            sorted[at] = sorted[at - 1];
+        sorted[at] = &OPTIONS[i];
+        n++;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const void *field = (const char *)o + sorted[i]->at;
+        const char *text = sorted[i]->kind == TEXT ? *(const char *const *)field : NULL;
+
+        if (sorted[i]->kind == NUMBER)
+            buf_printf(&b, "%s=%d\n", sorted[i]->name, *(const int *)field);
+        else if (sorted[i]->kind == FLAG)
+            buf_printf(&b, "%s=%s\n", sorted[i]->name, *(const bool *)field ? "true" : "false");
+        else
+            buf_printf(&b, "%s=%s\n", sorted[i]->name, text ? text : "");
+    }
+    buf_addc(&b, 0);
+    return buf_take(&b);
+}
+
 int opts_save(const struct cli_opts *o, struct err *err)
 {
     _auto_(arena_freep) struct arena *a = arena_new();

@@ -197,6 +197,7 @@ static int start(struct server *s, struct err *err)
     const char *listen = s->o->api_only ? "127.0.0.1" : "0.0.0.0";
     struct store_args store = {0};
     int64_t keep_ns = 0;
+    _auto_(freep) char *flags = NULL;
     struct api_config api = {0};
     struct audit_opts audit = {.policy_path = s->o->audit_policy, .log_path = s->o->audit_log,
                                .log_mb_max = s->o->audit_mb, .log_files_max = s->o->audit_files,
@@ -234,6 +235,8 @@ static int start(struct server *s, struct err *err)
                               .port = s->o->api_port, .service_cidr = s->o->service_cidr,
                               .node_name = s->o->api_only ? NULL : s->o->node_name,
                               .audit = &audit, .authn = &authn, .authz_path = s->o->authorization_config};
+    flags = opts_text(s->o);
+    api.flags = flags;
     if (!(s->api = api_new(&api, err)))
         return -1;
     if (!(s->front = front_new(s->api, listen, s->o->api_port, &files, err)))

@@ -294,7 +294,7 @@ static void make_env(struct version *v, const struct val *own)
     char memory[16];
     size_t n = 0;
     static const char *const levels[] = {"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"};
-    _auto_(freep) char *runtime = xasprintf("AWS_Lambda_%s", v->runtime);
+    _auto_(freep) char *runtime = xasprintf("AWS_Lambda_%s", v->image ? "Image" : v->runtime);
 
     snprintf(memory, sizeof memory, "%d", v->memory_mb);
     const char *const fixed[][2] = {
@@ -312,6 +312,7 @@ static void make_env(struct version *v, const struct val *own)
         {v->log_json ? "AWS_LAMBDA_LOG_LEVEL" : "AWS_LAMBDA_LOG_FORMAT", v->log_json ? levels[v->log_app] : "Text"},
         {"AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"},
         {"TZ", ":UTC"},
+        /* what follows is the image's to say, where there is one */
         {"LANG", "en_US.UTF-8"},
         {"PATH", "/usr/local/bin:/usr/bin:/bin:/opt/bin"},
         {"LD_LIBRARY_PATH", "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib"},
@@ -319,8 +320,8 @@ static void make_env(struct version *v, const struct val *own)
         {"HOME", "/tmp"},
     };
 
-    for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
-        if (!val_get(own, fixed[i][0]) || i < 3)
+    for (size_t i = 0; i < ARRAY_LEN(fixed) - (v->image ? 5 : 0); i++)
+        if ((!val_get(own, fixed[i][0]) || i < 3) && !(v->image && i < 3))
             add_env(&v->env, &n, fixed[i][0], fixed[i][1]);
     if (fs->aws_port && !val_get(own, "AWS_ENDPOINT_URL")) {
         _auto_(freep) char *url = xasprintf("http://%s:%d", fs->node_ip, fs->aws_port);
@@ -409,11 +410,17 @@ static struct version *version_new(struct function *f, const struct val *spec)
              (unsigned long long)v->number);
     set_limits(v);
     read_logging(v, val_get(spec, "loggingConfig"));
+    if (streq(val_str_at(spec, "packageType", "Zip"), "Image") || !str_empty(val_str_at(spec, "image", NULL))) {
+        v->image = xstrdup(val_str_at(spec, "image", ""));
+        v->image_digest = xstrdup(val_str_at(spec, "imageDigest", ""));
+        v->spec_of = obj_ref(f->obj);
+        v->image_config = val_get(spec, "imageConfig");
+    }
     make_env(v, val_get(spec, "environment"));
-    if (find_runtime(v->runtime, &kind, &v->interpreter, &v->program, err) == 0)
+    if (find_runtime(v->image ? "provided" : v->runtime, &kind, &v->interpreter, &v->program, err) == 0)
         (void)!read_mounts(v, val_get(spec, "fileSystems"), err);
     VAL_EACH(val_get(spec, "layers"), it)
-    if (v->layers_n < FUNCTION_LAYERS_MAX)
+    if (v->layers_n < FUNCTION_LAYERS_MAX && !v->image)
         v->layers[v->layers_n++] = xstrdup(val_str_at(it, "codeSha256", ""));
     v->used_us = now_us();
     list_push(&f->versions, &v->link);
@@ -422,6 +429,8 @@ static struct version *version_new(struct function *f, const struct val *spec)
 
 static void version_free(struct version *v)
 {
+    version_image_done(v);
+    obj_unref(v->spec_of);
     free(v->runtime);
     free(v->handler);
     free(v->sha256);
@@ -466,12 +475,14 @@ char *version_config(struct version *v, struct arena *a)
 {
     struct functions *fs = v->f->fs;
     struct val *c = val_map(a), *env = val_map(a), *volumes = val_list(a);
-    _auto_(freep) char *compiled = xasprintf("%s.compiled", v->folder);
+    _auto_(freep) char *compiled = xasprintf("%s.compiled", v->folder ? v->folder : "");
 
     val_put_str(a, c, "root", fs->root);
-    val_put_str(a, c, "code", v->folder);
+    val_put_str(a, c, "code", v->folder ? v->folder : "");
     v->compile_wanted = !v->program && access(compiled, F_OK) < 0;
-    if (v->program) {
+    if (v->image) {
+        version_image_config(v, a, c, env);
+    } else if (v->program) {
         bool node = str_starts(v->runtime, "nodejs");
 
         val_push_str(a, val_need_list(a, c, "exec"), v->program);
@@ -604,7 +615,7 @@ void version_let_go(struct version *v)
     struct function *f = v->f;
     struct err err;
 
-    if (!v->removed || v->instances_n || v->zygote == ZYGOTE_STARTING || v->zygote == ZYGOTE_READY ||
+    if (!v->removed || v->image_job || v->instances_n || v->zygote == ZYGOTE_STARTING || v->zygote == ZYGOTE_READY ||
         v->ctl_closing)
         return;
     if (f->fs->has_cgroups && cgroup_remove(&f->fs->cgroups, v->cgroup, &err) < 0)
@@ -617,6 +628,7 @@ void version_let_go(struct version *v)
 static void version_retire(struct version *v)
 {
     v->removed = true;
+    version_image_cancel(v);
     LIST_EACH(&v->instances, l)
     {
         struct instance *i = list_entry(l, struct instance, link);
@@ -648,7 +660,8 @@ static const struct val *spec_of(const struct obj *o)
 static bool same_version(const struct obj *a, const struct obj *b)
 {
     static const char *const names[] = {"runtime", "handler", "codeSha256", "memoryMB", "timeoutSeconds",
-                                        "environment", "ephemeralStorageMB", "fileSystems", "layers", "loggingConfig"};
+                                        "environment", "ephemeralStorageMB", "fileSystems", "layers", "packageType",
+                                        "image", "imageDigest", "imageConfig", "loggingConfig"};
     const struct val *x = spec_of(a), *y = spec_of(b);
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -783,6 +796,7 @@ static void function_remove(struct function *f)
 
     map_del(&f->fs->by_key, f->key);
     f->removed = true;
+    function_image_release(f);
     if (f->obj && !str_empty(f->obj->uid))
         snprintf(f->fs->gone[f->fs->gone_next++ % ARRAY_LEN(f->fs->gone)], sizeof f->fs->gone[0], "%s", f->obj->uid);
     LOG(INFO, "function", "function=%s did=remove", f->key);
@@ -809,6 +823,13 @@ void functions_remove_version(struct functions *fs, const struct obj *o)
 
     if (f)
         function_remove(f);
+}
+
+int functions_image_state(struct functions *fs, const char *ns, const char *name, struct err *err)
+{
+    struct function *f = function_find(fs, ns, name);
+
+    return f && f->now && f->now->image && !fs->stopping ? version_image(f->now, err) : 1;
 }
 
 int functions_provisioned(const struct functions *fs, const char *ns, const char *name, const char *qualifier)
@@ -988,6 +1009,7 @@ static void functions_free(struct functions *fs)
 
     if (fs->net)
         net_close(fs->net);
+    functions_images_close(fs);
     meters_free(fs);
     map_done(&fs->by_key);
     map_done(&fs->families);
@@ -1017,6 +1039,7 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     options_take(fs, o);
     list_init(&fs->all);
     list_init(&fs->bases);
+    list_init(&fs->wishes);
     list_init(&fs->to_limit);
     list_init(&fs->flooding);
     fs->null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
@@ -1089,6 +1112,7 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
     fs->stopped = stopped;
     fs->stopped_arg = arg;
     fs->stopping = true;
+    functions_images_cancel(fs);
     err_set(&err, UNAVAILABLE, "tandem is stopping");
     queue_close(fs->queue, on_queue_closed, fs);
     fs->handles++; /* not before the loop below is through */

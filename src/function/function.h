@@ -18,6 +18,9 @@
  *   spec.environment          map of strings
  *   spec.ephemeralStorageMB   size of /tmp, default 512
  *   spec.fileSystems[]        {volume: NAME, localMountPath: /mnt/..., readOnly: bool}
+ *   spec.packageType          "Image": the code is spec.image (a name; spec.imageDigest, "sha256:...", pins what it was),
+ *                             spec.imageConfig {entryPoint[], command[], workingDirectory} replaces what the image
+ *                             says; runtime, handler and layers do not count then
  *   spec.layers[]             {codeSha256}: zips that lie over each other in /opt, at most 5
  *   spec.loggingConfig        {logFormat: Text|JSON, logGroup, applicationLogLevel, systemLogLevel}
  *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled
@@ -94,6 +97,13 @@ int functions_provisioned(const struct functions *fs, const char *namespace_, co
 void functions_set_key(struct functions *fs, const char *access_key, const char *secret_key);
 /* NOT_IMPLEMENTED with a text for the user when this machine cannot run it. */
 int function_runtime_check(const char *runtime, struct err *err) _must_check_;
+/* An image by its name: found on this machine or pulled. done is called once, perhaps before this returns; digest
+ * ("sha256:...") is NULL when it is not to be had, err says why then. */
+typedef void function_image_fn(void *arg, const char *digest, int64_t bytes, const struct err *err);
+void function_image_find(struct functions *fs, const char *ref, function_image_fn *done, void *arg);
+/* Of a function of packageType Image: 1 its image is here, 0 it is on its way, -1 with err: it is not to be had
+ * (asked for again after some seconds). 1 for others. */
+int functions_image_state(struct functions *fs, const char *namespace_, const char *name, struct err *err);
 /* Names that are known, e.g. for a listing; false: unknown. */
 bool functions_known(const struct functions *fs, const char *namespace_, const char *name);
 /* The object that functions_put() brought last, borrowed until the next call; NULL: unknown. */

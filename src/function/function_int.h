@@ -10,6 +10,7 @@
  *   queue.c     events that are owed
  *   destination.c  where their records go
  *   code.c      zips
+ *   image.c     container images
  *
  * Owners: functions -> function -> version -> instance. A version lives until its zygote and its
  * instances are gone; a function until its versions are. A call belongs to the list it stands in
@@ -98,6 +99,14 @@ struct version {
     char *log_group;   /* NULL: not asked for yet */
     bool log_json;
     enum log_level_of_function log_app, log_system; /* JSON: lines below are left out */
+    /* packageType Image; else image is NULL */
+    char *image, *image_digest;
+    const struct val *image_config; /* of f->obj, borrowed from spec */
+    const struct obj *spec_of;      /* keeps it */
+    const struct image *img;        /* NULL: not found yet */
+    struct image_job *image_job;    /* it is being pulled */
+    struct err image_err;
+    int64_t image_tried_us;
     /* its processes */
     enum zygote_state zygote;
     pid_t zygote_pid; /* 0: not told yet */
@@ -216,7 +225,8 @@ struct functions {
     bool has_cgroups;
     struct net *net;
     struct map by_key, families;
-    struct list all, bases;
+    struct list all, bases, wishes;
+    struct image_store *images; /* NULL: nobody asked for one */
     struct map meters;
     bool meters_dirty;
     struct list slots[256]; /* instances by slot number */
@@ -310,6 +320,16 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r);
 void pool_tick(struct functions *fs);
 void pool_refill_soon(struct functions *fs);
 void pool_refill(struct functions *fs);
+
+/* image.c */
+/* 1: the image is there; 0: it is being pulled, zygote_start() is called when it is there; -1: it is not to be had. */
+int version_image(struct version *v, struct err *err);
+void version_image_config(struct version *v, struct arena *a, struct val *config, struct val *env);
+void version_image_cancel(struct version *v);
+void version_image_done(struct version *v);
+void function_image_release(struct function *f); /* it goes: nothing is held for it any more */
+void functions_images_cancel(struct functions *fs);
+void functions_images_close(struct functions *fs);
 
 /* flog.c */
 const char *flog_group(struct version *v);

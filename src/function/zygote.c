@@ -338,14 +338,14 @@ static int start(struct version *v, struct err *err)
     int pair[2];
 
     free(v->folder);
-    v->folder = code_folder(fs->state, v->sha256, err);
-    for (uint32_t i = 0; i < v->layers_n; i++) {
+    v->folder = v->image ? NULL : code_folder(fs->state, v->sha256, err);
+    for (uint32_t i = 0; i < v->layers_n && !v->image; i++) {
         free(v->layer_folders[i]);
         v->layer_folders[i] = code_folder(fs->state, v->layers[i], err);
         if (!v->layer_folders[i])
             return -1;
     }
-    b = v->folder ? base_of(fs, v->interpreter, err) : NULL;
+    b = v->folder || v->image ? base_of(fs, v->interpreter, err) : NULL;
     if (!b)
         return -1;
     config = version_config(v, a);
@@ -377,8 +377,17 @@ void zygote_start(struct version *v)
 
     if (v->zygote != ZYGOTE_NONE || v->removed || v->f->fs->stopping)
         return; /* GONE: on_ctl_closed comes back here when somebody waits */
+    if (v->image && !v->img) {
+        int there = version_image(v, &err);
+
+        if (there < 0)
+            goto failed;
+        if (!there)
+            return; /* it comes back here */
+    }
     if (start(v, &err) == 0)
         return;
+failed:
     LOG(WARN, "function", "function=%s did=zygote error=\"%s\"", v->f->key, err.msg);
     err.code = ERR_UNAVAILABLE; /* the function is there, its code or its runtime is not */
     pool_fail_waiting(v->f, &err);

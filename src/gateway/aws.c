@@ -10,11 +10,11 @@ struct aws_door *aws_start(struct gateway *g, struct client *client, struct mirr
     _auto_(freep) char *url = g->port ? xasprintf("http://127.0.0.1:%d/function/", g->port) : NULL;
     struct aws_door_opts o = {.loop = &g->loop, .state = g->o->state, .address = g->o->address ? g->o->address : "0.0.0.0",
                               .port = g->o->aws_port, .client = client, .functions = g->functions, .logs = g->logs,
-                              .mirror = functions, .function_url = url};
+                              .mirror = functions, .identity = g->identity, .function_url = url};
     struct aws_door *door;
     struct err err;
 
-    if (!o.port)
+    if (!o.port || !o.identity)
         return NULL;
     door = aws_door_new(&o, &err);
     if (!door)

@@ -11,6 +11,7 @@
 #include "gateway/aws.h"
 #include "gateway/groups.h"
 #include "gateway/keys.h"
+#include "door/aws/identity.h"
 #include "http/client.h"
 #include "logs/logs.h"
 
@@ -82,16 +83,25 @@ static void tell_status(struct process *p, const struct obj *o)
     struct tell *t;
     struct err err;
     const char *failed = NULL, *code = NULL;
+    bool image = streq(val_str_at(v, "spec.packageType", "Zip"), "Image") || val_str_at(v, "spec.image", NULL);
+    int there = image ? functions_image_state(p->g.functions, o->namespace_, o->name, &err) : 1;
 
-    if (function_runtime_check(val_str_at(v, "spec.runtime", ""), &err) < 0) {
+    if (there < 0) {
+        failed = err.msg;
+        code = "ImageAccessDenied";
+    } else if (image) {
+        /* neither runtime nor zip */
+    } else if (function_runtime_check(val_str_at(v, "spec.runtime", ""), &err) < 0) {
         failed = err.msg;
         code = "InvalidRuntime";
     } else if (!code_is_here(p, sha256)) {
         failed = "the code is not on this machine";
         code = "InvalidZipFileException";
     }
-    val_put_str(a, status, "state", failed ? "Failed" : "Active");
-    val_put_str(a, status, "lastUpdateStatus", failed ? "Failed" : "Successful");
+    val_put_str(a, status, "state", failed ? "Failed" : there ? "Active" : "Pending");
+    val_put_str(a, status, "lastUpdateStatus", failed ? "Failed" : there ? "Successful" : "InProgress");
+    if (there <= 0)
+        env_timer_start(p->retell, RETELL_MS, 0); /* it may come yet */
     val_put_int(a, status, "observedGeneration", val_int_at(v, "metadata.generation", 0));
     if (failed) {
         val_put_str(a, status, "stateReason", failed);
@@ -181,6 +191,9 @@ static void on_connect(void *arg)
     p->mirror = client_mirror(p->client, &m);
     p->versions = client_mirror(p->client, &v);
     LOG(INFO, "gateway", "did=mirror kubeconfig=%s", p->kubeconfig);
+    p->g.identity = identity_new(&(struct identity_opts){.client = p->client, .state = p->g.o->state}, &err);
+    if (!p->g.identity)
+        LOG(ERROR, "gateway", "did=identity error=\"%s\"", err.msg);
     p->g.keys = keys_new(p->client, p->g.functions);
     p->g.groups = groups_new(p->client, p->g.logs);
     p->aws = aws_start(&p->g, p->client, p->mirror);
@@ -313,6 +326,7 @@ int gateway_main(const struct gateway_options *o)
     }
     /* the doors used them until here */
     p.g.keys = keys_free(p.g.keys);
+    p.g.identity = identity_free(p.g.identity);
     if (p.mirror)
         mirror_free(p.mirror), mirror_free(p.versions);
     if (p.client)

@@ -14,6 +14,8 @@
 #include "gateway/gateway.h"
 #include "http/server.h"
 
+struct identity;
+
 struct gateway {
     const struct gateway_options *o;
     uv_loop_t loop;
@@ -22,6 +24,7 @@ struct gateway {
     struct groups *groups; /* NULL until the server is there */
     struct http_server *http, *admin;
     struct keys *keys; /* NULL until the server is there */
+    struct identity *identity; /* likewise: who may do what */
     int port; /* of http */
 };
 

@@ -146,13 +146,26 @@ static void h1_start(struct req *r)
     io_write(&c->io, b->p, b->n);
 }
 
+/* A chunk's length in hex, with its line end. */
+static void chunk_size(struct io *io, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+    char size[24], *p = size + sizeof size;
+
+    *--p = '\n';
+    *--p = '\r';
+    do {
+        *--p = digits[n & 15];
+    } while (n >>= 4);
+    io_write(io, p, (size_t)(size + sizeof size - p));
+}
+
 static void h1_write(struct req *r, const void *p, size_t n)
 {
     struct io *io = &r->conn->io;
-    char size[24];
 
     if (r->chunked)
-        io_write(io, size, (size_t)snprintf(size, sizeof size, "%zx\r\n", n));
+        chunk_size(io, n);
     io_write(io, p, n);
     if (r->chunked)
         io_write(io, "\r\n", 2);
@@ -161,10 +174,9 @@ static void h1_write(struct req *r, const void *p, size_t n)
 static void h1_borrow(struct req *r, const void *p, size_t n, void (*release)(void *), void *arg)
 {
     struct io *io = &r->conn->io;
-    char size[24];
 
     if (r->chunked)
-        io_write(io, size, (size_t)snprintf(size, sizeof size, "%zx\r\n", n));
+        chunk_size(io, n);
     io_borrow(io, p, n, release, arg);
     if (r->chunked)
         io_write(io, "\r\n", 2);

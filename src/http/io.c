@@ -4,7 +4,7 @@
 
 #include <openssl/err.h>
 
-enum { SPARE_MAX = 64, PASSES = 8, IOV = 16 };
+enum { IO_SMALL_BYTES = 2000, SPARE_MAX = 64, PASSES = 8, IOV = 16, RECORD_BYTES = 16384 };
 
 static _Thread_local struct turn *turns;
 
@@ -56,6 +56,7 @@ struct turn *turn_ref(uv_loop_t *loop)
     list_init(&t->dirty);
     t->rbuf = xmalloc(IO_READ_BYTES);
     t->plain = xmalloc(IO_READ_BYTES);
+    t->record = xmalloc(RECORD_BYTES);
     uv_prepare_init(loop, &t->prepare);
     uv_idle_init(loop, &t->idle);
     t->prepare.data = t->idle.data = t;
@@ -80,6 +81,7 @@ static void turn_closed(uv_handle_t *h)
     }
     free(t->rbuf);
     free(t->plain);
+    free(t->record);
     free(t);
 }
 
@@ -135,6 +137,9 @@ void chunks_add(struct turn *t, struct chunks *q, const void *p, size_t n)
         if (!room) {
             size_t cap = n > IO_CHUNK_BYTES ? n : IO_CHUNK_BYTES;
 
+            /* many queues at once, and each with little: a thousand watches that hear the same */
+            if (!t->spare && !q->head && n <= IO_SMALL_BYTES / 2)
+                cap = IO_SMALL_BYTES;
             if (cap == IO_CHUNK_BYTES && t->spare) {
                 c = t->spare;
                 t->spare = c->next;
@@ -489,15 +494,37 @@ static bool flush_plain(struct io *io)
     return false;
 }
 
+/* What the next record is to hold: small pieces go into one, a record costs more than the copy. */
+static size_t gather(struct io *io, const char **ret)
+{
+    struct chunk *c = io->out.head;
+    struct turn *t = io->turn;
+    size_t n = 0;
+
+    *ret = c->p;
+    if (!c->next || c->n >= RECORD_BYTES)
+        return MIN(c->n, (size_t)RECORD_BYTES);
+    for (; c && n < RECORD_BYTES; c = c->next) {
+        size_t take = MIN(c->n, RECORD_BYTES - n);
+
+        memcpy(t->record + n, c->p, take);
+        n += take;
+    }
+    *ret = t->record;
+    return n;
+}
+
 static bool flush_tls(struct io *io)
 {
+    const char *from;
     char *p;
     long n;
     int r;
 
     while (io->handshaken && io->out.head && BIO_pending(io->wbio) < IO_READ_BYTES) {
         ERR_clear_error();
-        r = SSL_write(io->ssl, io->out.head->p, (int)MIN(io->out.head->n, (size_t)16384));
+        n = (long)gather(io, &from);
+        r = SSL_write(io->ssl, from, (int)n);
         if (r <= 0) {
             r = SSL_get_error(io->ssl, r);
             if (r == SSL_ERROR_WANT_READ || r == SSL_ERROR_WANT_WRITE)

@@ -41,7 +41,7 @@ struct turn {
     unsigned refs, handles;
     struct chunk *spare;
     unsigned spare_n;
-    char *rbuf, *plain;
+    char *rbuf, *plain, *record; /* record: what the next TLS record holds, gathered */
     struct turn *next;
 };
 struct turn *turn_ref(uv_loop_t *loop);

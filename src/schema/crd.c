@@ -7,6 +7,8 @@
  * nobody most of the time. The type, the columns and the rules of a version are made of the text
  * when somebody touches an object, and go when nobody did for a while (schema_trim). */
 #include "schema/crd_int.h"
+#include "schema/formats.h"
+#include "schema/jsonpath.h"
 #include "codec/regex.h"
 
 #include "codec/json.h"
@@ -139,11 +141,17 @@ static const struct column *columns(struct arena *a, const struct val *list)
     *first = (struct column){.name = "Name", .type = "string", .format = "name",
                              .expr = ".metadata.name"};
     VAL_EACH(list, it) {
-        struct column *c = arena_new_of(a, struct column);
+        struct column *c;
+        if (!jsonpath_valid(val_str_at(it, "jsonPath", ""))) /* as upstream: the columns end here */
+            break;
+        c = arena_new_of(a, struct column);
         c->name = val_str_at(it, "name", "");
         c->type = val_str_at(it, "type", "string");
         c->format = val_str_at(it, "format", "");
         c->description = val_str_at(it, "description", "");
+        if (!*c->description)
+            c->description = arena_printf(a, "Custom resource definition column (in JSONPath format): %s",
+                                          val_str_at(it, "jsonPath", ""));
         c->priority = (int)val_int_at(it, "priority", 0);
         c->expr = arena_printf(a, "json:%s", val_str_at(it, "jsonPath", ""));
         last->next = c;
@@ -389,6 +397,8 @@ struct pruner {
     struct texts *strict;
     char path[1024];
     uint32_t path_n;
+    const struct resource *r;
+    struct err bad; /* the first part of an embedded object that is no metadata, kind or apiVersion */
 };
 
 static uint32_t push(struct pruner *p, const char *key, const char *fmt)
@@ -406,6 +416,29 @@ static void pop(struct pruner *p, uint32_t mark)
 {
     p->path_n = mark;
     p->path[mark] = 0;
+}
+
+/* apiVersion, kind and metadata of an object within another one; v is changed. */
+static void prune_embedded(struct pruner *p, const char *key, struct val *v)
+{
+    const struct resource *r = p->r;
+    struct texts unknown = {.a = p->a};
+    struct err why = {0};
+
+    if (!streq(key, "metadata")) {
+        if (v->type != VAL_STR && !p->bad.code)
+            err_set(&p->bad, INVALID_ARGUMENT, "%s in version \"%s\" cannot be handled as a %s: %s: Invalid value: must be a "
+                    "string", r->kind, r->version, r->kind, p->path);
+        return;
+    }
+    if (v->type == VAL_MAP && schema_decode_type(r->schema, schema_type(r->schema, "meta.v1.ObjectMeta"), r->kind, r->version,
+                                                 p->a, v, p->strict ? &unknown : NULL, &why) == 0) {
+        for (uint32_t i = 0; i < unknown.n; i++) /* `unknown field "x"` */
+            texts_add(p->strict, "unknown field \"%s.%s", p->path, unknown.v[i] + strlen("unknown field \""));
+    } else if (!p->bad.code) {
+        err_set(&p->bad, INVALID_ARGUMENT, "%s in version \"%s\" cannot be handled as a %s: %s: Invalid value: %s", r->kind,
+                r->version, r->kind, p->path, why.code ? why.msg : "it must be an object");
+    }
 }
 
 static void prune(struct pruner *p, const struct type *t, struct val *out, const struct val *in,
@@ -441,8 +474,13 @@ static void prune(struct pruner *p, const struct type *t, struct val *out, const
             const struct field *f = type_field(t, m->key, m->n);
             struct val one = m->v;
             uint32_t mark = push(p, m->key, "");
-            if (f && !(streq(f->name, "metadata") && f->type->name))
+            bool own = depth && t->embedded && (streq(m->key, "metadata") || streq(m->key, "kind") || streq(m->key, "apiVersion"));
+            if (own) {
+                one = *val_copy(p->a, &m->v);
+                prune_embedded(p, m->key, &one);
+            } else if (f && !(streq(f->name, "metadata") && f->type->name)) {
                 prune(p, f->type, &one, &m->v, depth + 1);
+            }
             if (!f && !t->preserve && p->strict && p->strict->n < UNKNOWN_MAX)
                 texts_add(p->strict, "unknown field \"%s\"", p->path);
             pop(p, mark);
@@ -457,7 +495,7 @@ int crd_decode(const struct resource *r, struct arena *a, struct val *v, struct 
 int crd_decode(const struct resource *r, struct arena *a, struct val *v, struct texts *strict,
                struct err *err)
 {
-    struct pruner p = {.a = a, .strict = strict};
+    struct pruner p = {.a = a, .strict = strict, .r = r};
     const struct type *meta_type = schema_type(r->schema, "meta.v1.ObjectMeta");
     struct val out, meta = {.type = VAL_MAP};
     struct texts unknown = {.a = a};
@@ -479,6 +517,10 @@ int crd_decode(const struct resource *r, struct arena *a, struct val *v, struct 
         out = *v;
     else
         prune(&p, resource_type(r), &out, v, 0);
+    if (p.bad.code) {
+        *err = p.bad;
+        return -1;
+    }
     struct val top = {.type = VAL_MAP};
     VAL_EACH_MEMBER(&out, m)
         val_putn(a, &top, m->key, m->n, &m->v);
@@ -568,36 +610,6 @@ static bool matches(const char *pattern, const char *text)
     return regex_match_text(pattern, text) != 0;
 }
 
-static const char *format_why(const char *format, const char *s)
-{
-    int64_t us;
-    const struct named_check *named = NULL;
-    char day[40];
-
-    if (streq(format, "date-time"))
-        return time_parse(s, &us) ? NULL : "must be of type date-time";
-    if (streq(format, "date")) {
-        snprintf(day, sizeof(day), "%.12sT00:00:00Z", s);
-        return time_parse(day, &us) ? NULL : "must be of type date";
-    }
-    if (streq(format, "duration"))
-        return duration_parse(s, &us) ? NULL : "must be of type duration";
-    if (streq(format, "ipv4") || streq(format, "ipv6") || streq(format, "ip"))
-        named = named_check_find("ip", 2);
-    else if (streq(format, "cidr"))
-        named = named_check_find("cidr", 4);
-    if (named)
-        return named->fn(s) ? "has the wrong format" : NULL;
-    if (streq(format, "uuid"))
-        return strlen(s) == 36 && strspn(s, "0123456789abcdefABCDEF-") == 36 ? NULL
-                                                                            : "must be of type uuid";
-    if (streq(format, "byte"))
-        return strlen(s) % 4 == 0 ? NULL : "must be of type byte";
-    if (streq(format, "email"))
-        return strchr(s, '@') ? NULL : "must be of type email";
-    return NULL;
-}
-
 static uint32_t utf8_count(const char *s)
 {
     uint32_t n = 0;
@@ -626,7 +638,6 @@ static void check_scalar(struct checker *k, const struct val *js, const struct v
     struct check *c = k->c;
     const struct val *lo = val_get(js, "minimum"), *hi = val_get(js, "maximum");
     const struct val *mul = val_get(js, "multipleOf");
-    const char *why;
 
     if (v->type == VAL_STR) {
         int64_t n = utf8_count(v->s);
@@ -639,8 +650,8 @@ static void check_scalar(struct checker *k, const struct val *js, const struct v
             check_fail(c, CAUSE_TOO_LONG, "", NULL, "may not be more than %lld bytes", (long long)max);
         if (*pattern && !matches(pattern, v->s))
             check_fail(c, CAUSE_INVALID, "", v, "should match '%s'", pattern);
-        if ((why = format_why(val_str_at(js, "format", ""), v->s)))
-            check_fail(c, CAUSE_INVALID, "", v, "%s", why);
+        if (!format_fits(val_str_at(js, "format", ""), v->s))
+            check_fail(c, CAUSE_INVALID, "", v, "must be of type %s", val_str_at(js, "format", ""));
     }
     if (!val_is_number(v))
         return;
@@ -736,6 +747,8 @@ static void check_object(struct checker *k, const struct val *js, const struct v
     const struct val *more = val_get(js, "additionalProperties");
     int64_t min = val_int_at(js, "minProperties", -1), max = val_int_at(js, "maxProperties", -1);
 
+    if (depth && flag(js, "x-kubernetes-embedded-resource"))
+        validate_embedded(c, v);
     VAL_EACH(val_get(js, "required"), need)
         if (!val_get(v, val_text(need, "")))
             check_fail(c, CAUSE_REQUIRED, val_text(need, ""), NULL, "%s", "");
@@ -832,66 +845,4 @@ void crd_validate(const struct resource *r, const char *sub, const struct val *v
             check_fail(&c, CAUSE_INVALID, paths[i], n, n->i < 0 ? "should be a non-negative integer"
                                                               : "should be less than or equal to 2147483647");
     }
-}
-
-/* ---- JSONPath of printer columns: .a.b[0].c, ['x'], [*] and [?(@.type=="Ready")] ---- */
-
-const struct val *json_path(struct arena *a, const struct val *obj, const char *path);
-
-static const struct val *filter(const struct val *list, const char *p, size_t n)
-{
-    char key[128], want[128];
-
-    /* ?(@.KEY=="VALUE") */
-    if (n < 6 || n > 250 || sscanf(p, "?(@.%127[^= ]%*[= ]\"%127[^\"]\"", key, want) != 2)
-        return NULL;
-    VAL_EACH(list, it)
-        if (streq(val_str_at(it, key, ""), want))
-            return it;
-    return NULL;
-}
-
-const struct val *json_path(struct arena *a, const struct val *obj, const char *path)
-{
-    const struct val *v = obj;
-    char name[256];
-
-    (void)a;
-    while (v && *path) {
-        if (*path == '.') {
-            path++;
-            size_t n = 0, used = 0;
-            while (path[used] && path[used] != '.' && path[used] != '[' && n + 1 < sizeof(name)) {
-                if (path[used] == '\\' && path[used + 1])
-                    used++;
-                name[n++] = path[used++];
-            }
-            name[n] = 0;
-            path += used;
-            if (n)
-                v = val_get(v, name);
-            continue;
-        }
-        if (*path != '[')
-            return NULL;
-        const char *end = strchr(path, ']');
-        if (!end)
-            return NULL;
-        const char *in = path + 1;
-        size_t n = (size_t)(end - in);
-        if (*in == '\'' && n >= 2)
-            v = val_getn(v, in + 1, n - 2);
-        else if (*in == '?')
-            v = filter(v, in, n);
-        else if (*in == '*')
-            v = val_len(v) && v->type == VAL_LIST ? &v->items[0] : NULL;
-        else {
-            long i = strtol(in, NULL, 10);
-            if (i < 0)
-                i += (long)val_items_n_(v);
-            v = i >= 0 && (uint32_t)i < val_items_n_(v) ? &v->items[i] : NULL;
-        }
-        path = end + 1;
-    }
-    return v;
 }

@@ -634,6 +634,68 @@ static void conversion(struct check *c, const struct val *spec)
     }
 }
 
+/* The groups of Kubernetes itself want a word of who approved of it, as long as that word does not stay as it was. */
+enum approval { APPROVAL_BAD, APPROVAL_GIVEN, APPROVAL_BYPASSED, APPROVAL_MISSING };
+
+static enum approval approval(const struct val *crd, const char **ret_text)
+{
+    const char *s = *ret_text = val_text(val_get(val_at(crd, "metadata.annotations"), CRD_APPROVED), "");
+    const char *host = strstr(s, "://");
+
+    if (!*s)
+        return APPROVAL_MISSING;
+    if (str_starts(s, "unapproved"))
+        return APPROVAL_BYPASSED;
+    return host && host > s && host[3] && host[3] != '/' && !strpbrk(s, " \t\r\n") && strcspn(s, ":") == (size_t)(host - s)
+               ? APPROVAL_GIVEN : APPROVAL_BAD;
+}
+
+bool crd_approval(struct arena *a, const struct val *crd, const char **ret_reason, const char **ret_message)
+{
+    const char *group = val_str_at(crd, "spec.group", ""), *text;
+    size_t n = strlen(group);
+    bool ours = streq(group, "k8s.io") || streq(group, "kubernetes.io") || (n > 7 && streq(group + n - 7, ".k8s.io")) ||
+                (n > 14 && streq(group + n - 14, ".kubernetes.io"));
+
+    *ret_reason = NULL;
+    if (!ours)
+        return true;
+    switch (approval(crd, &text)) {
+    case APPROVAL_MISSING:
+        *ret_reason = "MissingAnnotation";
+        *ret_message = "protected groups must have approval annotation \"" CRD_APPROVED "\", see "
+                       "https://github.com/kubernetes/enhancements/pull/1111";
+        return false;
+    case APPROVAL_BAD:
+        *ret_reason = "InvalidAnnotation";
+        *ret_message = "protected groups must have approval annotation \"" CRD_APPROVED "\" with either a URL or a reason "
+                       "starting with \"unapproved\", see https://github.com/kubernetes/enhancements/pull/1111";
+        return false;
+    case APPROVAL_BYPASSED:
+        *ret_reason = "UnapprovedAnnotation";
+        *ret_message = arena_printf(a, "not approved: \"%s\"", text);
+        return false;
+    default:
+        *ret_reason = "ApprovedAnnotation";
+        *ret_message = arena_printf(a, "approved in %s", text);
+        return true;
+    }
+}
+
+static void approved(struct check *c, const struct val *v, const struct val *old)
+{
+    const char *reason, *message, *was, *ignored, *text;
+
+    crd_approval(c->a, v, &reason, &message);
+    if (!reason || streq(reason, "ApprovedAnnotation") || streq(reason, "UnapprovedAnnotation"))
+        return;
+    if (old && (crd_approval(c->a, old, &was, &ignored), was && streq(was, reason)))
+        return;
+    approval(v, &text);
+    check_fail(c, *text ? CAUSE_INVALID : CAUSE_REQUIRED, "metadata.annotations[" CRD_APPROVED "]",
+               *text ? val_str(c->a, text) : NULL, "%s", message);
+}
+
 static bool established(const struct val *crd)
 {
     VAL_EACH(val_at(crd, "status.conditions"), c)
@@ -692,4 +754,5 @@ HOOK(v_crd_definition)
     names(c, spec);
     versions(c, spec);
     conversion(c, spec);
+    approved(c, v, old);
 }

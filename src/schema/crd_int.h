@@ -20,6 +20,8 @@ struct val *crd_schema_text(const struct resource *r, struct arena *a);
 
 /* crd.c: v against a schema, causes at the place where c stands. */
 void crd_check_value(struct check *c, const struct val *js, const struct val *v);
+/* rules_meta.c: an object within another one (x-kubernetes-embedded-resource). */
+void validate_embedded(struct check *c, const struct val *v);
 /* crd_path.c: the schema at a path of property names (".spec.color", ".map['key']"); maps: whether
  * the path may step into maps and lists. NULL: nothing there. */
 const struct val *crd_path_schema(const struct val *js, const char *path, bool maps);

@@ -4,7 +4,8 @@
  * objects. Per struct: each member finds its field, its value is decoded by the field's type, and
  * the fields are written in the type's order under the rules of a Go server (type.h, FIELD_*):
  * empty values of omitempty fields go, those of others are written as "", 0, null or {}. Empty
- * lists and maps count as absent, for the server keeps objects in a form that can not tell. */
+ * lists and maps count as absent, for the server keeps objects in a form that can not tell; on its
+ * way there an object may tell (schema_decode_given, schema_settle). */
 #include "schema/schema_int.h"
 
 #include "codec/val_build.h"
@@ -21,6 +22,8 @@ struct decoder {
     struct texts *strict; /* NULL: nobody asks for unknown fields */
     struct err *err;
     const char *owner; /* name of the struct at hand, for error texts */
+    bool tell_empty; /* lists that were given empty stay, where a field tells them from none */
+    bool empty;      /* there was one */
     bool milli; /* within a list of resources: nothing finer than 0.001 is kept */
     char path[PATH_MAX_N];
     uint32_t path_n, depth;
@@ -301,12 +304,16 @@ static bool empty(const struct val *v)
     }
 }
 
-static bool dropped(const struct field *f, const struct val *v)
+static bool dropped(struct decoder *d, const struct field *f, const struct val *v)
 {
     enum type_kind k = f->type->kind;
 
-    if (k == TYPE_LIST || k == TYPE_MAP)
-        return v->n == 0;
+    if (k == TYPE_LIST || k == TYPE_MAP) {
+        if (v->n || !d->tell_empty || !(f->flags & (FIELD_KEEP | FIELD_GIVEN)))
+            return v->n == 0;
+        d->empty = true;
+        return false;
+    }
     if (k == TYPE_STRUCT)
         return (f->flags & FIELD_ZERO) && v->n == 0;
     if (k == TYPE_ANY || k == TYPE_RAW || (f->flags & FIELD_PTR))
@@ -399,7 +406,7 @@ static bool decode_struct(struct decoder *d, const struct type *t, struct val *o
         const struct field *f = &t->fields[i];
         struct val_member *m = &out->members[out->n];
         uint32_t mark = path_push(d, f->name, f->name_n);
-        bool here = slots[i] && !dropped(f, slots[i]);
+        bool here = slots[i] && !dropped(d, f, slots[i]);
         if (here)
             m->v = *slots[i];
         if (ok && !here)
@@ -502,32 +509,93 @@ static bool decode(struct decoder *d, const struct type *t, struct val *out, con
 int crd_decode(const struct resource *r, struct arena *a, struct val *v, struct texts *strict,
                struct err *err);
 
-int schema_decode_type(const struct schema *s, const struct type *t, const char *kind,
-                       const char *version, struct arena *a, struct val *v, struct texts *strict,
-                       struct err *err)
+static int decode_type(struct decoder *d, const struct type *t, const char *kind, const char *version,
+                       struct val *v, struct err *err)
 {
-    struct decoder d = {.a = a, .strict = strict};
     struct val out = {0};
     struct err why = {0};
 
-    (void)s;
-    d.err = &why;
-    if (!decode(&d, t, &out, v))
+    d->err = &why;
+    if (!decode(d, t, &out, v))
         return err_set(err, INVALID_ARGUMENT, "%s in version \"%s\" cannot be handled as a %s: %s",
                        kind, version, kind, why.msg);
     *v = out;
     return 0;
 }
 
-int schema_decode(const struct resource *r, struct arena *a, struct val *v, struct texts *strict,
-                  struct err *err)
+int schema_decode_type(const struct schema *s, const struct type *t, const char *kind,
+                       const char *version, struct arena *a, struct val *v, struct texts *strict,
+                       struct err *err)
 {
-    if (r->custom)
-        return crd_decode(r, a, v, strict, err);
-    if (schema_decode_type(r->schema, r->described, r->kind, r->version, a, v, strict, err) < 0)
-        return -1;
-    /* the two that every kind has and no type forces */
+    struct decoder d = {.a = a, .strict = strict};
+
+    (void)s;
+    return decode_type(&d, t, kind, version, v, err);
+}
+
+/* the two that every kind has and no type forces */
+static int name_kind(const struct resource *r, struct arena *a, struct val *v)
+{
     val_put(a, v, "kind", val_lit(a, r->kind));
     val_put(a, v, "apiVersion", val_lit(a, r->api_version));
     return 0;
+}
+
+int schema_decode(const struct resource *r, struct arena *a, struct val *v, struct texts *strict,
+                  struct err *err)
+{
+    struct decoder d = {.a = a, .strict = strict};
+
+    if (r->custom)
+        return crd_decode(r, a, v, strict, err);
+    if (decode_type(&d, r->described, r->kind, r->version, v, err) < 0)
+        return -1;
+    return name_kind(r, a, v);
+}
+
+int schema_decode_given(const struct resource *r, struct arena *a, struct val *v, struct texts *strict,
+                        bool *ret_empty, struct err *err)
+{
+    struct decoder d = {.a = a, .strict = strict, .tell_empty = true};
+
+    *ret_empty = false;
+    if (r->custom)
+        return crd_decode(r, a, v, strict, err);
+    if (decode_type(&d, r->described, r->kind, r->version, v, err) < 0)
+        return -1;
+    *ret_empty = d.empty;
+    return name_kind(r, a, v);
+}
+
+static void settle(const struct type *t, struct val *v, bool stored)
+{
+    if (t->kind == TYPE_LIST) {
+        VAL_EACH(v, it)
+            settle(t->elem, it, stored);
+        return;
+    }
+    if (t->kind == TYPE_MAP)
+        VAL_EACH_MEMBER(v, m)
+            settle(t->elem, &m->v, stored);
+    if (t->kind != TYPE_STRUCT || !val_is(v, VAL_MAP))
+        return;
+    for (uint32_t i = v->n; i-- > 0;) {
+        struct val_member *m = &v->members[i];
+        const struct field *f = type_field(t, m->key, m->n);
+
+        if (!f || f->type->kind < TYPE_LIST)
+            continue;
+        if (m->v.type != VAL_NULL && (f->type->kind == TYPE_STRUCT || m->v.n))
+            settle(f->type, &m->v, stored);
+        else if (f->flags & FIELD_KEEP)
+            m->v = (struct val){.type = VAL_NULL};
+        else if (stored && (f->flags & FIELD_GIVEN))
+            val_del(v, m->key);
+    }
+}
+
+void schema_settle(const struct resource *r, struct val *v, bool stored)
+{
+    if (!r->custom)
+        settle(r->described, v, stored);
 }

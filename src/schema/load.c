@@ -312,7 +312,8 @@ static int field_attr(struct loader *l, struct field *f, struct span w)
         const char *word;
         uint16_t flag;
     } flags[] = {{"ptr", FIELD_PTR}, {"keep", FIELD_KEEP}, {"zero", FIELD_ZERO},
-                 {"required", FIELD_REQUIRED}};
+                 {"required", FIELD_REQUIRED}, {"given", FIELD_GIVEN}, {"off", FIELD_OFF},
+                 {"map=granular", FIELD_GRANULAR}, {"boxed", FIELD_BOXED}};
     static const struct {
         const char *word;
         enum rule_op op;
@@ -513,6 +514,10 @@ static int resource_attr(struct loader *l, struct resource *r, struct span w)
         r->priv->generation_later = true;
     else if (span_is(w, "meta-once"))
         r->priv->meta_once = true;
+    else if (span_is(w, "meta-again"))
+        r->priv->meta_again++;
+    else if (span_is(w, "meta-lenient"))
+        r->priv->meta_lenient = true;
     else if (span_is(w, "twice"))
         r->priv->twice = true;
     else if (span_is(w, "not-stored"))

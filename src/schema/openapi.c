@@ -726,12 +726,13 @@ const char *publish_openapi_v3_hash(struct schema *s, struct arena *a, const cha
     unsigned char sum[SHA512_DIGEST_LENGTH];
     struct buf b = {0};
     char *out = arena_raw(a, sizeof sum * 2 + 1);
+    const char *slash = strchr(path, '/');
 
     buf_printf(&b, "%s %08x", path, schema_text_hash());
     for (uint32_t i = 0; i < s->resources_n; i++) {
         const struct resource *r = s->resources[i];
 
-        if (!r->custom || !streq(path + strcspn(path, "/") + (*path != 0), r->api_version))
+        if (!r->custom || !streq(slash ? slash + 1 : "", r->api_version))
             continue;
         buf_printf(&b, "|%s %s %x", r->plural, r->kind, r->verbs);
         for (uint32_t k = 0; k < r->subs_n; k++)

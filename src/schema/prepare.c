@@ -162,6 +162,29 @@ static void claim_sources(struct arena *a, struct val *spec, const struct val *w
         val_put(a, spec, "dataSource", val_copy(a, ref));
 }
 
+/* What belongs to a feature that is off. */
+static void drop_off(const struct type *t, struct val *v)
+{
+    if (t->elem && t->elem->kind < TYPE_LIST)
+        return;
+    if (t->kind == TYPE_LIST)
+        VAL_EACH(v, it)
+            drop_off(t->elem, it);
+    if (t->kind == TYPE_MAP)
+        VAL_EACH_MEMBER(v, m)
+            drop_off(t->elem, &m->v);
+    if (t->kind != TYPE_STRUCT || !t->has_off || !val_is(v, VAL_MAP))
+        return;
+    for (uint32_t i = v->n; i-- > 0;) {
+        const struct field *f = type_field(t, v->members[i].key, v->members[i].n);
+
+        if (f && (f->flags & FIELD_OFF))
+            val_del(v, f->name);
+        else if (f && f->type->kind >= TYPE_LIST)
+            drop_off(f->type, &v->members[i].v);
+    }
+}
+
 void schema_prepare_create(const struct resource *r, struct arena *a, struct val *v)
 {
     struct val *meta = val_need_map(a, v, "metadata");
@@ -175,6 +198,7 @@ void schema_prepare_create(const struct resource *r, struct arena *a, struct val
             val_del(v, "status");
         return;
     }
+    drop_off(r->described, v);
     if (r->has_status && !is(r, "", "nodes") && !is(r, "apiregistration.k8s.io", "apiservices")) {
         const struct val *st = empty_status(r, a);
         if (st)
@@ -314,6 +338,8 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
 {
     const struct val *om = val_get(old, "metadata");
 
+    if (!r->custom)
+        drop_off(r->described, v);
     if (streq(sub, "approval")) { /* the conditions and nothing else */
         const struct val *list = val_at(v, "status.conditions");
         struct val kept = list ? *list : (struct val){0};

@@ -292,7 +292,7 @@ static int read_value(struct reader *r, const struct item *it, const struct type
         return read_raw(r, it->bytes, to);
     case TYPE_STRUCT:
         return read_struct(r, it->bytes, t, 0, to);
-    case TYPE_LIST: { /* as a map's value: {items 1} */
+    case TYPE_LIST: { /* as a map's value, or boxed: {items 1} */
         struct in in = it->bytes;
         struct item one;
         int rc;
@@ -353,7 +353,7 @@ static int read_field(struct reader *r, const struct type *t, const struct field
             return bad(r, "a map has another wire type");
         return read_map_entry(r, t, f, in, val_need_map(r->a, to, f->name));
     }
-    if (f->type->kind != TYPE_LIST) {
+    if (f->type->kind != TYPE_LIST || (f->flags & FIELD_BOXED)) {
         if (e != EITHER_NONE ? read_either(r, in, t, e, &v) < 0 : read_value(r, it, f->type, &v) < 0)
             return -1;
         val_put(r->a, to, f->name, &v);
@@ -581,7 +581,7 @@ static void write_value(struct buf *b, uint32_t number, const struct val *v, con
     case TYPE_STRUCT:
         write_struct(&m, v, t, 0);
         break;
-    case TYPE_LIST: /* as a map's value */
+    case TYPE_LIST: /* as a map's value, or boxed */
         VAL_EACH(v, it)
             write_value(&m, 1, it, t->elem);
         break;
@@ -616,7 +616,7 @@ static void write_field(struct buf *b, const struct type *owner, const struct fi
 {
     enum either e = either_of(owner, f);
 
-    if (f->type->kind == TYPE_LIST) {
+    if (f->type->kind == TYPE_LIST && !(f->flags & FIELD_BOXED)) {
         VAL_EACH(v, it)
             write_value(b, f->proto, it, f->type->elem);
     } else if (f->type->kind == TYPE_MAP) {

@@ -97,6 +97,51 @@ static void link_types(struct schema *s)
     }
 }
 
+/* A field that says so has its struct merge by fields, where the struct's own type is atomic. */
+static void granular_fields(struct schema *s, struct type *t)
+{
+    for (uint32_t i = 0; i < t->fields_n; i++) {
+        struct field *f = (struct field *)(uintptr_t)&t->fields[i];
+        struct type *own;
+
+        if (!(f->flags & FIELD_GRANULAR) || f->type->kind != TYPE_STRUCT)
+            continue;
+        own = arena_new_of(s->arena, struct type);
+        *own = *f->type;
+        own->topology = TOPO_GRANULAR;
+        f->type = own;
+    }
+}
+
+/* true: that is news. */
+static bool find_off(struct type *t)
+{
+    for (uint32_t i = 0; i < t->fields_n && !t->has_off; i++) {
+        const struct type *below = t->fields[i].type;
+
+        while (below->elem)
+            below = below->elem;
+        if ((t->fields[i].flags & FIELD_OFF) || below->has_off)
+            return t->has_off = true;
+    }
+    return false;
+}
+
+static void finish_types(struct schema *s)
+{
+    const char *name;
+    void *value;
+    bool more = true;
+
+    for (uint32_t i = 0; map_next(&s->types, &i, &name, &value);)
+        granular_fields(s, value);
+    while (more) {
+        more = false;
+        for (uint32_t i = 0; map_next(&s->types, &i, &name, &value);)
+            more |= find_off(value);
+    }
+}
+
 /* Every kind has a type, every type has fields or is known to have none. */
 static int check_whole(struct schema *s, struct err *err)
 {
@@ -130,6 +175,7 @@ struct schema *schema_new(void)
         LOG(ERROR, "schema", "did=load error=%s", err.msg);
         UNREACHABLE();
     }
+    finish_types(s);
     /* only needed while loading */
     map_done(&s->strings);
     map_done(&s->lists);

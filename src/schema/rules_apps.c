@@ -491,6 +491,52 @@ static void job_status(struct check *c, const struct val *v, const struct val *o
         check_fail(c, CAUSE_INVALID, "status.conditions", NULL, "cannot set Failed=True condition without the FailureTarget condition");
 }
 
+static void must_have_label(struct check *c, const struct val *labels, const char *key, const char *want)
+{
+    const struct val *have = val_get(labels, key);
+    const char *at = arena_printf(c->a, "spec.template.metadata.labels[%s]", key);
+
+    if (!have)
+        check_fail(c, CAUSE_REQUIRED, at, NULL, "must be '%s'", want);
+    else if (!streq(val_text(have, ""), want))
+        check_fail(c, CAUSE_INVALID, at, labels, "must be '%s'", want);
+}
+
+/* A selector that the server makes is of the job's own name and uid, and so are the labels of its pods. */
+static void generated_selector(struct check *c, const struct val *v)
+{
+    static const char *const keys[] = {"controller-uid", "job-name", "batch.kubernetes.io/controller-uid",
+                                       "batch.kubernetes.io/job-name"};
+    const struct val *spec = val_get(v, "spec"), *sel = val_get(spec, "selector");
+    const struct val *labels = val_at(spec, "template.metadata.labels");
+    const char *uid = val_str_at(v, "metadata.uid", ""), *name = val_str_at(v, "metadata.name", "");
+    struct val *expected = val_map(c->a);
+
+    if (val_bool_at(spec, "manualSelector", false) || !sel)
+        return;
+    if (!*uid)
+        check_fail(c, CAUSE_REQUIRED, "metadata.uid", NULL, "%s", "");
+    for (uint32_t i = 0; i < ARRAY_LEN(keys); i++) {
+        must_have_label(c, labels, keys[i], i % 2 ? name : uid);
+        val_put_str(c->a, expected, keys[i], i % 2 ? name : uid);
+    }
+    if (selector_valid(sel) && !selector_match(selector_of(c->a, sel, &(struct err){0}), expected))
+        check_fail(c, CAUSE_INVALID, "spec.selector", sel, "`selector` not auto-generated");
+}
+
+/* Made by the server or by hand: it must match the pods that the job will make. */
+static void job_selector(struct check *c, const struct val *spec)
+{
+    const struct val *sel = val_get(spec, "selector"), *labels = val_at(spec, "template.metadata.labels");
+    struct err err = {0};
+    struct selector *s = sel ? selector_of(c->a, sel, &err) : NULL;
+
+    if (!sel)
+        check_fail(c, CAUSE_REQUIRED, "spec.selector", NULL, "%s", "");
+    if (!sel || (s && !selector_match(s, labels)))
+        check_fail(c, CAUSE_INVALID, "spec.template.metadata.labels", labels, "`selector` does not match template `labels`");
+}
+
 HOOK(v_job)
 {
     const struct val *spec = val_get(v, "spec");
@@ -504,36 +550,19 @@ HOOK(v_job)
         return;
     restart_policy(c, "spec", spec);
     job_spec(c, spec);
-    const char *uid = val_str_at(v, "metadata.uid", "");
-    if (!val_bool_at(spec, "manualSelector", false) && *uid) {
-        const struct val *sel = val_get(spec, "selector"), *labels = val_get(sel, "matchLabels");
-        bool own = val_len(labels) == 1 && !val_len(val_get(sel, "matchExpressions")) &&
-                   (streq(val_str_at(labels, "controller-uid", ""), uid) ||
-                    streq(val_text(val_get(labels, "batch.kubernetes.io/controller-uid"), ""), uid));
-        if (!own) {
-            if (!old)
-                check_fail(c, CAUSE_INVALID, "spec.selector", sel, "`selector` not auto-generated");
-            if (selector_valid(sel))
-                if (!selector_match(selector_of_map(c->a, labels), val_at(spec, "template.metadata.labels")))
-                    check_fail(c, CAUSE_INVALID, "spec.template.metadata.labels",
-                               val_at(spec, "template.metadata.labels"), "`selector` does not match template `labels`");
-        }
-    }
-    if (val_bool_at(spec, "manualSelector", false)) {
-        struct err err = {0};
-        const struct val *sel = val_get(spec, "selector");
-        struct selector *s = sel ? selector_of(c->a, sel, &err) : NULL;
-        if (!sel)
-            check_fail(c, CAUSE_REQUIRED, "spec.selector", NULL, "%s", "");
-        if (!s || !selector_match(s, val_at(spec, "template.metadata.labels")))
-            check_fail(c, CAUSE_INVALID, "spec.template.metadata.labels",
-                       val_at(spec, "template.metadata.labels"), "`selector` does not match template `labels`");
-    }
+    if (!old)
+        generated_selector(c, v);
+    job_selector(c, spec);
     for (uint32_t i = 0; i < ARRAY_LEN(kept) && old; i++)
         immutable(c, v, old, kept[i]);
     if (old && !val_bool_at(old, "spec.suspend", false))
         immutable(c, v, old, "spec.template");
     bool indexed = streq(val_str_at(spec, "completionMode", ""), "Indexed");
+    int64_t pods = indexed && !old ? val_int_at(spec, "completions", 0) : 0;
+    const char *last = arena_printf(c->a, "%s-%lld", val_str_at(v, "metadata.name", ""), (long long)pods - 1);
+    if (pods > 0 && name_dns_label(last))
+        check_fail(c, CAUSE_INVALID, "metadata.name", val_at(v, "metadata.name"),
+                   "will not able to create pod with invalid DNS label: %s", last);
     const struct val *n = val_get(spec, "completions"), *was = val_at(old, "spec.completions");
     if (old && !same(n, was) && !(indexed && same(n, val_get(spec, "parallelism"))))
         check_fail(c, CAUSE_INVALID, "spec.completions", n, "field is immutable");

@@ -955,7 +955,7 @@ HOOK(v_volume_spec)
     VAL_EACH_MEMBER(v, m)
         if (is_volume_source(m->key) && sources++)
             check_fail(c, CAUSE_FORBIDDEN, m->key, NULL, "may not specify more than 1 volume type");
-    if (!sources && !inside)
+    if (!sources)
         check_fail(c, CAUSE_REQUIRED, "", NULL, "must specify a volume type");
 }
 
@@ -981,6 +981,46 @@ HOOK(v_volume_object)
         check_fail(c, CAUSE_INVALID, "nodeAffinity", val_get(spec, "nodeAffinity"), "field is immutable");
 }
 
+static bool same_text(const struct val *x, const struct val *y, const char *key)
+{
+    return streq(val_str_at(x, key, ""), val_str_at(y, key, ""));
+}
+
+/* What a claim is filled from: dataSource or dataSourceRef. */
+static void claim_source(struct check *c, const char *at, const struct val *ref)
+{
+    const char *group = val_str_at(ref, "apiGroup", ""), *kind = val_str_at(ref, "kind", ""), *why;
+    const char *ns = val_str_at(ref, "namespace", "");
+
+    if (!val_is(ref, VAL_MAP))
+        return;
+    if (!*val_str_at(ref, "name", ""))
+        check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.name", at), NULL, "%s", "");
+    if (!*kind)
+        check_fail(c, CAUSE_REQUIRED, arena_printf(c->a, "%s.kind", at), NULL, "%s", "");
+    if (!*group && !streq(kind, "PersistentVolumeClaim"))
+        check_fail(c, CAUSE_INVALID, at, val_get(ref, "kind"),
+                   "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+    if (*group && (why = name_dns_subdomain(group)))
+        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.apiGroup", at), val_get(ref, "apiGroup"), "%s", why);
+    if (*ns && (why = name_dns_label(ns)))
+        check_fail(c, CAUSE_INVALID, arena_printf(c->a, "%s.namespace", at), val_get(ref, "namespace"), "%s", why);
+}
+
+static void claim_sources(struct check *c, const struct val *spec)
+{
+    const struct val *old_form = val_get(spec, "dataSource"), *ref = val_get(spec, "dataSourceRef");
+
+    claim_source(c, "dataSource", old_form);
+    claim_source(c, "dataSourceRef", ref);
+    if (!old_form || !ref)
+        return;
+    if (*val_str_at(ref, "namespace", ""))
+        check_fail(c, CAUSE_INVALID, "", old_form, "may not be specified when dataSourceRef.namespace is specified");
+    else if (!same_text(old_form, ref, "apiGroup") || !same_text(old_form, ref, "kind") || !same_text(old_form, ref, "name"))
+        check_fail(c, CAUSE_INVALID, "", old_form, "must match dataSourceRef");
+}
+
 HOOK(v_claim_spec)
 {
     const struct val *size = val_at(v, "resources.requests.storage");
@@ -995,6 +1035,10 @@ HOOK(v_claim_spec)
     if (*class && (why = name_dns_subdomain(class)))
         check_fail(c, CAUSE_INVALID, "storageClassName", val_get(v, "storageClassName"), "%s", why);
     volume_mode(c, v);
+    claim_sources(c, v);
+    class = val_str_at(v, "volumeAttributesClassName", "");
+    if (*class && (why = name_dns_subdomain(class)))
+        check_fail(c, CAUSE_INVALID, "volumeAttributesClassName", val_get(v, "volumeAttributesClassName"), "%s", why);
 }
 
 HOOK(v_claim_object)
@@ -1016,10 +1060,9 @@ HOOK(v_claim_object)
     const struct val *size = val_at(spec, "resources.requests.storage"),
                      *had = val_at(was, "resources.requests.storage");
     /* bound by whoever binds; grown while bound; the attributes class may move */
-    static const char *const free_fields[] = {"volumeAttributesClassName"};
-    for (uint32_t i = 0; i < ARRAY_LEN(free_fields); i++) {
-        val_del(x, free_fields[i]);
-        val_del(y, free_fields[i]);
+    if (bound) {
+        val_del(x, "volumeAttributesClassName");
+        val_del(y, "volumeAttributesClassName");
     }
     if (!*val_str_at(was, "volumeName", "")) {
         val_del(x, "volumeName");
@@ -1042,6 +1085,10 @@ HOOK(v_claim_object)
                    "field can not be less than status.capacity");
     if (!same(val_get(spec, "volumeMode"), val_get(was, "volumeMode")))
         check_fail(c, CAUSE_INVALID, "volumeMode", val_get(spec, "volumeMode"), "field is immutable");
+    if (val_at(old, "status.currentVolumeAttributesClassName") && !*val_str_at(spec, "volumeAttributesClassName", "") &&
+        !same(val_get(spec, "volumeAttributesClassName"), val_get(was, "volumeAttributesClassName")))
+        check_fail(c, CAUSE_FORBIDDEN, "spec.volumeAttributesClassName", NULL,
+                   "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil");
 }
 
 HOOK(v_label_selector)

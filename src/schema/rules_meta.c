@@ -1,5 +1,5 @@
 /* schema/rules_meta.c - what metadata, labels and selectors must look like, for every kind. */
-#include "schema/schema_int.h"
+#include "schema/crd_int.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -108,8 +108,18 @@ static bool stock_finalizer(const char *s)
 /* Kinds of the API machinery itself take names without a domain. */
 static bool lenient(const struct resource *r)
 {
-    return r->custom || streq(r->group, "apiregistration.k8s.io") ||
-           streq(r->group, "apiextensions.k8s.io");
+    return r->custom || r->priv->meta_lenient;
+}
+
+static void finalizer_domains(struct check *c, const struct val *list)
+{
+    for (uint32_t i = 0; i < val_items_n_(list) && !lenient(c->r); i++) {
+        const char *s = val_text(&list->items[i], "");
+
+        if (!strchr(s, '/') && !stock_finalizer(s))
+            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "finalizers[%u]", i), &list->items[i],
+                       "name is neither a standard finalizer name nor is it fully qualified");
+    }
 }
 
 static void finalizers(struct check *c, const struct val *list)
@@ -121,9 +131,6 @@ static void finalizers(struct check *c, const struct val *list)
         uint32_t bad = name_whys(name_qualified, s, whys);
         for (uint32_t k = 0; k < bad; k++)
             check_fail(c, CAUSE_INVALID, "finalizers", &list->items[i], "%s", whys[k]);
-        if (!strchr(s, '/') && !stock_finalizer(s) && !lenient(c->r))
-            check_fail(c, CAUSE_INVALID, arena_printf(c->a, "finalizers[%u]", i), &list->items[i],
-                       "name is neither a standard finalizer name nor is it fully qualified");
         orphan |= streq(s, "orphan");
         foreground |= streq(s, "foregroundDeletion");
     }
@@ -187,17 +194,60 @@ static void update(struct check *c, const struct val *meta, const struct val *ol
 }
 
 void validate_metadata(struct check *c, const struct val *v, const struct val *old);
+/* Upstream's machinery judges metadata once when it is new and twice when it changes (as new, and as changed);
+ * many kinds judge a change once more themselves, in one of these ways or in both (meta-once, meta-again). */
 void validate_metadata(struct check *c, const struct val *v, const struct val *old)
 {
-    const struct val *meta = val_get(v, "metadata");
+    const struct val *meta = val_get(v, "metadata"), *was = val_get(old, "metadata");
     uint32_t mark = check_push(c, "metadata");
+    uint32_t changed = old ? !c->r->priv->meta_once : 0, as_new = old && !*c->sub ? c->r->priv->meta_again : 0;
 
     if (!old && !c->r->virtual_)
         names(c, meta);
-    if (old)
-        update(c, meta, val_get(old, "metadata"));
-    if (old && !c->r->custom && !c->r->priv->meta_once)
-        update(c, meta, val_get(old, "metadata")); /* upstream's machinery and its kind both say it */
+    for (uint32_t i = 0; old && i < 1 + (c->r->custom ? 0 : changed); i++)
+        update(c, meta, was);
+    for (uint32_t i = 0; i < (old ? 2 : 1) + changed + as_new; i++) {
+        validate_labels(c, "labels", val_get(meta, "labels"));
+        annotations(c, val_get(meta, "annotations"));
+        owners(c, val_get(meta, "ownerReferences"));
+    }
+    for (uint32_t i = 0; i < 1 + as_new; i++)
+        finalizers(c, val_get(meta, "finalizers"));
+    for (uint32_t i = 0; i < (old ? changed + as_new : 1); i++)
+        finalizer_domains(c, val_get(meta, "finalizers"));
+    check_pop(c, mark);
+}
+
+void validate_embedded(struct check *c, const struct val *v)
+{
+    const struct val *meta = val_get(v, "metadata"), *version = val_get(v, "apiVersion"), *kind = val_get(v, "kind");
+    const char *why, *name = val_str_at(meta, "name", ""), *gen = val_str_at(meta, "generateName", "");
+    char *low = arena_strdup(c->a, val_text(kind, ""));
+    const char *slash = strchr(val_text(version, ""), '/');
+
+    for (char *s = low; *s; s++)
+        *s |= *s >= 'A' && *s <= 'Z' ? 0x20 : 0;
+    if (!version)
+        check_fail(c, CAUSE_REQUIRED, "apiVersion", NULL, "%s", "");
+    else if (val_is(version, VAL_STR) && !version->n)
+        check_fail(c, CAUSE_INVALID, "apiVersion", version, "must not be empty");
+    else if (slash && strchr(slash + 1, '/'))
+        check_fail(c, CAUSE_INVALID, "apiVersion", version, "unexpected GroupVersion string: %s", version->s);
+    if (!kind)
+        check_fail(c, CAUSE_REQUIRED, "kind", NULL, "%s", "");
+    else if (val_is(kind, VAL_STR) && !kind->n)
+        check_fail(c, CAUSE_INVALID, "kind", kind, "must not be empty");
+    else if ((why = name_dns1035_label(low)))
+        check_fail(c, CAUSE_INVALID, "kind", kind, "may have mixed case, but should otherwise match: %s", why);
+    if (!val_is(meta, VAL_MAP))
+        return;
+    uint32_t mark = check_push(c, "%smetadata", c->path_n ? "." : "");
+    if (*gen && (strchr(gen, '/') || strchr(gen, '%')))
+        check_fail(c, CAUSE_INVALID, "generateName", val_get(meta, "generateName"), "may not contain '/' or '%%'");
+    if (*name && (why = name_path_segment(name)))
+        check_fail(c, CAUSE_INVALID, "name", val_get(meta, "name"), "%s", why);
+    if (*val_str_at(meta, "namespace", "") && (why = name_dns_label(val_str_at(meta, "namespace", ""))))
+        check_fail(c, CAUSE_INVALID, "namespace", val_get(meta, "namespace"), "%s", why);
     validate_labels(c, "labels", val_get(meta, "labels"));
     annotations(c, val_get(meta, "annotations"));
     owners(c, val_get(meta, "ownerReferences"));

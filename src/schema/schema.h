@@ -181,6 +181,12 @@ struct val *causes_status_of(const struct causes *c, struct arena *a, const char
  * cannot unmarshal ...`). apiVersion and kind must already be what r says. */
 int schema_decode(const struct resource *r, struct arena *a, struct val *v, struct texts *strict,
                   struct err *err) _must_check_;
+/* The same for what a client writes: a list that was given empty is still told from one that was not,
+ * by fields that are always written or say `given`; *ret_empty: there is one. schema_settle() ends that:
+ * for the fields that are always written when `stored` is false, for all when it is true. */
+int schema_decode_given(const struct resource *r, struct arena *a, struct val *v, struct texts *strict,
+                        bool *ret_empty, struct err *err) _must_check_;
+void schema_settle(const struct resource *r, struct val *v, bool stored);
 int schema_decode_type(const struct schema *s, const struct type *t, const char *kind,
                        const char *version, struct arena *a, struct val *v, struct texts *strict,
                        struct err *err) _must_check_;
@@ -242,6 +248,11 @@ int64_t schema_quantity_milli(const struct val *v, int64_t otherwise); /* rounde
 char *quantity_canonical(struct arena *a, const char *s); /* "1000m" -> "1"; NULL: no quantity */
 /* Sum in canonical form, format of the first: for quotas and usage. */
 char *quantity_add(struct arena *a, const char *x, const char *y);
+#define CRD_APPROVED "api-approved.kubernetes.io"
+/* A definition in a group of Kubernetes itself: is it approved of, and what the condition says of it. *ret_reason
+ * NULL: the group is somebody else's. */
+bool crd_approval(struct arena *a, const struct val *crd, const char **ret_reason, const char **ret_message);
+
 /* Go durations ("1h30m", "10s") in nanoseconds; false: none. */
 bool duration_parse(const char *s, int64_t *ret_ns);
 /* RFC 3339 time in microseconds since 1970; false: none. */

@@ -73,7 +73,9 @@ struct resource_priv {
     bool generation_fixed; /* set by create, never counted up */
     bool generation_later; /* counts changes, but begins without a generation */
     bool twice;            /* an update is judged as a create, too */
-    bool meta_once;        /* what is wrong with metadata is told once (else twice on update) */
+    bool meta_once;        /* the kind itself does not look whether metadata changed as it may */
+    bool meta_lenient;     /* finalizers need no domain */
+    uint8_t meta_again;    /* how often the kind itself judges metadata as new on update */
 };
 
 struct schema {

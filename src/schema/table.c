@@ -9,6 +9,8 @@
  *   fn      a function of cells.c
  * and "?text" behind it: what stands there when nothing (or "") is found. */
 #include "schema/table.h"
+
+#include "schema/jsonpath.h"
 #include "schema/crd_int.h"
 #include "schema/select.h"
 
@@ -175,30 +177,27 @@ static bool nothing(const struct val *v)
     return val_is_null(v) || (v->type == VAL_STR && !v->n);
 }
 
-/* An item of a custom resource's column by its type: integers, numbers, booleans, dates, text. */
-static const struct val *json_cell(struct arena *a, const struct column *c, const struct val *v,
+/* A cell of a custom resource's column by its type: integers, numbers, booleans, dates, text. */
+static const struct val *json_cell(struct arena *a, const struct column *c, const struct val *obj, const char *path,
                                    int64_t now_us)
 {
-    _auto_(buf_done) struct buf b = {0};
+    const struct val *v = NULL;
+    int64_t us;
 
-    if (nothing(v))
-        return val_is(v, VAL_STR) && !streq(c->type, "date") ? v : val_null(a);
-    if (streq(c->type, "date"))
-        return age_cell(a, v, now_us);
-    if (streq(c->type, "string") && v->type != VAL_STR) {
-        json_write(&b, v);
-        return val_strn(a, b.p, b.n);
-    }
-    if (streq(c->type, "integer"))
-        return val_is(v, VAL_DOUBLE) ? val_int(a, (int64_t)v->d) : val_is(v, VAL_INT) ? v : val_null(a);
-    if (streq(c->type, "number"))
-        return val_is_number(v) ? v : val_null(a);
-    if (streq(c->type, "boolean"))
-        return val_is(v, VAL_BOOL) ? v : val_null(a);
-    return v;
+    if (jsonpath_first(a, obj, path, &v) < 0 || !v)
+        return val_null(a);
+    if (streq(c->type, "string"))
+        return val_is(v, VAL_STR) ? v : val_lit(a, jsonpath_text(a, v));
+    if (streq(c->type, "date") && val_is(v, VAL_STR))
+        return v->n && !time_parse(v->s, &us) ? val_lit(a, "<invalid>") : age_cell(a, v, now_us);
+    if (streq(c->type, "integer") && val_is_number(v))
+        return val_is(v, VAL_DOUBLE) ? val_int(a, (int64_t)v->d) : v;
+    if (streq(c->type, "number") && val_is_number(v))
+        return v;
+    if (streq(c->type, "boolean") && val_is(v, VAL_BOOL))
+        return v;
+    return val_null(a);
 }
-
-const struct val *json_path(struct arena *a, const struct val *obj, const char *path);
 
 static const struct val *cell(struct arena *a, const struct column *c, const struct val *obj,
                               int64_t now_us)
@@ -210,7 +209,7 @@ static const struct val *cell(struct arena *a, const struct column *c, const str
     if (str_starts(e, "fn:"))
         return ((cell_fn *)(uintptr_t)c->fn)(a, obj, now_us);
     if (str_starts(e, "json:"))
-        return json_cell(a, c, json_path(a, obj, e + 5), now_us);
+        return json_cell(a, c, obj, e + 5, now_us);
     if (streq(e, "age"))
         return age_cell(a, val_at(obj, "metadata.creationTimestamp"), now_us);
     if (*e != '.' && colon && (size_t)(colon - e) < sizeof(kind)) {

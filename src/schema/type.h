@@ -42,6 +42,10 @@ enum field_flag {
     FIELD_MERGE = 1 << 4,    /* strategic merge: lists merge (by merge_key, or as sets) */
     FIELD_RETAIN = 1 << 5,   /* strategic merge: retainKeys */
     FIELD_REPLACE = 1 << 6,
+    FIELD_GIVEN = 1 << 7,    /* an empty list that was given is not the same as none, until it is stored */
+    FIELD_OFF = 1 << 8,      /* known, but of a feature that is off: what is given is dropped */
+    FIELD_GRANULAR = 1 << 9, /* the struct merges by fields here, though its type is atomic elsewhere */
+    FIELD_BOXED = 1 << 10,   /* protobuf: the list lies in a message of its own, {items 1} */
 };
 
 struct rule; /* schema_int.h */
@@ -64,6 +68,7 @@ struct type {
     uint8_t topology; /* enum topology */
     bool preserve;    /* keeps unknown fields (custom resources) */
     bool embedded;    /* holds a whole object: apiVersion, kind, metadata (custom resources) */
+    bool has_off;     /* a FIELD_OFF is somewhere below */
     uint16_t fields_n;
     const char *name; /* "core.v1.PodSpec"; NULL for lists, maps and unnamed structs */
     const struct field *fields; /* in the order they are written */

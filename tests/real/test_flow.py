@@ -216,7 +216,13 @@ def test_metrics_and_health(api):
     assert '[+]etcd ok\n' in verbose and '[+]shutdown ok\n' in verbose and verbose.endswith('readyz check passed\n')
     assert api.ask('GET', '/livez/ping').text == b'ok' and api.ask('GET', '/readyz/nothing').status == 404
     assert '[+]etcd excluded: ok' in api.ask('GET', '/readyz?verbose&exclude=etcd').text.decode()
-    assert api.ask('GET', '/flagz').text.startswith(b'apiserver flagz\n') and b'apiserver statusz' in api.ask('GET', '/statusz').text
+    flagz, statusz = api.ask('GET', '/flagz').text, api.ask('GET', '/statusz').text
+    assert flagz.startswith(b'\napiserver flagz\nWarning: ') and b'\nstate=/' in flagz and statusz.startswith(b'\napiserver statusz\nWarning: ') and b'/readyz' in statusz
+    page = api.ask('GET', '/flagz', Accept='application/json;v=v1beta1;g=config.k8s.io;as=Flagz')
+    assert page.status == 200 and json.loads(page.text)['flags']['api-only'] in ('true', 'false') and json.loads(page.text)['kind'] == 'Flagz'
+    page = api.ask('GET', '/statusz', Accept='application/json;v=v1alpha1;g=config.k8s.io;as=Statusz')
+    assert page.status == 200 and json.loads(page.text)['uptimeSeconds'] >= 0 and 'deprecated' in page.getheader('Warning')
+    assert api.ask('GET', '/flagz', Accept='application/json').status == 406
     assert b'workload-low' in api.ask('GET', '/debug/api_priority_and_fairness/dump_priority_levels').text
 
 

@@ -74,4 +74,5 @@ def test_a_bootstrap_in_a_layer(fn):
 def test_no_bootstrap_says_so(fn):
     create(fn, 'nothing', code=zipped('x', 'data.txt'), Runtime='provided.al2023', Handler='any')
     got = fn.invoke(FunctionName='nothing')
-    assert got['FunctionError'] == 'Unhandled' and 'Runtime exited with error' in json.loads(got['Payload'].read())['errorMessage']
+    said = json.loads(got['Payload'].read())
+    assert got['FunctionError'] == 'Unhandled' and said['errorType'] == 'Runtime.InvalidEntrypoint' and 'valid bootstrap' in said['errorMessage'], said

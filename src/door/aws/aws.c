@@ -165,12 +165,33 @@ static const char *bucket_of_host(struct aws_req *q)
                : NULL;
 }
 
-static void check(struct aws_req *q, const struct obj *secret)
+static void unknown_key(struct aws_req *q)
 {
-    const struct val *data = val_get(obj_val(secret), "data");
-    const char *key = val_text(val_get(data, "secretAccessKey"), "");
+    refuse(q, 403, "InvalidAccessKeyId",
+           aws_service_of(q)->form == AWS_QUERY ? "InvalidClientTokenId" : "UnrecognizedClientException",
+           is_s3(q) ? "The AWS Access Key Id you provided does not exist in our records."
+                    : "The security token included in the request is invalid.");
+}
+
+static void wrong_token(struct aws_req *q, const struct err *err)
+{
+    if (err->code == ERR_EXPIRED)
+        refuse(q, is_s3(q) ? 400 : 403, "ExpiredToken",
+               aws_service_of(q)->form == AWS_QUERY ? "ExpiredToken" : "ExpiredTokenException",
+               is_s3(q) ? "The provided token has expired." : err->msg);
+    else if (err->code == ERR_INVALID_ARGUMENT && is_s3(q))
+        refuse(q, 400, "InvalidToken", "InvalidClientTokenId", "The provided token is malformed or otherwise invalid.");
+    else if (err->code == ERR_UNAVAILABLE)
+        refuse(q, 503, "ServiceUnavailable", "ServiceException", err->msg);
+    else
+        unknown_key(q);
+}
+
+/* The caller is known by his key: is it he who signed? */
+static void check(struct aws_req *q)
+{
     const char *hash = http_get(q->req, "x-amz-content-sha256");
-    char own[SIGV4_HEX_BYTES], *text = b64_decode(q->req->arena, key, NULL);
+    char own[SIGV4_HEX_BYTES];
     struct err err = {0};
 
     if (!is_s3(q)) {
@@ -179,11 +200,7 @@ static void check(struct aws_req *q, const struct obj *secret)
     } else if (q->sig.kind == SIGV4_QUERY || !hash) {
         hash = "UNSIGNED-PAYLOAD";
     }
-    if (!text || !*text) {
-        refuse(q, 403, "InvalidAccessKeyId", "InvalidClientTokenId", "the access key's Secret has no secretAccessKey");
-        return;
-    }
-    if (sigv4_check(q->req, &q->sig, text, hash, bucket_of_host(q), time(NULL), &err) == 0) {
+    if (sigv4_check(q->req, &q->sig, q->caller.secret, hash, bucket_of_host(q), time(NULL), &err) == 0) {
         aws_service_of(q)->request(q);
         return;
     }
@@ -195,36 +212,21 @@ static void check(struct aws_req *q, const struct obj *secret)
                aws_service_of(q)->form == AWS_QUERY ? "SignatureDoesNotMatch" : "InvalidSignatureException", err.msg);
 }
 
-static bool is_key(const struct obj *o, const char *id)
-{
-    const struct val *v = obj_val(o);
-    const char *b64 = val_str_at(v, "data.accessKeyId", "");
-    unsigned char text[256];
-    size_t n = strlen(b64);
-
-    if (!streq(val_str_at(v, "type", ""), "tandem.dev/access-key") || n > 256 || n % 4 ||
-        EVP_DecodeBlock(text, (const unsigned char *)b64, (int)n) < 0)
-        return false;
-    return strncmp((char *)text, id, strlen(id)) == 0 && (strlen(id) >= sizeof text - 1 || !text[strlen(id)]);
-}
-
-static void unknown_key(struct aws_req *q)
-{
-    refuse(q, 403, "InvalidAccessKeyId",
-           aws_service_of(q)->form == AWS_QUERY ? "InvalidClientTokenId" : "UnrecognizedClientException",
-           is_s3(q) ? "The AWS Access Key Id you provided does not exist in our records."
-                               : "The security token included in the request is invalid.");
-}
-
 static void on_asked(struct aws_req *q, const struct client_result *r, void *arg)
 {
+    struct arena *a = q->req->arena;
+    struct err err = {0};
+
     (void)arg;
-    if (!r->err && r->obj && is_key(r->obj, q->sig.key_id))
-        check(q, r->obj);
-    else if (r->err && r->status == 0)
+    if (r->err && r->status == 0)
         refuse(q, 503, "ServiceUnavailable", "ServiceException", "the API server cannot be reached");
-    else
+    else if (r->err || !r->obj || !streq(val_str_at(obj_val(r->obj), "type", ""), "tandem.dev/access-key") ||
+             !streq0(identity_secret_text(a, r->obj, "accessKeyId"), q->sig.key_id))
         unknown_key(q);
+    else if (identity_find(q->d->o.identity, a, q->sig.key_id, NULL, r->obj, time(NULL), &q->caller, &err) < 0)
+        wrong_token(q, &err);
+    else
+        check(q);
 }
 
 /* By the mirror; a key made a moment ago may not be in it yet, so the API is asked before a key
@@ -232,13 +234,11 @@ static void on_asked(struct aws_req *q, const struct client_result *r, void *arg
 static void find_key(struct aws_req *q)
 {
     struct arena *a = q->req->arena;
+    const char *token = http_get(q->req, "x-amz-security-token");
     char *name = arena_printf(a, "access-key-%s", q->sig.key_id);
-    const struct obj *o;
+    struct err err = {0};
 
-    if (!q->d->keys) {
-        refuse(q, 503, "ServiceUnavailable", "ServiceException", "tandem is stopping");
-        return;
-    }
+    token = token ? token : http_param(q->req, "X-Amz-Security-Token");
     for (char *p = name; *p; p++) {
         *p = (char)tolower((unsigned char)*p);
         if (!isalnum((unsigned char)*p) && *p != '-') {
@@ -246,17 +246,10 @@ static void find_key(struct aws_req *q)
             return;
         }
     }
-    o = mirror_get(q->d->keys, "kube-system", name);
-    if (!o || !is_key(o, q->sig.key_id)) {
-        struct objs all = mirror_list(q->d->keys, a, "kube-system");
-
-        o = NULL;
-        for (uint32_t i = 0; i < all.n && !o; i++)
-            if (is_key(all.v[i], q->sig.key_id))
-                o = all.v[i];
-    }
-    if (o)
-        check(q, o);
+    if (identity_find(q->d->o.identity, a, q->sig.key_id, token, NULL, time(NULL), &q->caller, &err) == 0)
+        check(q);
+    else if (!str_empty(token) || (err.code != ERR_NOT_FOUND && err.code != ERR_UNAVAILABLE))
+        wrong_token(q, &err);
     else
         aws_call(q, &(struct client_call){.verb = CLIENT_GET, .resource = "v1/secrets",
                                           .ns = "kube-system", .name = name}, on_asked, NULL);
@@ -362,10 +355,10 @@ struct aws_door *aws_door_new(const struct aws_door_opts *o, struct err *err)
 
     d->o = *o;
     d->state = xstrdup(o->state);
-    d->region = xstrdup(o->region ? o->region : "us-east-1");
-    d->account = xstrdup(o->account ? o->account : "000000000000");
+    d->region = xstrdup(identity_region(o->identity));
+    d->account = xstrdup(identity_account(o->identity));
     d->function_url = o->function_url ? xstrdup(o->function_url) : NULL;
-    d->o.state = d->o.address = d->o.region = d->o.account = d->o.function_url = NULL;
+    d->o.state = d->o.address = d->o.function_url = NULL;
     d->http = http_server_new(o->loop, &(struct http_server_opts){
         .addr = o->address, .port = o->port, .body_bytes_max = BODY_MAX, .on_request = on_request, .arg = d}, err);
     if (!d->http) {
@@ -379,8 +372,6 @@ struct aws_door *aws_door_new(const struct aws_door_opts *o, struct err *err)
     }
     d->objects = objects_new(&(struct objects_opts){
         .loop = o->loop, .state = d->state, .region = d->region, .functions = o->functions});
-    d->keys = client_mirror(o->client, &(struct mirror_args){
-        .resource = "v1/secrets", .ns = "kube-system", .field_selector = "type=tandem.dev/access-key"});
     d->volumes = client_mirror(o->client, &(struct mirror_args){
         .resource = "tandem.dev/v1/volumes", .added = volume_added, .changed = volume_changed,
         .removed = volume_removed, .arg = d});
@@ -412,9 +403,8 @@ void aws_door_stop(struct aws_door *d, uint32_t deadline_ms, void (*done)(void *
 {
     d->done = done;
     d->done_arg = arg;
-    mirror_free(d->keys);
     mirror_free(d->volumes);
-    d->keys = d->volumes = NULL;
+    d->volumes = NULL;
     objects_free(d->objects);
     d->objects = NULL;
     http_server_stop(d->http, deadline_ms, on_gone, d);

@@ -1,4 +1,4 @@
-/* door/aws/aws.h - the AWS door: Lambda, S3 and STS as unmodified SDKs speak them, on one port.
+/* door/aws/aws.h - the AWS door: Lambda, S3, IAM, STS ... as unmodified SDKs speak them, on one port.
  *
  * Owns nothing: functions are Function objects, buckets are Volume objects (both written through
  * client/), objects in buckets are files in STATE/volumes/BUCKET. Lives on the gateway's loop; file
@@ -14,6 +14,7 @@ struct aws_door;
 struct client;
 struct functions;
 struct logs;
+struct identity;
 struct mirror;
 
 struct aws_door_opts {
@@ -25,8 +26,8 @@ struct aws_door_opts {
     struct functions *functions;
     struct logs *logs;          /* outlives the door */
     struct mirror *mirror;      /* of tandem.dev/v1 functions, all namespaces */
+    struct identity *identity;  /* who may do what; outlives the door; its region and account are the door's */
     const char *function_url;   /* what a function's URL begins with: URL + NAME + "/"; NULL: no URLs */
-    const char *region, *account; /* NULL: us-east-1, 000000000000 */
 };
 struct aws_door *aws_door_new(const struct aws_door_opts *o, struct err *err) _must_check_;
 int aws_door_port(const struct aws_door *d);

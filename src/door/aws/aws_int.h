@@ -2,7 +2,8 @@
  *   aws.c       the port: who signed;  service.c: which service, and the forms that services are spoken in
  *   lambda.c    Lambda: paths and operations;  lambda_conf.c: configuration <-> Function object
  *   s3.c        S3: paths, buckets;  s3_put.c, s3_get.c, s3_list.c, s3_multi.c: objects
- *   sts.c       GetCallerIdentity */
+ *   identity.h  who signed, and what he may;  authorize.c  what a request asks for
+ *   iam*.c      IAM;  sts.c  STS: who one is, keys of sessions */
 #pragma once
 
 #include "auth/sigv4.h"
@@ -11,6 +12,7 @@
 #include "codec/json.h"
 #include "codec/val.h"
 #include "door/aws/aws.h"
+#include "door/aws/identity.h"
 #include "function/function.h"
 #include "http/server.h"
 
@@ -20,7 +22,7 @@ struct aws_door {
     struct aws_door_opts o;
     char *state, *region, *account, *function_url;
     struct http_server *http;
-    struct mirror *keys, *volumes;
+    struct mirror *volumes;
     struct objects *objects; /* event/: who hears of written objects */
     void (*done)(void *);
     void *done_arg;
@@ -43,6 +45,7 @@ struct aws_req {
     struct aws_door *d;
     struct http_req *req;
     struct sigv4 sig;
+    struct caller caller; /* who signed */
     char id[40]; /* request id */
     char *body; /* collected; NULL for S3 */
     size_t body_n;
@@ -55,6 +58,7 @@ struct aws_req {
 /* The row of the service that a request is for; never NULL (what is not served has a row, too). */
 const struct aws_service *aws_service_of(const struct aws_req *q);
 
+void iam_request(struct aws_req *q);
 void lambda_request(struct aws_req *q);
 void logs_request(struct aws_req *q);
 void sts_request(struct aws_req *q);

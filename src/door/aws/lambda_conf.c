@@ -303,6 +303,37 @@ static int read_logging(struct arena *a, const struct val *in, struct val *spec,
     return 0;
 }
 
+static int read_image_config(struct arena *a, const struct val *in, bool create, struct val *spec,
+                             const char **ret_type, struct err *err)
+{
+    static const char *const lists[][2] = {{"EntryPoint", "entryPoint"}, {"Command", "command"}};
+    const struct val *in_config = val_get(in, "ImageConfig"), *x;
+    const char *folder = val_str_at(in_config, "WorkingDirectory", NULL);
+    struct val *config;
+
+    if (val_is_null(in_config))
+        return 0;
+    config = val_need_map(a, spec, "imageConfig");
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+        x = val_get(in_config, lists[i][0]);
+        if (val_len(x) > 1500)
+            BAD(VALIDATION, "1 validation error detected: Value at 'imageConfig.%s' failed to satisfy constraint: Member must have "
+                "length less than or equal to 1500", lists[i][1]);
+        if (val_len(x))
+            val_put(a, config, lists[i][1], x);
+        else if (!create) /* a merge patch: what is not named goes */
+            val_put(a, config, lists[i][1], val_null(a));
+    }
+    if (folder && strlen(folder) > 1000)
+        BAD(VALIDATION, "1 validation error detected: Value at 'imageConfig.workingDirectory' failed to satisfy constraint: Member "
+            "must have length less than or equal to 1000");
+    if (!str_empty(folder))
+        val_put_str(a, config, "workingDirectory", folder);
+    else if (!create)
+        val_put(a, config, "workingDirectory", val_null(a));
+    return 0;
+}
+
 int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struct val *spec,
                      const char **ret_type, struct err *err)
 {
@@ -310,12 +341,20 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
     static const char *const packages[] = {"Zip", "Image", NULL};
     struct arena *a = q->req->arena;
     const char *runtime = val_str_at(in, "Runtime", NULL), *handler = val_str_at(in, "Handler", NULL);
+    bool image;
 
     if (read_enum(in, "PackageType", packages, a, spec, "packageType", ret_type, err) < 0)
         return -1;
-    if (streq(val_str_at(in, "PackageType", "Zip"), "Image"))
-        BAD(PARAMETER, "tandem does not run functions from container images yet: use PackageType Zip");
-    if (create && (!runtime || str_empty(handler)))
+    image = streq(val_str_at(in, "PackageType", "Zip"), "Image");
+    if (image && (runtime || handler || val_len(val_get(in, "Layers"))))
+        BAD(PARAMETER, "Please don't provide %s when the intended function PackageType is IMAGE",
+            handler ? "handler" : runtime ? "runtime" : "layers");
+    if (create && image != (val_str_at(in, "Code.ImageUri", NULL) != NULL))
+        BAD(PARAMETER, image ? "Please provide ImageUri when creating a function with packageType Image."
+                             : "Please don't provide ImageUri when creating a function with packageType Zip.");
+    if (read_image_config(a, in, create, spec, ret_type, err) < 0)
+        return -1;
+    if (create && !image && (!runtime || str_empty(handler)))
         BAD(PARAMETER, "Runtime and Handler are mandatory parameters for functions created with deployment packages.");
     if (create && !val_str_at(in, "Role", NULL))
         BAD(VALIDATION, "1 validation error detected: Value null at 'role' failed to satisfy constraint: Member must not be null");
@@ -389,15 +428,19 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
     const char *name = lambda_name_of(o), *modified = obj_annotation(o, A_MODIFIED);
     const char *state = val_str_at(v, "status.state", "Active");
     struct val *c = val_map(a);
+    bool image;
 
     if (number)
         spec = val_get(spec, "template");
     val_put_str(a, c, "FunctionName", name);
     val_put_str(a, c, "FunctionArn",
                 number ? arena_printf(a, "%s:%lld", lambda_arn(q, name), (long long)number) : lambda_arn(q, name));
-    val_put_str(a, c, "Runtime", val_str_at(spec, "runtime", ""));
+    image = streq(val_str_at(spec, "packageType", "Zip"), "Image");
+    if (!image)
+        val_put_str(a, c, "Runtime", val_str_at(spec, "runtime", ""));
     val_put_str(a, c, "Role", val_str_at(spec, "role", arena_printf(a, "arn:aws:iam::%s:role/tandem", q->d->account)));
-    val_put_str(a, c, "Handler", val_str_at(spec, "handler", ""));
+    if (!image)
+        val_put_str(a, c, "Handler", val_str_at(spec, "handler", ""));
     val_put_int(a, c, "CodeSize", val_int_at(spec, "codeSize", 0));
     val_put_str(a, c, "Description", val_str_at(spec, "description", ""));
     val_put_int(a, c, "Timeout", val_int_at(spec, "timeoutSeconds", 3));
@@ -408,7 +451,21 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
         modified = arena_printf(a, "%.19s.000+0000", made);
     }
     val_put_str(a, c, "LastModified", modified);
-    val_put_str(a, c, "CodeSha256", lambda_sha_base64(a, val_str_at(spec, "codeSha256", "")));
+    x = val_get(spec, "imageConfig");
+    if (image) /* the digest itself */
+        val_put_str(a, c, "CodeSha256", str_starts(val_str_at(spec, "imageDigest", ""), "sha256:") ? val_str_at(spec, "imageDigest", "") + 7 : "");
+    else
+        val_put_str(a, c, "CodeSha256", lambda_sha_base64(a, val_str_at(spec, "codeSha256", "")));
+    if (image && val_len(x)) {
+        struct val *shown = val_need_map(a, val_need_map(a, c, "ImageConfigResponse"), "ImageConfig");
+
+        if (val_len(val_get(x, "entryPoint")))
+            val_put(a, shown, "EntryPoint", val_get(x, "entryPoint"));
+        if (val_len(val_get(x, "command")))
+            val_put(a, shown, "Command", val_get(x, "command"));
+        if (!str_empty(val_str_at(x, "workingDirectory", NULL)))
+            val_put_str(a, shown, "WorkingDirectory", val_str_at(x, "workingDirectory", ""));
+    }
     val_put_str(a, c, "Version", number ? arena_printf(a, "%lld", (long long)number) : "$LATEST");
     if (val_len(val_get(spec, "environment")))
         val_put(a, val_need_map(a, c, "Environment"), "Variables", val_get(spec, "environment"));

@@ -51,6 +51,8 @@ static void code_work(void *arg)
         free(STEAL(op->zip));
 }
 
+static void write_function(struct op *op);
+
 static void code_done(struct aws_req *q, void *arg)
 {
     struct op *op = arg;
@@ -81,6 +83,35 @@ static void code_done(struct aws_req *q, void *arg)
     }
     val_put_str(a, spec, "codeSha256", op->sha256);
     val_put_int(a, spec, "codeSize", (int64_t)op->zip_n);
+    write_function(op);
+}
+
+/* The image is here: what its tag means now is what the function runs. */
+static void on_image(void *arg, const char *digest, int64_t bytes, const struct err *err)
+{
+    struct op *op = arg;
+    struct aws_req *q = op->q;
+    struct val *spec;
+
+    if (http_gone(q->req)) {
+        http_abort(q->req);
+        return;
+    }
+    if (!digest) {
+        lambda_error(q, 400, "InvalidParameterValueException", "Source image %.300s does not exist. Provide a valid source image. (%s)",
+                     op->key, err->msg);
+        return;
+    }
+    spec = val_need_map(q->req->arena, op->patch, "spec");
+    val_put_str(q->req->arena, spec, "image", op->key);
+    val_put_str(q->req->arena, spec, "imageDigest", digest);
+    write_function(op);
+}
+
+static void write_function(struct op *op)
+{
+    struct aws_req *q = op->q;
+
     if (val_bool_at(op->in, "DryRun", false)) {
         const struct obj *o = lambda_need(op);
 
@@ -106,8 +137,8 @@ void lambda_take_code(struct op *op, const struct val *where)
     op->bucket = val_str_at(where, "S3Bucket", NULL);
     op->key = val_str_at(where, "S3Key", NULL);
     if (val_str_at(where, "ImageUri", NULL)) {
-        lambda_error(q, 400, "InvalidParameterValueException",
-                     "tandem does not run functions from container images yet: use a zip");
+        op->key = val_str_at(where, "ImageUri", "");
+        function_image_find(q->d->o.functions, op->key, on_image, op);
         return;
     }
     if (zip) {
@@ -166,9 +197,17 @@ void op_create_function(struct op *op)
 void op_update_code(struct op *op)
 {
     const struct obj *o = lambda_need(op);
+    bool is_image;
 
     if (!o || !lambda_revision_fits(op, o))
         return;
+    is_image = streq(val_str_at(obj_val(o), "spec.packageType", "Zip"), "Image");
+    if (is_image != (val_str_at(op->in, "ImageUri", NULL) != NULL)) {
+        lambda_error(op->q, 400, "InvalidParameterValueException",
+                     is_image ? "Please provide ImageUri when updating a function with packageType Image."
+                              : "Please don't provide ImageUri when updating a function with packageType Zip.");
+        return;
+    }
     op->patch = val_map(op->q->req->arena);
     lambda_take_code(op, op->in);
 }
@@ -226,7 +265,7 @@ void op_get_function(struct op *op)
     struct aws_req *q = op->q;
     struct arena *a = q->req->arena;
     struct lambda_qualified w;
-    const struct val *spec, *sha;
+    const struct val *spec, *sha, *what;
     struct val *v;
 
     if (lambda_qualified(op, &w) < 0)
@@ -235,9 +274,21 @@ void op_get_function(struct op *op)
     sha = val_at(obj_val(w.version ? w.version : w.head), w.version ? "spec.template.codeSha256" : "spec.codeSha256");
     v = val_map(a);
     val_put(a, v, "Configuration", lambda_conf_of(op, &w));
-    val_put_str(a, val_need_map(a, v, "Code"), "RepositoryType", "S3");
-    val_put(a, val_get(v, "Code"), "Location",
-            val_printf(a, "http://%s/.tandem/code/%s", q->req->host, val_text(sha, "")));
+    what = val_at(obj_val(w.version ? w.version : w.head), w.version ? "spec.template" : "spec");
+    if (streq(val_str_at(what, "packageType", "Zip"), "Image")) {
+        const char *uri = val_str_at(what, "image", ""), *name = strrchr(uri, '/'), *tag = strchr(name ? name : uri, ':');
+        size_t n = strcspn(uri, "@");
+
+        if (tag && tag < uri + n)
+            n = (size_t)(tag - uri);
+        val_put_str(a, val_need_map(a, v, "Code"), "RepositoryType", "ECR");
+        val_put_str(a, val_get(v, "Code"), "ImageUri", uri);
+        val_put(a, val_get(v, "Code"), "ResolvedImageUri", val_printf(a, "%.*s@%s", (int)n, uri, val_str_at(what, "imageDigest", "")));
+    } else {
+        val_put_str(a, val_need_map(a, v, "Code"), "RepositoryType", "S3");
+        val_put(a, val_get(v, "Code"), "Location",
+                val_printf(a, "http://%s/.tandem/code/%s", q->req->host, val_text(sha, "")));
+    }
     if (val_len(val_get(spec, "tags")))
         val_put(a, v, "Tags", val_get(spec, "tags"));
     if (!val_is_null(val_get(spec, "reservedConcurrency")))

@@ -59,9 +59,10 @@ void s3_error(struct aws_req *q, int status, const char *code, const char *fmt, 
 
 void s3_answer_xml(struct s3_op *op, int status)
 {
+    _auto_(buf_done) struct buf out = op->out; /* op goes with the request */
+
     headers(op->q);
-    http_reply(op->q->req, status, op->out.n ? "application/xml" : NULL, op->out.p ? op->out.p : "", op->out.n);
-    buf_done(&op->out);
+    http_reply(op->q->req, status, out.n ? "application/xml" : NULL, out.p ? out.p : "", out.n);
 }
 
 int s3_fail(struct s3_op *op, int status, const char *code, const char *fmt, ...)

@@ -47,8 +47,6 @@ static struct {
     uint64_t started_us, init_us, ready_us, handler_us, timeout_ms;
 } api;
 
-extern char **environ;
-
 uint64_t wall_ms(void)
 {
     struct timespec t;
@@ -134,27 +132,70 @@ static void finish(struct task *t, uint8_t result, const void *body, size_t n)
     tell(FRAME_RESULT, result, id, body, n);
 }
 
+static struct task *first_task(bool given);
+static void not_started(const char *why);
+static void read_gateway(void);
+
 static void start_runtime(void)
 {
     sigset_t none;
-    char text[32];
+    char text[1280];
+    int n, ends[2]; /* closes when the program runs, else says why it does not */
 
     snprintf(text, sizeof text, "127.0.0.1:%d", api.port);
     setenv("AWS_LAMBDA_RUNTIME_API", text, 1);
     api.started_us = mono_us();
-    api.child = fork();
+    api.child = pipe2(ends, O_CLOEXEC) < 0 ? -1 : fork();
     if (api.child < 0) {
         dprintf(2, "start the runtime: %s\n", strerror(errno));
         _exit(125);
     }
-    if (api.child)
+    if (api.child) {
+        close(ends[1]);
+        n = (int)read(ends[0], text, sizeof text - 1);
+        close(ends[0]);
+        if (n > 0) {
+            text[n] = 0;
+            not_started(text);
+        }
         return;
+    }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     close(3); /* the rest is close-on-exec */
-    execve(api.argv[0], (char *const *)api.argv, environ);
-    dprintf(2, "RequestId: Error: fork/exec %s: %s\n", api.argv[0], strerror(errno));
-    _exit(errno == ENOENT ? 127 : 126);
+    if (api.argv[0])
+        execvp(api.argv[0], (char *const *)api.argv);
+    else
+        errno = ENOENT;
+    if (errno == ENOENT && api.argv[0] && streq(api.argv[0], "/opt/bootstrap"))
+        n = snprintf(text, sizeof text, "Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]");
+    else
+        n = snprintf(text, sizeof text, "fork/exec %s: %s", api.argv[0] ? api.argv[0] : "(no entry point)", strerror(errno));
+    (void)!write(ends[1], text, (size_t)MIN(n, (int)sizeof text - 1));
+    _exit(126);
+}
+
+/* Why the runtime's program could not be started, as it is told to whoever calls. */
+static void not_started(const char *why)
+{
+    struct task *t = first_task(false);
+    struct buf b = {0};
+
+    if (api.ahead && !t)
+        _exit(LEAVE_UNSEEN);
+    dprintf(2, "%s\tRuntime.InvalidEntrypoint\n", why);
+    for (; !t; t = first_task(false)) { /* the call that we were forked for is on its way */
+        struct pollfd p = {3, POLLIN, 0};
+
+        poll(&p, 1, -1);
+        read_gateway();
+    }
+    buf_printf(&b, "{\"errorType\":\"Runtime.InvalidEntrypoint\",\"errorMessage\":\"RequestId: %.*s Error: ", t->f.request_id_n, t->texts);
+    for (const char *s = why; *s; s++)
+        buf_addc(&b, *s == '"' || *s == '\\' || (uint8_t)*s < ' ' ? '?' : *s);
+    buf_adds(&b, "\"}");
+    finish(t, RESULT_INIT_ERROR, b.p, b.n);
+    leave(1);
 }
 
 /* ---- invocations ---- */

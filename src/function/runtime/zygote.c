@@ -55,6 +55,7 @@ static struct {
     uint32_t uid;
     char tmp_options[64];
     char code[1024]; /* writable path of the code, for the compiler */
+    char workdir[1024]; /* where instances start; "": /var/task */
     struct seccomp_filter filter;
     bool rehearsed, ready;
     int hot_fd; /* in the rehearsal's child: where the addresses go */
@@ -241,7 +242,7 @@ static int inherit(const char *host)
         if (setrlimit((__rlimit_resource_t)limits[i].what, &l) < 0)
             return -errno;
     }
-    if (sethostname(host, strlen(host)) < 0 || chdir("/var/task") < 0 || setgroups(0, NULL) < 0)
+    if (sethostname(host, strlen(host)) < 0 || chdir(z.workdir[0] ? z.workdir : "/var/task") < 0 || setgroups(0, NULL) < 0)
         return -errno;
     umask(022);
     for (unsigned long cap = 0; prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++)
@@ -257,6 +258,12 @@ EXPORT int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char 
     snprintf(z.code, sizeof z.code, "%s", code);
     seccomp_default(&z.filter, 0); /* made once, copied by fork */
     return inherit(host);
+}
+
+EXPORT void z_workdir(const char *path);
+EXPORT void z_workdir(const char *path)
+{
+    snprintf(z.workdir, sizeof z.workdir, "%s", path);
 }
 
 /* A private mapping of a file gets its page tables copied by fork only when it holds a page of its

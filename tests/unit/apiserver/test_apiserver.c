@@ -1,6 +1,7 @@
 /* The API over a store in memory and a simulated world: the same code as in the server, but for
  * the sockets. Goal: the promises of apiserver.h and what watches are told. */
 #include "apiserver/api_int.h" /* before cmocka, which takes the word fail for itself */
+#include "apiserver/told.h"
 #include "codec/json.h"
 
 #include "../api_world.h"
@@ -313,6 +314,68 @@ static void test_watch_tells_selection(void **state)
     api_watch_free(watcher);
 }
 
+/* Goal: watches that want the same get one text, others another. Method: a front that leaves the
+ * address of its own record as the text and notes what it finds. */
+struct reader {
+    int made, found;
+    char last[64]; /* texts go with the turn */
+};
+
+static bool read_text(void *arg, const struct api_event *ev)
+{
+    struct reader *r = arg;
+    struct buf b = {0};
+
+    if (!ev->told) /* what was there at the start is each reader's own */
+        return true;
+    if (ev->told->text) {
+        r->found++;
+    } else {
+        assert_true(ev->val || ev->obj);
+        buf_printf(&b, "%d %s %s", ev->type, ev->obj->name, ev->val ? "changed" : "as stored");
+        told_put(ev->told, &b);
+        r->made++;
+    }
+    snprintf(r->last, sizeof r->last, "%s", ev->told->text);
+    return true;
+}
+
+static void test_watch_texts_are_shared(void **state)
+{
+    static const char *const accept[] = {"application/json", "application/json",
+        "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"};
+    struct api_world *w = *state;
+    struct reader r[4] = {0};
+    struct api_watch *v[4];
+
+    for (int i = 0; i < 4; i++) {
+        struct api_response resp = {0};
+        struct api_request req = {.arena = w->a, .method = "GET", .path = i & 1 ? "/api/v1/configmaps" : CMS,
+                                  .query = "watch=1", .accept = accept[i]};
+
+        api_do(w->api, &req, keep, &resp);
+        assert_int_equal(resp.status, 200);
+        v[i] = resp.watch;
+        api_watch_texts(v[i]);
+        api_watch_start(v[i], read_text, &r[i]);
+    }
+    api_world_settle(w);
+    ask(w, "POST", CMS, "{\"metadata\":{\"name\":\"a\"}}");
+    api_world_settle(w);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(r[i].made, i == 0 || i == 2);
+        assert_int_equal(r[i].found, i == 1 || i == 3);
+    }
+    assert_string_equal(r[1].last, "0 a as stored");
+    assert_string_equal(r[3].last, "0 a changed");
+    ask(w, "DELETE", CMS "/a", NULL);
+    api_world_settle(w);
+    assert_string_equal(r[1].last, "2 a as stored");
+    assert_int_equal(r[1].found + r[1].made, 2);
+    for (int i = 0; i < 4; i++)
+        api_watch_free(v[i]);
+}
+
 static void test_watch_from_a_revision(void **state)
 {
     struct api_world *w = *state;
@@ -555,7 +618,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths), T(test_life_of_an_object), T(test_dry_run_leaves_nothing),
         T(test_bad_input_is_told), T(test_pages), T(test_access), T(test_node_sees_what_its_pods_use),
-        T(test_token_ends_with_what_it_is_bound_to), T(test_watch_tells_selection),
+        T(test_token_ends_with_what_it_is_bound_to), T(test_watch_tells_selection), T(test_watch_texts_are_shared),
         T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_pages_across_compaction),
         T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_watch_of_the_future),
         T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_watch_too_old),

@@ -756,7 +756,7 @@ static void provided_runtimes_run(void **state)
     functions_remove(H.fs, "default", "own");
     put_provided(&H, "broken", "#!/nowhere\n", "\"handler\":\"any\"");
     host_call(&H, "broken", "{}", &a);
-    assert_non_null(strstr(a.payload ? a.payload : "", "Runtime exited with error"));
+    assert_non_null(strstr(a.payload ? a.payload : "", "Runtime.InvalidEntrypoint"));
     answer_done(&a);
     functions_remove(H.fs, "default", "broken");
 }

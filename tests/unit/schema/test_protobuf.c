@@ -77,6 +77,22 @@ TT_PROP(protobuf, broken_bytes_are_no_crash, 60)
     buf_done(&b);
 }
 
+/* The bytes that a stock server's types give: verbs are a slice type with a name, so a message of their own. */
+static void a_named_slice_is_a_message(void **state)
+{
+    static const char TEXT[] = "{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"v1\",\"resources\":[{\"name\":\"pods\","
+                               "\"singularName\":\"pod\",\"namespaced\":true,\"kind\":\"Pod\",\"verbs\":[\"get\",\"list\"],\"shortNames\":[\"po\"]}]}";
+    static const char VERBS[] = "\x22\x0b\x0a\x03get\x0a\x04list";
+    _auto_(schema_freep) struct schema *s = schema_new();
+    _auto_(arena_freep) struct arena *a = arena_new();
+    _auto_(buf_done) struct buf b = {0};
+    struct err err = {0};
+    struct val *v = json_parse(a, TEXT, strlen(TEXT), &err);
+
+    assert_int_equal(protobuf_write(s, &b, v, &err), 0);
+    assert_non_null(memmem(b.p, b.n, VERBS, sizeof VERBS - 1));
+}
+
 static void foreign_bytes_are_refused(void **state)
 {
     _auto_(schema_freep) struct schema *s = schema_new();
@@ -93,6 +109,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_what_it_wrote),
+        cmocka_unit_test(a_named_slice_is_a_message),
         cmocka_unit_test(tt_protobuf_broken_bytes_are_no_crash),
         cmocka_unit_test(foreign_bytes_are_refused),
     };

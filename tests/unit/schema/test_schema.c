@@ -7,6 +7,8 @@
 #include "schema/patch.h"
 #include "schema/publish.h"
 #include "schema/crd_int.h"
+#include "schema/formats.h"
+#include "schema/jsonpath.h"
 #include "schema/select.h"
 #include "schema/table.h"
 
@@ -533,6 +535,67 @@ static void custom_resources(void **state)
     arena_free(a);
 }
 
+/* Goal: paths of printer columns lead where kubectl's JSONPath leads, and what is none is refused. */
+static void column_paths(void **state)
+{
+    static const struct {
+        const char *path, *want; /* NULL: nothing is there; "!": an error; "?": can not even be read */
+    } cases[] = {
+        {".spec.n", "3"}, {".spec['n']", "3"}, {".spec.missing.more", NULL}, {".spec.none", "<no value>"},
+        {".spec.a\\.b", "dot"}, {".spec['a\\.b']", "dot"}, {".list[0].k", "x"}, {".list[-1].k", "z"}, {".list[*].k", "x"},
+        {".list[1:].k", "y"}, {".list[0:3:2].k", "x"}, {".list[9].k", "!"}, {".list[2,0].k", "z"}, {".list[]", "{\"k\":\"x\",\"v\":1}"},
+        {".list[?(@.k==\"y\")].v", "2"}, {".list[?(@.k=='y')].v", "2"}, {".list[?(@.v>=2)].k", "y"}, {".list[?(@.v != 1)].k", "y"},
+        {".list[?(@.v)].k", "x"}, {".list[?(@.w)].k", NULL}, {".list[?(@.ok==true)].k", "z"}, {".list[?(@.k==1)].v", "!"},
+        {".list[?(@.k==\"a)b\")].v", NULL}, {".spec[?(@.k=='y')]", "!"}, {"..k", "x"}, {".spec.deep..end", "7"}, {".spec.*", "3"},
+        {".spec.f", "1.5"}, {".spec.m", "{\"q\":[1,true]}"}, {".list[?(@.k==\"y\"].v", "?"}, {".list[x]", "?"}, {".list[", "?"},
+        {".a#b", NULL}, {"....", "?"}, {".list[?(@.k == \"y\")].sub[?(@.t==\"T\")].s", "in"}, {".spec.n[0]", "!"},
+    };
+    struct arena *a = arena_new();
+    struct val *v = parse(a, "{\"spec\":{\"n\":3,\"f\":1.5,\"none\":null,\"a.b\":\"dot\",\"deep\":{\"x\":[{\"end\":7}]},\"m\":{\"q\":[1,true]}},\"list\":["
+                             "{\"k\":\"x\",\"v\":1},{\"k\":\"y\",\"v\":2,\"sub\":[{\"t\":\"S\",\"s\":\"no\"},{\"t\":\"T\",\"s\":\"in\"}]},{\"k\":\"z\",\"v\":3,\"ok\":true}]}");
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const char *want = cases[i].want;
+        const struct val *got = NULL;
+        int r = jsonpath_first(a, v, cases[i].path, &got);
+
+        if (jsonpath_valid(cases[i].path) != !(want && streq(want, "?")))
+            fail_msg("%s: can it be read?", cases[i].path);
+        if (want && (streq(want, "?") || streq(want, "!"))) {
+            if (r == 0)
+                fail_msg("%s: taken", cases[i].path);
+        } else if (r < 0 || !got != !want || (got && !streq(jsonpath_text(a, got), want))) {
+            fail_msg("%s: %s instead of %s", cases[i].path, r < 0 ? "an error" : got ? jsonpath_text(a, got) : "nothing", want ? want : "nothing");
+        }
+    }
+    arena_free(a);
+}
+
+/* Goal: formats as a stock server judges them; what it does not know passes. */
+static void text_formats(void **state)
+{
+    static const struct {
+        const char *format, *good, *bad;
+    } cases[] = {
+        {"date", "2026-02-28", "2026-02-30"}, {"date-time", "2026-01-02T03:04:05.5Z", "2026-01-02 03:04:05Z"},
+        {"duration", "22 ns", "soon"}, {"duration", "1h30m", "h"}, {"duration", "3 days", "3 moons"}, {"ipv4", "10.0.0.1", "10.0.0.256"},
+        {"ipv6", "fe80::1", "10.0.0.1"}, {"cidr", "10.0.0.0/8", "10.0.0.0/33"}, {"mac", "00:00:5E:00:53:01", "00:00:5e:00:53"},
+        {"uuid", "123E4567-e89b-12d3-a456-426614174000", "123e4567"}, {"uuid4", "123e4567-e89b-42d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174000"},
+        {"isbn", "978-0321751041", "978-0321751042"}, {"isbn10", "0321751043", "0321751044"}, {"creditcard", "4111 1111 1111 1111", "4111111111111112"},
+        {"ssn", "111-22-3333", "111-222-333"}, {"hexcolor", "#FFFFFF", "#FFFFFG"}, {"rgbcolor", "rgb(255,0,10)", "rgb(256,0,1)"}, {"byte", "aGk=", "aGk"},
+        {"email", "Ann <ann@example.com>", "ann@"}, {"hostname", "www.example.com", "-a"}, {"uri", "https://x.y/z?q", "x y"}, {"uri", "/a", "a"},
+        {"k8s-short-name", "a-1", "a.b"}, {"k8s-long-name", "a.b-1", "a..b"}, {"bsonobjectid", "507f1f77bcf86cd799439011", "507f"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        if (!format_fits(cases[i].format, cases[i].good) || format_fits(cases[i].format, cases[i].bad))
+            fail_msg("%s: %s, %s", cases[i].format, cases[i].good, cases[i].bad);
+    assert_true(format_fits("colour", "anything"));
+    assert_true(format_fits("", ""));
+}
+
 static void documents(void **state)
 {
     struct arena *a = arena_new();
@@ -580,6 +643,8 @@ int main(void)
         cmocka_unit_test(unknown_fields),
         cmocka_unit_test(tables),
         cmocka_unit_test(custom_resources),
+        cmocka_unit_test(column_paths),
+        cmocka_unit_test(text_formats),
         cmocka_unit_test(documents),
     };
 

@@ -35,6 +35,7 @@ RESPONSE_MAX = 6 * 1024 * 1024 + 100
 MODE_PRIVATE, MODE_RDONLY, MODE_NOSUID, MODE_NODEV, MODE_NOEXEC = 1 << 18, 1, 2, 4, 8
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 TASK = "/var/task"
+HOSTS = "127.0.0.1 localhost sandbox.localdomain\n::1 localhost\n"
 
 lib = None
 config = None
@@ -52,6 +53,7 @@ def load_lib(path):
         ("z_bind", ctypes.c_int, [ctypes.c_char_p] * 2 + [ctypes.c_ulong, ctypes.c_uint]),
         ("z_pivot", ctypes.c_int, [ctypes.c_char_p]),
         ("z_config", ctypes.c_int, [ctypes.c_uint, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p]),
+        ("z_workdir", None, [ctypes.c_char_p]),
         ("z_ready", ctypes.c_int, []),
         ("z_failed", None, [ctypes.c_char_p, ctypes.c_int]),
         ("z_next", ctypes.c_int, []),
@@ -112,7 +114,7 @@ def build_etc(root, uid):
         ("passwd", f"root:x:0:0:root:/root:/usr/sbin/nologin\nsbx_user1051:x:{uid}:{uid}::/tmp:/usr/sbin/nologin\n"),
         ("group", f"root:x:0:\nsbx_user1051:x:{uid}:\n"),
         ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
-        ("hosts", config.get("hosts") or "127.0.0.1 localhost\n::1 localhost\n"),
+        ("hosts", config.get("hosts") or HOSTS),
         ("resolv.conf", config.get("resolv") or ""),
     ):
         with open(f"{etc}/{name}", "w") as f:
@@ -122,6 +124,32 @@ def build_etc(root, uid):
     for name in ("/etc/ssl/certs", "/usr/share/ca-certificates", "/etc/alternatives"):
         if os.path.isdir(name):
             bind(name, root + name, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
+
+
+def build_image_root():
+    """The root of an image: its layers, read-only, below what every sandbox has of its own."""
+    base, uid = config["root"], config["uid"]
+    os.makedirs(base, exist_ok=True)
+    check(lib.z_mount(b"tandem", base.encode(), b"tmpfs", MODE_NOSUID, b"mode=755,size=8m"), "root")
+    own, root = base + "/own", base + "/root"
+    for name in ("l", "root", "own", "own/etc", "own/proc", "own/tmp", "own/sys", "own/run", "own/opt", "own/var", "own/var/task"):
+        os.mkdir(f"{base}/{name}")
+    build_dev(own)
+    for name, text in (("hosts", config.get("hosts") or HOSTS), ("resolv.conf", config.get("resolv") or ""), ("hostname", "169.254.0.1\n")):
+        with open(f"{own}/etc/{name}", "w") as f:
+            f.write(text)
+    for volume in config["volumes"]:
+        os.makedirs(own + volume["target"], exist_ok=True)
+    for n, folder in enumerate(config["lowers"]):  # by short names: all of them must fit into one page
+        os.symlink(folder, f"{base}/l/{n}")
+    os.chdir(base)
+    lower = ":".join(["own"] + [f"l/{n}" for n in range(len(config["lowers"]))])
+    check(lib.z_mount(b"tandem", root.encode(), b"overlay", MODE_RDONLY | MODE_NOSUID, b"lowerdir=" + lower.encode()), "layers")
+    for volume in config["volumes"]:
+        attr = ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if volume.get("readOnly") else 0)
+        bind(volume["source"], root + volume["target"], attr, uid)
+    lib.z_workdir(config["workdir"].encode())
+    check(lib.z_pivot(root.encode()), "pivot_root")
 
 
 def build_root():
@@ -634,7 +662,10 @@ def begin_zygote():
         check(lib.z_start(3), "start")
         config = json.loads(os.read(3, 1 << 20))
         step = "build the root"
-        build_root()
+        if config.get("lowers"):
+            build_image_root()
+        else:
+            build_root()
         step = "load"
         os.environ.clear()
         os.environ.update(config["env"])

@@ -1,0 +1,77 @@
+/* auth/session.c - see session.h. */
+#include "auth/session.h"
+
+#include "auth/b64.h"
+#include "codec/json.h"
+#include "env/fs.h"
+
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+
+enum { VERSION = 1, NONCE = 12, TAG = 16, HEAD = 1 + NONCE };
+
+int session_key(const char *path, unsigned char ret[SESSION_KEY_BYTES], struct err *err)
+{
+    struct err why;
+    size_t n;
+    _auto_(freep) char *text = fs_read(path, SESSION_KEY_BYTES, &n, &why);
+
+    if (text && n == SESSION_KEY_BYTES) {
+        memcpy(ret, text, SESSION_KEY_BYTES);
+        return 0;
+    }
+    if (!text && why.code != ERR_NOT_FOUND) {
+        *err = why;
+        return -1;
+    }
+    if (RAND_bytes(ret, SESSION_KEY_BYTES) != 1)
+        abort(); /* no key may ever be made without randomness */
+    return fs_write(path, ret, SESSION_KEY_BYTES, 0600, err);
+}
+
+char *session_seal(const unsigned char key[SESSION_KEY_BYTES], const struct val *v, struct arena *a)
+{
+    size_t n;
+    char *text = json_text(a, v, &n);
+    unsigned char *out = arena_raw(a, HEAD + n + TAG);
+    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+    int len = 0, more = 0;
+
+    out[0] = VERSION;
+    if (!c || RAND_bytes(out + 1, NONCE) != 1 || EVP_EncryptInit_ex(c, EVP_aes_256_gcm(), NULL, key, out + 1) != 1 ||
+        EVP_EncryptUpdate(c, NULL, &len, out, 1) != 1 ||
+        EVP_EncryptUpdate(c, out + HEAD, &len, (unsigned char *)text, (int)n) != 1 ||
+        EVP_EncryptFinal_ex(c, out + HEAD + len, &more) != 1 ||
+        EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_GET_TAG, TAG, out + HEAD + n) != 1)
+        abort(); /* a broken cipher must not hand out anything */
+    EVP_CIPHER_CTX_free(c);
+    return b64url(a, out, HEAD + n + TAG);
+}
+
+struct val *session_open(const unsigned char key[SESSION_KEY_BYTES], const char *token, struct arena *a, struct err *err)
+{
+    size_t n = strlen(token);
+    unsigned char *raw = n <= SESSION_TOKEN_MAX ? b64url_decode(a, token, n, &n) : NULL, *text;
+    EVP_CIPHER_CTX *c;
+    int len = 0, more = 0;
+    bool good;
+
+    if (!raw || n < HEAD + TAG || raw[0] != VERSION) {
+        err_set(err, INVALID_ARGUMENT, "The security token included in the request is invalid.");
+        return NULL;
+    }
+    n -= HEAD + TAG;
+    text = arena_alloc(a, n + 1);
+    c = EVP_CIPHER_CTX_new();
+    good = c && EVP_DecryptInit_ex(c, EVP_aes_256_gcm(), NULL, key, raw + 1) == 1 &&
+           EVP_DecryptUpdate(c, NULL, &len, raw, 1) == 1 &&
+           EVP_DecryptUpdate(c, text, &len, raw + HEAD, (int)n) == 1 &&
+           EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_SET_TAG, TAG, raw + HEAD + n) == 1 &&
+           EVP_DecryptFinal_ex(c, text + len, &more) == 1;
+    EVP_CIPHER_CTX_free(c);
+    if (!good) {
+        err_set(err, INVALID_ARGUMENT, "The security token included in the request is invalid.");
+        return NULL;
+    }
+    return json_parse(a, (char *)text, n, err);
+}

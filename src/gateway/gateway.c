@@ -7,11 +7,12 @@
 
 #include "base/log.h"
 #include "client/client.h"
+#include "door/aws/identity.h"
 #include "env/env.h"
 #include "gateway/aws.h"
 #include "gateway/groups.h"
 #include "gateway/keys.h"
-#include "door/aws/identity.h"
+#include "gateway/triggers.h"
 #include "http/client.h"
 #include "logs/logs.h"
 
@@ -30,6 +31,7 @@ struct process {
     struct client *client;
     struct mirror *mirror, *versions;
     struct aws_door *aws;
+    struct triggers *triggers;
     struct env_timer *connect, *retell;
     uv_signal_t term, intr;
     char *kubeconfig;
@@ -197,6 +199,7 @@ static void on_connect(void *arg)
     p->g.keys = keys_new(p->client, p->g.functions);
     p->g.groups = groups_new(p->client, p->g.logs);
     p->aws = aws_start(&p->g, p->client, p->mirror);
+    p->triggers = triggers_new(&p->g.loop, p->g.o->state, p->client, p->g.functions);
 }
 
 /* ---- start and stop ---- */
@@ -224,6 +227,7 @@ static void stop(struct process *p)
         return;
     p->stopping = true;
     LOG(INFO, "gateway", "did=stop");
+    p->triggers = triggers_free(p->triggers);
     if (p->aws)
         p->left++, aws_stop(p->aws, on_part_gone, p);
     env_timer_free(p->connect);

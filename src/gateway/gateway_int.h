@@ -5,7 +5,7 @@
  *   admin.c    the admin socket
  *   keys.c     access keys
  *   groups.c   log groups: LogGroup objects and what logs/ keeps
- *   aws.c      where the AWS door hangs on */
+ *   aws.c      where the AWS door hangs on;  triggers.c: where schedules and rules do */
 #pragma once
 
 #include "base/buf.h"

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "door/aws/ssm.h"
 #include "event/event.h"
 #include "volume/volume.h"
 
@@ -352,6 +353,7 @@ static void volume_removed(void *arg, const struct obj *o)
 struct aws_door *aws_door_new(const struct aws_door_opts *o, struct err *err)
 {
     struct aws_door *d = xcalloc(1, sizeof *d);
+    struct err no_key;
 
     d->o = *o;
     d->state = xstrdup(o->state);
@@ -370,6 +372,9 @@ struct aws_door *aws_door_new(const struct aws_door_opts *o, struct err *err)
         free(d);
         return NULL;
     }
+    d->has_ssm_key = ssm_key_open(d->state, d->ssm_key, &no_key) == 0;
+    if (!d->has_ssm_key)
+        LOG(ERROR, "aws", "did=parameters-key error=\"%s\"", no_key.msg);
     d->objects = objects_new(&(struct objects_opts){
         .loop = o->loop, .state = d->state, .region = d->region, .functions = o->functions});
     d->volumes = client_mirror(o->client, &(struct mirror_args){

@@ -24,6 +24,8 @@ struct aws_door {
     struct http_server *http;
     struct mirror *volumes;
     struct objects *objects; /* event/: who hears of written objects */
+    unsigned char ssm_key[32]; /* seals SecureStrings */
+    bool has_ssm_key;
     void (*done)(void *);
     void *done_arg;
 };
@@ -61,6 +63,7 @@ const struct aws_service *aws_service_of(const struct aws_req *q);
 void iam_request(struct aws_req *q);
 void lambda_request(struct aws_req *q);
 void logs_request(struct aws_req *q);
+void ssm_request(struct aws_req *q);
 void sts_request(struct aws_req *q);
 void s3_request(struct aws_req *q);
 

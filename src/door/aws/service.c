@@ -16,6 +16,7 @@ enum { FIELDS_MAX = 10000 }; /* of a form; more are not read */
 static const struct aws_service services[] = {
     {.name = "s3", .form = AWS_REST_XML, .request = s3_request},
     {.name = "logs", .form = AWS_JSON, .request = logs_request},
+    {.name = "ssm", .form = AWS_JSON, .request = ssm_request},
     {.name = "lambda", .form = AWS_REST_JSON, .request = lambda_request},
     {.name = "iam", .form = AWS_QUERY, .xmlns = "https://iam.amazonaws.com/doc/2010-05-08/", .request = iam_request},
     {.name = "sts", .form = AWS_QUERY, .xmlns = "https://sts.amazonaws.com/doc/2011-06-15/", .request = sts_request},

@@ -251,9 +251,11 @@ static void list_go(struct exchange *x)
     else
         z = x->piece, x->piece = (struct buf){0};
     x->sent += z.n;
-    http_write(http, z.p, z.n);
-    buf_done(&z);
     buf_reset(&x->piece);
+    if (z.n)
+        http_write_obj(http, z.p, z.n, free, z.p);
+    else
+        buf_done(&z);
     if (!more) {
         list_end(x);
         http_end(http);

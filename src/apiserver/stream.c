@@ -12,7 +12,7 @@
 #include "schema/protobuf.h"
 #include "schema/table.h"
 
-enum { PIECE_BYTES = 64 << 10 };
+enum { PIECE_BYTES = 64 << 10, ITEM_BYTES = 32 << 10 /* what most need: no more is asked for then */ };
 
 struct api_stream {
     struct call shape; /* form, version, encoding */
@@ -49,7 +49,7 @@ struct api_stream *stream_new(struct call *c, const struct val *head, const stru
     s->shape.stored = c->stored == c->r ? s->shape.r : resource_ref(c->stored);
     s->v = v;
     s->n = n;
-    s->item = arena_new();
+    s->item = arena_new_sized(ITEM_BYTES);
     s->whole_items = c->r->custom;
     s->meta = val_get(head, "metadata");
     s->api_version = val_str_at(head, "apiVersion", "");
@@ -66,7 +66,7 @@ struct api_stream *stream_new(struct call *c, const struct val *head, const stru
 static struct val *tree(struct api_stream *s, const struct obj *o)
 {
     struct err ignored = {0};
-    struct val *v = obj_edit(o, s->item);
+    struct val *v = obj_show(o, s->item);
 
     if (s->shape.r != s->shape.stored)
         (void)!schema_convert(s->shape.stored, s->shape.r, s->item, v, &ignored);
@@ -132,7 +132,7 @@ static bool next_protobuf(struct api_stream *s, struct buf *b)
         s->at = s->n;
     s->begun = true;
     for (; s->at < s->n && s->message.n - began < PIECE_BYTES; s->at++) {
-        if (protobuf_list_item(s->shape.api->schema, &s->message, s->api_version, item_kind,
+        if (protobuf_list_item(s->shape.api->schema, s->item, &s->message, s->api_version, item_kind,
                                item_val(s, s->v[s->at]), &err) < 0)
             s->at = s->n - 1;
         arena_reset(s->item);

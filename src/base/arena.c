@@ -34,9 +34,9 @@ static struct block *block_new(size_t cap)
     return b;
 }
 
-struct arena *arena_new(void)
+struct arena *arena_new_sized(size_t first)
 {
-    struct block *b = block_new(BLOCK_FIRST - sizeof(struct block));
+    struct block *b = block_new(MAX(first, (size_t)BLOCK_FIRST) - sizeof(struct block));
     struct arena *a = (struct arena *)b->data;
 
     memset(a, 0, sizeof *a);
@@ -44,6 +44,11 @@ struct arena *arena_new(void)
     a->at = b->data + ((sizeof *a + ALIGN - 1) & ~(size_t)(ALIGN - 1));
     a->end = b->data + b->cap;
     return a;
+}
+
+struct arena *arena_new(void)
+{
+    return arena_new_sized(BLOCK_FIRST);
 }
 
 static void run_pins(struct arena *a)

@@ -12,6 +12,7 @@
 struct arena;
 
 struct arena *arena_new(void);
+struct arena *arena_new_sized(size_t first_block_bytes); /* for one that is reset often and needs so much each time */
 void *arena_free(struct arena *a); /* runs the pins, last first; NULL is fine; gives back NULL */
 void arena_reset(struct arena *a); /* as free + new, but keeps the first block */
 DEFINE_AUTO(struct arena *, arena_free, arena_free)

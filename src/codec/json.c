@@ -1,5 +1,6 @@
 #include "codec/json.h"
 
+#include "codec/json_scan.h"
 #include "codec/val_build.h"
 
 #include <inttypes.h>
@@ -14,7 +15,6 @@ struct reader {
     struct err *err;
     struct buf path;
     int depth;
-    bool own; /* json_parse_own(): strings are borrowed, keys are known to differ */
 };
 
 static int read_value(struct reader *r, yyjson_val *from, struct val *to);
@@ -47,7 +47,7 @@ static int read_map(struct reader *r, yyjson_val *from, struct val *to)
 {
     size_t count = yyjson_obj_size(from), i, max, path_n = r->path.n;
     uint32_t mask = (uint32_t)val_cap((uint32_t)count) * 2 - 1;
-    _auto_(freep) uint32_t *table = count > SMALL_MAP && !r->own ? xcalloc(mask + 1, sizeof *table) : NULL;
+    _auto_(freep) uint32_t *table = count > SMALL_MAP ? xcalloc(mask + 1, sizeof *table) : NULL;
     yyjson_val *k, *v;
 
     to->type = VAL_MAP;
@@ -56,7 +56,7 @@ static int read_map(struct reader *r, yyjson_val *from, struct val *to)
     {
         const char *key = yyjson_get_str(k);
         uint32_t n = (uint32_t)yyjson_get_len(k);
-        struct val *at = r->own ? NULL : seen_before(to, table, mask, key, n);
+        struct val *at = seen_before(to, table, mask, key, n);
 
         if (r->dup) {
             r->path.n = path_n;
@@ -67,7 +67,7 @@ static int read_map(struct reader *r, yyjson_val *from, struct val *to)
         if (!at) {
             struct val_member *m = &to->members[to->n++];
 
-            *m = (struct val_member){.key = r->own ? key : arena_strndup(r->a, key, n), .n = n};
+            *m = (struct val_member){.key = arena_strndup(r->a, key, n), .n = n};
             at = &m->v;
         }
         *at = (struct val){0};
@@ -125,7 +125,7 @@ static int read_value(struct reader *r, yyjson_val *from, struct val *to)
     case YYJSON_TYPE_STR:
         to->type = VAL_STR;
         to->n = (uint32_t)yyjson_get_len(from);
-        to->s = r->own ? yyjson_get_str(from) : arena_strndup(r->a, yyjson_get_str(from), to->n);
+        to->s = arena_strndup(r->a, yyjson_get_str(from), to->n);
         break;
     case YYJSON_TYPE_ARR:
     case YYJSON_TYPE_OBJ:
@@ -161,70 +161,74 @@ struct val *json_parse_strict(struct arena *a, const char *text, size_t n, json_
     return rc < 0 ? NULL : v;
 }
 
-struct val *json_parse_own(struct arena *a, char *text, size_t n, struct err *err)
-{
-    struct reader r = {.a = a, .own = true, .err = err};
-    yyjson_read_err why;
-    yyjson_doc *doc;
-    struct val *v;
-    int rc;
-
-    _Static_assert(JSON_ROOM >= YYJSON_PADDING_SIZE, "room");
-    memset(text + n, 0, JSON_ROOM);
-    doc = yyjson_read_opts(text, n, YYJSON_READ_INSITU, NULL, &why);
-    if (!doc) {
-        err_set(err, INVALID_ARGUMENT, "invalid JSON at byte %zu: %s", why.pos, why.msg);
-        return NULL;
-    }
-    v = arena_new_of(a, struct val);
-    rc = read_value(&r, yyjson_doc_get_root(doc), v);
-    yyjson_doc_free(doc);
-    return rc < 0 ? NULL : v;
-}
-
 struct val *json_parse(struct arena *a, const char *text, size_t n, struct err *err)
 {
     return json_parse_strict(a, text, n, NULL, NULL, err);
 }
 
-void json_write_str(struct buf *b, const char *s, size_t n)
+/* How many bytes from s on go into a JSON string as they are. */
+static size_t plain(const char *s, const char *end)
+{
+    const char *p = s;
+
+    for (; end - p >= JSON_SCAN_BYTES; p += JSON_SCAN_BYTES) {
+        uint64_t w = json_scan_word(p);
+        uint64_t hit = json_scan_is(w, '"') | json_scan_is(w, '\\') | json_scan_below(w, 0x20);
+
+        if (hit)
+            return (size_t)(p - s) + (size_t)__builtin_ctzll(hit) / 8;
+    }
+    while (p < end && (uint8_t)*p >= 0x20 && *p != '"' && *p != '\\')
+        p++;
+    return (size_t)(p - s);
+}
+
+static void write_escape(struct buf *b, uint8_t c)
 {
     static const char HEX[] = "0123456789abcdef";
-    const char *end = s + n, *from = s;
+    char esc[6] = {'\\', (char)c, '0', '0', HEX[c >> 4], HEX[c & 15]};
+    size_t n = 2;
 
-    buf_addc(b, '"');
-    for (; s < end; s++) {
-        uint8_t c = (uint8_t)*s;
-        char esc[6] = {'\\', 0, '0', '0', 0, 0};
-        size_t esc_n = 2;
-
-        if (c >= 0x20 && c != '"' && c != '\\')
-            continue;
-        buf_add(b, from, (size_t)(s - from));
-        from = s + 1;
-        switch (c) {
-        case '\n':
-            esc[1] = 'n';
-            break;
-        case '\t':
-            esc[1] = 't';
-            break;
-        case '\r':
-            esc[1] = 'r';
-            break;
-        case '"':
-        case '\\':
-            esc[1] = (char)c;
-            break;
-        default:
-            esc[1] = 'u';
-            esc[4] = HEX[c >> 4];
-            esc[5] = HEX[c & 15];
-            esc_n = 6;
-        }
-        buf_add(b, esc, esc_n);
+    switch (c) {
+    case '\n':
+        esc[1] = 'n';
+        break;
+    case '\t':
+        esc[1] = 't';
+        break;
+    case '\r':
+        esc[1] = 'r';
+        break;
+    case '"':
+    case '\\':
+        break;
+    default:
+        esc[1] = 'u';
+        n = 6;
     }
-    buf_add(b, from, (size_t)(s - from));
+    buf_add(b, esc, n);
+}
+
+void json_write_str(struct buf *b, const char *s, size_t n)
+{
+    const char *end = s + n;
+    size_t run = plain(s, end);
+
+    if (run == n && buf_reserve(b, n + 2)) { /* nearly all: one piece, written once */
+        b->p[b->n] = '"';
+        memcpy(b->p + b->n + 1, s, n);
+        b->p[b->n + n + 1] = '"';
+        b->n += n + 2;
+        b->p[b->n] = 0;
+        return;
+    }
+    buf_addc(b, '"');
+    for (;; run = plain(s, end)) {
+        buf_add(b, s, run);
+        if ((s += run) == end)
+            break;
+        write_escape(b, (uint8_t)*s++);
+    }
     buf_addc(b, '"');
 }
 
@@ -259,7 +263,6 @@ static void write_double(struct buf *b, double d)
 
 static void write_value(struct buf *b, const struct val *v, int indent)
 {
-    const char *sep = "";
     int in = indent < 0 ? -1 : indent + 2;
 
     switch ((enum val_type)v->type) {
@@ -276,7 +279,10 @@ static void write_value(struct buf *b, const struct val *v, int indent)
         write_double(b, v->d);
         return;
     case VAL_STR:
-        json_write_str(b, v->s, v->n);
+        if (v->flag == VAL_FLAG_JSON)
+            buf_add(b, v->s, v->n);
+        else
+            json_write_str(b, v->s, v->n);
         return;
     case VAL_LIST:
     case VAL_MAP:
@@ -284,16 +290,16 @@ static void write_value(struct buf *b, const struct val *v, int indent)
     }
     buf_addc(b, v->type == VAL_LIST ? '[' : '{');
     for (uint32_t i = 0; i < v->n; i++) {
-        buf_adds(b, sep);
+        if (i)
+            buf_addc(b, ',');
         if (in >= 0)
             buf_printf(b, "\n%*s", in, "");
-        sep = ",";
         if (v->type == VAL_LIST) {
             write_value(b, &v->items[i], in);
             continue;
         }
         json_write_str(b, v->members[i].key, v->members[i].n);
-        buf_adds(b, in >= 0 ? ": " : ":");
+        buf_add(b, ": ", in >= 0 ? 2 : 1);
         write_value(b, &v->members[i].v, in);
     }
     if (in >= 0 && v->n)

@@ -23,6 +23,9 @@ struct val *json_parse_strict(struct arena *a, const char *text, size_t n, json_
  * text, which is changed for it and has JSON_ROOM bytes behind its n. Text and tree live equally long. */
 enum { JSON_ROOM = 8 };
 struct val *json_parse_own(struct arena *a, char *text, size_t n, struct err *err) _must_check_;
+/* The same, for who only shows an object: metadata.managedFields[].fieldsV1 stay text (VAL_FLAG_JSON). They are as
+ * big as all the rest, and nobody looks into them. */
+struct val *json_parse_lean(struct arena *a, char *text, size_t n, struct err *err) _must_check_;
 void json_write(struct buf *b, const struct val *v);
 void json_write_pretty(struct buf *b, const struct val *v); /* two blanks a level, final newline */
 void json_write_str(struct buf *b, const char *s, size_t n); /* with quotes */

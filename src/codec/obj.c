@@ -244,6 +244,8 @@ struct obj *obj_load(const char *text, size_t n, int64_t revision, struct err *e
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     const struct val *v = json_parse(a, text, n, err);
+    struct buf b = {0};
+    struct obj *o;
 
     if (!v)
         return NULL;
@@ -251,7 +253,10 @@ struct obj *obj_load(const char *text, size_t n, int64_t revision, struct err *e
         err_set(err, INVALID_ARGUMENT, "object has no metadata");
         return NULL;
     }
-    return make(copied(text, n), n, val_get(v, "metadata"), revision);
+    json_write(&b, v); /* as json_parse_own() wants it */
+    o = make(copied(b.p, b.n), b.n, val_get(v, "metadata"), revision);
+    buf_done(&b);
+    return o;
 }
 
 struct obj *obj_ref(const struct obj *o)
@@ -380,18 +385,33 @@ const struct val *obj_val(const struct obj *o)
     return v;
 }
 
-struct val *obj_edit(const struct obj *o, struct arena *a)
+/* A copy of the text, with room behind it. */
+static char *own_text(const struct obj *o, struct arena *a)
 {
-    struct err err;
     char *text = arena_raw(a, (size_t)o->text_n + JSON_ROOM);
-    struct val *v;
 
     if (o->text)
         memcpy(text, o->text, o->text_n);
     else
         ASSERT(pack_read(o->pack, o->packed, o->packed_n, text, o->text_n));
-    v = json_parse_own(a, text, o->text_n, &err);
+    return text;
+}
+
+struct val *obj_edit(const struct obj *o, struct arena *a)
+{
+    struct err err;
+    struct val *v = json_parse_own(a, own_text(o, a), o->text_n, &err);
+
     ASSERT(v); /* it was JSON when it was sealed */
+    return v;
+}
+
+struct val *obj_show(const struct obj *o, struct arena *a)
+{
+    struct err err;
+    struct val *v = json_parse_lean(a, own_text(o, a), o->text_n, &err);
+
+    ASSERT(v);
     return v;
 }
 

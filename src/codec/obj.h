@@ -52,6 +52,8 @@ void obj_text_add(struct buf *b, const struct obj *o);
 const struct val *obj_val(const struct obj *o);
 /* A copy to change, or to keep. */
 struct val *obj_edit(const struct obj *o, struct arena *a);
+/* The same to be written out only: what json_parse_lean() leaves is text. */
+struct val *obj_show(const struct obj *o, struct arena *a);
 
 /* Packs the text, when that pays. On the thread that owns the pack; before anybody else has o. */
 void obj_pack(const struct obj *o, struct pack *p);

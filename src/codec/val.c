@@ -97,7 +97,7 @@ struct val *val_map(struct arena *a)
 static void copy_into(struct arena *a, struct val *to, const struct val *v)
 {
     *to = *v;
-    to->flag = 0;
+    to->flag = v->type == VAL_STR ? v->flag : 0;
     if (v->type == VAL_STR) {
         to->s = arena_strndup(a, v->s, v->n);
     } else if (v->type == VAL_LIST && v->n) {

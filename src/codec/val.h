@@ -13,6 +13,9 @@
 
 enum val_type { VAL_NULL, VAL_BOOL, VAL_INT, VAL_DOUBLE, VAL_STR, VAL_LIST, VAL_MAP };
 
+/* A string's flag: it is JSON text that stands for the value it spells (json_parse_lean). To be written only. */
+enum { VAL_FLAG_JSON = 1 };
+
 struct val_member;
 struct val {
     uint8_t type;

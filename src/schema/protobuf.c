@@ -193,9 +193,14 @@ static int read_time(struct reader *r, const struct item *it, bool micro, struct
 
 /* Schemas of custom resources: what in JSON is "a schema or a list / a bool / names". */
 enum either { EITHER_NONE, EITHER_LIST, EITHER_BOOL, EITHER_NAMES };
+static bool is_either(const struct type *t)
+{
+    return t->name && streq(t->name, "apiextensions.v1.JSONSchemaProps");
+}
+
 static enum either either_of(const struct type *owner, const struct field *f)
 {
-    if (!owner->name || !streq(owner->name, "apiextensions.v1.JSONSchemaProps"))
+    if (!is_either(owner))
         return EITHER_NONE;
     if (streq(f->name, "items"))
         return EITHER_LIST;
@@ -469,13 +474,21 @@ struct val *protobuf_read(const struct schema *s, struct arena *a, const char *p
 
 /* ---- writing ---- */
 
+enum { VARINT_MAX = 10 };
+
+static char *varint_to(char *p, uint64_t v)
+{
+    for (; v >= 0x80; v >>= 7)
+        *p++ = (char)(v | 0x80);
+    *p++ = (char)v;
+    return p;
+}
+
 static void put_varint(struct buf *b, uint64_t v)
 {
-    while (v >= 0x80) {
-        buf_addc(b, (char)(v | 0x80));
-        v >>= 7;
-    }
-    buf_addc(b, (char)v);
+    if (!buf_reserve(b, VARINT_MAX))
+        return;
+    b->n = (size_t)(varint_to(b->p + b->n, v) - b->p);
 }
 
 static void put_tag(struct buf *b, uint32_t number, enum wire w)
@@ -485,9 +498,41 @@ static void put_tag(struct buf *b, uint32_t number, enum wire w)
 
 static void put_bytes(struct buf *b, uint32_t number, const char *p, size_t n)
 {
+    char *to;
+
+    if (!buf_reserve(b, 2 * VARINT_MAX + n))
+        return;
+    to = varint_to(b->p + b->n, (uint64_t)number << 3 | WIRE_BYTES);
+    to = varint_to(to, n);
+    if (n)
+        memcpy(to, p, n);
+    b->n = (size_t)(to - b->p) + n;
+}
+
+/* A message in place: what is written between these two is its content. One byte is kept free for its length;
+ * a longer one moves the content up. */
+static size_t message_begin(struct buf *b, uint32_t number)
+{
     put_tag(b, number, WIRE_BYTES);
-    put_varint(b, n);
-    buf_add(b, p, n);
+    buf_addc(b, 0);
+    return b->n;
+}
+
+static void message_end(struct buf *b, size_t from)
+{
+    char length[VARINT_MAX];
+    size_t n = b->n - from, more;
+
+    if (b->over)
+        return;
+    more = (size_t)(varint_to(length, n) - length) - 1;
+    if (more) {
+        if (!buf_reserve(b, more))
+            return;
+        memmove(b->p + from + more, b->p + from, n);
+        b->n += more;
+    }
+    memcpy(b->p + from - 1, length, more + 1);
 }
 
 static void put_number(struct buf *b, uint32_t number, uint64_t v)
@@ -530,11 +575,10 @@ static void write_small(struct buf *m, const struct val *v, const struct type *t
             put_number(m, 1, (uint64_t)ns);
         break;
     default: { /* raw JSON */
-        struct buf json = {0};
+        size_t from = message_begin(m, 1);
 
-        json_write(&json, v);
-        put_bytes(m, 1, json.p, json.n);
-        buf_done(&json);
+        json_write(m, v);
+        message_end(m, from);
     }
     }
 }
@@ -552,7 +596,7 @@ static void write_base64(struct buf *b, uint32_t number, const struct val *v)
 
 static void write_value(struct buf *b, uint32_t number, const struct val *v, const struct type *t)
 {
-    struct buf m = {0};
+    size_t from;
     uint64_t bits;
     double d;
 
@@ -578,59 +622,56 @@ static void write_value(struct buf *b, uint32_t number, const struct val *v, con
         if (v->type == VAL_STR)
             write_base64(b, number, v);
         return;
-    case TYPE_STRUCT:
-        write_struct(&m, v, t, 0);
-        break;
-    case TYPE_LIST: /* as a map's value, or boxed */
-        VAL_EACH(v, it)
-            write_value(&m, 1, it, t->elem);
-        break;
     case TYPE_MAP:
         return; /* maps of maps have no protobuf form */
     default:
-        write_small(&m, v, t);
+        break;
     }
-    put_bytes(b, number, m.p ? m.p : "", m.n);
-    buf_done(&m);
+    from = message_begin(b, number);
+    if (t->kind == TYPE_STRUCT)
+        write_struct(b, v, t, 0);
+    else if (t->kind != TYPE_LIST)
+        write_small(b, v, t);
+    else /* as a map's value, or boxed */
+        VAL_EACH(v, it)
+            write_value(b, 1, it, t->elem);
+    message_end(b, from);
 }
 
 static void write_either(struct buf *b, uint32_t number, const struct val *v, const struct type *schema,
                          enum either e)
 {
-    struct buf m = {0};
+    size_t from = message_begin(b, number);
 
     if (e == EITHER_BOOL)
-        put_number(&m, 1, v->type == VAL_BOOL ? v->b : 1);
+        put_number(b, 1, v->type == VAL_BOOL ? v->b : 1);
     if (v->type == VAL_MAP)
-        write_value(&m, e == EITHER_BOOL ? 2 : 1, v, schema);
+        write_value(b, e == EITHER_BOOL ? 2 : 1, v, schema);
     VAL_EACH(v, it)
         if (e == EITHER_NAMES)
-            put_bytes(&m, 2, val_text(it, ""), it->n);
+            put_bytes(b, 2, val_text(it, ""), it->n);
         else
-            write_value(&m, 2, it, schema);
-    put_bytes(b, number, m.p ? m.p : "", m.n);
-    buf_done(&m);
+            write_value(b, 2, it, schema);
+    message_end(b, from);
 }
 
-static void write_field(struct buf *b, const struct type *owner, const struct field *f, const struct val *v)
+static void write_field(struct buf *b, const struct type *owner, const struct field *f, const struct val *v,
+                        enum either e)
 {
-    enum either e = either_of(owner, f);
-
     if (f->type->kind == TYPE_LIST && !(f->flags & FIELD_BOXED)) {
         VAL_EACH(v, it)
             write_value(b, f->proto, it, f->type->elem);
     } else if (f->type->kind == TYPE_MAP) {
         VAL_EACH_MEMBER(v, m)
         {
-            struct buf entry = {0};
+            size_t from = message_begin(b, f->proto);
 
-            put_bytes(&entry, 1, m->key, m->n);
+            put_bytes(b, 1, m->key, m->n);
             if (e == EITHER_NAMES)
-                write_either(&entry, 2, &m->v, owner, e);
+                write_either(b, 2, &m->v, owner, e);
             else
-                write_value(&entry, 2, &m->v, f->type->elem);
-            put_bytes(b, f->proto, entry.p, entry.n);
-            buf_done(&entry);
+                write_value(b, 2, &m->v, f->type->elem);
+            message_end(b, from);
         }
     } else if (e != EITHER_NONE) {
         write_either(b, f->proto, v, owner, e);
@@ -646,31 +687,52 @@ struct slot {
     const struct val *v;
 };
 
-/* Sorted by number; absent fields are left out. The caller's array holds fields_n of them. */
+/* Keeps them sorted by number; most come in that order. */
+static void slot_put(struct slot *slots, uint32_t *n, struct slot s)
+{
+    uint32_t at = *n;
+
+    while (at && slots[at - 1].number > s.number)
+        at--;
+    if (at && slots[at - 1].number == s.number)
+        return; /* another field of the same inlined message */
+    memmove(&slots[at + 1], &slots[at], (*n - at) * sizeof *slots);
+    slots[at] = s;
+    ++*n;
+}
+
+/* Members mostly come in the order of the fields: so the search goes on where the last one was found. */
+static const struct field *field_next(const struct type *t, const struct val_member *m, uint16_t *at)
+{
+    for (uint16_t i = *at, left = t->fields_n; left; left--, i++) {
+        const struct field *f;
+
+        if (i >= t->fields_n)
+            i = 0;
+        f = &t->fields[i];
+        if (f->name_n == m->n && memcmp(f->name, m->key, m->n) == 0) {
+            *at = (uint16_t)(i + 1);
+            return f;
+        }
+    }
+    return NULL;
+}
+
+/* Absent fields are left out, inlined messages are not. The caller's array has room for all members and fields. */
 static uint32_t slots_of(struct slot *slots, const struct val *v, const struct type *t, uint16_t outer)
 {
-    uint32_t n = 0;
+    uint32_t n = 0, number;
+    uint16_t at = 0;
 
-    for (uint16_t i = 0; i < t->fields_n; i++) {
-        const struct field *f = &t->fields[i];
-        struct slot s = {.f = f};
-        uint32_t at;
+    VAL_EACH_MEMBER(v, m) {
+        const struct field *f = val_is_null(&m->v) ? NULL : field_next(t, m, &at);
 
-        if (f->proto_outer == outer) {
-            if (!f->proto || val_is_null(s.v = val_getn(v, f->name, f->name_n)))
-                continue;
-            s.number = f->proto;
-        } else if (!(s.number = inlined(f, outer))) {
-            continue;
-        }
-        for (at = n; at && slots[at - 1].number > s.number; at--)
-            ;
-        if (at && slots[at - 1].number == s.number)
-            continue; /* another field of the same inlined message */
-        memmove(&slots[at + 1], &slots[at], (n - at) * sizeof *slots);
-        slots[at] = s;
-        n++;
+        if (f && f->proto && f->proto_outer == outer)
+            slot_put(slots, &n, (struct slot){.number = f->proto, .f = f, .v = &m->v});
     }
+    for (uint16_t i = 0; t->has_inlined && i < t->fields_n; i++)
+        if (t->fields[i].proto_outer != outer && (number = inlined(&t->fields[i], outer)))
+            slot_put(slots, &n, (struct slot){.number = number, .f = &t->fields[i]});
     return n;
 }
 
@@ -678,23 +740,24 @@ static void write_struct(struct buf *b, const struct val *v, const struct type *
 {
     enum { FEW = 64 };
     struct slot few[FEW + 1];
-    _auto_(freep) struct slot *many = t->fields_n > FEW ? xmalloc((t->fields_n + 1u) * sizeof *many) : NULL;
+    uint32_t most = v->n + (t->has_inlined ? t->fields_n : 0), n;
+    _auto_(freep) struct slot *many = most > FEW ? xmalloc((most + 1) * sizeof *many) : NULL;
     struct slot *slots = many ? many : few;
-    uint32_t n;
+    bool either = is_either(t);
 
     if (v->type != VAL_MAP)
         return;
     n = slots_of(slots, v, t, outer);
     for (uint32_t i = 0; i < n; i++) {
-        struct buf m = {0};
+        size_t from;
 
         if (slots[i].v) {
-            write_field(b, t, slots[i].f, slots[i].v);
+            write_field(b, t, slots[i].f, slots[i].v, either ? either_of(t, slots[i].f) : EITHER_NONE);
             continue;
         }
-        write_struct(&m, v, t, deeper(outer, slots[i].number));
-        put_bytes(b, slots[i].number, m.p ? m.p : "", m.n);
-        buf_done(&m);
+        from = message_begin(b, slots[i].number);
+        write_struct(b, v, t, deeper(outer, slots[i].number));
+        message_end(b, from);
     }
 }
 
@@ -716,28 +779,36 @@ static int write_list(const struct schema *s, struct arena *a, struct buf *m, co
     return 0;
 }
 
+/* The mark of the encoding, and what is in it. */
+static void put_head(struct buf *b, const char *api_version, const char *kind)
+{
+    size_t from;
+
+    buf_add(b, "k8s\0", 4);
+    from = message_begin(b, 1);
+    put_bytes(b, 1, api_version, strlen(api_version));
+    put_bytes(b, 2, kind, strlen(kind));
+    message_end(b, from);
+}
+
 int protobuf_write(const struct schema *s, struct buf *b, const struct val *v, struct err *err)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     const char *api_version = val_str_at(v, "apiVersion", ""), *kind = val_str_at(v, "kind", "");
     const struct type *t = type_of(s, a, api_version, kind);
-    struct buf m = {0}, meta = {0};
+    size_t began = b->n, from;
 
+    put_head(b, api_version, kind);
+    from = message_begin(b, 2);
     if (t) {
-        write_struct(&m, v, t, 0);
-    } else if (write_list(s, a, &m, api_version, kind, v, err) < 0) {
-        buf_done(&m);
+        write_struct(b, v, t, 0);
+    } else if (write_list(s, a, b, api_version, kind, v, err) < 0) {
+        b->n = began;
         return -1;
     }
-    put_bytes(&meta, 1, api_version, strlen(api_version));
-    put_bytes(&meta, 2, kind, strlen(kind));
-    buf_add(b, "k8s\0", 4);
-    put_bytes(b, 1, meta.p, meta.n);
-    put_bytes(b, 2, m.p ? m.p : "", m.n);
+    message_end(b, from);
     put_bytes(b, 3, "", 0);
     put_bytes(b, 4, "", 0);
-    buf_done(&meta);
-    buf_done(&m);
     return 0;
 }
 
@@ -752,10 +823,9 @@ int protobuf_list_begin(const struct schema *s, struct buf *m, const struct val 
     return 0;
 }
 
-int protobuf_list_item(const struct schema *s, struct buf *m, const char *item_api_version,
+int protobuf_list_item(const struct schema *s, struct arena *a, struct buf *m, const char *item_api_version,
                        const char *item_kind, const struct val *v, struct err *err)
 {
-    _auto_(arena_freep) struct arena *a = arena_new();
     const struct type *t = type_of(s, a, item_api_version, item_kind);
 
     if (!t)
@@ -766,15 +836,9 @@ int protobuf_list_item(const struct schema *s, struct buf *m, const char *item_a
 
 void protobuf_list_head(struct buf *b, const char *api_version, const char *kind, size_t n)
 {
-    struct buf meta = {0};
-
-    put_bytes(&meta, 1, api_version, strlen(api_version));
-    put_bytes(&meta, 2, kind, strlen(kind));
-    buf_add(b, "k8s\0", 4);
-    put_bytes(b, 1, meta.p, meta.n);
+    put_head(b, api_version, kind);
     put_tag(b, 2, WIRE_BYTES);
     put_varint(b, n);
-    buf_done(&meta);
 }
 
 void protobuf_list_tail(struct buf *b)

@@ -24,7 +24,7 @@ int protobuf_write(const struct schema *s, struct buf *b, const struct val *v, s
  * (all of one kind), then the whole in its envelope. NOT_FOUND as above. */
 int protobuf_list_begin(const struct schema *s, struct buf *m, const struct val *metadata,
                         struct err *err) _must_check_;
-int protobuf_list_item(const struct schema *s, struct buf *m, const char *item_api_version,
+int protobuf_list_item(const struct schema *s, struct arena *a, struct buf *m, const char *item_api_version,
                        const char *item_kind, const struct val *v, struct err *err) _must_check_;
 /* What comes before the message of n bytes, and behind it. */
 void protobuf_list_head(struct buf *b, const char *api_version, const char *kind, size_t n);

@@ -127,12 +127,20 @@ static bool find_off(struct type *t)
     return false;
 }
 
+static void find_inlined(struct type *t)
+{
+    for (uint32_t i = 0; i < t->fields_n; i++)
+        t->has_inlined |= t->fields[i].proto_outer != 0;
+}
+
 static void finish_types(struct schema *s)
 {
     const char *name;
     void *value;
     bool more = true;
 
+    for (uint32_t i = 0; map_next(&s->types, &i, &name, &value);)
+        find_inlined(value);
     for (uint32_t i = 0; map_next(&s->types, &i, &name, &value);)
         granular_fields(s, value);
     while (more) {

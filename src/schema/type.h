@@ -68,6 +68,7 @@ struct type {
     uint8_t topology; /* enum topology */
     bool preserve;    /* keeps unknown fields (custom resources) */
     bool embedded;    /* holds a whole object: apiVersion, kind, metadata (custom resources) */
+    bool has_inlined; /* protobuf: some of its fields lie in inlined messages */
     bool has_off;     /* a FIELD_OFF is somewhere below */
     uint16_t fields_n;
     const char *name; /* "core.v1.PodSpec"; NULL for lists, maps and unnamed structs */

@@ -28,6 +28,108 @@ static void json_reads_and_writes(void **state)
     assert_int_equal(val_int_at(v, "a[7]", 9), 9);
 }
 
+static struct val *own(struct arena *a, const char *text, size_t n)
+{
+    char *mine = arena_alloc(a, n + JSON_ROOM);
+    struct err err;
+
+    memcpy(mine, text, n);
+    return json_parse_own(a, mine, n, &err);
+}
+
+static void json_reads_its_own(void **state)
+{
+    static const char *const good[] = {"{}", "[]", "null", "-7", "9223372036854775807", "-9223372036854775808", "1e+20", "-0.5",
+        "{\"a\":[1,[],{},\"\\u0001\\u00e9\\ud83d\\ude00\\\\\\\"\\n and more of it\"],\"\":false}", "\"0123456\\t8\""};
+    static const char *const bad[] = {"", "{", "[", "[1", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\" 1}", "{1:2}", "[1,]", "[1 2]", "\"a", "\"\\",
+        "\"\\u12", "\"\\ud83d\"", "\"\\q\"", "tru", "-", "1x", "{}}", "nul", "[1}", "{\"a\":1]"};
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct err err;
+
+    for (size_t i = 0; i < ARRAY_LEN(good); i++)
+        assert_true(val_equal(own(a, good[i], strlen(good[i])), parse(a, good[i])));
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_null(json_parse(a, bad[i], strlen(bad[i]), &err)); /* both say no */
+        assert_null(own(a, bad[i], strlen(bad[i])));
+    }
+    char *deep = arena_alloc(a, 3000);
+    memset(deep, '[', 2000);
+    assert_null(own(a, deep, 2000));
+}
+
+static void json_leaves_managed_fields(void **state)
+{
+    static const char TEXT[] =
+        "{\"metadata\":{\"name\":\"a\",\"managedFields\":[{\"manager\":\"m\",\"fieldsV1\":{\"f:x\":{\"k:{\\\"}\\\\\":\\\"{\\\"}\":{}}},\"time\":\"t\"},"
+        "{\"fieldsV1\":{}}]},\"spec\":{\"l\":[{\"fieldsV1\":{\"a\":1}}]}}";
+    _auto_(arena_freep) struct arena *a = arena_new();
+    char *mine = arena_alloc(a, sizeof TEXT + JSON_ROOM);
+    struct err err;
+    struct val *v;
+
+    memcpy(mine, TEXT, sizeof TEXT);
+    v = json_parse_lean(a, mine, sizeof TEXT - 1, &err);
+    assert_non_null(v);
+    assert_string_equal(val_str_at(v, "metadata.managedFields[0].time", ""), "t");
+    assert_true(val_is(val_at(v, "metadata.managedFields[0].fieldsV1"), VAL_STR));
+    assert_int_equal(val_int_at(v, "spec.l[0].fieldsV1.a", 0), 1); /* not there */
+    assert_string_equal(json_text(a, v, NULL), TEXT);
+    assert_string_equal(json_text(a, val_copy(a, v), NULL), TEXT);
+    for (size_t n = 0; n < sizeof TEXT - 1; n++) {
+        memcpy(mine, TEXT, sizeof TEXT);
+        assert_null(json_parse_lean(a, mine, n, &err));
+    }
+}
+
+static struct val *any_val(struct tt_rng *rng, struct arena *a, int depth)
+{
+    static const char letters[] = "abc \"\\\n\t\r\001/\xc3\xa9";
+    char text[64];
+    uint32_t n = tt_below(rng, sizeof text);
+    struct val *v;
+
+    switch (tt_below(rng, depth ? 7 : 5)) {
+    case 0:
+        return val_null(a);
+    case 1:
+        return val_bool(a, tt_below(rng, 2));
+    case 2:
+        return val_int(a, (int64_t)tt_below(rng, UINT32_MAX) * (tt_below(rng, 2) ? 1 : -1000000007));
+    case 3:
+        return val_double(a, (double)tt_below(rng, UINT32_MAX) / 1024 - 17);
+    case 4:
+        for (uint32_t i = 0; i < n; i++)
+            text[i] = letters[tt_below(rng, 11)];
+        return val_strn(a, text, n);
+    case 5:
+        v = val_list(a);
+        for (uint32_t i = tt_below(rng, 6); i; i--)
+            val_push(a, v, any_val(rng, a, depth - 1));
+        return v;
+    default:
+        v = val_map(a);
+        for (uint32_t i = tt_below(rng, 6); i; i--) {
+            snprintf(text, sizeof text, "key %u\"", i);
+            val_put(a, v, text, any_val(rng, a, depth - 1));
+        }
+        return v;
+    }
+}
+
+/* Goal: what json_write() writes reads back the same by both readers. Also cut short, which must be refused. */
+TT_PROP(json, both_readers_agree, 300)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *v = any_val(rng, a, 5);
+    size_t n;
+    char *text = json_text(a, v, &n);
+
+    assert_true(val_equal(own(a, text, n), v));
+    assert_true(val_equal(parse(a, text), v));
+    if (v->type == VAL_LIST || v->type == VAL_MAP)
+        assert_null(own(a, text, tt_below(rng, (uint32_t)n)));
+}
+
 static void count(void *arg, const char *path)
 {
     snprintf(arg, 100, "%s", path);
@@ -226,6 +328,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_reads_and_writes),
         cmocka_unit_test(json_tells_repeated_keys),
+        cmocka_unit_test(json_reads_its_own),
+        cmocka_unit_test(json_leaves_managed_fields),
+        cmocka_unit_test(tt_json_both_readers_agree),
         cmocka_unit_test(tt_val_maps_keep_what_is_put),
         cmocka_unit_test(yaml_reads_as_kubernetes_does),
         cmocka_unit_test(yaml_writes_what_it_reads),

@@ -489,6 +489,7 @@ char *version_config(struct version *v, struct arena *a)
         if (node) {
             val_push_str(a, val_get(c, "exec"), "/var/runtime/index.mjs");
             val_put_str(a, c, "runtime_file", fs->node_runtime);
+            val_put_bool(a, c, "fork", !fs->node_fresh);
         }
     }
     val_put_bool(a, c, "compile", v->compile_wanted);

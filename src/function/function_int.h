@@ -116,6 +116,7 @@ struct version {
     bool ctl_closing, compile_wanted, compiling, removed;
     bool lazy; /* loading the module ahead did not work out: do it with the call */
     int64_t zygote_since_us, zygote_started_us, used_us;
+    bool forks; /* its instances are forks of their runtime; else they start a program */
     enum function_rung zygote_rung; /* of a call that waits for its zygote */
     struct list instances;
     struct list idle;  /* LIFO: the front was used last */
@@ -246,6 +247,7 @@ struct functions {
     uint32_t corpses_n;
     struct queue *queue;
     bool stopping, cpu_strict, lazy_init;
+    bool node_fresh; /* this machine's Node does not survive a fork: each instance starts one */
     int handles;
     void (*stopped)(void *arg);
     void *stopped_arg;

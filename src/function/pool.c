@@ -106,7 +106,7 @@ static struct instance *take_free(struct version *v)
 
 static enum function_rung rung_of(const struct instance *i, const struct call *c)
 {
-    enum function_rung rung = i->ahead ? FUNCTION_STEM : i->v->program ? FUNCTION_FRESH : FUNCTION_ZYGOTE;
+    enum function_rung rung = i->ahead ? FUNCTION_STEM : i->v->forks ? FUNCTION_ZYGOTE : FUNCTION_FRESH;
 
     if (i->warm)
         return FUNCTION_WARM;

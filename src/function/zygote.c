@@ -67,6 +67,10 @@ static void zygote_broke(struct version *v, const char *why)
 
     LOG(WARN, "function", "function=%s did=zygote-end pid=%d early=%d why=\"%s\"", v->f->key, v->zygote_pid, early, why);
     zygote_end(v);
+    if (early && v->program && str_starts(v->runtime, "nodejs") && !v->f->fs->node_fresh) {
+        v->f->fs->node_fresh = true; /* it comes again, the plain way, when its socket is closed */
+        return;
+    }
     if (early && !v->removed) {
         err_set(&err, UNAVAILABLE, "the function's runtime could not be started: %s", why);
         pool_fail_waiting(v->f, &err);
@@ -94,6 +98,7 @@ static void on_tell(struct version *v, const struct zygote_tell *t)
     switch (t->what) {
     case TELL_READY:
         v->zygote = ZYGOTE_READY;
+        v->forks = t->status == 1;
         v->zygote_started_us = now_us();
         v->used_us = now_us();
         LOG(INFO, "function", "function=%s did=zygote pid=%d us=%lld", v->f->key, v->zygote_pid,

@@ -8,6 +8,7 @@
  * The order of enter() matters: groups first (everything after is charged to the instance), then
  * namespaces and mounts (need root), then ids, capabilities, and the filter last. */
 #include "function/runtime/zygote.h"
+#include "function/runtime/zygote_so.h"
 #include "sandbox/seccomp.h"
 
 #include <errno.h>
@@ -60,13 +61,12 @@ static struct {
     bool rehearsed, ready;
     int hot_fd; /* in the rehearsal's child: where the addresses go */
     int ring;   /* holds the pins */
-} z = {.ctl = -1, .sig = -1, .pid_ns = -1, .proc = -1, .hot_fd = -1, .ring = -1};
+    int sig_write;          /* of a zygote whose threads may get the signal */
+    void (*forked)(void);   /* see z_resume() */
+} z = {.sig_write = -1, .ctl = -1, .sig = -1, .pid_ns = -1, .proc = -1, .hot_fd = -1, .ring = -1};
 
 /* What an instance asks of us, read by the driver without a call. */
-EXPORT struct {
-    uint64_t entered_us; /* when the sandbox stood */
-    char stream[80];
-} z_info;
+EXPORT struct z_info z_info;
 
 /* ---- the zygote's own start ---- */
 
@@ -90,6 +90,49 @@ static int begin(int ctl)
     z.pid_ns = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
     z.proc = open("/proc/self", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* for later, when /proc is out of sight */
     return z.sig < 0 || z.pid_ns < 0 || z.proc < 0 ? -errno : 0;
+}
+
+enum { CTL_FD = 3, PROC_FD = 4 }; /* across an exec */
+
+static void on_child(int sig)
+{
+    int e = errno;
+
+    (void)sig;
+    (void)!write(z.sig_write, "", 1);
+    errno = e;
+}
+
+EXPORT int z_exec(const char *const *argv, const char *const *envp);
+/* The zygote becomes another program, which goes on with z_resume(). -errno: it did not. */
+EXPORT int z_exec(const char *const *argv, const char *const *envp)
+{
+    if (dup2(z.proc, PROC_FD) < 0)
+        return -errno;
+    z.proc = PROC_FD;
+    execve(argv[0], (char *const *)argv, (char *const *)envp);
+    return -errno;
+}
+
+/* Threads of the new program may be given the signal of a child's end and drop it: a handler tells it by a pipe. */
+EXPORT int z_resume(void (*forked)(void))
+{
+    struct sigaction act = {.sa_handler = on_child, .sa_flags = SA_RESTART};
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+        return -errno;
+    z.ctl = CTL_FD;
+    z.proc = PROC_FD;
+    z.sig = ends[0];
+    z.sig_write = ends[1];
+    z.forked = forked;
+    if (fcntl(CTL_FD, F_SETFD, FD_CLOEXEC) < 0 || fcntl(PROC_FD, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
+    z.pid_ns = openat(z.proc, "ns/pid", O_RDONLY | O_CLOEXEC);
+    if (z.pid_ns < 0 || sigaction(SIGCHLD, &act, NULL) < 0)
+        return -errno;
+    return getppid() == 1 ? -ESRCH : 0;
 }
 
 EXPORT int z_base(int ctl);
@@ -250,7 +293,6 @@ static int inherit(const char *host)
     return 0;
 }
 
-EXPORT int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char *code);
 EXPORT int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char *code)
 {
     z.uid = uid;
@@ -269,6 +311,16 @@ EXPORT void z_workdir(const char *path)
 /* A private mapping of a file gets its page tables copied by fork only when it holds a page of its
  * own; else every child faults each page of the interpreter's code in again. So each of them gets
  * one: a byte is written with the value it has. Costs a page each, once; saves some 100 us a fork. */
+FILE *z_open_maps(void)
+{
+    char path[48];
+    int fd;
+
+    snprintf(path, sizeof path, "../%d/maps", getpid()); /* z.proc is the zygote's own folder */
+    fd = openat(z.proc, path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? NULL : fdopen(fd, "r");
+}
+
 EXPORT void z_own_mappings(void);
 EXPORT void z_own_mappings(void)
 {
@@ -279,7 +331,7 @@ EXPORT void z_own_mappings(void)
     char line[512], prot[8];
     unsigned long inode;
     int n = 0;
-    FILE *f = fdopen(openat(z.proc, "maps", O_RDONLY | O_CLOEXEC), "r");
+    FILE *f = z_open_maps();
 
     while (f && n < 512 && fgets(line, sizeof line, f))
         if (sscanf(line, "%lx-%lx %7s %*s %*s %lu", &maps[n].from, &maps[n].to, prot, &inode) == 4 && inode &&
@@ -308,14 +360,12 @@ static int tell(const struct zygote_tell *t)
     return 0;
 }
 
-EXPORT int z_ready(void);
-EXPORT int z_ready(void)
+EXPORT int z_ready(int forks)
 {
     z.ready = true;
-    return tell(&(struct zygote_tell){.what = TELL_READY, .pid = getpid()});
+    return tell(&(struct zygote_tell){.what = TELL_READY, .pid = getpid(), .status = forks});
 }
 
-EXPORT void z_failed(const char *text, int e);
 EXPORT void z_failed(const char *text, int e)
 {
     struct zygote_tell t = {.what = TELL_FAILED, .slot = z.ask.slot, .status = e};
@@ -426,6 +476,8 @@ static int fork_one(void)
         if (unshare(CLONE_NEWPID) == 0) {
             pid = fork();
             if (pid == 0) {
+                if (z.forked)
+                    z.forked();
                 enter();
                 return 0;
             }
@@ -460,7 +512,6 @@ static bool nothing_yet(void)
  * nothing else. Where that is not allowed, forks are as they were. */
 
 /* In the rehearsal's child, at its end: the addresses of its own pages. */
-EXPORT void z_rehearsed(void);
 EXPORT void z_rehearsed(void)
 {
     static struct {
@@ -468,10 +519,8 @@ EXPORT void z_rehearsed(void)
     } maps[512];
     char line[512], prot[8];
     int n = 0, pagemap;
-    FILE *f;
+    FILE *f = z_open_maps();
 
-    snprintf(line, sizeof line, "../%d/maps", getpid()); /* z.proc is the zygote's own folder */
-    f = fdopen(openat(z.proc, line, O_RDONLY | O_CLOEXEC), "r");
     snprintf(line, sizeof line, "../%d/pagemap", getpid());
     pagemap = openat(z.proc, line, O_RDONLY | O_CLOEXEC);
     while (f && n < 512 && fgets(line, sizeof line, f))
@@ -513,24 +562,25 @@ static void pin(unsigned long *at, int n)
     }
 }
 
-/* True in the child. */
-static bool rehearse(void)
+EXPORT int z_rehearse(void)
 {
     static unsigned long at[HOT_MAX];
     unsigned long one;
-    int ends[2], n = 0, pagemap;
+    int ends[2], n = 0, pagemap, status = -1;
     pid_t pid;
 
     z.rehearsed = true;
     if (pipe2(ends, O_CLOEXEC) < 0)
-        return false;
-    /* its own parent, not the zygote's child list: it is waited for here */
+        return -errno;
+    /* not in the list of children: it is waited for here */
     pid = fork();
     if (pid == 0) {
+        if (z.forked)
+            z.forked();
         close(ends[0]);
         z.hot_fd = ends[1];
         alarm(5);
-        return true;
+        return 1;
     }
     close(ends[1]);
     pagemap = openat(z.proc, "pagemap", O_RDONLY | O_CLOEXEC);
@@ -543,16 +593,17 @@ static bool rehearse(void)
     close(ends[0]);
     if (pagemap >= 0)
         close(pagemap);
-    if (pid > 0)
-        waitpid(pid, NULL, 0);
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (status != 0)
+        return -ECHILD;
     if (n)
         pin(at, n);
-    return false;
+    return 0;
 }
 
 /* Waits, forks, reaps. Gives back ASK_FORK, NEXT_AHEAD(_INIT), NEXT_REHEARSE, ASK_COMPILE or (base) ASK_ZYGOTE in the child that is to do
  * it, in the zygote NEXT_COMPILED when byte code has been made, 0: leave. */
-EXPORT int z_next(void);
 EXPORT int z_next(void)
 {
     for (;;) {
@@ -562,7 +613,7 @@ EXPORT int z_next(void)
 
         if (n < 0 && errno != EINTR)
             return 0;
-        if (n == 0 && rehearse())
+        if (n == 0 && z_rehearse() == 1)
             return NEXT_REHEARSE;
         if (p[1].revents && reap())
             return NEXT_COMPILED;
@@ -620,8 +671,17 @@ static void arrange_fds(void)
 {
     if (dup2(z.fds[1], 1) < 0 || dup2(z.fds[1], 2) < 0 || dup2(z.fds[0], 3) < 0)
         give_up("descriptors");
-    if (syscall(SYS_close_range, 4, ~0u, 0) < 0)
+    if (z.forked) { /* a runtime that goes on with its own: ours are these */
+        const int ours[] = {z.sig, z.sig_write, z.pid_ns, z.proc, z.ring};
+
+        for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
+            if (ours[i] >= 0)
+                close(ours[i]);
+        close_fds();
+        signal(SIGCHLD, SIG_DFL);
+    } else if (syscall(SYS_close_range, 4, ~0u, 0) < 0) {
         give_up("descriptors");
+    }
     z.fds[1] = 2;
 }
 
@@ -668,7 +728,6 @@ static void enter(void)
     memcpy(z_info.stream, z.ask.stream, sizeof z_info.stream - 1);
 }
 
-EXPORT uint64_t z_max_rss_kb(void);
 EXPORT uint64_t z_max_rss_kb(void)
 {
     struct rusage self, children;

@@ -40,7 +40,7 @@ struct zygote_tell {
     uint32_t what;
     uint32_t slot;
     int32_t pid;
-    int32_t status; /* EXIT: as wait() gives it; FAILED: errno */
+    int32_t status; /* EXIT: as wait() gives it; FAILED: errno; READY: 1: forks of it need no start of their own */
     uint64_t cpu_us;
     uint64_t max_rss_kb;
     char text[64]; /* FAILED: which step */

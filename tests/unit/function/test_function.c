@@ -808,6 +808,86 @@ static void node_functions_run(void **state)
     functions_remove(H.fs, "default", "js");
 }
 
+/* An instance of Node is the fork of one that lives: it has all that a Node has, shares no random numbers with its
+ * siblings, and holds nothing that its zygote had open. With a word in how Node starts it is started. */
+static void node_is_forked(void **state)
+{
+    const char *const files[] = {"index.js",
+        "const crypto = require('crypto'), fs = require('fs');\n"
+        "let n = 0;\n"
+        "exports.handler = async (e) => {\n"
+        "  n++;\n"
+        "  if (e.random) {\n"
+        "    await new Promise((r) => setTimeout(r, 300));\n"
+        "    return [Math.random(), crypto.randomUUID(), crypto.randomBytes(8).toString('hex'), crypto.randomInt(1e9)].join(' ');\n"
+        "  }\n"
+        "  if (e.open)\n"
+        "    return fs.readdirSync('/proc/self/fd').map((f) => { try { return fs.readlinkSync('/proc/self/fd/' + f); } catch { return 'gone'; } })\n"
+        "      .filter((l) => !/^(socket|pipe|anon_inode):|^gone$|^.dev.null$|^.proc.[0-9]+.fd$/.test(l)).join();\n"
+        "  if (e.exit) process.exit(5);\n"
+        "  let kept = [];\n"
+        "  for (let i = 0; i < 300000; i++) { kept.push({ i, s: 'x' + i }); if (kept.length > 50000) kept = []; }\n"
+        "  const key = await new Promise((r) => crypto.pbkdf2('a', 'b', 1000, 8, 'sha1', (x, k) => r(k.toString('hex'))));\n"
+        "  const text = await fs.promises.readFile('/var/task/index.js', 'utf8');\n"
+        "  const said = require('child_process').execFileSync('/bin/echo', ['sub']).toString().trim();\n"
+        "  return [n, key, text.length > 100, said, process.env.OWN, process.pid, typeof process.env.TANDEM_ZYGOTE].join(' ');\n"
+        "};\n", NULL};
+    struct functions_options o = {.stems = -1};
+    struct host h = {0};
+    char sha[CODE_HEX];
+    struct buf zip = {0};
+    struct answer a, b, c;
+    struct err err;
+
+    if (function_runtime_check("nodejs18.x", &err) < 0)
+        skip();
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_zip(&zip, files);
+    assert_int_equal(code_put(h.state, zip.p, zip.n, sha, &err), 0);
+    buf_done(&zip);
+    host_put(&h, "js", sha, "\"runtime\":\"nodejs18.x\",\"handler\":\"index.handler\",\"memoryMB\":256,\"timeoutSeconds\":10,\"environment\":{\"OWN\":\"mine\"}");
+    host_send(&h, "js", "{\"random\":1}", &a);
+    host_send(&h, "js", "{\"random\":1}", &b);
+    host_wait(&h, &a);
+    host_wait(&h, &b);
+    assert_null(a.error);
+    assert_true(a.cold && b.cold);
+    for (char *p = a.payload + 1, *q; p && *p; p = q ? q + 1 : NULL) { /* no word of the one is a word of the other */
+        q = strpbrk(p, " \"");
+        if (q)
+            *q = 0;
+        assert_null(*p ? strstr(b.payload, p) : NULL);
+    }
+    answer_done(&a);
+    answer_done(&b);
+    host_call(&h, "js", "{}", &a);
+    assert_string_equal(a.payload ? a.payload : a.err.msg, "\"2 8b0b1a28939a3076 true sub mine 1 undefined\"");
+    want_rung(&a, FUNCTION_WARM);
+    host_call(&h, "js", "{\"open\":1}", &a);
+    assert_string_equal(a.payload, "\"\"");
+    answer_done(&a);
+    host_send(&h, "js", "{\"random\":1}", &a); /* both are busy: the next one is forked */
+    host_send(&h, "js", "{\"random\":1}", &b);
+    host_call(&h, "js", "{}", &c);
+    assert_non_null(strstr(c.payload, "\"1 "));
+    want_rung(&c, FUNCTION_ZYGOTE);
+    host_wait(&h, &a);
+    host_wait(&h, &b);
+    answer_done(&a);
+    answer_done(&b);
+    host_call(&h, "js", "{\"exit\":1}", &a);
+    assert_non_null(strstr(a.payload, "exit status 5"));
+    answer_done(&a);
+    host_call(&h, "js", "no json", &a);
+    assert_int_equal(a.err.code, ERR_INVALID_ARGUMENT);
+    answer_done(&a);
+    host_put(&h, "started", sha, "\"runtime\":\"nodejs18.x\",\"handler\":\"index.handler\",\"memoryMB\":256,\"timeoutSeconds\":10,\"environment\":{\"NODE_OPTIONS\":\"--no-warnings\"}");
+    host_call(&h, "started", "{\"random\":1}", &a);
+    want_rung(&a, FUNCTION_FRESH);
+    host_stop(&h);
+    host_remove(&h);
+}
+
 /* With a network: its own address, a loopback of its own, this machine is reached, others are not
  * seen listening. */
 static void network_is_its_own(void **state)
@@ -1050,6 +1130,7 @@ int main(void)
         cmocka_unit_test(versions_and_aliases),
         cmocka_unit_test(provided_runtimes_run),
         cmocka_unit_test(node_functions_run),
+        cmocka_unit_test(node_is_forked),
         cmocka_unit_test(events_at_work_are_owed_after_a_stop),
         cmocka_unit_test(network_is_its_own),
         cmocka_unit_test(every_call_ends_once),

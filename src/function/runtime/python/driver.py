@@ -37,14 +37,15 @@ ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 TASK = "/var/task"
 HOSTS = "127.0.0.1 localhost sandbox.localdomain\n::1 localhost\n"
 
-lib = None
+lib = library = None
 config = None
 prepared = None
 info = None
 
 
 def load_lib(path):
-    global lib
+    global lib, library
+    library = path
     lib = ctypes.PyDLL(path)
     for name, res, args in (
         ("z_base", ctypes.c_int, [ctypes.c_int]),
@@ -54,7 +55,8 @@ def load_lib(path):
         ("z_pivot", ctypes.c_int, [ctypes.c_char_p]),
         ("z_config", ctypes.c_int, [ctypes.c_uint, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p]),
         ("z_workdir", None, [ctypes.c_char_p]),
-        ("z_ready", ctypes.c_int, []),
+        ("z_ready", ctypes.c_int, [ctypes.c_int]),
+        ("z_exec", ctypes.c_int, [ctypes.POINTER(ctypes.c_char_p)] * 2),
         ("z_failed", None, [ctypes.c_char_p, ctypes.c_int]),
         ("z_next", ctypes.c_int, []),
         ("z_own_mappings", None, []),
@@ -191,6 +193,10 @@ def build_root():
         os.makedirs(f"{root}/{name}", exist_ok=True)
     if config.get("runtime_file"):
         copy_file(config["runtime_file"], root + "/var/runtime/" + os.path.basename(config["runtime_file"]))
+    if config.get("fork"):
+        copy_file(library, root + "/var/runtime/zygote.node")
+        with open(root + "/var/runtime/warm.js", "w") as f:
+            f.write("exports.handler = (event, context, done) => done(null, {n: event.a, left: context.getRemainingTimeInMillis()});\n")
     if config.get("exec") and config["exec"][0] == TASK + "/bootstrap" and not os.path.exists(root + TASK + "/bootstrap"):
         config["exec"][0] = "/opt/bootstrap"
     os.mkdir(root + "/code", 0o700)  # only for the compiler's child; nobody else may pass
@@ -655,6 +661,26 @@ def load_python():
     read_module()
 
 
+def c_strings(words):
+    return (ctypes.c_char_p * (len(words) + 1))(*[word.encode() for word in words], None)
+
+
+def may_fork():
+    """A Node whose instances can be forks of one that has started already: it was started without anything of the
+    function's, so not when that has a say in how it starts, and not when others in the instance want the Runtime API."""
+    mine = ("NODE_OPTIONS", "NODE_EXTRA_CA_CERTS", "NODE_V8_COVERAGE", "AWS_LAMBDA_EXEC_WRAPPER", "SSL_CERT_FILE", "OPENSSL_CONF")
+    return not any(config["env"].get(name) for name in mine) and not os.path.isdir("/opt/extensions")
+
+
+def become_node():
+    memory = int(config["env"].get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") or 128)
+    given = {name: config[name] for name in ("uid", "tmp_mb", "timeout_ms", "env")}
+    given["host"] = "169.254.0.1"
+    argv = [config["exec"][0], "--single-threaded", "--v8-pool-size=0", f"--max-old-space-size={max(memory * 9 // 10, 32)}",
+            "/var/runtime/index.mjs"]
+    check(lib.z_exec(c_strings(argv), c_strings(["TANDEM_ZYGOTE=" + json.dumps(given), "PATH=/usr/bin:/bin", "LANG=en_US.UTF-8"])), argv[0])
+
+
 def begin_zygote():
     global config
     step = "start"
@@ -673,6 +699,8 @@ def begin_zygote():
         log_as_chosen()
         if config.get("exec"):
             check(lib.z_loopback_up(), "loopback")  # for instances that have no network of their own
+            if config.get("fork") and may_fork():
+                become_node()
         else:
             load_python()
         check(lib.z_config(config["uid"], config["tmp_mb"], b"169.254.0.1", b"/code/rw"), "config")
@@ -682,7 +710,7 @@ def begin_zygote():
         os._exit(1)
     gc.freeze()
     lib.z_own_mappings()
-    lib.z_ready()
+    lib.z_ready(0 if config.get("exec") else 1)
 
 
 def begin_base():

@@ -1,0 +1,25 @@
+/* function/runtime/zygote_so.h - what the files of zygote.so share: zygote.c does the work, node.c offers it to Node. */
+#pragma once
+
+#include <stdint.h>
+#include <stdio.h>
+
+extern struct z_info {
+    uint64_t entered_us; /* when the sandbox stood */
+    char stream[80];
+} z_info;
+
+/* After the zygote has become another program (z_exec): the socket and /proc are where they were left. forked: called
+ * in each child before it enters its sandbox; such children keep the descriptors of their runtime. 0 or -errno. */
+int z_resume(void (*forked)(void));
+int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char *code);
+/* forks: 1 when instances are forks of their runtime, 0 when they start it. */
+int z_ready(int forks);
+void z_failed(const char *text, int e);
+int z_next(void);
+/* 1 in a child that is to do what a request does and then to call z_rehearsed(); in the zygote 0 when it did, else -errno. */
+int z_rehearse(void);
+void z_rehearsed(void);
+uint64_t z_max_rss_kb(void);
+/* This process's own memory map, or NULL. */
+FILE *z_open_maps(void);

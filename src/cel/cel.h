@@ -180,6 +180,14 @@ const char *cel_misnamed(struct arena *a, struct cel_value v);
 /* For messages: as string() would say it, or a short form; never NULL. */
 const char *cel_text(struct arena *a, struct cel_value v);
 
+/* Values that a caller puts together: maps and lists of values, quantities and versions by their text (error
+ * values when they are none). What they are made of is not copied. */
+struct cel_value cel_map_of(struct arena *a, const struct cel_value (*pairs)[2], uint32_t n);
+struct cel_value cel_object_of(struct arena *a, const struct cel_type *type, const struct cel_value (*pairs)[2], uint32_t n);
+struct cel_value cel_list_of(struct arena *a, const struct cel_value *items, uint32_t n);
+struct cel_value cel_quantity(struct arena *a, const char *text);
+struct cel_value cel_semver(struct arena *a, const char *text);
+
 /* ---- environments and programs ---- */
 
 struct cel_env;

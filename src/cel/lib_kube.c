@@ -599,3 +599,59 @@ uint64_t opaque_size(struct cel_value v)
         return 1;
     }
 }
+
+/* ---- made by a caller ---- */
+
+#define OUTSIDE(a) {.run = &(struct cel_run){.arena = (a)}, .arena = (a), .bytes_max = SIZE_MAX}
+
+struct cel_value cel_map_of(struct arena *a, const struct cel_value (*pairs)[2], uint32_t n)
+{
+    struct eval e = OUTSIDE(a);
+    struct cel_value m = map_new(&e, n);
+
+    for (uint32_t i = 0; i < n; i++)
+        m = map_push(&e, m, pairs[i][0], pairs[i][1]);
+    return m;
+}
+
+struct cel_value cel_object_of(struct arena *a, const struct cel_type *type, const struct cel_value (*pairs)[2], uint32_t n)
+{
+    struct cel_value m = cel_map_of(a, pairs, n);
+
+    m.kind = CEL_OBJECT;
+    m.type = type;
+    return m;
+}
+
+struct cel_value cel_list_of(struct arena *a, const struct cel_value *items, uint32_t n)
+{
+    struct eval e = OUTSIDE(a);
+    struct cel_value l = list_new(&e, n);
+
+    for (uint32_t i = 0; i < n; i++)
+        l = list_push(&e, l, items[i]);
+    return l;
+}
+
+struct cel_value cel_quantity(struct arena *a, const char *text)
+{
+    struct eval e = OUTSIDE(a);
+    quantity q;
+    bool binary;
+
+    if (!quantity_read(cel_str(text), &q, &binary))
+        return (struct cel_value){.kind = CEL_ERROR, .s = "not a quantity", .n = 14};
+    return quantity_make(&e, q, binary);
+}
+
+struct cel_value cel_semver(struct arena *a, const char *text)
+{
+    struct eval e = OUTSIDE(a);
+    struct cel_value arg = cel_str(text);
+    struct semver_value *o = arena_new_of(a, struct semver_value);
+
+    if (!arg.n || !semver_read(&e, &arg, 1, o))
+        return (struct cel_value){.kind = CEL_ERROR, .s = "not a semantic version", .n = 22};
+    o->head.what = OPAQUE_SEMVER;
+    return opaque_value(&o->head, &cel_semver_type);
+}

@@ -2,7 +2,7 @@
  * which, and when the pod is done the claim is free again or goes with it.
  *
  * Keys: NAMESPACE/NAME of a pod; !NAMESPACE/NAME of a claim. Who allocates devices is the scheduler's
- * business (ours does not: pods wait for claims that somebody else allocates). */
+ * business (scheduler/devices.c). */
 #include <stdio.h>
 
 #include "controller/ctl.h"

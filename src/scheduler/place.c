@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "codec/quantity.h"
 #include "codec/selector.h"
+#include "scheduler/devices.h"
 #include "scheduler/place_int.h"
 
 /* ---- filters: NULL, or the reason ---- */
@@ -141,12 +142,19 @@ static const char *volume_elsewhere(struct work *w, struct node_info *n)
     return NULL;
 }
 
+static const char *devices_elsewhere(struct work *w, struct node_info *n)
+{
+    const struct claims *c = w->p->claims;
+
+    return c && c->devices ? devices_forbid(c->devices, n->name, val_get(obj_meta(n->node), "labels")) : NULL;
+}
+
 /* ---- all of them, in the order of Kubernetes: the first reason is the one that is told ---- */
 
 typedef const char *filter_fn(struct work *w, struct node_info *n);
 static filter_fn *const filters[] = {
     not_scheduled_there, wrong_name, tainted, not_wanted, port_taken, too_small, volume_elsewhere,
-    spread_forbids, affinity_forbids,
+    spread_forbids, affinity_forbids, devices_elsewhere,
 };
 
 /* Would it be the same without any other pod? */

@@ -14,6 +14,7 @@ struct claims { /* of the pod, looked up by the caller */
     uint32_t n;
     const struct obj *const *free_volumes; /* PersistentVolumes without a claim */
     uint32_t free_n;
+    struct devices *devices; /* of its resource claims (devices.h); NULL: it has none */
     /* out: NULL, or why the pod cannot be placed anywhere for now, whatever the nodes */
     const char *wait;
 };

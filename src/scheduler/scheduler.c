@@ -8,13 +8,16 @@
 #include "base/log.h"
 #include "client/client.h"
 #include "codec/kubetime.h"
+#include "schema/deviceexpr.h"
+#include "scheduler/devices.h"
 #include "scheduler/place.h"
 #include "scheduler/preempt.h"
 #include "scheduler/queue.h"
 
-enum { PLACES_A_TURN = 128, TURN_US = 5000 };
+enum { PLACES_A_TURN = 128, TURN_US = 5000, CONSUMERS_MAX = 256 };
 
 #define COMPONENT "default-scheduler"
+#define DEVICE_FINALIZER "resource.kubernetes.io/delete-protection"
 #define SELECTED_NODE "volume.kubernetes.io/selected-node"
 
 /* A pod for which others were displaced: until it is bound its room is taken, for all that do not
@@ -29,7 +32,8 @@ struct scheduler {
     struct env *env;
     char *name;
     struct arena *arena;
-    struct mirror *pods, *nodes, *claims, *volumes, *classes, *namespaces, *budgets, *devices;
+    struct mirror *pods, *nodes, *claims, *volumes, *classes, *namespaces, *budgets, *devices, *slices, *device_classes;
+    struct device_exprs *device_exprs; /* NULL: no pod asked for a device yet */
     struct map nominated; /* uid -> struct nominee */
     struct cache cache;
     struct queue queue;
@@ -228,24 +232,121 @@ static void look_up_claim(struct scheduler *s, const struct obj *pod, struct cla
         c->wait = "pod has unbound immediate PersistentVolumeClaims";
 }
 
-/* Devices: a pod waits for its resource claims to be there and allocated (by somebody else). */
-static const char *resource_claims_wait(struct scheduler *s, const struct obj *pod)
-{
-    VAL_EACH(val_at(obj_val(pod), "spec.resourceClaims"), c) {
-        const char *name = val_str_at(c, "resourceClaimName", "");
-        const struct obj *claim;
+/* ---- devices ---- */
 
-        VAL_EACH(val_at(obj_val(pod), "status.resourceClaimStatuses"), st)
-            if (streq(val_str_at(st, "name", ""), val_str_at(c, "name", "")))
-                name = val_str_at(st, "resourceClaimName", "");
-        claim = *name ? mirror_get(s->devices, pod->namespace_, name) : NULL;
-        if (!claim)
-            return *name ? arena_printf(s->arena, "resourceclaim \"%s\" not found", name)
-                         : arena_printf(s->arena, "pod \"%s\": ResourceClaim not created yet", pod->name);
-        if (!val_is(val_at(obj_val(claim), "status.allocation"), VAL_MAP))
-            return "cannot allocate all claims";
+static const struct obj *device_class(void *arg, const char *name)
+{
+    struct scheduler *s = arg;
+
+    return mirror_get(s->device_classes, "", name);
+}
+
+static bool reserved_for(const struct obj *claim, const struct obj *pod)
+{
+    VAL_EACH(val_at(obj_val(claim), "status.reservedFor"), r)
+        if (streq(val_str_at(r, "uid", ""), pod->uid))
+            return true;
+    return false;
+}
+
+/* A claim of the pod. NULL and *ret_wait: why it can not be used now. */
+static const struct obj *device_claim(struct scheduler *s, const struct obj *pod, const struct val *c, const char **ret_wait)
+{
+    const char *name = val_str_at(c, "resourceClaimName", "");
+    const struct obj *claim;
+    const struct val *owner;
+
+    VAL_EACH(val_at(obj_val(pod), "status.resourceClaimStatuses"), st)
+        if (streq(val_str_at(st, "name", ""), val_str_at(c, "name", "")))
+            name = val_str_at(st, "resourceClaimName", "");
+    claim = *name ? mirror_get(s->devices, pod->namespace_, name) : NULL;
+    owner = claim ? obj_controller(claim) : NULL;
+    if (!claim)
+        *ret_wait = *name ? arena_printf(s->arena, "resourceclaim \"%s\" not found", name)
+                          : arena_printf(s->arena, "pod \"%s\": ResourceClaim not created yet", pod->name);
+    else if (obj_deleting(claim))
+        *ret_wait = arena_printf(s->arena, "resourceclaim \"%s\" is being deleted", name);
+    else if (*val_str_at(c, "resourceClaimTemplateName", "") && (!owner || !streq(val_str_at(owner, "uid", ""), pod->uid)))
+        *ret_wait = arena_printf(s->arena, "ResourceClaim %s/%s was not created for pod %s/%s (pod is not owner)", pod->namespace_,
+                                 name, pod->namespace_, pod->name);
+    else if (val_len(val_at(obj_val(claim), "status.reservedFor")) >= CONSUMERS_MAX && !reserved_for(claim, pod))
+        *ret_wait = "resourceclaim in use";
+    return *ret_wait ? NULL : claim;
+}
+
+static void add_all(struct scheduler *s, struct mirror *m, const struct obj *const **ret, uint32_t *ret_n)
+{
+    struct objs all = mirror_list(m, s->arena, NULL);
+
+    *ret = all.v;
+    *ret_n = all.n;
+}
+
+static void look_up_devices(struct scheduler *s, const struct obj *pod, struct claims *c)
+{
+    const struct val *list = val_at(obj_val(pod), "spec.resourceClaims");
+    struct devices *d;
+    const struct obj **claims;
+
+    if (!val_len(list))
+        return;
+    d = arena_new_of(s->arena, struct devices);
+    claims = arena_array(s->arena, const struct obj *, val_len(list));
+    if (!s->device_exprs)
+        s->device_exprs = device_exprs_new();
+    *d = (struct devices){.arena = s->arena, .exprs = s->device_exprs, .classes = {device_class, s}, .claims = claims};
+    VAL_EACH(list, it) {
+        if (!(claims[d->claims_n] = device_claim(s, pod, it, &c->wait)))
+            return;
+        d->claims_n++;
     }
-    return NULL;
+    add_all(s, s->slices, &d->slices, &d->slices_n);
+    add_all(s, s->devices, &d->all_claims, &d->all_claims_n);
+    c->devices = d;
+}
+
+static bool protected_already(const struct obj *claim)
+{
+    VAL_EACH(val_get(obj_meta(claim), "finalizers"), f)
+        if (streq(val_text(f, ""), DEVICE_FINALIZER))
+            return true;
+    return false;
+}
+
+/* Writes what was found for the node into the pod's claims, and that the pod uses them. */
+static int take_devices(struct scheduler *s, const struct obj *pod, struct devices *d, const struct node_info *n, struct err *err)
+{
+    const struct val *labels = val_get(obj_meta(n->node), "labels");
+    struct val **found = arena_array(s->arena, struct val *, d->claims_n + 1);
+
+    for (uint32_t i = 0; i < d->claims_n; i++) /* before the first write: objects are those that were searched */
+        found[i] = devices_allocation(d, i, n->name, labels);
+    for (uint32_t i = 0; i < d->claims_n; i++) {
+        const struct obj *claim = d->claims[i];
+        struct val *v, *status, *ref;
+
+        if (reserved_for(claim, pod))
+            continue;
+        v = obj_edit(claim, s->arena);
+        if (found[i] && !protected_already(claim)) {
+            val_push_str(s->arena, val_need_list(s->arena, val_get(v, "metadata"), "finalizers"), DEVICE_FINALIZER);
+            if (client_update(s->client, "resource.k8s.io/v1/resourceclaims", v, &claim, err) < 0)
+                return -1;
+            v = obj_edit(claim, s->arena);
+        }
+        status = val_need_map(s->arena, v, "status");
+        if (found[i])
+            val_put(s->arena, status, "allocation", found[i]);
+        else if (!val_is(val_get(status, "allocation"), VAL_MAP))
+            return err_set(err, CONFLICT, "resourceclaim %s is not what it was", claim->name);
+        ref = val_push(s->arena, val_need_list(s->arena, status, "reservedFor"), val_map(s->arena));
+        val_put_str(s->arena, ref, "resource", "pods");
+        val_put_str(s->arena, ref, "name", pod->name);
+        val_put_str(s->arena, ref, "uid", pod->uid);
+        if (client_update_status(s->client, "resource.k8s.io/v1/resourceclaims", v, NULL, err) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static struct claims *look_up_claims(struct scheduler *s, const struct obj *pod)
@@ -264,7 +365,7 @@ static struct claims *look_up_claims(struct scheduler *s, const struct obj *pod)
             look_up_claim(s, pod, c, name);
     }
     if (!c->wait)
-        c->wait = resource_claims_wait(s, pod);
+        look_up_devices(s, pod, c);
     for (uint32_t i = 0; i < c->n; i++)
         if (c->v[i].class_ && !c->free_volumes) {
             all = mirror_list(s->volumes, s->arena, NULL);
@@ -504,6 +605,10 @@ static void place_one(struct scheduler *s, const struct obj *pod)
         postpone(s, pod->uid, pod, NULL);
         return;
     }
+    if (p.claims->devices && take_devices(s, pod, p.claims->devices, p.node, &err) < 0) {
+        postpone(s, pod->uid, pod, &err);
+        return;
+    }
     if (bind(s, pod, node, &err) < 0) {
         postpone(s, pod->uid, pod, &err);
         return;
@@ -577,6 +682,10 @@ struct scheduler *scheduler_start(struct client *client, struct env *env,
     s->namespaces = client_mirror(client, &(struct mirror_args){.resource = "v1/namespaces"});
     args.resource = "resource.k8s.io/v1/resourceclaims";
     s->devices = client_mirror(client, &args);
+    args.resource = "resource.k8s.io/v1/resourceslices";
+    s->slices = client_mirror(client, &args);
+    args.resource = "resource.k8s.io/v1/deviceclasses";
+    s->device_classes = client_mirror(client, &args);
     s->budgets = client_mirror(client, &(struct mirror_args){.resource = "policy/v1/poddisruptionbudgets"});
     s->nodes = client_mirror(client, &(struct mirror_args){.resource = "v1/nodes", .added = node_added,
                                                            .changed = node_changed,
@@ -599,6 +708,9 @@ void *scheduler_stop(struct scheduler *s)
     mirror_free(s->namespaces);
     mirror_free(s->budgets);
     mirror_free(s->devices);
+    mirror_free(s->slices);
+    mirror_free(s->device_classes);
+    device_exprs_free(s->device_exprs);
     env_timer_free(s->turn);
     env_timer_free(s->wake);
     queue_done(&s->queue);

@@ -2,6 +2,7 @@
 #include "schema/rules_int.h"
 
 #include "cel/cel.h"
+#include "schema/deviceexpr.h"
 
 #include <stdio.h>
 
@@ -444,24 +445,6 @@ HOOK(v_apiservice)
 
 /* ---- device claims ---- */
 
-/* `device` as a selector sees it. */
-static struct cel_env *device_env(struct arena *a)
-{
-    struct cel_env *env = cel_env_new();
-    struct cel_type *device = cel_type_new(a, CEL_OBJECT);
-    struct cel_field *f = arena_array(a, struct cel_field, 4);
-
-    f[0] = (struct cel_field){"driver", &cel_string_type};
-    f[1] = (struct cel_field){"attributes", cel_type_map(a, &cel_string_type, cel_type_map(a, &cel_string_type, &cel_dyn_type))};
-    f[2] = (struct cel_field){"capacity", cel_type_map(a, &cel_string_type, cel_type_map(a, &cel_string_type, &cel_quantity_type))};
-    f[3] = (struct cel_field){"allowMultipleAllocations", &cel_bool_type};
-    device->name = "kubernetes.DRADevice";
-    device->fields = f;
-    device->fields_n = 4;
-    cel_env_var(env, "device", device);
-    return env;
-}
-
 HOOK(v_cel_selector)
 {
     const struct val *expr = val_get(v, "expression");
@@ -473,7 +456,7 @@ HOOK(v_cel_selector)
         check_fail(c, CAUSE_TOO_LONG, "expression", NULL, "may not be more than 10240 bytes");
         return;
     }
-    _auto_(cel_env_freep) struct cel_env *env = device_env(c->a);
+    _auto_(cel_env_freep) struct cel_env *env = device_env(c->a, NULL);
     _auto_(cel_prog_freep) struct cel_prog *p = cel_compile(env, s, strlen(s), c->a, &issues);
     if (!p)
         check_fail(c, CAUSE_INVALID, "expression", expr, "compilation failed: %s", issues);

@@ -102,6 +102,20 @@ struct berth *berth_take(struct version *v, bool compiler, struct err *err)
     return make(v, compiler, err);
 }
 
+/* CPU time is read where it is summed up by the kernel: of all instances that the version ever had, also of what
+ * they use after we were told that they end. */
+void version_sample(struct version *v)
+{
+    struct functions *fs = v->f->fs;
+    int64_t cpu_us = fs->has_cgroups ? cgroup_cpu_us(&fs->cgroups, v->cgroup) : 0;
+
+    if (cpu_us <= v->cpu_seen_us)
+        return;
+    v->f->m->cpu_us += (uint64_t)(cpu_us - v->cpu_seen_us);
+    v->cpu_seen_us = cpu_us;
+    fs->meters_dirty = true;
+}
+
 void berth_sample(struct version *v, struct berth *b)
 {
     struct functions *fs = v->f->fs;
@@ -111,9 +125,8 @@ void berth_sample(struct version *v, struct berth *b)
 
     if (!b->has_cgroup || cgroup_usage_end(&fs->cgroups, b->cgroup, &u, &err) < 0)
         return;
-    m->cpu_us += (uint64_t)MAX(u.cpu_us - b->cpu_us, (int64_t)0);
+    version_sample(v);
     m->memory_peak_kb = MAX(m->memory_peak_kb, (uint64_t)u.memory_peak_bytes / 1024);
-    b->cpu_us = u.cpu_us;
     b->killed |= u.oom_kills > b->oom_kills;
     b->oom_kills = u.oom_kills;
 }

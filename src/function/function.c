@@ -619,6 +619,7 @@ void version_let_go(struct version *v)
     if (!v->removed || v->image_job || v->instances_n || v->zygote == ZYGOTE_STARTING || v->zygote == ZYGOTE_READY ||
         v->ctl_closing)
         return;
+    version_sample(v);
     if (f->fs->has_cgroups && cgroup_remove(&f->fs->cgroups, v->cgroup, &err) < 0)
         LOG(DEBUG, "function", "did=cgroup-remove what=%s error=\"%s\"", v->cgroup, err.msg);
     version_free(v);
@@ -763,6 +764,7 @@ void functions_put(struct functions *fs, const struct obj *o)
     if (!f)
         return;
     f->family->reserved = val_int_at(spec_of(f->obj), "reservedConcurrency", -1);
+    spending_limit(fs, f->family->key, val_num_at(spec_of(f->obj), "spendingLimit", -1));
     provision(fs, o->namespace_, o->name);
 }
 
@@ -992,6 +994,11 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->node_ip = dup0(o->node_ip, "127.0.0.1");
     fs->aws_port = o->aws_port;
     fs->logs = o->logs;
+    fs->price_gb_s = o->price_gb_s;
+    fs->price_request = o->price_request;
+    snprintf(fs->currency, sizeof fs->currency, "%s", o->currency ? o->currency : "USD");
+    fs->on_spending = o->on_spending;
+    fs->spending_arg = o->spending_arg;
     fs->cpu_strict = o->cpu_strict;
     fs->lazy_init = o->lazy_init;
     fs->concurrency_max = o->concurrency_max ? o->concurrency_max : 1000;
@@ -1012,6 +1019,7 @@ static void functions_free(struct functions *fs)
         net_close(fs->net);
     functions_images_close(fs);
     meters_free(fs);
+    spendings_free(fs);
     map_done(&fs->by_key);
     map_done(&fs->families);
     free(fs->state);

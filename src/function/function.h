@@ -24,6 +24,7 @@
  *   spec.layers[]             {codeSha256}: zips that lie over each other in /opt, at most 5
  *   spec.loggingConfig        {logFormat: Text|JSON, logGroup, applicationLogLevel, systemLogLevel}
  *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled
+ *   spec.spendingLimit        of a month (UTC), in the currency of the prices: calls are refused from there on
  *   spec.retries              of events: 0..2, default 2
  *   spec.maximumEventAgeSeconds  default 21,600
  *   spec.events[]             {qualifier, retries, maximumEventAgeSeconds, onSuccess, onFailure}: of events sent
@@ -69,6 +70,12 @@ struct functions_options {
     bool cpu_strict;         /* never more CPU than memoryMB / 1,769, even when the machine is idle */
     const char *pod_cidr;    /* NULL: instances have no network, not even a loopback */
     const char *service_cidr;
+    /* Spending limits (spec.spendingLimit, functions_limit_namespace()): prices, and who is told when a function (name
+     * NULL: a namespace) is stopped at its limit or served again. May come from inside any call: it must not call back. */
+    double price_gb_s, price_request;
+    const char *currency;    /* NULL: USD */
+    void (*on_spending)(void *arg, const char *namespace_, const char *name, bool stopped, const char *text);
+    void *spending_arg;
     struct logs *logs;       /* where what functions print goes; outlives them. NULL: nowhere */
     int aws_port;            /* of the AWS door, for AWS_ENDPOINT_URL; 0: none */
 };
@@ -90,6 +97,8 @@ void functions_remove(struct functions *fs, const char *namespace_, const char *
  * additionalVersions[] {version, weight}}, spec.provisioned[] {qualifier, instances}. */
 void functions_put_version(struct functions *fs, const struct obj *o);
 void functions_remove_version(struct functions *fs, const struct obj *o);
+/* The spending limit of all functions of a namespace together; -1: none. */
+void functions_limit_namespace(struct functions *fs, const char *namespace_, double limit);
 /* Provisioned instances of a version or an alias that are loaded and free or at work. */
 int functions_provisioned(const struct functions *fs, const char *namespace_, const char *name, const char *qualifier);
 /* AWS credentials that instances find in their environment; for zygotes that start from now on.

@@ -7,6 +7,7 @@
  *   pool.c      who answers a call: scaling, waiting, keep-alive
  *   flog.c      what goes into the log, and tails
  *   meter.c     what was used
+ *   spend.c     what that costs in a month, and the stop at a limit
  *   queue.c     events that are owed
  *   destination.c  where their records go
  *   code.c      zips
@@ -71,6 +72,15 @@ struct meter {
     uint32_t memory_mb;
 };
 
+/* What a function ("NS/NAME") or a namespace ("NS") used in a month. */
+struct spending {
+    char *key;
+    int month; /* 202601 */
+    uint64_t requests, gb_us;
+    double limit; /* -1: none */
+    bool stopped;
+};
+
 /* How much is worth a line, of the JSON form. */
 enum log_level_of_function { LEVEL_TRACE, LEVEL_DEBUG, LEVEL_INFO, LEVEL_WARN, LEVEL_ERROR, LEVEL_FATAL };
 
@@ -85,6 +95,7 @@ struct version {
     struct list link; /* function.versions */
     struct function *f;
     /* what it is */
+    int64_t cpu_seen_us, sampled_us; /* of its cgroup, in the meter already; when it was looked at */
     uint64_t number;
     char *runtime, *handler, *sha256, *shown; /* shown: "$LATEST" */
     char *interpreter, *folder;
@@ -163,7 +174,7 @@ struct berth {
     bool killed;         /* somebody in it was, for want of memory, before the last look */
     int fds[CGROUP_FDS]; /* to attach with; -1: none, or closed */
     int net_fd;          /* borrowed from the pool; -1: none */
-    int64_t cpu_us, oom_kills; /* seen, of all that lived here */
+    int64_t oom_kills; /* seen, of all that lived here */
     int64_t free_since_us;
 };
 
@@ -228,7 +239,12 @@ struct functions {
     struct map by_key, families;
     struct list all, bases, wishes;
     struct image_store *images; /* NULL: nobody asked for one */
-    struct map meters;
+    struct map meters, spendings;
+    int month; /* that the spendings are of */
+    double price_gb_s, price_request;
+    char currency[8];
+    void (*on_spending)(void *arg, const char *ns, const char *name, bool stopped, const char *text);
+    void *spending_arg;
     bool meters_dirty;
     struct list slots[256]; /* instances by slot number */
     uint32_t slot_next, berth_next, id_next, busy, waiting;
@@ -306,6 +322,7 @@ struct berth *berth_take(struct version *v, bool compiler, struct err *err);
 /* empty: whoever lived in it has been reaped. */
 void berth_give(struct version *v, struct berth *b, bool empty);
 /* What was used in it since it was looked at last goes to the meter; b->killed tells of want of memory. */
+void version_sample(struct version *v);
 void berth_sample(struct version *v, struct berth *b);
 /* The limit on CPU that counts when the module is loaded; wants: there is one. */
 void berth_limit(struct version *v, struct berth *b);
@@ -346,6 +363,17 @@ bool flog_flooded(struct instance *i, size_t n);
 void flog_unflood(struct instance *i); /* before the end of a call is read: what is too much goes, the rest is read */
 void flog_tick(struct functions *fs);
 enum { LOG_BURST = 4 << 20, LOG_PER_TICK = 1 << 20 };
+
+/* spend.c */
+struct spending *spending_of(struct functions *fs, const char *key);
+double spending_cost(const struct functions *fs, const struct spending *s);
+void spending_limit(struct functions *fs, const char *key, double limit); /* -1: none any more */
+void spending_count(struct function *f, uint64_t gb_us); /* a call has ended */
+bool spending_stops(struct function *f, struct err *err);
+void spending_tick(struct functions *fs);
+struct val *spendings_val(struct functions *fs, struct arena *a);
+void spendings_read(struct functions *fs, const struct val *list);
+void spendings_free(struct functions *fs);
 
 /* meter.c */
 struct meter *meter_of(struct functions *fs, const char *key);

@@ -57,6 +57,7 @@ void meter_call(struct function *f, const struct function_result *r, int64_t han
     m->busy_us += (uint64_t)r->duration_us;
     m->billed_ms += billed_ms;
     m->gb_us += billed_ms * 1000 * m->memory_mb / 1024;
+    spending_count(f, billed_ms * 1000 * m->memory_mb / 1024);
     m->init_us += (uint64_t)r->init_us;
     m->queue_us += (uint64_t)r->queue_us;
     m->memory_peak_kb = MAX(m->memory_peak_kb, memory_kb);
@@ -152,6 +153,7 @@ static void all_json(struct functions *fs, struct buf *out, bool live)
     for (uint32_t i = 0; map_next(&fs->meters, &i, &key, &m);)
         val_push(a, list, meter_val(fs, a, m, live));
     val_put(a, top, "functions", list);
+    val_put(a, top, "spending", spendings_val(fs, a));
     json_write(out, top);
 }
 
@@ -242,6 +244,7 @@ void meters_read(struct functions *fs)
         LOG(WARN, "function", "did=read-meter path=%s error=\"not what we wrote; starting at zero\"", path);
         return;
     }
+    spendings_read(fs, val_get(top, "spending"));
     VAL_EACH(val_get(top, "functions"), o)
     {
         const char *name = val_str_at(o, "name", NULL);

@@ -297,7 +297,9 @@ static bool throttled(struct function *f, struct function_result *r)
 {
     struct functions *fs = f->fs;
 
-    if (f->family->reserved >= 0 && f->family->busy >= f->family->reserved) {
+    if (spending_stops(f, &r->err)) {
+        r->throttle_reason = "SpendingLimitReached";
+    } else if (f->family->reserved >= 0 && f->family->busy >= f->family->reserved) {
         err_set(&r->err, TOO_MANY, "Rate Exceeded.");
         r->throttle_reason = "ReservedFunctionConcurrentInvocationLimitExceeded";
     } else if (fs->busy >= (uint32_t)fs->concurrency_max || fs->waiting >= (uint32_t)fs->waiting_max) {
@@ -445,13 +447,21 @@ static void sample_some(struct functions *fs, int64_t now)
 
     LIST_EACH(&fs->all, l)
     LIST_EACH(&list_entry(l, struct function, link)->versions, k)
-    LIST_EACH(&list_entry(k, struct version, link)->instances, j)
     {
-        struct instance *i = list_entry(j, struct instance, link);
+        struct version *v = list_entry(k, struct version, link);
 
-        if (!i->exited && now - i->sampled_us > 15000000 && now - i->asked_us > 15000000 && left-- > 0) {
-            i->sampled_us = now;
-            instance_sample(i);
+        if (now - v->used_us < 60000000 && now - v->sampled_us > 3000000 && left-- > 0) {
+            v->sampled_us = now;
+            version_sample(v);
+        }
+        LIST_EACH(&v->instances, j)
+        {
+            struct instance *i = list_entry(j, struct instance, link);
+
+            if (!i->exited && now - i->sampled_us > 15000000 && now - i->asked_us > 15000000 && left-- > 0) {
+                i->sampled_us = now;
+                instance_sample(i);
+            }
         }
     }
 }
@@ -462,6 +472,7 @@ void pool_tick(struct functions *fs)
 
     zygotes_reap(fs);
     flog_tick(fs);
+    spending_tick(fs);
     LIST_EACH(&fs->all, l)
     {
         struct function *f = list_entry(l, struct function, link);

@@ -5,6 +5,7 @@
  * this machine, Failed with the reason otherwise. */
 #include "gateway/gateway_int.h"
 
+#include "advisor/gather.h"
 #include "base/log.h"
 #include "client/client.h"
 #include "door/aws/identity.h"
@@ -20,6 +21,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { CONNECT_MS = 50, RETELL_MS = 2000 };
@@ -29,7 +31,7 @@ struct process {
     struct env *env;
     struct http_client *http;
     struct client *client;
-    struct mirror *mirror, *versions;
+    struct mirror *mirror, *versions, *namespaces;
     struct aws_door *aws;
     struct triggers *triggers;
     struct env_timer *connect, *retell;
@@ -170,6 +172,65 @@ static void on_version_removed(void *arg, const struct obj *o)
     functions_remove_version(((struct process *)arg)->g.functions, o);
 }
 
+/* ---- spending limits ---- */
+
+#define SPENDING_LIMIT "tandem.dev/spending-limit"
+
+static void on_namespace(void *arg, const struct obj *o)
+{
+    struct process *p = arg;
+    const char *text = val_text(val_get(val_at(obj_val(o), "metadata.annotations"), SPENDING_LIMIT), "");
+    char *end;
+    double limit = strtod(text, &end);
+
+    if (*text && (end == text || *end || !(limit >= 0)))
+        LOG(WARN, "gateway", "namespace=%s did=ignore-spending-limit error=\"%s is no amount\"", o->name, text);
+    functions_limit_namespace(p->g.functions, o->name, *text && end != text && !*end && limit >= 0 ? limit : -1);
+}
+
+static void on_namespace_changed(void *arg, const struct obj *was, const struct obj *o)
+{
+    (void)was;
+    on_namespace(arg, o);
+}
+
+static void on_namespace_removed(void *arg, const struct obj *o)
+{
+    functions_limit_namespace(((struct process *)arg)->g.functions, o->name, -1);
+}
+
+/* An event on the function or the namespace, and the function's condition. */
+static void on_spending(void *arg, const char *ns, const char *name, bool stopped, const char *text)
+{
+    struct process *p = arg;
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *patch = val_map(a), *c = val_map(a);
+    const struct obj *o = !p->client ? NULL : name ? mirror_get(p->mirror, ns, name) : mirror_get(p->namespaces, "", ns);
+    struct tell *t;
+    char when[32];
+    time_t now = time(NULL);
+    struct tm tm;
+
+    if (!o || p->stopping)
+        return;
+    client_event(p->client, "tandem-gateway", o, stopped ? "Warning" : "Normal", stopped ? "SpendingLimitReached" : "SpendingLimitCleared",
+                 "%s", text);
+    if (!name)
+        return;
+    gmtime_r(&now, &tm);
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    val_put_str(a, c, "type", "SpendingLimitReached");
+    val_put_str(a, c, "status", stopped ? "True" : "False");
+    val_put_str(a, c, "reason", stopped ? "LimitReached" : "BelowLimit");
+    val_put_str(a, c, "message", text);
+    val_put_str(a, c, "lastTransitionTime", when);
+    val_push(a, val_need_list(a, val_need_map(a, patch, "status"), "conditions"), c);
+    t = xcalloc(1, sizeof *t);
+    *t = (struct tell){p, xasprintf("%s/%s", ns, name)};
+    client_call(p->client, &(struct client_call){.verb = CLIENT_PATCH, .resource = "tandem.dev/v1/functions", .ns = ns, .name = name,
+        .sub = "status", .body = patch, .patch_type = CLIENT_PATCH_MERGE}, on_told, t);
+}
+
 /* The kubeconfig appears when the server has made its keys; until then nothing is wrong. */
 static void on_connect(void *arg)
 {
@@ -178,6 +239,8 @@ static void on_connect(void *arg)
                             .removed = on_removed, .arg = p};
     struct mirror_args v = {.resource = "tandem.dev/v1/functionversions", .added = on_version,
                             .changed = on_version_changed, .removed = on_version_removed, .arg = p};
+    struct mirror_args n = {.resource = "v1/namespaces", .added = on_namespace, .changed = on_namespace_changed,
+                            .removed = on_namespace_removed, .arg = p};
     struct err err;
 
     if (access(p->kubeconfig, R_OK) == 0)
@@ -192,6 +255,7 @@ static void on_connect(void *arg)
     }
     p->mirror = client_mirror(p->client, &m);
     p->versions = client_mirror(p->client, &v);
+    p->namespaces = client_mirror(p->client, &n);
     LOG(INFO, "gateway", "did=mirror kubeconfig=%s", p->kubeconfig);
     p->g.identity = identity_new(&(struct identity_opts){.client = p->client, .state = p->g.o->state}, &err);
     if (!p->g.identity)
@@ -266,6 +330,23 @@ static int open_servers(struct process *p, struct err *err)
     return p->g.admin ? 0 : err_wrap(err, "admin socket");
 }
 
+/* As the advisor reckons; read once, at the start. */
+static void take_prices(struct process *p, struct arena *a, struct functions_options *f)
+{
+    struct prices prices;
+    struct err err;
+
+    f->on_spending = on_spending;
+    f->spending_arg = p;
+    if (gather_prices(a, p->g.o->state, &prices, &err) < 0) {
+        LOG(WARN, "gateway", "did=run-without-prices error=\"%s\"", err.msg);
+        return;
+    }
+    f->price_gb_s = prices.gb_s;
+    f->price_request = prices.million_requests / 1e6;
+    f->currency = prices.currency;
+}
+
 static struct logs *open_logs(struct process *p, struct err *err)
 {
     _auto_(freep) char *above = xasprintf("%s/logs", p->g.o->state), *dir = xasprintf("%s/groups", above);
@@ -279,11 +360,13 @@ static struct logs *open_logs(struct process *p, struct err *err)
 
 static int start(struct process *p, struct err *err)
 {
+    _auto_(arena_freep) struct arena *a = arena_new();
     const struct gateway_options *o = p->g.o;
     struct functions_options f = {.loop = &p->g.loop, .state = o->state, .instance = o->instance, .node_ip = o->node_ip,
                                   .pod_cidr = o->pod_cidr, .service_cidr = o->service_cidr,
                                   .keep_ms = o->keep_ms, .zygote_keep_ms = o->zygote_keep_ms, .aws_port = o->aws_port};
 
+    take_prices(p, a, &f);
     p->g.logs = f.logs = open_logs(p, err);
     if (!p->g.logs)
         return -1;
@@ -332,7 +415,7 @@ int gateway_main(const struct gateway_options *o)
     p.g.keys = keys_free(p.g.keys);
     p.g.identity = identity_free(p.g.identity);
     if (p.mirror)
-        mirror_free(p.mirror), mirror_free(p.versions);
+        mirror_free(p.mirror), mirror_free(p.versions), mirror_free(p.namespaces);
     if (p.client)
         client_free(p.client);
     http_client_free(p.http);

@@ -519,7 +519,7 @@ int cgroup_remove(const struct cgroup_host *h, const char *path, struct err *err
     return 0;
 }
 
-static int64_t cpu_used_us(const struct cgroup_host *h, const char *path)
+int64_t cgroup_cpu_us(const struct cgroup_host *h, const char *path)
 {
     if (used(h, CGROUP_V2))
         return read_key(h, CGROUP_V2, path, "cpu.stat", "usage_usec");
@@ -528,7 +528,7 @@ static int64_t cpu_used_us(const struct cgroup_host *h, const char *path)
 
 int cgroup_usage_end(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage, struct err *err)
 {
-    struct cgroup_usage u = {.cpu_us = cpu_used_us(h, path)};
+    struct cgroup_usage u = {.cpu_us = cgroup_cpu_us(h, path)};
     char at[PATH_MAX_];
 
     if (!u.cpu_us && access(place(at, h, members(h), path, ""), F_OK) < 0)
@@ -562,7 +562,7 @@ int cgroup_renew(const struct cgroup_host *h, const char *path, bool uncap, int6
 int cgroup_usage(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage,
                  struct err *err)
 {
-    struct cgroup_usage u = {.cpu_us = cpu_used_us(h, path)};
+    struct cgroup_usage u = {.cpu_us = cgroup_cpu_us(h, path)};
     char at[PATH_MAX_];
 
     if (access(place(at, h, members(h), path, ""), F_OK) < 0)

@@ -86,6 +86,8 @@ int cgroup_usage(const struct cgroup_host *h, const char *path, struct cgroup_us
                  struct err *err);
 /* Only what is asked when somebody has ended: cpu_us, memory_peak_bytes, oom_kills. */
 int cgroup_usage_end(const struct cgroup_host *h, const char *path, struct cgroup_usage *ret_usage, struct err *err);
+/* CPU time of all that is or was in the group or below it; 0 when there is none such. */
+int64_t cgroup_cpu_us(const struct cgroup_host *h, const char *path);
 /* An empty group is to be used again: its memory peak is forgotten, and (uncap) its limit of CPU time. ret_left: memory
  * that is still charged to it. -1 when the kernel offers no way (plain v2). Counters of time and kills go on. */
 int cgroup_renew(const struct cgroup_host *h, const char *path, bool uncap, int64_t *ret_left, struct err *err);

@@ -4,6 +4,7 @@
 #include "codec/json.h"
 #include "function/code.h"
 #include "function/queue.h"
+#include "http/client.h"
 #include "function/runtime_files.h"
 #include "network/network.h"
 #include "base/log.h"
@@ -413,11 +414,16 @@ static struct version *version_new(struct function *f, const struct val *spec)
     if (streq(val_str_at(spec, "packageType", "Zip"), "Image") || !str_empty(val_str_at(spec, "image", NULL))) {
         v->image = xstrdup(val_str_at(spec, "image", ""));
         v->image_digest = xstrdup(val_str_at(spec, "imageDigest", ""));
-        v->spec_of = obj_ref(f->obj);
         v->image_config = val_get(spec, "imageConfig");
     }
+    v->spec_of = obj_ref(f->obj);
+    if (!val_is_null(val_get(spec, "http"))) {
+        v->http_port = (int)MIN(MAX(val_int_at(spec, "http.port", 8080), (int64_t)1), (int64_t)65535);
+        v->http_concurrency = (int)MIN(MAX(val_int_at(spec, "http.concurrency", 80), (int64_t)1), (int64_t)10000);
+        v->http_command = val_at(spec, "http.command");
+    }
     make_env(v, val_get(spec, "environment"));
-    if (find_runtime(v->image ? "provided" : v->runtime, &kind, &v->interpreter, &v->program, err) == 0)
+    if (find_runtime(v->image || v->http_port ? "provided" : v->runtime, &kind, &v->interpreter, &v->program, err) == 0)
         (void)!read_mounts(v, val_get(spec, "fileSystems"), err);
     VAL_EACH(val_get(spec, "layers"), it)
     if (v->layers_n < FUNCTION_LAYERS_MAX && !v->image)
@@ -482,6 +488,8 @@ char *version_config(struct version *v, struct arena *a)
     v->compile_wanted = !v->program && access(compiled, F_OK) < 0;
     if (v->image) {
         version_image_config(v, a, c, env);
+    } else if (v->http_port && val_len(v->http_command)) {
+        val_put(a, c, "exec", val_copy(a, v->http_command));
     } else if (v->program) {
         bool node = str_starts(v->runtime, "nodejs");
 
@@ -495,6 +503,16 @@ char *version_config(struct version *v, struct arena *a)
     val_put_bool(a, c, "compile", v->compile_wanted);
     val_put_int(a, c, "uid", UID_FIRST + v->f->id);
     val_put_int(a, c, "tmp_mb", v->tmp_mb);
+    if (v->http_port) {
+        _auto_(freep) char *revision = xasprintf("%s-%s", v->f->name, streq(v->shown, "$LATEST") ? "latest" : v->shown);
+
+        val_put_int(a, c, "http_port", v->http_port);
+        val_put_bool(a, c, "own_net", !fs->net);
+        val_put(a, env, "PORT", val_printf(a, "%d", v->http_port));
+        val_put_str(a, env, "K_SERVICE", v->f->name);
+        val_put_str(a, env, "K_CONFIGURATION", v->f->name);
+        val_put_str(a, env, "K_REVISION", revision);
+    }
     val_put_str(a, c, "handler", v->handler);
     val_put_str(a, c, "version", v->shown);
     val_put_int(a, c, "timeout_ms", v->timeout_ms);
@@ -635,8 +653,8 @@ static void version_retire(struct version *v)
     {
         struct instance *i = list_entry(l, struct instance, link);
 
-        if (i->state != INSTANCE_BUSY)
-            instance_kill(i);
+        if (i->state != INSTANCE_BUSY && !i->leases_n)
+            instance_stop(i, serve_grace_ms(v));
     }
     if (!v->instances_n)
         zygote_stop(v);
@@ -663,7 +681,7 @@ static bool same_version(const struct obj *a, const struct obj *b)
 {
     static const char *const names[] = {"runtime", "handler", "codeSha256", "memoryMB", "timeoutSeconds",
                                         "environment", "ephemeralStorageMB", "fileSystems", "layers", "packageType",
-                                        "image", "imageDigest", "imageConfig", "loggingConfig"};
+                                        "image", "imageDigest", "imageConfig", "loggingConfig", "http"};
     const struct val *x = spec_of(a), *y = spec_of(b);
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -1018,6 +1036,8 @@ static void functions_free(struct functions *fs)
     if (fs->net)
         net_close(fs->net);
     functions_images_close(fs);
+    if (fs->http)
+        http_client_free(fs->http);
     meters_free(fs);
     spendings_free(fs);
     map_done(&fs->by_key);

@@ -21,6 +21,8 @@
  *   spec.packageType          "Image": the code is spec.image (a name; spec.imageDigest, "sha256:...", pins what it was),
  *                             spec.imageConfig {entryPoint[], command[], workingDirectory} replaces what the image
  *                             says; runtime, handler and layers do not count then
+ *   spec.http                 {port (8080), concurrency (80), command[]}: a program that listens on $PORT; a zip's is
+ *                             command (or its bootstrap), an image's what the image says
  *   spec.layers[]             {codeSha256}: zips that lie over each other in /opt, at most 5
  *   spec.loggingConfig        {logFormat: Text|JSON, logGroup, applicationLogLevel, systemLogLevel}
  *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled
@@ -131,6 +133,11 @@ struct function_stream {
     void (*data)(void *arg, const char *p, size_t n);
 };
 
+struct http_origin;
+/* A place in an instance of an HTTP function: requests go to o (http/client.h) until function_leave(). May come from
+ * inside function_invoke(). When there is none to be had done is called instead. */
+typedef void function_place_fn(void *arg, struct http_origin *o);
+
 /* One call. All of it is copied (or sent) before function_invoke() returns. */
 struct function_call {
     const char *namespace_; /* NULL: default */
@@ -144,6 +151,7 @@ struct function_call {
     const char *request_id;     /* a UUID; NULL: a fresh one */
     bool log_tail;              /* the result wants the last 4 KiB of log */
     const struct function_stream *stream; /* NULL: the answer in one piece. Borrowed, for good */
+    function_place_fn *place;   /* not NULL: a place in an HTTP function, payload does not count */
 };
 
 /* What came of it; everything is borrowed for the time of the callback.
@@ -205,6 +213,8 @@ void function_request_id(char out[FUNCTION_ID_MAX]);
 /* The caller has gone: done will not be called. The function runs to its end, as on Lambda; a
  * request that still waits is dropped. */
 void function_forget(struct functions *fs, uint64_t ticket);
+/* Gives a place back (after on_place, which function_forget() does not undo). ok: it answered. */
+void function_leave(struct functions *fs, uint64_t ticket, bool ok);
 /* A call with a stream, that has begun: its pieces stop (soon) or come again. */
 void function_pause(struct functions *fs, uint64_t ticket, bool pause);
 

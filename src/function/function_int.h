@@ -56,6 +56,9 @@ struct call {
     struct buf pieces;       /* collected, up to FUNCTION_PAYLOAD_MAX */
     char *content_type;      /* streams: of the answer */
     struct instance *i;      /* who has it; NULL: it waits */
+    function_place_fn *on_place; /* of an HTTP function: a place in an instance is asked for */
+    struct list lease;       /* on_place: instance.leases */
+    bool placed;             /* on_place was called */
     struct buf tail; /* want_tail: the end of the log, up to twice FUNCTION_LOG_TAIL_MAX */
 };
 
@@ -101,6 +104,8 @@ struct version {
     char *interpreter, *folder;
     char *program; /* the runtime, where it is a program of its own; NULL: Python */
     int memory_mb, timeout_ms, tmp_mb;
+    int http_port, http_concurrency; /* port 0: no HTTP function */
+    const struct val *http_command;  /* of spec_of */
     char **env; /* NAME, value, NAME, value, ..., NULL */
     struct volume_mount *mounts;
     uint32_t mounts_n;
@@ -203,6 +208,12 @@ struct instance {
     uint64_t frames, memory_kb;
     int64_t idle_since_us, asked_us, sampled_us;
     bool deadline_hit;
+    bool stopping; /* told to end by itself; the timer runs */
+    /* of HTTP functions */
+    struct list leases, dials;
+    uint32_t leases_n;
+    int64_t active_us; /* since when there are leases */
+    struct http_origin *origin;
     char stream[36];
     struct berth *berth; /* NULL: given back */
     char log_stream[80]; /* "" until its first line */
@@ -238,6 +249,7 @@ struct functions {
     struct net *net;
     struct map by_key, families;
     struct list all, bases, wishes;
+    struct http_client *http;   /* NULL: no HTTP function was called */
     struct image_store *images; /* NULL: nobody asked for one */
     struct map meters, spendings;
     int month; /* that the spendings are of */
@@ -313,6 +325,12 @@ void instance_kill(struct instance *i);
 void instance_watch(struct instance *i); /* call.paused changed: reads its socket, or not */
 void instance_read_log(struct instance *i); /* again, after it was stopped */
 void instance_sample(struct instance *i);
+void instance_leave_lists(struct instance *i);
+void instance_unwatch(struct instance *i);
+/* Sends a frame without bytes. */
+void instance_frame(struct instance *i, const struct instance_frame *f);
+/* Asks its program to end, and makes it after so long; 0: at once. */
+void instance_stop(struct instance *i, int grace_ms);
 void instance_exited(struct instance *i, int status, uint64_t cpu_us);
 struct instance *instance_by_slot(struct functions *fs, uint32_t slot);
 
@@ -336,6 +354,8 @@ void pool_fail_waiting(struct function *f, const struct err *err);
 /* The call was sent, but nothing of it was run: back to the front of the waiting room. */
 void pool_again(struct call *c);
 void pool_finish(struct instance *i, struct call *c, struct function_result *r);
+void pool_end(struct call *c, struct function_result *r); /* done is called, the call is freed */
+void pool_refuse(struct call *c, const struct err *err);
 void pool_tick(struct functions *fs);
 void pool_refill_soon(struct functions *fs);
 void pool_refill(struct functions *fs);
@@ -349,6 +369,14 @@ void version_image_done(struct version *v);
 void function_image_release(struct function *f); /* it goes: nothing is held for it any more */
 void functions_images_cancel(struct functions *fs);
 void functions_images_close(struct functions *fs);
+
+/* serve.c: HTTP functions */
+void serve_take(struct instance *i, struct call *c);
+bool serve_forget(struct call *c); /* true: the call stood in an instance, it is the caller's to end */
+void serve_drop(struct instance *i);
+bool serve_read(struct instance *i);
+void serve_exited(struct instance *i, int status);
+int serve_grace_ms(const struct version *v);
 
 /* flog.c */
 const char *flog_group(struct version *v);
@@ -382,4 +410,6 @@ void meters_write(struct functions *fs, bool durable);
 void meters_free(struct functions *fs);
 void meter_call(struct function *f, const struct function_result *r, int64_t handler_us,
                 uint64_t billed_ms, uint64_t memory_kb);
+/* An instance of an HTTP function had somebody in it for so long. */
+void meter_active(struct function *f, int64_t us, uint64_t billed_ms);
 int gap_bin(uint64_t ms);

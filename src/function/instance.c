@@ -67,7 +67,7 @@ static void on_closed(uv_handle_t *h)
         instance_free(i);
 }
 
-static void leave_lists(struct instance *i)
+void instance_leave_lists(struct instance *i)
 {
     if (list_linked(&i->free)) {
         list_remove(&i->free);
@@ -81,11 +81,56 @@ void instance_kill(struct instance *i)
     struct zygote_ask ask = {.what = ASK_KILL, .slot = i->slot};
     struct err err;
 
-    leave_lists(i);
+    instance_leave_lists(i);
     i->state = INSTANCE_DYING;
     if (i->exited || i->killed)
         return;
     i->killed = zygote_ask(i->v, &ask, NULL, 0, &err) == 0; /* else pool_tick asks again */
+}
+
+void instance_frame(struct instance *i, const struct instance_frame *f)
+{
+    if (i->out.n) {
+        buf_add(&i->out, f, sizeof *f);
+    } else if (send(i->sock, f, sizeof *f, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) { /* small: whole or not at all */
+        if (errno != EAGAIN) {
+            instance_kill(i);
+            return;
+        }
+        buf_add(&i->out, f, sizeof *f);
+        i->out_at = 0;
+        instance_watch(i);
+    }
+}
+
+static void on_grace_over(uv_timer_t *t)
+{
+    struct instance *i = t->data;
+
+    i->stopping = false;
+    instance_kill(i);
+}
+
+void instance_stop(struct instance *i, int grace_ms)
+{
+    if (!grace_ms || !i->inited || i->exited || i->killed) {
+        instance_kill(i);
+        return;
+    }
+    if (i->stopping)
+        return;
+    instance_frame(i, &(struct instance_frame){.type = FRAME_SHUTDOWN, .a = (uint64_t)grace_ms});
+    instance_leave_lists(i);
+    i->state = INSTANCE_DYING;
+    i->stopping = true;
+    instance_unwatch(i); /* its end is told by the zygote */
+    uv_timer_start(&i->timer, on_grace_over, (uint64_t)grace_ms, 0);
+}
+
+void instance_unwatch(struct instance *i)
+{
+    if (!uv_is_closing((uv_handle_t *)&i->sock_poll))
+        uv_poll_stop(&i->sock_poll);
 }
 
 /* ---- its output ---- */
@@ -297,7 +342,7 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
         ; /* it may have answered and left: the zygote's word was only faster */
     i->exited = true;
     i->v->lazy |= i->init_ahead && !i->inited && !i->killed;
-    leave_lists(i);
+    instance_leave_lists(i);
     list_remove(&i->limit_link);
     i->state = INSTANCE_DYING;
     drain_log(i);
@@ -305,6 +350,8 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
     /* a runtime that is a program of its own is killed below us: we say it as a shell does */
     oom = settle(i, cpu_us, i->forked) && !i->deadline_hit &&
           ((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) || (i->v->program && WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGKILL));
+    if (i->v->http_port)
+        serve_exited(i, status);
     if (i->call)
         fail_by_status(i, status, oom);
     uv_close((uv_handle_t *)&i->sock_poll, on_closed);
@@ -454,7 +501,11 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
 static bool read_sock(struct instance *i)
 {
     char piece[READ_BYTES + 1];
-    ssize_t n = read(i->sock, piece, READ_BYTES), taken;
+    ssize_t n, taken;
+
+    if (i->v->http_port && !i->compiler)
+        return serve_read(i);
+    n = read(i->sock, piece, READ_BYTES);
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return false;
@@ -548,7 +599,7 @@ int instance_send(struct instance *i, struct call *c, const void *payload, size_
     size_t total = 0;
     ssize_t sent;
 
-    leave_lists(i);
+    instance_leave_lists(i);
     f.request_id_n = (uint16_t)strlen(c->id);
     f.trace_n = (uint16_t)(c->trace_id ? strlen(c->trace_id) : 0);
     f.arn_n = (uint16_t)strlen(c->arn);
@@ -646,6 +697,8 @@ struct instance *instance_make(struct version *v, bool compiler, struct err *err
 
     i->v = v;
     i->sock = i->log = i->theirs[0] = i->theirs[1] = -1;
+    list_init(&i->leases);
+    list_init(&i->dials);
     i->compiler = compiler;
     i->slot = ++fs->slot_next;
     i->asked_us = now_us();
@@ -685,6 +738,7 @@ int instance_launch(struct instance *i, struct err *err)
         i->v->starting_n -= i->v->starting_n > 0;
         if (i->call)
             take_call(i); /* still the caller's */
+        serve_drop(i);
         instance_exited(i, SIGKILL, 0);
     }
     return ret;

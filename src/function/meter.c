@@ -68,6 +68,13 @@ void meter_call(struct function *f, const struct function_result *r, int64_t han
     f->fs->meters_dirty = true;
 }
 
+void meter_active(struct function *f, int64_t us, uint64_t billed_ms)
+{
+    f->m->billed_ms += billed_ms;
+    f->m->gb_us += billed_ms * 1000 * f->m->memory_mb / 1024;
+    f->fs->meters_dirty = true;
+}
+
 static void put_bins(struct arena *a, struct val *o, const char *name, const uint64_t *bins)
 {
     struct val *list = val_list(a);

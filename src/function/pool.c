@@ -41,7 +41,7 @@ static void call_leave(struct call *c)
 }
 
 /* The last step of every call: nothing of the pool is touched after done(). */
-static void call_end(struct call *c, struct function_result *r)
+void pool_end(struct call *c, struct function_result *r)
 {
     struct function *f = c->f;
 
@@ -60,11 +60,11 @@ static void call_end(struct call *c, struct function_result *r)
     function_let_go(f);
 }
 
-static void call_refuse(struct call *c, const struct err *err)
+void pool_refuse(struct call *c, const struct err *err)
 {
     struct function_result r = {.err = *err, .queue_us = now_us() - c->since_us};
 
-    call_end(c, &r);
+    pool_end(c, &r);
 }
 
 void pool_fail_waiting(struct function *f, const struct err *err)
@@ -74,7 +74,7 @@ void pool_fail_waiting(struct function *f, const struct err *err)
     f->busy++; /* f stays while its calls are ended */
     f->fs->busy++;
     while ((l = list_first(&f->waiting)))
-        call_refuse(list_entry(l, struct call, link), err);
+        pool_refuse(list_entry(l, struct call, link), err);
     f->busy--;
     f->fs->busy--;
     function_let_go(f);
@@ -116,6 +116,17 @@ static enum function_rung rung_of(const struct instance *i, const struct call *c
 static int give(struct instance *i, struct call *c, const void *payload, size_t n)
 {
     i->v->used_us = now_us();
+    if (c->on_place) {
+        c->rung = rung_of(i, c);
+        if (list_linked(&c->link)) {
+            list_remove(&c->link);
+            c->f->waiting_n--;
+            c->f->fs->waiting--;
+        }
+        serve_take(i, c);
+        pool_refill_soon(i->v->f->fs);
+        return 0;
+    }
     if (i->init_ahead && !i->inited && !c->payload) { /* it may yet turn out to be of no use */
         c->payload = xmalloc(n + 1);
         if (n)
@@ -143,7 +154,7 @@ void pool_again(struct call *c)
 
     if (c->f->removed || !c->f->now) {
         err_set(&err, NOT_FOUND, "Function not found: %s", c->f->name);
-        call_refuse(c, &err);
+        pool_refuse(c, &err);
         return;
     }
     list_push_front(&c->f->waiting, &c->link);
@@ -239,7 +250,7 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
                 pool_feed(f);
         }
     }
-    call_end(c, r);
+    pool_end(c, r);
 }
 
 /* ---- calls ---- */
@@ -268,6 +279,7 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
     c->arg = arg;
     c->want_tail = q->log_tail;
     c->stream = q->stream;
+    c->on_place = q->place;
     buf_init(&c->pieces, FUNCTION_PAYLOAD_MAX + 100);
     c->since_us = now_us();
     if (!f->busy && f->quiet_since_us)
@@ -296,13 +308,14 @@ static void refuse(struct functions *fs, const struct function_call *q, function
 static bool throttled(struct function *f, struct function_result *r)
 {
     struct functions *fs = f->fs;
+    uint32_t each = f->now->http_port ? (uint32_t)f->now->http_concurrency : 1; /* limits are on instances */
 
     if (spending_stops(f, &r->err)) {
         r->throttle_reason = "SpendingLimitReached";
-    } else if (f->family->reserved >= 0 && f->family->busy >= f->family->reserved) {
+    } else if (f->family->reserved >= 0 && f->family->busy >= f->family->reserved * each) {
         err_set(&r->err, TOO_MANY, "Rate Exceeded.");
         r->throttle_reason = "ReservedFunctionConcurrentInvocationLimitExceeded";
-    } else if (fs->busy >= (uint32_t)fs->concurrency_max || fs->waiting >= (uint32_t)fs->waiting_max) {
+    } else if (fs->busy >= (uint32_t)fs->concurrency_max * each || fs->waiting >= (uint32_t)fs->waiting_max) {
         err_set(&r->err, TOO_MANY, "Rate Exceeded.");
         r->throttle_reason = "ConcurrentInvocationLimitExceeded";
     } else {
@@ -328,6 +341,8 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
                 q->qualifier ? q->qualifier : "");
     else if (f->now->broken.code != ERR_OK)
         r.err = f->now->broken;
+    else if ((f->now->http_port != 0) != (q->place != NULL))
+        err_set(&r.err, INVALID_ARGUMENT, "%s", q->place ? "this function serves no HTTP" : "an HTTP function is called by its URL");
     else if (q->n > FUNCTION_PAYLOAD_MAX)
         err_set(&r.err, TOO_LARGE, "Request must be smaller than %d bytes for the InvokeFunction operation",
                 FUNCTION_PAYLOAD_MAX);
@@ -346,7 +361,7 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
         return (uint64_t)(uintptr_t)c;
     if (served < 0) {
         r.err.code = ERR_UNAVAILABLE;
-        call_refuse(c, &r.err);
+        pool_refuse(c, &r.err);
         return 0;
     }
     if (!c->payload) {
@@ -380,10 +395,10 @@ void function_forget(struct functions *fs, uint64_t ticket)
     c->stream = NULL; /* what comes is thrown away: the function runs to its end */
     if (c->paused)
         function_pause(fs, ticket, false);
-    if (list_linked(&c->link)) {
+    if (list_linked(&c->link) || serve_forget(c)) {
         struct function_result r = {0};
 
-        call_end(c, &r);
+        pool_end(c, &r);
     }
 }
 
@@ -423,12 +438,12 @@ static void tick_version(struct version *v, int64_t now)
     {
         struct instance *i = list_entry(l, struct instance, link);
 
-        if (i->state == INSTANCE_IDLE && fs->keep_ms >= 0 && now - i->idle_since_us > fs->keep_ms * 1000LL &&
+        if (i->state == INSTANCE_IDLE && !i->leases_n && fs->keep_ms >= 0 && now - i->idle_since_us > fs->keep_ms * 1000LL &&
             (int)v->instances_n > wanted(v))
+            instance_stop(i, serve_grace_ms(v));
+        else if (i->state == INSTANCE_DYING && !i->exited && !i->killed && !i->stopping)
             instance_kill(i);
-        else if (i->state == INSTANCE_DYING && !i->exited && !i->killed)
-            instance_kill(i);
-        else if (i->state == INSTANCE_STEM && i->init_ahead && !i->inited && now - i->asked_us > INIT_MS * 1000LL)
+        else if (i->state == INSTANCE_STEM && i->init_ahead && !i->inited && now - i->asked_us > (v->http_port ? 6 : 1) * INIT_MS * 1000LL)
             v->lazy = true, instance_kill(i);
         else if (i->compiler && now - i->asked_us > COMPILE_MS * 1000LL)
             instance_kill(i);

@@ -2,6 +2,7 @@
  *   gateway.c  the process: loop, signals, servers, the mirror of functions and their status
  *   url.c      function URLs: HTTP request -> event (payload format 2.0), answer -> HTTP
  *   url_stream.c  answers that come in pieces
+ *   url_http.c    requests for HTTP functions
  *   admin.c    the admin socket
  *   keys.c     access keys
  *   groups.c   log groups: LogGroup objects and what logs/ keeps
@@ -47,6 +48,8 @@ extern const struct function_stream url_stream;
 void url_stream_done(struct url *u, const struct function_result *r);
 /* An answer that was streamed by the function and collected for us. */
 void url_collected(struct url *u, const struct function_result *r);
+/* url_http.c: spec is the function's. */
+void url_http(struct url *u, const struct val *spec);
 /* {"Message": ...} */
 void url_say(struct http_req *req, int status, const char *message);
 /* Status, headers and cookies of {statusCode, headers, cookies}; the content type (NULL: none was

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "http/client_int.h"
 
@@ -23,6 +24,8 @@ struct http_origin {
     struct list link, idle, waiting;
     char *host, *host_header, *unix_path, *server_name;
     int port;
+    void (*dial)(void *arg, struct http_dial *d);
+    void *dial_arg;
     SSL_CTX *tls;
     bool numeric, closing;
     struct sockaddr_storage addr;
@@ -580,6 +583,30 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
     uv_freeaddrinfo(res);
 }
 
+void http_dialed(struct http_dial *d, int fd)
+{
+    struct cconn *k = (struct cconn *)d;
+    struct err err = {0};
+
+    k->resolving = false;
+    if (k->dead || k->io.closing) {
+        if (fd >= 0)
+            close(fd);
+        if (k->dead)
+            cconn_free(k);
+        return;
+    }
+    if (fd >= 0 && uv_tcp_open(&k->io.h.tcp, fd) == 0) {
+        uv_tcp_nodelay(&k->io.h.tcp, 1);
+        io_connected(&k->io);
+        return;
+    }
+    if (fd >= 0)
+        close(fd);
+    err_set(&err, UNAVAILABLE, "connect to %s: nobody answers there", k->o->host_header);
+    k_broken(k, &err);
+}
+
 static int k_connect(struct cconn *k)
 {
     struct http_origin *o = k->o;
@@ -587,6 +614,14 @@ static int k_connect(struct cconn *k)
     char port[12];
     int rc;
 
+    if (o->dial && o->closing)
+        return UV_ECONNREFUSED; /* who would make it has gone */
+    if (o->dial) {
+        k->state = CC_CONNECTING;
+        k->resolving = true; /* it stays until http_dialed() */
+        o->dial(o->dial_arg, (struct http_dial *)k);
+        return 0;
+    }
     if (o->unix_path) {
         k->state = CC_CONNECTING;
         uv_pipe_connect(&k->io.creq, &k->io.h.pipe, o->unix_path, on_connect);
@@ -929,6 +964,8 @@ struct http_origin *http_origin_new(struct http_client *c, const char *url,
     o->c = c;
     o->refs = 1;
     o->conns_max = opts->conns_max;
+    o->dial = opts->dial;
+    o->dial_arg = opts->dial_arg;
     list_init(&o->idle);
     list_init(&o->waiting);
     if (parse_url(o, url, &tls, err) < 0 || (tls && !(o->tls = tls_client_ctx(opts, err)))) {

@@ -21,7 +21,13 @@ struct http_client *http_client_new(uv_loop_t *loop, const struct http_client_op
  * Origins must not be used after. */
 struct http_client *http_client_free(struct http_client *c);
 
+/* A connection that somebody else makes, see http_origin_opts.dial. */
+struct http_dial;
 struct http_origin_opts {
+    /* Not NULL: asked for each new connection instead of connect(). Exactly one http_dialed() answers it, later and
+     * from the loop, also when the origin or the call has gone meanwhile. Not for TLS. */
+    void (*dial)(void *arg, struct http_dial *d);
+    void *dial_arg;
     const char *ca_pem;          /* NULL: the system's */
     const char *cert_pem, *key_pem; /* client certificate, or NULL */
     const char *server_name;     /* checked in the certificate, and SNI [host of the URL] */
@@ -33,6 +39,8 @@ struct http_origin_opts {
 struct http_origin *http_origin_new(struct http_client *c, const char *url,
                                     const struct http_origin_opts *opts, struct err *err)
     _must_check_;
+/* fd: a connected stream socket (TCP), ours from here on; -1: there is none to be had. */
+void http_dialed(struct http_dial *d, int fd);
 /* Idle connections are closed, calls under way end by themselves. */
 struct http_origin *http_origin_free(struct http_origin *o);
 

@@ -9,6 +9,7 @@
  * is held back by its own socket. */
 #include "function/runtime/api_int.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +41,8 @@ static struct {
     int signals, port;
     pid_t child; /* 0: not started yet */
     const char *const *argv;
+    int http_port; /* 0: the runtime speaks the Runtime API */
+    uint64_t end_us; /* shutting down: when it is over */
     struct buf in, out; /* of the gateway's socket */
     size_t out_at;
     struct list tasks;
@@ -443,6 +446,71 @@ static void take_invoke(const struct instance_frame *f, const char *texts)
     give();
 }
 
+/* ---- HTTP functions: connections to the program, handed to the gateway ---- */
+
+static int connect_program(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)api.http_port)};
+    struct timeval limit = {.tv_sec = 2};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0 || connect(fd, (struct sockaddr *)&at, sizeof at) < 0)) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+static void dial(uint64_t id)
+{
+    struct instance_frame f = {.type = FRAME_DIALED, .id = id};
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int))];
+    } c = {0};
+    struct iovec iov = {&f, sizeof f};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    int fd = connect_program();
+
+    f.result = fd < 0;
+    if (fd >= 0) {
+        struct cmsghdr *h;
+
+        m.msg_control = &c;
+        m.msg_controllen = sizeof c.space;
+        h = CMSG_FIRSTHDR(&m);
+        h->cmsg_level = SOL_SOCKET;
+        h->cmsg_type = SCM_RIGHTS;
+        h->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(h), &fd, sizeof fd);
+    }
+    if (sendmsg(3, &m, MSG_NOSIGNAL) < 0)
+        _exit(0);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Does the program listen? Asked again and again after its start. */
+static void knock(void)
+{
+    int fd = connect_program();
+
+    if (fd < 0)
+        return;
+    close(fd);
+    api.inited = true;
+    tell(FRAME_INITED, 0, 0, NULL, 0);
+}
+
+/* SIGTERM to everybody in here; who is left at the end is killed with us. */
+static void shut_down(uint64_t ms)
+{
+    api.end_us = mono_us() + ms * 1000;
+    kill(-1, SIGTERM);
+    if (!api.child)
+        _exit(0);
+}
+
 static void read_gateway(void)
 {
     char piece[65536];
@@ -461,6 +529,10 @@ static void read_gateway(void)
             break;
         if (f.type == FRAME_INVOKE)
             take_invoke(&f, api.in.p + at + sizeof f);
+        else if (f.type == FRAME_DIAL)
+            dial(f.id);
+        else if (f.type == FRAME_SHUTDOWN)
+            shut_down(f.a);
         at += sizeof f + f.n;
     }
     if (at)
@@ -479,9 +551,26 @@ static void reap(void)
         ;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
         if (pid == api.child)
-            leave(api.ahead && !api.inited && list_empty(&api.tasks) ? LEAVE_UNSEEN
+            leave(api.end_us ? 0
+                  : api.ahead && !api.inited && !api.http_port && list_empty(&api.tasks) ? LEAVE_UNSEEN
                   : WIFEXITED(status)                                ? WEXITSTATUS(status)
                                                                      : 128 + WTERMSIG(status));
+}
+
+/* Until something is due, for poll(). */
+static int next_ms(void)
+{
+    if (api.end_us)
+        return 1 + (int)(MAX(api.end_us, mono_us()) - mono_us()) / 1000;
+    if (api.http_port && !api.inited) /* often at first, then not to be in the way */
+        return mono_us() - api.started_us < 200000 ? 2 : 20;
+    return -1;
+}
+
+EXPORT void z_http(int port);
+EXPORT void z_http(int port)
+{
+    api.http_port = port;
 }
 
 /* Serves until the instance ends. argv: the runtime's program, NULL at the end. now: start it without
@@ -511,8 +600,12 @@ EXPORT void z_serve_api(const char *const *argv, int now, int ahead, uint64_t ti
         struct pollfd p[2 + CONNS_MAX + 1] = {{3, (short)(POLLIN | (api.out.n ? POLLOUT : 0)), 0}, {api.signals, POLLIN, 0}};
         int n = 2 + conns_poll(p + 2);
 
-        if (poll(p, (nfds_t)n, -1) < 0 && errno != EINTR)
+        if (poll(p, (nfds_t)n, next_ms()) < 0 && errno != EINTR)
             _exit(125);
+        if (api.end_us && mono_us() >= api.end_us)
+            _exit(0);
+        if (api.http_port && !api.inited && api.child)
+            knock();
         conns_ready(p + 2);
         if (p[0].revents & POLLOUT)
             flush_gateway(MSG_DONTWAIT);

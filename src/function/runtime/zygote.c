@@ -56,6 +56,7 @@ static struct {
     uint32_t uid;
     char tmp_options[64];
     char code[1024]; /* writable path of the code, for the compiler */
+    bool own_net;       /* an instance without a pooled network gets an empty one, not the zygote's */
     char workdir[1024]; /* where instances start; "": /var/task */
     struct seccomp_filter filter;
     bool rehearsed, ready;
@@ -300,6 +301,12 @@ EXPORT int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char 
     snprintf(z.code, sizeof z.code, "%s", code);
     seccomp_default(&z.filter, 0); /* made once, copied by fork */
     return inherit(host);
+}
+
+EXPORT void z_own_net(void);
+EXPORT void z_own_net(void)
+{
+    z.own_net = true;
 }
 
 EXPORT void z_workdir(const char *path);
@@ -696,6 +703,8 @@ static void enter(void)
             give_up("cgroup");
     if (z.ask.net && setns(z.fds[2 + z.ask.cgroup_n], CLONE_NEWNET) < 0)
         give_up("network namespace");
+    if (!z.ask.net && z.own_net && (unshare(CLONE_NEWNET) < 0 || z_loopback_up() < 0))
+        give_up("own network");
     /* the host name is the zygote's: nobody in here may change it */
     if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWCGROUP) < 0)
         give_up("namespaces");

@@ -54,6 +54,9 @@ enum instance_frame_type {
     FRAME_STREAM, /* the answer comes in pieces; bytes: its content type. Then DATA, and a RESULT without
                    * bytes, or with the error that cut it short */
     FRAME_DATA,
+    FRAME_SHUTDOWN, /* gateway: end the program (SIGTERM), be gone in a milliseconds */
+    FRAME_DIAL,     /* gateway, HTTP functions: a connection to the program, please */
+    FRAME_DIALED,   /* of that id, with a descriptor; result 1: without, it does not listen */
 };
 enum instance_result {
     RESULT_OK = 0,

@@ -55,6 +55,8 @@ def load_lib(path):
         ("z_pivot", ctypes.c_int, [ctypes.c_char_p]),
         ("z_config", ctypes.c_int, [ctypes.c_uint, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p]),
         ("z_workdir", None, [ctypes.c_char_p]),
+        ("z_own_net", None, []),
+        ("z_http", None, [ctypes.c_int]),
         ("z_ready", ctypes.c_int, [ctypes.c_int]),
         ("z_exec", ctypes.c_int, [ctypes.POINTER(ctypes.c_char_p)] * 2),
         ("z_failed", None, [ctypes.c_char_p, ctypes.c_int]),
@@ -596,8 +598,10 @@ def serve(what):
     ready_us, stream = INFO.unpack(info)
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
     if config.get("exec"):  # a runtime that is a program of its own
+        if config.get("http_port"):
+            lib.z_http(config["http_port"])
         argv = [word.encode() for word in config["exec"]] + [None]
-        lib.z_serve_api((ctypes.c_char_p * len(argv))(*argv), what != AHEAD, what == AHEAD_INIT, config["timeout_ms"], ready_us)
+        lib.z_serve_api((ctypes.c_char_p * len(argv))(*argv), what != AHEAD or bool(config.get("http_port")), what == AHEAD_INIT, config["timeout_ms"], ready_us)
     if "random" in sys.modules:
         sys.modules["random"].seed()  # all instances are forks of one process
     if what != FORK:
@@ -698,6 +702,8 @@ def begin_zygote():
         time.tzset()
         log_as_chosen()
         if config.get("exec"):
+            if config.get("own_net"):
+                lib.z_own_net()
             check(lib.z_loopback_up(), "loopback")  # for instances that have no network of their own
             if config.get("fork") and may_fork():
                 become_node()

@@ -140,3 +140,232 @@ def test_simulation(iam):
     out = iam.simulate_custom_policy(PolicyInputList=[policy(allow('s3:*', Condition={'IpAddress': {'aws:SourceIp': '10.0.0.0/8'}}))], ActionNames=['s3:GetObject'],
                                      ContextEntries=[{'ContextKeyName': 'aws:SourceIp', 'ContextKeyValues': ['10.1.1.1'], 'ContextKeyType': 'ip'}])
     assert out['EvaluationResults'][0]['EvalDecision'] == 'allowed'
+
+
+# ---- what is evaluated ----
+
+@pytest.fixture(scope='module')
+def buckets(tandem):
+    s3 = tandem.boto('s3')
+    names = new('mine'), new('theirs')
+    for name in names:
+        s3.create_bucket(Bucket=name)
+        s3.put_object(Bucket=name, Key='dir/a.txt', Body=b'in ' + name.encode())
+    return names
+
+
+def as_(tandem, service, key):
+    """A client with other keys: an access key's, or a session's Credentials."""
+    import boto3, botocore.config
+    config = botocore.config.Config(s3={'addressing_style': 'path'}, retries={'max_attempts': 1})
+    return boto3.client(service, endpoint_url=tandem.status['aws'], region_name='us-east-1', aws_access_key_id=key['AccessKeyId'],
+                        aws_secret_access_key=key['SecretAccessKey'], aws_session_token=key.get('SessionToken'), config=config)
+
+
+def user_with(iam, *statements, name=None, **more):
+    name = name or new('anna')
+    iam.create_user(UserName=name, **more)
+    if statements:
+        iam.put_user_policy(UserName=name, PolicyName='p', PolicyDocument=policy(*statements))
+    return name, iam.create_access_key(UserName=name)['AccessKey']
+
+
+def role_with(iam, trust, *statements, name=None, **more):
+    name = name or new('role')
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({'Version': '2012-10-17', 'Statement': trust}), **more)['Role']['Arn']
+    if statements:
+        iam.put_role_policy(RoleName=name, PolicyName='p', PolicyDocument=policy(*statements))
+    return name, arn
+
+
+def test_least_privilege(tandem, iam, buckets):
+    mine, theirs = buckets
+    name, key = user_with(iam, allow(['s3:GetObject', 's3:PutObject'], f'arn:aws:s3:::{mine}/*'), allow('s3:ListBucket', f'arn:aws:s3:::{mine}'))
+    assert as_(tandem, 'sts', key).get_caller_identity()['Arn'] == f'arn:aws:iam::{ACCOUNT}:user/{name}'
+    s3 = as_(tandem, 's3', key)
+    assert s3.get_object(Bucket=mine, Key='dir/a.txt')['Body'].read() == b'in ' + mine.encode()
+    s3.put_object(Bucket=mine, Key='dir/b.txt', Body=b'b')
+    said = refused('AccessDenied', s3.get_object, Bucket=theirs, Key='dir/a.txt', status=403)
+    assert said == (f'User: arn:aws:iam::{ACCOUNT}:user/{name} is not authorized to perform: s3:GetObject on resource: "arn:aws:s3:::{theirs}/dir/a.txt" '
+                    'because no identity-based policy allows the s3:GetObject action')
+    refused('AccessDenied', s3.delete_object, Bucket=mine, Key='dir/b.txt')
+    out = s3.delete_objects(Bucket=mine, Delete={'Objects': [{'Key': 'dir/b.txt'}]})
+    assert [e['Code'] for e in out['Errors']] == ['AccessDenied']
+    refused('AccessDenied', s3.copy_object, Bucket=mine, Key='dir/c.txt', CopySource=f'{theirs}/dir/a.txt')
+    s3.copy_object(Bucket=mine, Key='dir/c.txt', CopySource=f'{mine}/dir/a.txt')
+    refused('AccessDenied', s3.list_buckets)
+    refused('AccessDenied', s3.create_bucket, Bucket=new('b'))
+    refused('NoSuchKey', s3.get_object, Bucket=mine, Key='nothing')
+    said = refused('AccessDeniedException', as_(tandem, 'lambda', key).list_functions, status=403)
+    assert said == f'User: arn:aws:iam::{ACCOUNT}:user/{name} is not authorized to perform: lambda:ListFunctions on resource: * because no identity-based policy allows the lambda:ListFunctions action'
+    refused('AccessDenied', as_(tandem, 'iam', key).list_users, status=403)
+    refused('AccessDenied', as_(tandem, 'iam', key).attach_user_policy, UserName=name, PolicyArn='arn:aws:iam::aws:policy/AdministratorAccess')
+
+    iam.attach_user_policy(UserName=name, PolicyArn='arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess')   # counts from the next request on
+    assert s3.get_object(Bucket=theirs, Key='dir/a.txt')['Body'].read() == b'in ' + theirs.encode()
+    iam.put_user_policy(UserName=name, PolicyName='not', PolicyDocument=policy(deny('s3:*', f'arn:aws:s3:::{theirs}/*')))
+    assert 'with an explicit deny in an identity-based policy' in refused('AccessDenied', s3.get_object, Bucket=theirs, Key='dir/a.txt')
+    iam.put_user_permissions_boundary(UserName=name, PermissionsBoundary='arn:aws:iam::aws:policy/CloudWatchLogsFullAccess')
+    assert 'because no permissions boundary allows' in refused('AccessDenied', s3.get_object, Bucket=mine, Key='dir/a.txt')
+    iam.delete_user_permissions_boundary(UserName=name)
+    s3.get_object(Bucket=mine, Key='dir/a.txt')
+
+    iam.update_access_key(UserName=name, AccessKeyId=key['AccessKeyId'], Status='Inactive')
+    refused('InvalidAccessKeyId', s3.get_object, Bucket=mine, Key='dir/a.txt', status=403)
+    iam.update_access_key(UserName=name, AccessKeyId=key['AccessKeyId'], Status='Active')
+    s3.get_object(Bucket=mine, Key='dir/a.txt')
+    iam.delete_access_key(UserName=name, AccessKeyId=key['AccessKeyId'])
+    refused('InvalidAccessKeyId', s3.get_object, Bucket=mine, Key='dir/a.txt')
+
+
+def test_what_is_not_there_is_not_told(tandem, iam, buckets):
+    name, key = user_with(iam, allow('s3:GetObject', f'arn:aws:s3:::{buckets[0]}/*'))
+    refused('AccessDenied', as_(tandem, 's3', key).get_object, Bucket=buckets[0], Key='nothing', status=403)
+
+
+def test_conditions(tandem, iam, buckets):
+    mine = buckets[0]
+    name, key = user_with(iam, allow('s3:ListBucket', f'arn:aws:s3:::{mine}', Condition={'StringLike': {'s3:prefix': ['${aws:username}/*']}}),
+                          allow('s3:PutObject', f'arn:aws:s3:::{mine}/${{aws:PrincipalTag/team}}/*'),
+                          allow('s3:GetObject', '*', Condition={'IpAddress': {'aws:SourceIp': '10.0.0.0/8'}}),
+                          allow('s3:ListAllMyBuckets', '*', Condition={'DateLessThan': {'aws:CurrentTime': '2000-01-01T00:00:00Z'}}),
+                          Tags=[{'Key': 'team', 'Value': 'blue'}])
+    s3 = as_(tandem, 's3', key)
+    s3.list_objects_v2(Bucket=mine, Prefix=f'{name}/x')
+    refused('AccessDenied', s3.list_objects_v2, Bucket=mine, Prefix='dir/')
+    refused('AccessDenied', s3.list_objects_v2, Bucket=mine)
+    s3.put_object(Bucket=mine, Key='blue/x', Body=b'')
+    refused('AccessDenied', s3.put_object, Bucket=mine, Key='red/x', Body=b'')
+    refused('AccessDenied', s3.get_object, Bucket=mine, Key='dir/a.txt')     # from 127.0.0.1
+    refused('AccessDenied', s3.list_buckets)
+
+
+def test_bucket_policy(tandem, iam, buckets):
+    mine, theirs = buckets
+    root = tandem.boto('s3')
+    name, key = user_with(iam)
+    s3 = as_(tandem, 's3', key)
+    refused('NoSuchBucketPolicy', root.get_bucket_policy, Bucket=mine, status=404)
+    refused('MalformedPolicy', root.put_bucket_policy, Bucket=mine, Policy=policy(allow('s3:*', f'arn:aws:s3:::{mine}')))
+    refused('MalformedPolicy', root.put_bucket_policy, Bucket=mine, Policy=policy({**allow('s3:*', f'arn:aws:s3:::{theirs}'), 'Principal': '*'}))
+    refused('AccessDenied', s3.get_object, Bucket=mine, Key='dir/a.txt')
+    root.put_bucket_policy(Bucket=mine, Policy=policy({**allow('s3:GetObject', f'arn:aws:s3:::{mine}/*'), 'Principal': {'AWS': f'arn:aws:iam::{ACCOUNT}:user/{name}'}}))
+    s3.get_object(Bucket=mine, Key='dir/a.txt')
+    refused('AccessDenied', s3.put_object, Bucket=mine, Key='dir/a.txt', Body=b'')
+    root.put_bucket_policy(Bucket=mine, Policy=policy({**deny('s3:*', [f'arn:aws:s3:::{mine}', f'arn:aws:s3:::{mine}/*']), 'Principal': '*'}))
+    iam.attach_user_policy(UserName=name, PolicyArn='arn:aws:iam::aws:policy/AdministratorAccess')
+    assert 'explicit deny in a resource-based policy' in refused('AccessDenied', s3.get_object, Bucket=mine, Key='dir/a.txt')
+    refused('AccessDenied', root.get_object, Bucket=mine, Key='dir/a.txt')
+    root.delete_bucket_policy(Bucket=mine)
+    root.get_object(Bucket=mine, Key='dir/a.txt')
+    s3.get_object(Bucket=mine, Key='dir/a.txt')
+
+
+# ---- sessions ----
+
+def test_assume_role(tandem, iam, buckets):
+    mine, theirs = buckets
+    name, key = user_with(iam, allow(['sts:AssumeRole', 'sts:TagSession']))
+    role, arn = role_with(iam, [{'Effect': 'Allow', 'Principal': {'AWS': ACCOUNT}, 'Action': ['sts:AssumeRole', 'sts:TagSession'],
+                                 'Condition': {'StringEquals': {'sts:ExternalId': 'x-7'}}}], allow('s3:*'))
+    sts = as_(tandem, 'sts', key)
+    said = refused('AccessDenied', sts.assume_role, RoleArn=arn, RoleSessionName='once', status=403)
+    assert said.startswith(f'User: arn:aws:iam::{ACCOUNT}:user/{name} is not authorized to perform: sts:AssumeRole on resource: {arn}')
+    refused('AccessDenied', sts.assume_role, RoleArn=arn + 'x', RoleSessionName='once', ExternalId='x-7')
+    refused('ValidationError', sts.assume_role, RoleArn=arn, RoleSessionName='no blanks', ExternalId='x-7')
+    refused('ValidationError', sts.assume_role, RoleArn=arn, RoleSessionName='once', ExternalId='x-7', DurationSeconds=7200)
+    got = sts.assume_role(RoleArn=arn, RoleSessionName='once', ExternalId='x-7')
+    assert got['AssumedRoleUser']['Arn'] == f'arn:aws:sts::{ACCOUNT}:assumed-role/{role}/once'
+    who = as_(tandem, 'sts', got['Credentials']).get_caller_identity()
+    assert who['Arn'] == got['AssumedRoleUser']['Arn'] and who['UserId'] == got['AssumedRoleUser']['AssumedRoleId'] and who['Account'] == ACCOUNT
+    s3 = as_(tandem, 's3', got['Credentials'])
+    for bucket in buckets:
+        s3.get_object(Bucket=bucket, Key='dir/a.txt')
+
+    less = sts.assume_role(RoleArn=arn, RoleSessionName='less', ExternalId='x-7', Policy=policy(allow('s3:GetObject', f'arn:aws:s3:::{mine}/*')),
+                           Tags=[{'Key': 'team', 'Value': 'red'}])
+    s3 = as_(tandem, 's3', less['Credentials'])
+    s3.get_object(Bucket=mine, Key='dir/a.txt')
+    assert 'because no session policy allows' in refused('AccessDenied', s3.get_object, Bucket=theirs, Key='dir/a.txt')
+    presigned = s3.generate_presigned_url('get_object', Params={'Bucket': mine, 'Key': 'dir/a.txt'})
+    import urllib.request
+    assert urllib.request.urlopen(presigned).read() == b'in ' + mine.encode()
+
+    iam.delete_user_policy(UserName=name, PolicyName='p')
+    refused('AccessDenied', sts.assume_role, RoleArn=arn, RoleSessionName='once', ExternalId='x-7')
+    iam.update_assume_role_policy(RoleName=role, PolicyDocument=policy({'Effect': 'Allow', 'Principal': {'AWS': f'arn:aws:iam::{ACCOUNT}:user/{name}'}, 'Action': 'sts:AssumeRole'}))
+    sts.assume_role(RoleArn=arn, RoleSessionName='named')                    # the trust names him: that is enough
+
+    spoiled = dict(got['Credentials'], SessionToken=got['Credentials']['SessionToken'][:-4] + 'AAAA')
+    refused('InvalidToken', as_(tandem, 's3', spoiled).get_object, Bucket=mine, Key='dir/a.txt', status=400)
+    refused('InvalidClientTokenId', as_(tandem, 'sts', spoiled).get_caller_identity, status=403)
+    refused('InvalidAccessKeyId', as_(tandem, 's3', dict(got['Credentials'], SessionToken=None)).get_object, Bucket=mine, Key='dir/a.txt')
+    iam.delete_role_policy(RoleName=role, PolicyName='p')
+    refused('AccessDenied', as_(tandem, 's3', got['Credentials']).get_object, Bucket=mine, Key='dir/a.txt')
+    iam.delete_role(RoleName=role)                                            # a session ends with its role
+    refused('InvalidClientTokenId', as_(tandem, 'sts', got['Credentials']).get_caller_identity)
+
+
+def seal(tandem, claims):
+    """A session token as the gateway makes them: with the key that lies in the state folder, and nowhere else."""
+    import base64, os
+    from ctypes import CDLL, c_void_p, c_int, create_string_buffer, byref
+    lib = CDLL('libcrypto.so.3')
+    lib.EVP_CIPHER_CTX_new.restype = lib.EVP_aes_256_gcm.restype = c_void_p
+    key, nonce, text = open(os.path.join(tandem.state, 'iam', 'session.key'), 'rb').read(), os.urandom(12), json.dumps(claims).encode()
+    c, out, n = c_void_p(lib.EVP_CIPHER_CTX_new()), create_string_buffer(len(text) + 16), c_int()
+    assert lib.EVP_EncryptInit_ex(c, c_void_p(lib.EVP_aes_256_gcm()), None, key, nonce) == 1
+    assert lib.EVP_EncryptUpdate(c, None, byref(n), b'\x01', 1) == 1 and lib.EVP_EncryptUpdate(c, out, byref(n), text, len(text)) == 1
+    tag = create_string_buffer(16)
+    assert lib.EVP_EncryptFinal_ex(c, create_string_buffer(16), byref(n)) == 1 and lib.EVP_CIPHER_CTX_ctrl(c, 0x10, 16, tag) == 1
+    return base64.urlsafe_b64encode(b'\x01' + nonce + out.raw[:len(text)] + tag.raw).decode().rstrip('=')
+
+
+def test_sessions_end(tandem, iam, buckets):
+    import os
+    assert os.stat(os.path.join(tandem.state, 'iam', 'session.key')).st_mode & 0o777 == 0o600
+    now = int(time.time())
+    for until, code in ((now + 60, None), (now - 1, 'ExpiredToken')):
+        key = {'AccessKeyId': 'ASIAEXAMPLE', 'SecretAccessKey': 'secret'}
+        key['SessionToken'] = seal(tandem, {'key': 'ASIAEXAMPLE', 'secret': 'secret', 'since': now - 60, 'until': until})
+        if code:
+            refused(code, as_(tandem, 'sts', key).get_caller_identity, status=403)
+            refused(code, as_(tandem, 's3', key).list_buckets, status=400)
+            refused('ExpiredTokenException', as_(tandem, 'lambda', key).list_functions)
+        else:
+            assert as_(tandem, 'sts', key).get_caller_identity()['Arn'] == f'arn:aws:iam::{ACCOUNT}:root'
+
+
+def test_session_token(tandem, iam, buckets):
+    name, key = user_with(iam, allow('s3:GetObject', f'arn:aws:s3:::{buckets[0]}/*'))
+    got = as_(tandem, 'sts', key).get_session_token()['Credentials']
+    assert as_(tandem, 'sts', got).get_caller_identity()['Arn'] == f'arn:aws:iam::{ACCOUNT}:user/{name}'
+    as_(tandem, 's3', got).get_object(Bucket=buckets[0], Key='dir/a.txt')
+    refused('AccessDenied', as_(tandem, 's3', got).get_object, Bucket=buckets[1], Key='dir/a.txt')
+    refused('AccessDenied', as_(tandem, 'sts', got).get_session_token)
+    refused('NotImplemented', tandem.boto('sts').decode_authorization_message, EncodedMessage='x')
+
+
+def test_web_identity(tandem, iam, buckets):
+    import boto3, botocore, botocore.config
+    account = new('sa')
+    tandem.kubectl('create', 'serviceaccount', account)
+    token = tandem.kubectl('create', 'token', account, '--audience', 'sts.amazonaws.com').stdout.strip()
+    host = 'kubernetes.default.svc.cluster.local'
+    trust = [{'Effect': 'Allow', 'Principal': {'Federated': f'arn:aws:iam::{ACCOUNT}:oidc-provider/{host}'}, 'Action': 'sts:AssumeRoleWithWebIdentity',
+              'Condition': {'StringEquals': {f'{host}:sub': f'system:serviceaccount:default:{account}'}}}]
+    _, arn = role_with(iam, trust, allow('s3:GetObject', f'arn:aws:s3:::{buckets[0]}/*'))
+    sts = boto3.client('sts', endpoint_url=tandem.status['aws'], region_name='us-east-1', config=botocore.config.Config(signature_version=botocore.UNSIGNED))
+    got = sts.assume_role_with_web_identity(RoleArn=arn, RoleSessionName='pod', WebIdentityToken=token)
+    assert got['SubjectFromWebIdentityToken'] == f'system:serviceaccount:default:{account}'
+    as_(tandem, 's3', got['Credentials']).get_object(Bucket=buckets[0], Key='dir/a.txt')
+    refused('AccessDenied', as_(tandem, 's3', got['Credentials']).get_object, Bucket=buckets[1], Key='dir/a.txt')
+    tandem.kubectl('create', 'serviceaccount', account + '-2')
+    other = tandem.kubectl('create', 'token', account + '-2', '--audience', 'sts.amazonaws.com').stdout.strip()
+    refused('AccessDenied', sts.assume_role_with_web_identity, RoleArn=arn, RoleSessionName='pod', WebIdentityToken=other)
+    plain = tandem.kubectl('create', 'token', account).stdout.strip()
+    refused('InvalidIdentityToken', sts.assume_role_with_web_identity, RoleArn=arn, RoleSessionName='pod', WebIdentityToken=plain)
+    refused('InvalidIdentityToken', sts.assume_role_with_web_identity, RoleArn=arn, RoleSessionName='pod', WebIdentityToken=token[:-9] + 'AAAAAAAAA')
+    tandem.kubectl('delete', 'serviceaccount', account)
+    refused('InvalidIdentityToken', sts.assume_role_with_web_identity, RoleArn=arn, RoleSessionName='pod', WebIdentityToken=token)
+    refused('MissingAuthenticationToken', sts.get_caller_identity)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "door/aws/identity_int.h"
 #include "door/aws/ssm.h"
 #include "event/event.h"
 #include "volume/volume.h"
@@ -202,7 +203,8 @@ static void check(struct aws_req *q)
         hash = "UNSIGNED-PAYLOAD";
     }
     if (sigv4_check(q->req, &q->sig, q->caller.secret, hash, bucket_of_host(q), time(NULL), &err) == 0) {
-        aws_service_of(q)->request(q);
+        if (aws_authorize(q))
+            aws_service_of(q)->request(q);
         return;
     }
     if (err.code == ERR_EXPIRED)
@@ -270,7 +272,10 @@ static void on_body(struct http_req *req, char *data, size_t n, const struct err
     }
     q->body = data;
     q->body_n = n;
-    find_key(q);
+    if (q->sig.kind == SIGV4_NONE)
+        aws_service_of(q)->request(q); /* STS, which has an operation for strangers */
+    else
+        find_key(q);
 }
 
 static void on_request(struct http_req *req, void *arg)
@@ -290,7 +295,7 @@ static void on_request(struct http_req *req, void *arg)
         refuse(q, 400, "AuthorizationHeaderMalformed", "IncompleteSignatureException", err.msg);
         return;
     }
-    if (q->sig.kind == SIGV4_NONE) {
+    if (q->sig.kind == SIGV4_NONE && aws_service_of(q)->request != sts_request) {
         refuse(q, 403, "AccessDenied", "MissingAuthenticationTokenException",
                is_s3(q) ? "Access Denied" : "Missing Authentication Token");
         return;
@@ -408,6 +413,7 @@ void aws_door_stop(struct aws_door *d, uint32_t deadline_ms, void (*done)(void *
 {
     d->done = done;
     d->done_arg = arg;
+    iam_wait_end(d->o.identity, d->volumes);
     mirror_free(d->volumes);
     d->volumes = NULL;
     objects_free(d->objects);

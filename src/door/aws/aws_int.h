@@ -84,6 +84,20 @@ const char *query_param(struct aws_req *q, const char *name);
 void query_begin(struct aws_req *q, struct buf *b, const char *action);
 void query_end(struct aws_req *q, struct buf *b, const char *action);
 
+/* ---- may he? (authorize.c) ---- */
+/* What every request says of itself: condition keys in lower case. */
+struct val *aws_context(struct aws_req *q);
+/* PREFIX/KEY of each tag ("aws:requesttag": aws:TagKeys, too). */
+void aws_context_tags(struct aws_req *q, struct val *context, const char *prefix, const struct val *tags);
+/* NULL: he may. Else what he is told. context NULL: that of the request; policy: the resource's own, or NULL. */
+char *aws_denied(struct aws_req *q, const char *action, const char *resource, const struct val *context,
+                 const struct val *policy, enum policy_kind kind);
+void aws_refuse(struct aws_req *q, const char *message); /* 403 in the service's form */
+/* false: refused, answered. */
+bool aws_may(struct aws_req *q, const char *action, const char *resource, const struct val *context);
+/* Services of the forms JSON and QUERY: by the operation's name and parameters. false: refused, answered. */
+bool aws_authorize(struct aws_req *q);
+
 /* Base64, in the arena; NULL when malformed. */
 char *b64_decode(struct arena *a, const char *s, size_t *ret_n);
 char *b64_encode(struct arena *a, const void *p, size_t n);

@@ -406,6 +406,56 @@ static const struct iam_action ACTIONS[] = {
     {"ListAccountAliases", no_aliases, NULL, '*'},
 };
 
+/* What an operation is about, as an ARN. */
+static const char *resource_of(struct iam_op *op)
+{
+    const struct iam_kind *k = op->action->kind;
+    const char *name = k ? iam_param(op, k->param) : NULL, *path = iam_param(op, "Path"), *noun = k ? k->noun : "policy";
+    const struct obj *o;
+
+    if (op->action->about == '*')
+        return "*";
+    if (op->action->about == 'p') {
+        if (iam_param(op, "PolicyArn"))
+            return iam_param(op, "PolicyArn");
+        name = iam_param(op, "PolicyName");
+    } else {
+        if (!name && op->q->caller.kind == CALLER_USER)
+            return op->q->caller.arn;
+        o = name ? iam_find(iam_mirror(op, k), op->a, name) : NULL;
+        if (o)
+            return iam_arn_of(op->id, op->a, o, noun);
+    }
+    return arena_printf(op->a, "arn:aws:iam::%s:%s%s%s", op->id->account, noun, path && str_starts(op->action->name, "Create") ? path : "/",
+                        name ? name : "");
+}
+
+static bool may(struct iam_op *op)
+{
+    static const struct { const char *param, *key; } KEYS[] = {{"PolicyArn", "iam:policyarn"}, {"PermissionsBoundary", "iam:permissionsboundary"}};
+    const struct iam_kind *k = op->action->kind;
+    const char *name = k ? iam_param(op, k->param) : NULL, *key, *value;
+    const struct obj *o = name ? iam_find(iam_mirror(op, k), op->a, name) : NULL;
+    struct val *context, *tags = val_map(op->a);
+
+    if (op->q->caller.kind == CALLER_ROOT && !op->q->caller.set.has_session)
+        return true;
+    context = aws_context(op->q);
+    for (size_t i = 0; i < ARRAY_LEN(KEYS); i++)
+        if (iam_param(op, KEYS[i].param))
+            val_put_str(op->a, context, KEYS[i].key, iam_param(op, KEYS[i].param));
+    for (int i = 1; (key = iam_member(op, "Tags", i, "Key")); i++)
+        val_put_str(op->a, tags, key, (value = iam_member(op, "Tags", i, "Value")) ? value : "");
+    aws_context_tags(op->q, context, "aws:requesttag", tags);
+    if (o) {
+        if (*val_str_at(obj_val(o), "spec.boundary", "") && !iam_param(op, "PermissionsBoundary"))
+            val_put_str(op->a, context, "iam:permissionsboundary", val_str_at(obj_val(o), "spec.boundary", ""));
+        aws_context_tags(op->q, context, "iam:resourcetag", val_at(obj_val(o), "spec.tags"));
+        aws_context_tags(op->q, context, "aws:resourcetag", val_at(obj_val(o), "spec.tags"));
+    }
+    return aws_may(op->q, arena_printf(op->a, "iam:%s", op->action->name), resource_of(op), context);
+}
+
 void iam_request(struct aws_req *q)
 {
     const char *action = query_param(q, "Action");
@@ -421,7 +471,8 @@ void iam_request(struct aws_req *q)
     for (size_t i = 0; i < ARRAY_LEN(ACTIONS); i++)
         if (streq(ACTIONS[i].name, action)) {
             op->action = &ACTIONS[i];
-            op->action->run(op);
+            if (may(op))
+                op->action->run(op);
             return;
         }
     aws_error(q, 501, "NotImplemented", "tandem does not serve the IAM action %.64s", action);

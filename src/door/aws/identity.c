@@ -384,7 +384,7 @@ enum policy_verdict identity_decide(struct identity *id, struct arena *a, const 
     (void)id;
     set.resource = resource_policy;
     set.resource_kind = resource_kind;
-    set.resource_must = resource_policy && resource_kind == POLICY_TRUST && !c->who.root;
+    set.resource_must = resource_policy && resource_kind == POLICY_TRUST;
     if (set.root && !resource_policy && !set.has_session)
         return POLICY_ALLOWED;
     ask.context = context_of(a, c, context);
@@ -479,9 +479,9 @@ struct iam_wait {
 
 static bool is_seen(const struct iam_wait *w)
 {
-    const struct obj *o = mirror_get(w->mirror, w->ns, w->name);
+    const struct obj *o = w->mirror ? mirror_get(w->mirror, w->ns, w->name) : NULL;
 
-    return w->revision ? o && o->revision >= w->revision : !o || obj_deleting(o);
+    return !w->mirror ? true : w->revision ? o && o->revision >= w->revision : !o || obj_deleting(o);
 }
 
 static void look(struct identity *id, bool all)
@@ -527,6 +527,13 @@ void iam_wait(struct identity *id, struct mirror *m, const char *ns, const char 
                            .until_us = env_mono_us(client_env(id->o.client)) + WAIT_MS * 1000, .fn = fn, .arg = arg};
     id->waits = w;
     env_timer_start(id->timer, 0, 0);
+}
+
+void iam_wait_end(struct identity *id, const struct mirror *m)
+{
+    for (struct iam_wait *w = id->waits; w; w = w->next)
+        if (w->mirror == m)
+            w->mirror = NULL;
 }
 
 /* ---- news ---- */

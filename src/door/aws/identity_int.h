@@ -41,5 +41,8 @@ const struct val *iam_policy_document(const struct obj *policy, const char *vers
 typedef void iam_wait_fn(void *arg);
 void iam_wait(struct identity *id, struct mirror *m, const char *ns, const char *name, int64_t revision, iam_wait_fn *fn, void *arg);
 
+/* The mirror goes: who waits for it is told. */
+void iam_wait_end(struct identity *id, const struct mirror *m);
+
 /* All documents that count for a user or role. What is malformed denies everything. */
 void iam_load(struct identity *id, struct arena *a, const struct obj *o, struct policy_set *set);

@@ -256,7 +256,8 @@ void lambda_request(struct aws_req *q)
             }
         }
         op->run = ROUTES[i].run;
-        op->run(op);
+        if (lambda_may(op))
+            op->run(op);
         return;
     }
     if (n >= 2 && isdigit((unsigned char)part[0][0]))

@@ -141,6 +141,8 @@ void lambda_take_code(struct op *op, const struct val *where)
         function_image_find(q->d->o.functions, op->key, on_image, op);
         return;
     }
+    if (!zip && op->bucket && op->key && !lambda_may_read(op, op->bucket, op->key))
+        return;
     if (zip) {
         op->bucket = NULL;
         op->zip = b64_decode(q->req->arena, zip, &op->zip_n);
@@ -187,6 +189,8 @@ void op_create_function(struct op *op)
         lambda_error(q, 400, type, "%s", err.msg);
         return;
     }
+    if (!lambda_role_fits(op))
+        return;
     if (functions_get(q->d->o.functions, LAMBDA_NS, op->n.object)) {
         lambda_error(q, 409, "ResourceConflictException", "Function already exist: %s", op->n.name);
         return;
@@ -233,6 +237,8 @@ void op_update_conf(struct op *op)
         lambda_error(op->q, 400, type, "%s", err.msg);
         return;
     }
+    if (!lambda_role_fits(op))
+        return;
     lambda_replace_map(a, val_get(obj_val(o), "spec"), spec, "environment");
     lambda_take_layers(op, write_conf);
 }

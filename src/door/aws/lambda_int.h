@@ -117,6 +117,13 @@ bool lambda_refused(struct op *op, const struct function_result *r);
 int lambda_call_of(struct op *op, struct function_call *ret);
 void lambda_clear(struct op *op, const char *key); /* spec.KEY goes; answers 204 */
 
+/* May he (lambda_may.c)? false: refused, answered. */
+bool lambda_may(struct op *op);
+/* May he pass the request's Role to the function, and may Lambda assume it? Likewise. */
+bool lambda_role_fits(struct op *op);
+bool lambda_may_read(struct op *op, const char *bucket, const char *key); /* code in a bucket */
+const struct val *lambda_policy(struct arena *a, const struct obj *function);
+
 void op_create_function(struct op *op);
 void op_list_functions(struct op *op);
 void op_get_function(struct op *op);

@@ -90,6 +90,10 @@ void s3_fail_err(struct s3_op *op)
     op->failed = true;
     switch (op->err.code) {
     case ERR_NOT_FOUND:
+        if (op->hide) {
+            s3_fail(op, 403, "AccessDenied", "Access Denied");
+            return;
+        }
         s3_fail(op, 404, "NoSuchKey", "The specified key does not exist.");
         return;
     case ERR_ALREADY_EXISTS:
@@ -435,7 +439,7 @@ static void not_served(struct s3_op *op)
 
 static bool has_unserved(struct s3_op *op)
 {
-    static const char *const NAMES[] = {"policy", "cors", "lifecycle", "website", "tagging", "encryption", "replication",
+    static const char *const NAMES[] = {"cors", "lifecycle", "website", "tagging", "encryption", "replication",
                                         "logging", "object-lock", "retention", "legal-hold", "torrent", "select", "restore",
                                         "accelerate", "analytics", "inventory", "metrics", "ownershipControls",
                                         "publicAccessBlock", "requestPayment", "versions", "intelligent-tiering", "attributes"};
@@ -512,6 +516,10 @@ static void object_request(struct s3_op *op)
 static void with_volume(struct s3_op *op, const struct obj *volume)
 {
     op->volume = volume;
+    if (!s3_may(op))
+        return;
+    if (!*op->key && s3_policy_request(op))
+        return;
     if (*op->key)
         object_request(op);
     else
@@ -545,6 +553,8 @@ void s3_request(struct aws_req *q)
         op->key = slash ? slash + 1 : "";
     }
     if (!*op->bucket) {
+        if (!s3_may(op))
+            return;
         if (streq(q->req->method, "GET"))
             list_buckets(op);
         else
@@ -552,10 +562,14 @@ void s3_request(struct aws_req *q)
         return;
     }
     if (!*op->key && streq(q->req->method, "PUT") && !*q->req->query) {
-        create_bucket(op);
+        if (s3_may(op))
+            create_bucket(op);
         return;
     }
     volume = mirror_get(q->d->volumes, "", op->bucket);
+    op->volume = volume;
+    if (!volume && !s3_may(op))
+        return;
     if (volume)
         with_volume(op, volume);
     else if (!volume_name_ok(op->bucket))

@@ -304,6 +304,7 @@ void s3_copy(struct s3_op *op)
     const char *question = strchr(source, '?');
     char *path = http_unescape(a, source, question ? (size_t)(question - source) : strlen(source), false), *slash;
     long long first, last;
+    char *denied;
 
     path = path && *path == '/' ? path + 1 : path;
     slash = path ? strchr(path, '/') : NULL;
@@ -312,6 +313,11 @@ void s3_copy(struct s3_op *op)
         return;
     }
     *slash = 0;
+    denied = s3_source_denied(op, path, slash + 1);
+    if (denied) {
+        aws_refuse(op->q, denied);
+        return;
+    }
     *c = (struct copy){.bucket = path, .key = slash + 1, .n = -1};
     if (upload) {
         const char *number = s3_param(op, "partNumber"), *folder = s3_upload_path(op, upload);
@@ -353,7 +359,7 @@ static void run_delete(struct s3_op *op, int root)
     struct removal *r = op->more;
 
     for (uint32_t i = 0; i < r->n; i++)
-        if (volume_remove(root, r->keys[i], &r->was[i], &r->errs[i]) == 0)
+        if (r->errs[i].code == ERR_OK && volume_remove(root, r->keys[i], &r->was[i], &r->errs[i]) == 0)
             r->errs[i].code = ERR_OK;
 }
 
@@ -408,7 +414,7 @@ static void reply_deletes(struct s3_op *op)
         buf_adds(&op->out, failed ? "<Error>" : "<Deleted>");
         xml_element(&op->out, "Key", r->keys[i]);
         if (failed) {
-            xml_element(&op->out, "Code", "InternalError");
+            xml_element(&op->out, "Code", r->errs[i].code == ERR_FORBIDDEN && !r->errs[i].sys ? "AccessDenied" : "InternalError");
             xml_element(&op->out, "Message", r->errs[i].msg);
         }
         buf_adds(&op->out, failed ? "</Error>" : "</Deleted>");
@@ -427,10 +433,17 @@ static void on_delete_body(struct http_req *req, char *data, size_t n, const str
         s3_error(op->q, 400, "MalformedXML", "The XML you provided was not well-formed or did not validate against our published schema");
         return;
     }
+    op->volume = op->q->d->volumes ? mirror_get(op->q->d->volumes, "", op->bucket) : NULL; /* as it is now */
     r = removal_of(op, val_len(list));
     r->quiet = streq(xml_get(in, "Quiet", "false"), "true");
     VAL_EACH(list, it)
+    {
+        char *denied = s3_denied(op, "s3:DeleteObject", xml_get(it, "Key", ""));
+
+        if (denied)
+            err_set(&r->errs[r->n], FORBIDDEN, "%s", denied);
         r->keys[r->n++] = xml_get(it, "Key", "");
+    }
     op->reply = reply_deletes;
     s3_work(op);
 }

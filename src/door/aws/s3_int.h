@@ -27,7 +27,15 @@ struct s3_op {
     int status;
     struct buf out;
     void *more; /* the operation's own */
+    bool hide;  /* a key that is not there is told as one that is forbidden */
 };
+
+/* May he (s3_may.c)? false: refused, answered. */
+bool s3_may(struct s3_op *op);
+/* NULL: he may; else what he is told. Of a key of this bucket, and of a key to be copied. */
+char *s3_denied(struct s3_op *op, const char *action, const char *key);
+char *s3_source_denied(struct s3_op *op, const char *bucket, const char *key);
+bool s3_policy_request(struct s3_op *op); /* ?policy: true, and answered */
 
 struct arena *s3_arena(const struct s3_op *op);
 /* Runs op->run on a pool thread with the bucket's root open, then op->reply, or answers the error. */

@@ -56,7 +56,9 @@ const struct aws_service *aws_service_of(const struct aws_req *q)
         found = by_name(s);
         return found ? found : type && str_starts(type, "application/x-www-form-urlencoded") ? &other_query : &other;
     }
-    /* unsigned: by the look of its path */
+    /* unsigned: by the look of its path; S3 takes no POST without a bucket */
+    if (streq(path, "/") && streq(q->req->method, "POST"))
+        return by_name("sts");
     return by_name(strlen(path) > 11 && path[0] == '/' && isdigit((unsigned char)path[1]) && path[5] == '-' &&
                            path[8] == '-' && path[11] == '/'
                        ? "lambda"

@@ -1,0 +1,195 @@
+/* door/aws/lambda_may.c - which action a Lambda operation is, on which resource; passing a role to a function. */
+#include "door/aws/lambda_int.h"
+
+#include <stdio.h>
+
+/* what: 'f' the function (with its qualifier), 'F' the function as a whole, 'l' the layer, 'v' its version, '*' no one. */
+static const struct row {
+    void (*run)(struct op *op);
+    const char *action, *method; /* NULL: any */
+    char what;
+    int path; /* at least so many segments behind the name */
+} ROWS[] = {
+    {op_create_function, "CreateFunction", NULL, 'F', 0},
+    {op_list_functions, "ListFunctions", NULL, '*', 0},
+    {op_get_function, "GetFunction", NULL, 'f', 0},
+    {op_delete_function, "DeleteFunction", NULL, 'f', 0},
+    {op_get_conf, "GetFunctionConfiguration", NULL, 'f', 0},
+    {op_update_conf, "UpdateFunctionConfiguration", NULL, 'F', 0},
+    {op_update_code, "UpdateFunctionCode", NULL, 'F', 0},
+    {op_invoke, "InvokeFunction", NULL, 'f', 0},
+    {op_invoke_old, "InvokeFunction", NULL, 'F', 0},
+    {op_invoke_stream, "InvokeFunction", NULL, 'f', 0},
+    {op_list_versions, "ListVersionsByFunction", NULL, 'F', 0},
+    {op_publish_version, "PublishVersion", NULL, 'F', 0},
+    {op_create_alias, "CreateAlias", NULL, 'F', 0},
+    {op_get_alias, "GetAlias", NULL, 'F', 2},
+    {op_get_alias, "ListAliases", NULL, 'F', 0},
+    {op_update_alias, "UpdateAlias", NULL, 'F', 0},
+    {op_delete_alias, "DeleteAlias", NULL, 'F', 0},
+    {op_publish_layer, "PublishLayerVersion", NULL, 'l', 0},
+    {op_get_layer, "GetLayerVersion", NULL, 'v', 2},
+    {op_get_layer, "ListLayerVersions", NULL, '*', 0},
+    {op_delete_layer, "DeleteLayerVersion", NULL, 'v', 0},
+    {op_list_layers, "ListLayers", NULL, '*', 0},
+    {op_put_provisioned, "PutProvisionedConcurrencyConfig", NULL, 'f', 0},
+    {op_get_provisioned, "GetProvisionedConcurrencyConfig", NULL, 'f', 0},
+    {op_delete_provisioned, "DeleteProvisionedConcurrencyConfig", NULL, 'f', 0},
+    {op_add_permission, "AddPermission", NULL, 'f', 0},
+    {op_get_policy, "GetPolicy", NULL, 'f', 0},
+    {op_remove_permission, "RemovePermission", NULL, 'f', 0},
+    {op_create_url, "CreateFunctionUrlConfig", NULL, 'f', 0},
+    {op_get_url, "GetFunctionUrlConfig", NULL, 'f', 0},
+    {op_update_url, "UpdateFunctionUrlConfig", NULL, 'f', 0},
+    {op_delete_url, "DeleteFunctionUrlConfig", NULL, 'f', 0},
+    {op_list_urls, "ListFunctionUrlConfigs", NULL, 'F', 0},
+    {op_put_concurrency, "PutFunctionConcurrency", NULL, 'F', 0},
+    {op_delete_concurrency, "DeleteFunctionConcurrency", NULL, 'F', 0},
+    {op_get_concurrency, "GetFunctionConcurrency", NULL, 'F', 0},
+    {op_put_event_conf, "PutFunctionEventInvokeConfig", "PUT", 'f', 0},
+    {op_put_event_conf, "UpdateFunctionEventInvokeConfig", "POST", 'f', 0},
+    {op_get_event_conf, "GetFunctionEventInvokeConfig", NULL, 'f', 0},
+    {op_delete_event_conf, "DeleteFunctionEventInvokeConfig", NULL, 'f', 0},
+    {op_code_signing, "GetFunctionCodeSigningConfig", NULL, 'F', 0},
+    {op_list_tags, "ListTags", NULL, 'F', 0},
+    {op_tag, "TagResource", NULL, 'F', 0},
+    {op_untag, "UntagResource", NULL, 'F', 0},
+    {op_account_settings, "GetAccountSettings", NULL, '*', 0},
+};
+
+static const struct row *row_of(const struct op *op)
+{
+    for (size_t i = 0; i < ARRAY_LEN(ROWS); i++)
+        if (ROWS[i].run == op->run && (!ROWS[i].method || streq(ROWS[i].method, op->q->req->method)) && (int)op->path_n >= ROWS[i].path)
+            return &ROWS[i];
+    return NULL;
+}
+
+static const char *resource_of(struct op *op, char what)
+{
+    struct aws_req *q = op->q;
+    struct arena *a = q->req->arena;
+    const char *name = op->n.name ? op->n.name : val_str_at(op->in, "FunctionName", "");
+
+    switch (what) {
+    case 'f':
+        if (op->n.qualifier)
+            return arena_printf(a, "%s:%s", lambda_arn(q, name), op->n.qualifier);
+        return lambda_arn(q, name);
+    case 'F': {
+        struct lambda_name n;
+        struct err err;
+
+        return lambda_arn(q, lambda_name_parse(q, name, &n, &err) == 0 ? n.name : name);
+    }
+    case 'l':
+    case 'v':
+        if (str_starts(op->raw_name, "arn:"))
+            return op->raw_name;
+        if (what == 'v' && op->path_n > 1)
+            return arena_printf(a, "arn:aws:lambda:%s:%s:layer:%s:%s", q->d->region, q->d->account, op->raw_name, op->path[1]);
+        return arena_printf(a, "arn:aws:lambda:%s:%s:layer:%s", q->d->region, q->d->account, op->raw_name);
+    default:
+        return "*";
+    }
+}
+
+/* The policy that lies at a function (AddPermission); NULL: none. One that cannot be read denies all. */
+const struct val *lambda_policy(struct arena *a, const struct obj *o)
+{
+    static const char NOBODY[] = "{\"Statement\":{\"Effect\":\"Deny\",\"Principal\":\"*\",\"Action\":\"*\",\"Resource\":\"*\"}}";
+    const char *text = o ? obj_annotation(o, A_POLICY) : NULL;
+    struct err err;
+    const struct val *v = text ? policy_read(a, val_lit(a, text), POLICY_RESOURCE, &err) : NULL;
+
+    return v || !text ? v : json_parse(a, NOBODY, sizeof NOBODY - 1, &err);
+}
+
+static struct val *context_of(struct op *op, const struct obj *o)
+{
+    struct aws_req *q = op->q;
+    struct val *v = aws_context(q);
+    static const struct { const char *field, *key; } KEYS[] = {
+        {"Principal", "lambda:principal"}, {"FunctionUrlAuthType", "lambda:functionurlauthtype"}, {"AuthType", "lambda:functionurlauthtype"}};
+
+    for (size_t i = 0; i < ARRAY_LEN(KEYS); i++)
+        if (val_str_at(op->in, KEYS[i].field, NULL))
+            val_put_str(q->req->arena, v, KEYS[i].key, val_str_at(op->in, KEYS[i].field, ""));
+    if (val_is(val_get(op->in, "Layers"), VAL_LIST))
+        val_put(q->req->arena, v, "lambda:layer", val_get(op->in, "Layers"));
+    aws_context_tags(q, v, "aws:requesttag", val_get(op->in, "Tags"));
+    if (o)
+        aws_context_tags(q, v, "aws:resourcetag", val_at(obj_val(o), "spec.tags"));
+    val_put_str(q->req->arena, v, "aws:resourceaccount", q->d->account);
+    return v;
+}
+
+static bool is_root(const struct op *op)
+{
+    return op->q->caller.kind == CALLER_ROOT && !op->q->caller.set.has_session;
+}
+
+bool lambda_may(struct op *op)
+{
+    struct aws_req *q = op->q;
+    const struct row *row;
+    const struct obj *o;
+    const struct val *policy;
+    const char *action;
+    char *message;
+
+    if (is_root(op))
+        return true; /* the account's own functions: what lies at them only ever allows */
+    row = row_of(op);
+    action = row ? arena_printf(q->req->arena, "lambda:%s", row->action) : "lambda:*"; /* no row: for who may all */
+    o = op->n.object ? functions_get(q->d->o.functions, LAMBDA_NS, op->n.object) : NULL;
+    policy = lambda_policy(q->req->arena, o);
+    message = aws_denied(q, action, resource_of(op, row ? row->what : '*'), context_of(op, o), policy, POLICY_RESOURCE);
+    if (message)
+        aws_refuse(q, message);
+    return !message;
+}
+
+/* ---- roles of functions ---- */
+
+bool lambda_role_fits(struct op *op)
+{
+    static const struct policy_who LAMBDA = {.service = "lambda.amazonaws.com"};
+    struct aws_req *q = op->q;
+    struct arena *a = q->req->arena;
+    const char *arn = val_str_at(op->in, "Role", NULL);
+    const struct obj *role;
+    struct val *context;
+
+    if (!arn)
+        return true;
+    context = aws_context(q);
+    val_put_str(a, context, "iam:passedtoservice", "lambda.amazonaws.com");
+    val_put_str(a, context, "iam:associatedresourcearn", resource_of(op, 'F'));
+    if (!is_root(op) && !aws_may(q, "iam:PassRole", arn, context))
+        return false;
+    role = identity_role(q->d->o.identity, arn);
+    if (!role)
+        return true; /* one that IAM does not know: the function has the account's access (docs/iam.md) */
+    context = val_map(a);
+    val_put_str(a, context, "aws:sourceaccount", q->d->account);
+    val_put_str(a, context, "aws:sourcearn", resource_of(op, 'F'));
+    if (identity_trusts(q->d->o.identity, a, role, &LAMBDA, "sts:AssumeRole", context) == POLICY_ALLOWED)
+        return true;
+    lambda_error(q, 400, "InvalidParameterValueException", "The role defined for the function cannot be assumed by Lambda.");
+    return false;
+}
+
+bool lambda_may_read(struct op *op, const char *bucket, const char *key)
+{
+    struct aws_req *q = op->q;
+    char *message;
+
+    if (is_root(op))
+        return true;
+    message = aws_denied(q, "s3:GetObject", arena_printf(q->req->arena, "arn:aws:s3:::%s/%s", bucket, key), NULL, NULL, POLICY_RESOURCE);
+    if (message)
+        lambda_error(q, 403, "AccessDeniedException", "Your access has been denied by S3, please make sure your request credentials have "
+                     "permission to GetObject for %s/%s. S3 Error Code: AccessDenied. S3 Error Message: %s", bucket, key, message);
+    return !message;
+}

@@ -262,6 +262,7 @@ static int check_v2(struct http_req *req, struct sigv4 *s, const char *secret, c
     char want[32];
     unsigned n = sizeof sum;
     bool first = true;
+    const char *name, *value;
 
     if (s->expires_s < now_s)
         return err_set(err, EXPIRED, "Request has expired");
@@ -272,6 +273,9 @@ static int check_v2(struct http_req *req, struct sigv4 *s, const char *secret, c
     for (size_t i = 0; i < req->headers_n && lines_n < ARRAY_LEN(lines); i++)
         if (str_starts(req->headers[i].name, "x-amz-"))
             lines[lines_n++] = arena_printf(req->arena, "%s:%s\n", req->headers[i].name, req->headers[i].value);
+    for (size_t i = 0; lines_n < ARRAY_LEN(lines) && http_param_next(req, &i, &name, &value);)
+        if (str_starts(name, "x-amz-")) /* a session's token is signed as the header it stands for */
+            lines[lines_n++] = arena_printf(req->arena, "%s:%s\n", name, value);
     qsort(lines, lines_n, sizeof *lines, by_text);
     for (size_t i = 0; i < lines_n; i++)
         buf_adds(&b, lines[i]);

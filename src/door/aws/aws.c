@@ -242,6 +242,7 @@ static void find_key(struct aws_req *q)
     struct err err = {0};
 
     token = token ? token : http_param(q->req, "X-Amz-Security-Token");
+    token = token ? token : http_param(q->req, "x-amz-security-token"); /* of version 2 */
     for (char *p = name; *p; p++) {
         *p = (char)tolower((unsigned char)*p);
         if (!isalnum((unsigned char)*p) && *p != '-') {

@@ -11,6 +11,7 @@ struct reader {
     struct arena *a;
     yaml_document_t *doc;
     json_duplicate_fn *dup;
+    yaml_tag_fn *tag;
     void *arg;
     struct err *err;
     struct buf path;
@@ -68,6 +69,8 @@ static void read_scalar(struct reader *r, const yaml_node_t *node, struct val *t
     if (node->tag && str_starts((const char *)node->tag, "tag:yaml.org,2002:") && !plain &&
         !streq((const char *)node->tag, YAML_STR_TAG))
         plain = true; /* !!int "3" */
+    if (r->tag && node->tag && node->tag[0] == '!')
+        plain = false;
     if (plain) {
         if (is_one_of(s, NULLS)) {
             to->type = VAL_NULL;
@@ -129,6 +132,8 @@ static int read_pair(struct reader *r, const yaml_node_pair_t *pair, struct val 
     return 0;
 }
 
+static int read_untagged(struct reader *r, yaml_node_t *node, struct val *to);
+
 static int read_node(struct reader *r, int index, struct val *to)
 {
     yaml_node_t *node = yaml_document_get_node(r->doc, index);
@@ -137,6 +142,15 @@ static int read_node(struct reader *r, int index, struct val *to)
         to->type = VAL_NULL;
         return 0;
     }
+    if (read_untagged(r, node, to) < 0)
+        return -1;
+    return r->tag && node->tag && node->tag[0] == '!' && node->tag[1]
+               ? r->tag(r->arg, r->a, (const char *)node->tag, to, r->err)
+               : 0;
+}
+
+static int read_untagged(struct reader *r, yaml_node_t *node, struct val *to)
+{
     if (++r->nodes > YAML_NODES_MAX)
         return err_set(r->err, INVALID_ARGUMENT, "YAML expands to more than %d values",
                        YAML_NODES_MAX);
@@ -170,11 +184,11 @@ static int read_node(struct reader *r, int index, struct val *to)
 }
 
 /* 1: a document was read into to; 0: the stream is at its end; -1: err. */
-static int read_document(struct arena *a, yaml_parser_t *parser, json_duplicate_fn *dup, void *arg,
+static int read_document(struct arena *a, yaml_parser_t *parser, json_duplicate_fn *dup, yaml_tag_fn *tag, void *arg,
                          struct val *to, struct err *err)
 {
     yaml_document_t doc;
-    struct reader r = {.a = a, .doc = &doc, .dup = dup, .arg = arg, .err = err};
+    struct reader r = {.a = a, .doc = &doc, .dup = dup, .tag = tag, .arg = arg, .err = err};
     int rc = 1;
 
     if (!yaml_parser_load(parser, &doc))
@@ -190,8 +204,8 @@ static int read_document(struct arena *a, yaml_parser_t *parser, json_duplicate_
     return rc;
 }
 
-struct val *yaml_parse(struct arena *a, const char *text, size_t n, json_duplicate_fn *dup,
-                       void *arg, struct err *err)
+static struct val *parse_one(struct arena *a, const char *text, size_t n, json_duplicate_fn *dup, yaml_tag_fn *tag,
+                             void *arg, struct err *err)
 {
     struct val *v = val_null(a);
     yaml_parser_t parser;
@@ -199,9 +213,20 @@ struct val *yaml_parse(struct arena *a, const char *text, size_t n, json_duplica
 
     yaml_parser_initialize(&parser);
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, n);
-    rc = read_document(a, &parser, dup, arg, v, err);
+    rc = read_document(a, &parser, dup, tag, arg, v, err);
     yaml_parser_delete(&parser);
     return rc < 0 ? NULL : v;
+}
+
+struct val *yaml_parse(struct arena *a, const char *text, size_t n, json_duplicate_fn *dup,
+                       void *arg, struct err *err)
+{
+    return parse_one(a, text, n, dup, NULL, arg, err);
+}
+
+struct val *yaml_parse_tagged(struct arena *a, const char *text, size_t n, yaml_tag_fn *tag, void *arg, struct err *err)
+{
+    return parse_one(a, text, n, NULL, tag, arg, err);
 }
 
 struct val *yaml_parse_all(struct arena *a, const char *text, size_t n, struct err *err)
@@ -215,7 +240,7 @@ struct val *yaml_parse_all(struct arena *a, const char *text, size_t n, struct e
     for (;;) {
         struct val v = {0};
 
-        rc = read_document(a, &parser, NULL, NULL, &v, err);
+        rc = read_document(a, &parser, NULL, NULL, NULL, &v, err);
         if (rc <= 0)
             break;
         val_push(a, all, &v);

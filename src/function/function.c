@@ -547,6 +547,11 @@ char *version_config(struct version *v, struct arena *a)
 
 static void version_replace(struct function *f);
 
+const char *functions_node_ip(const struct functions *fs)
+{
+    return fs->node_ip;
+}
+
 void functions_set_key(struct functions *fs, const char *access_key, const char *secret_key)
 {
     if (streq0(fs->access_key, access_key) && streq0(fs->secret_key, secret_key))

@@ -84,6 +84,8 @@ struct functions_options {
 
 /* Makes STATE's sub-directories, reads the meter and the queue of events that are still owed.
  * NULL and err when the state directory cannot be used. Options are copied. */
+/* Where instances reach this machine's doors; good as long as fs. */
+const char *functions_node_ip(const struct functions *fs);
 struct functions *functions_new(const struct functions_options *o, struct err *err) _must_check_;
 /* Fails what waits (UNAVAILABLE), kills instances and zygotes, writes the meter, removes the
  * cgroups, frees; `stopped` (may be NULL) is called when all of it is done. */

@@ -8,12 +8,14 @@
 #include <openssl/rand.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "door/aws/identity_int.h"
 #include "door/aws/ssm.h"
+#include "door/aws/cfn_int.h"
 #include "event/event.h"
 #include "volume/volume.h"
 
@@ -189,6 +191,13 @@ static void wrong_token(struct aws_req *q, const struct err *err)
         unknown_key(q);
 }
 
+/* It was he who signed, or it is for him that the door itself asks. */
+static void serve(struct aws_req *q)
+{
+    if (aws_authorize(q))
+        aws_service_of(q)->request(q);
+}
+
 /* The caller is known by his key: is it he who signed? */
 static void check(struct aws_req *q)
 {
@@ -203,8 +212,7 @@ static void check(struct aws_req *q)
         hash = "UNSIGNED-PAYLOAD";
     }
     if (sigv4_check(q->req, &q->sig, q->caller.secret, hash, bucket_of_host(q), time(NULL), &err) == 0) {
-        if (aws_authorize(q))
-            aws_service_of(q)->request(q);
+        serve(q);
         return;
     }
     if (err.code == ERR_EXPIRED)
@@ -288,6 +296,8 @@ static void on_request(struct http_req *req, void *arg)
     q->req = req;
     req->user = q;
     make_id(q->id);
+    if (cfn_response_url(q->d, req))
+        return;
     if (streq(req->path, "/healthz")) {
         http_reply_str(req, 200, "text/plain", "ok");
         return;
@@ -305,6 +315,68 @@ static void on_request(struct http_req *req, void *arg)
         find_key(q);
     else
         http_body(req, BODY_MAX, on_body, q);
+}
+
+/* ---- from inside ---- */
+
+/* KEY|SECONDS|TOKEN: the time is that of the request, so that a stack that takes longer than the session does not stay half made. */
+const char *aws_caller(struct aws_req *q)
+{
+    const char *token = http_get(q->req, "x-amz-security-token");
+
+    return arena_printf(q->req->arena, "%s|%lld|%s", q->sig.key_id, (long long)time(NULL), token ? token : "");
+}
+
+const char *aws_caller_of_role(struct aws_door *d, struct arena *a, const char *arn, struct err *err)
+{
+    const struct obj *role = identity_role(d->o.identity, arn);
+    struct policy_who who = {.service = "cloudformation.amazonaws.com"};
+    struct session_opts o = {.name = "AWSCloudFormation", .now_s = time(NULL), .seconds = 3600};
+    struct session_keys keys;
+
+    if (!role || identity_trusts(d->o.identity, a, role, &who, "sts:AssumeRole", NULL) != POLICY_ALLOWED) {
+        err_set(err, INVALID_ARGUMENT, "Role %.200s is invalid or cannot be assumed", arn);
+        return NULL;
+    }
+    identity_session(d->o.identity, a, role, NULL, &o, &keys);
+    return arena_printf(a, "%s|%lld|%s", keys.key_id, (long long)o.now_s, keys.token);
+}
+
+static void on_inner_body(struct http_req *req, char *data, size_t n, const struct err *err, void *arg)
+{
+    struct aws_req *q = arg;
+
+    if (err) {
+        http_abort(req);
+        return;
+    }
+    q->body = data;
+    q->body_n = n;
+    serve(q);
+}
+
+void aws_inner(struct aws_door *d, struct http_req *req)
+{
+    struct arena *a = req->arena;
+    struct aws_req *q = arena_new_of(a, struct aws_req);
+    const char *service = http_get(req, "x-tandem-service"), *caller = http_get(req, "x-tandem-caller");
+    const char *time_ = caller ? strchr(caller, '|') : NULL, *token = time_ ? strchr(time_ + 1, '|') : NULL;
+    struct err err = {0};
+
+    q->d = d;
+    q->req = req;
+    req->user = q;
+    make_id(q->id);
+    q->sig = (struct sigv4){.kind = SIGV4_HEADER, .key_id = token ? arena_strndup(a, caller, (size_t)(time_ - caller)) : "",
+                            .service = service ? service : "", .date = "", .region = d->region, .signed_headers = "", .signature = "",
+                            .amz_date = ""};
+    if (!token || identity_find(d->o.identity, a, q->sig.key_id, token[1] ? token + 1 : NULL, NULL, strtoll(time_ + 1, NULL, 10),
+                                &q->caller, &err) < 0)
+        wrong_token(q, &err);
+    else if (is_s3(q))
+        serve(q);
+    else
+        http_body(req, BODY_MAX, on_inner_body, q);
 }
 
 /* ---- life ---- */
@@ -386,6 +458,8 @@ struct aws_door *aws_door_new(const struct aws_door_opts *o, struct err *err)
     d->volumes = client_mirror(o->client, &(struct mirror_args){
         .resource = "tandem.dev/v1/volumes", .added = volume_added, .changed = volume_changed,
         .removed = volume_removed, .arg = d});
+    d->inside_url = o->inside_url ? xstrdup(o->inside_url) : xasprintf("http://127.0.0.1:%d", http_server_port(d->http));
+    d->cfn = cfn_new(d);
     LOG(INFO, "aws", "did=listen port=%d", http_server_port(d->http));
     return d;
 }
@@ -401,10 +475,14 @@ static void on_gone(void *arg)
     void (*done)(void *) = d->done;
     void *done_arg = d->done_arg;
 
+    if (--d->servers)
+        return;
+    cfn_free(d->cfn);
     free(d->state);
     free(d->region);
     free(d->account);
     free(d->function_url);
+    free(d->inside_url);
     free(d);
     if (done)
         done(done_arg);
@@ -419,5 +497,10 @@ void aws_door_stop(struct aws_door *d, uint32_t deadline_ms, void (*done)(void *
     d->volumes = NULL;
     objects_free(d->objects);
     d->objects = NULL;
+    d->servers = d->cfn ? 2 : 1;
+    if (d->cfn) {
+        cfn_stop(d->cfn);
+        http_server_stop(d->cfn->inner, deadline_ms, on_gone, d);
+    }
     http_server_stop(d->http, deadline_ms, on_gone, d);
 }

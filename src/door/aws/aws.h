@@ -27,6 +27,7 @@ struct aws_door_opts {
     struct logs *logs;          /* outlives the door */
     struct mirror *mirror;      /* of tandem.dev/v1 functions, all namespaces */
     struct identity *identity;  /* who may do what; outlives the door; its region and account are the door's */
+    const char *inside_url;     /* this port as functions reach it; NULL: http://127.0.0.1:PORT */
     const char *function_url;   /* what a function's URL begins with: URL + NAME + "/"; NULL: no URLs */
 };
 struct aws_door *aws_door_new(const struct aws_door_opts *o, struct err *err) _must_check_;

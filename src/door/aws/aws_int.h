@@ -17,15 +17,18 @@
 #include "http/server.h"
 
 struct objects;
+struct cfn;
 
 struct aws_door {
     struct aws_door_opts o;
-    char *state, *region, *account, *function_url;
+    char *state, *region, *account, *function_url, *inside_url;
     struct http_server *http;
     struct mirror *volumes;
     struct objects *objects; /* event/: who hears of written objects */
     unsigned char ssm_key[32]; /* seals SecureStrings */
     bool has_ssm_key;
+    struct cfn *cfn;         /* stacks; NULL when it could not start */
+    unsigned servers; /* that still close */
     void (*done)(void *);
     void *done_arg;
 };
@@ -66,6 +69,14 @@ void logs_request(struct aws_req *q);
 void ssm_request(struct aws_req *q);
 void sts_request(struct aws_req *q);
 void s3_request(struct aws_req *q);
+void cfn_request(struct aws_req *q);
+/* A request from inside, on the door's own socket: headers x-tandem-service and x-tandem-caller (as aws_caller() gave it for
+ * the request that it is made for) stand for the signature. */
+void aws_inner(struct aws_door *d, struct http_req *req);
+/* Who signed, as a text to keep; in the request's arena. */
+const char *aws_caller(struct aws_req *q);
+/* ... and a session of that role, which trusts CloudFormation; NULL with err. */
+const char *aws_caller_of_role(struct aws_door *d, struct arena *a, const char *arn, struct err *err);
 
 /* Errors; they finish the request. aws_error() has the form of the request's service. */
 void aws_error(struct aws_req *q, int status, const char *code, const char *fmt, ...) _printf_(4, 5);

@@ -19,6 +19,8 @@ static const struct aws_service services[] = {
     {.name = "ssm", .form = AWS_JSON, .request = ssm_request},
     {.name = "lambda", .form = AWS_REST_JSON, .request = lambda_request},
     {.name = "iam", .form = AWS_QUERY, .xmlns = "https://iam.amazonaws.com/doc/2010-05-08/", .request = iam_request},
+    {.name = "cloudformation", .form = AWS_QUERY, .xmlns = "http://cloudformation.amazonaws.com/doc/2010-05-15/",
+     .request = cfn_request},
     {.name = "sts", .form = AWS_QUERY, .xmlns = "https://sts.amazonaws.com/doc/2011-06-15/", .request = sts_request},
 };
 

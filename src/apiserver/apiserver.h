@@ -54,6 +54,9 @@ struct schema *api_schema(struct api *api);
 /* The store's table of a resource in any of its versions. */
 struct store_table *api_table(struct api *api, const struct resource *r);
 
+/* Adds to a counter of /metrics that metrics.c names; for parts of this process. */
+void api_count(struct api *api, const char *name, const char *labels, double by);
+
 struct api_request {
     struct arena *arena;          /* the caller's; holds the request and the answer */
     const struct auth_user *user; /* NULL: this process itself, may do everything, no webhook is asked */

@@ -43,7 +43,7 @@ static const struct named {
      "Total number of exclusions when an authorization webhook is skipped because match conditions exclude it."},
     {"apiserver_authorization_match_condition_evaluation_errors_total", "counter",
      "Total number of errors when an authorization webhook encounters a match condition error."},
-    {"apiserver_delegated_authn_request_total", "counter", "Number of HTTP requests partitioned by status code."},
+    {"tandem_controller_cycles_total", "counter", "Objects that a controller wrote again and again, and that were held back."},
 };
 
 struct metrics {
@@ -217,6 +217,11 @@ static double *named(struct metrics *m, const char *name, const char *labels)
 void metrics_add(struct metrics *m, const char *name, const char *labels, double by)
 {
     *named(m, name, labels) += by;
+}
+
+void api_count(struct api *api, const char *name, const char *labels, double by)
+{
+    metrics_add(api->metrics, name, labels, by);
 }
 
 void metrics_set(struct metrics *m, const char *name, const char *labels, double to)

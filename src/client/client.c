@@ -9,6 +9,12 @@ struct env *client_env(struct client *c)
     return c->env;
 }
 
+void client_count(struct client *c, const char *name, const char *labels, double by)
+{
+    if (c->ops->count)
+        c->ops->count(c, name, labels, by);
+}
+
 bool client_is_local(const struct client *c)
 {
     return c->ops->local;

@@ -61,6 +61,8 @@ struct objs client_owned(struct client *c, struct arena *a, const char *resource
  * the caller. Errors carry the API's code and text. */
 int client_create(struct client *c, const char *resource, const char *ns, const struct val *v,
                   const struct obj **ret, struct err *err) _must_check_;
+/* Adds to a counter of /metrics of the API in this process; of a remote one: nothing. labels: a="b",c="d". */
+void client_count(struct client *c, const char *name, const char *labels, double by);
 /* Replaces; with metadata.resourceVersion in v only that version (CONFLICT otherwise). */
 int client_update(struct client *c, const char *resource, const struct val *v,
                   const struct obj **ret, struct err *err) _must_check_;

@@ -15,6 +15,7 @@ struct client_ops {
     void (*mirror_start)(struct client *c, struct mirror *m);
     void (*mirror_stop)(struct mirror *m);
     void (*free)(struct client *c);
+    void (*count)(struct client *c, const char *name, const char *labels, double by); /* NULL: nowhere */
 };
 struct client { /* head of struct local / struct remote */
     const struct client_ops *ops;

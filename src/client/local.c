@@ -573,6 +573,11 @@ static void local_free(struct client *c)
     free(l);
 }
 
+static void local_count(struct client *c, const char *name, const char *labels, double by)
+{
+    api_count(((struct local *)c)->api, name, labels, by);
+}
+
 static const struct client_ops local_ops = {
     .local = true,
     .call = local_call,
@@ -580,6 +585,7 @@ static const struct client_ops local_ops = {
     .mirror_start = local_mirror_start,
     .mirror_stop = local_mirror_stop,
     .free = local_free,
+    .count = local_count,
 };
 
 struct client *client_local_new(struct env *env, struct api *api, struct schema *schema, const char *user)

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "client/workq.h"
 #include "controller/ctl_int.h"
+#include "controller/guard.h"
 
 enum { KEYS_MAX = 4000000, PASSES_A_TURN = 64, TURN_US = 4000, BURST = 500 };
 
@@ -239,6 +240,7 @@ struct controllers *controllers_start(struct client *client, struct env *env,
             continue;
         s->ctl = (struct ctl){.all = all, .client = client, .env = env, .arena = all->pass,
                               .me = table[i], .now_ms = env_now_ms(env), .burst = BURST};
+        s->ctl.guard = guard_new();
         s->ctl.q = workq_new(env, KEYS_MAX);
         s->next = env_timer_new(env, turn, s);
         workq_on_ready(s->ctl.q, ready, s);
@@ -282,7 +284,7 @@ void *controllers_stop(struct controllers *all)
         if (all->kinds[k].mirror)
             mirror_free(all->kinds[k].mirror);
     for (uint32_t i = 0; i < all->slots_n; i++)
-        workq_free(all->slots[i].ctl.q);
+        workq_free(all->slots[i].ctl.q), guard_free(all->slots[i].ctl.guard);
     for (uint32_t i = 0; i < all->slots_n; i++)
         env_timer_free(all->slots[i].next);
     arena_free(all->pass);

@@ -6,6 +6,7 @@
 #include "client/workq.h"
 #include "codec/selector.h"
 #include "controller/ctl_int.h"
+#include "controller/guard.h"
 #include "controller/pods.h"
 
 /* ---- the queue ---- */
@@ -195,33 +196,74 @@ int ctl_claim(struct ctl *ctl, enum kind kind, const struct obj *owner, enum kin
     return 0;
 }
 
-/* ---- writes ---- */
+/* ---- writes ----
+ * Each is held back while the guard says that this controller goes round in circles with that object. */
+
+/* Which object: by its name, or by what names are generated from. */
+static const char *guard_key(struct ctl *ctl, enum kind kind, const char *ns, const struct val *v, bool *ret_named)
+{
+    const char *from = val_str_at(v, "metadata.generateName", ""), *name = val_str_at(v, "metadata.name", "");
+
+    *ret_named = !*from;
+    return arena_printf(ctl->arena, "%s/%s/%s%s", kind_rows[kind].kind, ns ? ns : "", *from ? "~" : "", *from ? from : name);
+}
+
+static int held(struct ctl *ctl, const char *key, struct err *err)
+{
+    int64_t ms = guard_held_ms(ctl->guard, key, ctl->now_ms);
+
+    return ms ? err_set(err, TOO_MANY, "%s is held back for %lld ms: it was written again and again", key, (long long)ms) : 0;
+}
+
+static void noted(struct ctl *ctl, const char *key, enum guard_act act, const struct val *v, bool named)
+{
+    int64_t ms = guard_note(ctl->guard, key, act, v, named, ctl->now_ms);
+
+    if (!ms)
+        return;
+    LOG(WARN, "controller", "ctl=%s object=%s did=hold-back ms=%lld why=\"%s again and again in a short time\"", ctl->me->name, key,
+        (long long)ms, act == GUARD_WRITTEN ? "written with the same content" : "made");
+    client_count(ctl->client, "tandem_controller_cycles_total", arena_printf(ctl->arena, "controller=\"%s\"", ctl->me->name), 1);
+}
 
 const struct obj *ctl_create(struct ctl *ctl, enum kind kind, const char *ns, const struct val *v,
                              struct err *err)
 {
     const struct obj *made = NULL;
+    bool named;
+    const char *key = guard_key(ctl, kind, ns, v, &named);
 
-    if (client_create(ctl->client, kind_rows[kind].resource, ns, v, &made, err) < 0)
+    if (held(ctl, key, err) < 0 || client_create(ctl->client, kind_rows[kind].resource, ns, v, &made, err) < 0)
         return NULL;
+    noted(ctl, key, GUARD_MADE, v, named);
     return take(ctl, made);
 }
 
 const struct obj *ctl_update(struct ctl *ctl, enum kind kind, const struct val *v, struct err *err)
 {
     const struct obj *made = NULL;
+    const char *key = arena_printf(ctl->arena, "%s/%s/%s", kind_rows[kind].kind, val_str_at(v, "metadata.namespace", ""),
+                                   val_str_at(v, "metadata.name", ""));
 
-    if (client_update(ctl->client, kind_rows[kind].resource, v, &made, err) < 0)
+    if (held(ctl, key, err) < 0 || client_update(ctl->client, kind_rows[kind].resource, v, &made, err) < 0)
         return NULL;
+    noted(ctl, key, GUARD_WRITTEN, v, true);
     return take(ctl, made);
 }
 
 int ctl_update_status(struct ctl *ctl, enum kind kind, const struct obj *old, const struct val *v,
                       struct err *err)
 {
-    if (val_equal(val_get(obj_val(old), "status"), val_get(v, "status")))
+    const char *key = arena_printf(ctl->arena, "%s/%s/%s/status", kind_rows[kind].kind, old->namespace_, old->name);
+    const struct val *status = val_get(v, "status");
+
+    if (val_equal(val_get(obj_val(old), "status"), status))
         return 0;
-    return client_update_status(ctl->client, kind_rows[kind].resource, v, NULL, err);
+    if (held(ctl, key, err) < 0 || client_update_status(ctl->client, kind_rows[kind].resource, v, NULL, err) < 0)
+        return -1;
+    if (status)
+        noted(ctl, key, GUARD_WRITTEN, status, true);
+    return 0;
 }
 
 int ctl_delete(struct ctl *ctl, enum kind kind, const struct obj *o, const char *policy,
@@ -229,9 +271,15 @@ int ctl_delete(struct ctl *ctl, enum kind kind, const struct obj *o, const char 
 {
     struct client_delete how = {.uid = o->uid, .propagation = policy, .grace_s = grace_s};
     struct err why;
+    bool named;
+    const char *key = guard_key(ctl, kind, o->namespace_, obj_val(o), &named);
 
-    if (client_delete(ctl->client, kind_rows[kind].resource, o->namespace_, o->name, &how, &why) == 0)
+    if (held(ctl, key, err) < 0)
+        return -1;
+    if (client_delete(ctl->client, kind_rows[kind].resource, o->namespace_, o->name, &how, &why) == 0) {
+        noted(ctl, key, GUARD_DELETED, obj_val(o), named);
         return 0;
+    }
     if (why.code == ERR_NOT_FOUND || why.code == ERR_CONFLICT) /* gone, or a namesake by now */
         return 0;
     *err = why;

@@ -15,6 +15,7 @@
 #include "env/env.h"
 
 struct controllers;
+struct guard;
 
 enum kind {
 #define KIND(name, resource, api_version, kind) K_##name,
@@ -42,6 +43,7 @@ struct ctl {
     int64_t now_ms; /* wall clock, at the start of the pass */
     int burst;      /* objects made or removed in one pass, at most */
     struct workq *q;
+    struct guard *guard;
     void *mine; /* what start() made for itself; stop() takes it back */
 };
 
@@ -82,7 +84,7 @@ int ctl_claim(struct ctl *ctl, enum kind kind, const struct obj *owner, enum kin
               const struct val *selector, struct objs *ret, struct err *err) _must_check_;
 void objs_add(struct arena *a, struct objs *list, const struct obj *o); /* grows by doubling */
 
-/* ---- writes: what they give back is held until the pass ends ---- */
+/* ---- writes: what they give back is held until the pass ends; TOO_MANY: they go round in circles (guard.h) ---- */
 const struct obj *ctl_create(struct ctl *ctl, enum kind kind, const char *ns, const struct val *v,
                              struct err *err) _must_check_;
 /* v is an edit (obj_edit) and still carries the revision that was seen. */

@@ -1,6 +1,6 @@
 /* door/aws/authorize.c - may he? What every request says of itself, and the answers to those who may not.
  *
- * Each service maps its requests to an action, a resource and condition keys: s3_may.c, lambda_may.c, iam.c, sts.c; the
+ * Each service maps its requests to an action, a resource and condition keys: s3_may.c, lambda_may.c, iam.c, sts.c, scheduler.c; the
  * others are here, because what they are about stands in their parameters. */
 #include "door/aws/aws_int.h"
 
@@ -94,6 +94,9 @@ static const struct rule {
     {"logs", NULL, "arn:aws:logs:%R:%A:log-group:*"},
     {"ssm", "Name", "arn:aws:ssm:%R:%A:parameter/%V"},
     {"ssm", "Path", "arn:aws:ssm:%R:%A:parameter/%V"},
+    {"events", "ResourceARN", "%V"},
+    {"events", "Rule", "arn:aws:events:%R:%A:rule/%V"},
+    {"events", "Name", "arn:aws:events:%R:%A:rule/%V"},
     {"cloudformation", "StackName", "arn:aws:cloudformation:%R:%A:stack/%V/*"},
 };
 
@@ -135,7 +138,7 @@ static const char *resource_of(struct aws_req *q, const char *service, const str
 
 bool aws_authorize(struct aws_req *q)
 {
-    static const char *const OWN[] = {"s3", "lambda", "iam", "sts", ""}; /* they look themselves */
+    static const char *const OWN[] = {"s3", "lambda", "iam", "sts", "scheduler", ""}; /* they look themselves */
     struct arena *a = q->req->arena;
     const struct aws_service *s = aws_service_of(q);
     const char *name = s->form == AWS_JSON ? json_operation(q) : s->form == AWS_QUERY ? query_param(q, "Action") : NULL;

@@ -68,6 +68,8 @@ void lambda_request(struct aws_req *q);
 void logs_request(struct aws_req *q);
 void ssm_request(struct aws_req *q);
 void sts_request(struct aws_req *q);
+void events_request(struct aws_req *q);
+void scheduler_request(struct aws_req *q);
 void s3_request(struct aws_req *q);
 void cfn_request(struct aws_req *q);
 /* A request from inside, on the door's own socket: headers x-tandem-service and x-tandem-caller (as aws_caller() gave it for

@@ -18,6 +18,8 @@ static const struct aws_service services[] = {
     {.name = "logs", .form = AWS_JSON, .request = logs_request},
     {.name = "ssm", .form = AWS_JSON, .request = ssm_request},
     {.name = "lambda", .form = AWS_REST_JSON, .request = lambda_request},
+    {.name = "events", .form = AWS_JSON, .request = events_request},
+    {.name = "scheduler", .form = AWS_REST_JSON, .request = scheduler_request},
     {.name = "iam", .form = AWS_QUERY, .xmlns = "https://iam.amazonaws.com/doc/2010-05-08/", .request = iam_request},
     {.name = "cloudformation", .form = AWS_QUERY, .xmlns = "http://cloudformation.amazonaws.com/doc/2010-05-15/",
      .request = cfn_request},

@@ -122,18 +122,29 @@ static bool next_json(struct api_stream *s, struct buf *b)
     return false;
 }
 
+/* What is wanted as it is stored is written from its text. */
+static int item_protobuf(struct api_stream *s, const struct obj *o, struct err *err)
+{
+    const struct schema *schema = s->shape.api->schema;
+
+    if (s->shape.form == FORM_OBJECT && s->shape.r == s->shape.stored)
+        return protobuf_list_text(schema, s->item, &s->message, s->api_version, s->shape.r->kind,
+                                  obj_text_own(o, s->item), o->text_n, err);
+    return protobuf_list_item(schema, s->item, &s->message, s->api_version,
+                              s->shape.form == FORM_PARTIAL_LIST ? "PartialObjectMetadata" : s->shape.r->kind,
+                              item_val(s, o), err);
+}
+
 static bool next_protobuf(struct api_stream *s, struct buf *b)
 {
     struct err err = {0};
-    const char *item_kind = s->shape.form == FORM_PARTIAL_LIST ? "PartialObjectMetadata" : s->shape.r->kind;
     size_t began = s->message.n, piece;
 
     if (!s->begun && protobuf_list_begin(s->shape.api->schema, &s->message, s->meta, &err) < 0)
         s->at = s->n;
     s->begun = true;
     for (; s->at < s->n && s->message.n - began < PIECE_BYTES; s->at++) {
-        if (protobuf_list_item(s->shape.api->schema, s->item, &s->message, s->api_version, item_kind,
-                               item_val(s, s->v[s->at]), &err) < 0)
+        if (item_protobuf(s, s->v[s->at], &err) < 0)
             s->at = s->n - 1;
         arena_reset(s->item);
     }

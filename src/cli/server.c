@@ -21,6 +21,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
+#include <malloc.h>
 #include <net/if.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -245,6 +246,14 @@ static int start(struct server *s, struct err *err)
     return write_kubeconfigs(s, err) < 0 || start_parts(s, err) < 0 ? -1 : 0;
 }
 
+/* What is big goes back to the system when it is freed: by itself the allocator learns from one big list to keep the
+ * next ones in its heap, where a small thing behind them holds them for ever. */
+static void tame_allocator(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    mallopt(M_TRIM_THRESHOLD, 512 << 10);
+}
+
 int cmd_server(struct cli_opts *o, int argc, char **argv)
 {
     struct server *s = xcalloc(1, sizeof(*s));
@@ -253,6 +262,7 @@ int cmd_server(struct cli_opts *o, int argc, char **argv)
     (void)argc;
     (void)argv;
     part_begin("server");
+    tame_allocator();
     signal(SIGPIPE, SIG_IGN);
     s->o = o;
     uv_loop_init(&s->loop);

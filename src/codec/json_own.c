@@ -5,21 +5,13 @@
  * moved to the arena when their map or list ends and their number is known. What does not read as
  * JSON is still refused, and nothing behind the end is looked at but JSON_ROOM bytes. */
 #include "codec/json.h"
+#include "codec/json_part.h"
 #include "codec/json_scan.h"
 #include "codec/val_build.h"
 
 #include <stdlib.h>
 
-struct own {
-    struct arena *a;
-    char *p, *end;
-    struct val_member *stack;
-    uint32_t n, cap;
-    int depth;
-    bool lean, in_meta; /* json_parse_lean(); below the object's metadata */
-};
-
-static bool value(struct own *r, struct val *to);
+static bool value(struct json_part *r, struct val *to);
 
 static void put_utf8(char **to, uint32_t c)
 {
@@ -83,7 +75,7 @@ static const char *unescape(const char *p, const char *end, char **to)
 }
 
 /* r->p: behind the opening quote. */
-static bool string(struct own *r, const char **ret, uint32_t *ret_n)
+static bool string(struct json_part *r, const char **ret, uint32_t *ret_n)
 {
     char *s = r->p, *p = json_scan_quote(s, r->end), *to = p;
 
@@ -106,7 +98,7 @@ static bool string(struct own *r, const char **ret, uint32_t *ret_n)
     return true;
 }
 
-static bool number(struct own *r, struct val *to)
+static bool number(struct json_part *r, struct val *to)
 {
     char *p = r->p, *digits = p + (*p == '-'), *after;
     uint64_t u = 0;
@@ -128,7 +120,7 @@ static bool number(struct own *r, struct val *to)
     return true;
 }
 
-static struct val_member *push(struct own *r)
+static struct val_member *push(struct json_part *r)
 {
     if (r->n == r->cap)
         r->stack = xrealloc(r->stack, (r->cap = r->cap ? r->cap * 2 : 64) * sizeof *r->stack);
@@ -136,7 +128,7 @@ static struct val_member *push(struct own *r)
     return &r->stack[r->n++];
 }
 
-static bool list(struct own *r, struct val *to)
+static bool list(struct json_part *r, struct val *to)
 {
     uint32_t from = r->n;
 
@@ -165,7 +157,7 @@ static bool list(struct own *r, struct val *to)
 }
 
 /* A map that stays text. */
-static bool map_text(struct own *r, struct val *to)
+static bool map_text(struct json_part *r, struct val *to)
 {
     char *from = r->p;
     int open = 0;
@@ -191,7 +183,7 @@ static bool key_is(const struct val_member *m, const char *key, uint32_t n)
 }
 
 /* The value of a map's member. metadata.managedFields[N].fieldsV1 is four levels down. */
-static bool member(struct own *r, struct val_member *m)
+static bool member(struct json_part *r, struct val_member *m)
 {
     bool ok;
 
@@ -206,7 +198,7 @@ static bool member(struct own *r, struct val_member *m)
     return value(r, &m->v);
 }
 
-static bool map(struct own *r, struct val *to)
+static bool map(struct json_part *r, struct val *to)
 {
     uint32_t from = r->n;
 
@@ -233,7 +225,7 @@ static bool map(struct own *r, struct val *to)
     return true;
 }
 
-static bool word(struct own *r, const char *text, size_t n)
+static bool word(struct json_part *r, const char *text, size_t n)
 {
     if ((size_t)(r->end - r->p) < n || memcmp(r->p, text, n) != 0)
         return false;
@@ -241,7 +233,7 @@ static bool word(struct own *r, const char *text, size_t n)
     return true;
 }
 
-static bool value(struct own *r, struct val *to)
+static bool value(struct json_part *r, struct val *to)
 {
     bool ok;
 
@@ -269,16 +261,42 @@ static bool value(struct own *r, struct val *to)
     }
 }
 
-static struct val *parse(struct own r, size_t n, struct err *err)
+void json_part_init(struct json_part *r, struct arena *a, char *text, size_t n)
 {
-    char *text = r.p;
-    struct val *v = arena_new_of(r.a, struct val);
+    *r = (struct json_part){.a = a, .p = text, .end = text + n};
+    memset(text + n, 0, JSON_ROOM);
+}
+
+void json_part_done(struct json_part *r)
+{
+    free(r->stack);
+}
+
+bool json_part_value(struct json_part *r, struct val *ret)
+{
+    return value(r, ret);
+}
+
+bool json_part_string(struct json_part *r, const char **ret, uint32_t *ret_n)
+{
+    return *r->p++ == '"' && string(r, ret, ret_n);
+}
+
+bool json_part_map(struct json_part *r, struct val *ret)
+{
+    return *r->p == '{' && map_text(r, ret);
+}
+
+static struct val *parse(struct arena *a, char *text, size_t n, bool lean, struct err *err)
+{
+    struct json_part r;
+    struct val *v = arena_new_of(a, struct val);
     bool ok;
 
-    memset(text + n, 0, JSON_ROOM);
-    r.end = text + n;
+    json_part_init(&r, a, text, n);
+    r.lean = lean;
     ok = value(&r, v) && r.p == r.end;
-    free(r.stack);
+    json_part_done(&r);
     if (ok)
         return v;
     err_set(err, INVALID_ARGUMENT, "invalid JSON at byte %zu", (size_t)(r.p - text));
@@ -287,10 +305,10 @@ static struct val *parse(struct own r, size_t n, struct err *err)
 
 struct val *json_parse_own(struct arena *a, char *text, size_t n, struct err *err)
 {
-    return parse((struct own){.a = a, .p = text}, n, err);
+    return parse(a, text, n, false, err);
 }
 
 struct val *json_parse_lean(struct arena *a, char *text, size_t n, struct err *err)
 {
-    return parse((struct own){.a = a, .p = text, .lean = true}, n, err);
+    return parse(a, text, n, true, err);
 }

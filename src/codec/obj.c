@@ -385,8 +385,7 @@ const struct val *obj_val(const struct obj *o)
     return v;
 }
 
-/* A copy of the text, with room behind it. */
-static char *own_text(const struct obj *o, struct arena *a)
+char *obj_text_own(const struct obj *o, struct arena *a)
 {
     char *text = arena_raw(a, (size_t)o->text_n + JSON_ROOM);
 
@@ -400,7 +399,7 @@ static char *own_text(const struct obj *o, struct arena *a)
 struct val *obj_edit(const struct obj *o, struct arena *a)
 {
     struct err err;
-    struct val *v = json_parse_own(a, own_text(o, a), o->text_n, &err);
+    struct val *v = json_parse_own(a, obj_text_own(o, a), o->text_n, &err);
 
     ASSERT(v); /* it was JSON when it was sealed */
     return v;
@@ -409,7 +408,7 @@ struct val *obj_edit(const struct obj *o, struct arena *a)
 struct val *obj_show(const struct obj *o, struct arena *a)
 {
     struct err err;
-    struct val *v = json_parse_lean(a, own_text(o, a), o->text_n, &err);
+    struct val *v = json_parse_lean(a, obj_text_own(o, a), o->text_n, &err);
 
     ASSERT(v);
     return v;

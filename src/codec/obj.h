@@ -54,6 +54,8 @@ const struct val *obj_val(const struct obj *o);
 struct val *obj_edit(const struct obj *o, struct arena *a);
 /* The same to be written out only: what json_parse_lean() leaves is text. */
 struct val *obj_show(const struct obj *o, struct arena *a);
+/* A copy of its text, text_n bytes with JSON_ROOM behind them, to be read by pieces (json_part.h). */
+char *obj_text_own(const struct obj *o, struct arena *a);
 
 /* Packs the text, when that pays. On the thread that owns the pack; before anybody else has o. */
 void obj_pack(const struct obj *o, struct pack *p);

@@ -2,10 +2,9 @@
  * field's plain type: amounts, times, int-or-strings and raw JSON are small messages; a map is a
  * repeated {key 1, value 2}; a list as a map's value is a message {items 1}; fields with an outer
  * number lie in an inlined message of that number. */
-#include "schema/protobuf.h"
+#include "schema/protobuf_int.h"
 
 #include "codec/json.h"
-#include "schema/type.h"
 
 #include <inttypes.h>
 #include <openssl/evp.h>
@@ -193,14 +192,14 @@ static int read_time(struct reader *r, const struct item *it, bool micro, struct
 
 /* Schemas of custom resources: what in JSON is "a schema or a list / a bool / names". */
 enum either { EITHER_NONE, EITHER_LIST, EITHER_BOOL, EITHER_NAMES };
-static bool is_either(const struct type *t)
+bool protobuf_either(const struct type *t)
 {
     return t->name && streq(t->name, "apiextensions.v1.JSONSchemaProps");
 }
 
 static enum either either_of(const struct type *owner, const struct field *f)
 {
-    if (!is_either(owner))
+    if (!protobuf_either(owner))
         return EITHER_NONE;
     if (streq(f->name, "items"))
         return EITHER_LIST;
@@ -417,8 +416,7 @@ static int read_struct(struct reader *r, struct in in, const struct type *t, uin
 /* ---- kinds ---- */
 
 /* "rbac.authorization.k8s.io/v1", "Role" -> "rbac.v1.Role", as the types are named. */
-static const struct type *type_of(const struct schema *s, struct arena *a, const char *api_version,
-                                  const char *kind)
+const struct type *protobuf_type(const struct schema *s, struct arena *a, const char *api_version, const char *kind)
 {
     const char *slash = strchr(api_version, '/'), *version = slash ? slash + 1 : api_version;
     const struct resource *res = schema_kind_of(s, api_version, kind);
@@ -462,7 +460,7 @@ struct val *protobuf_read(const struct schema *s, struct arena *a, const char *p
         return NULL;
     api_version = text_val(a, meta[1].bytes).s;
     kind = text_val(a, meta[2].bytes).s;
-    t = type_of(s, a, api_version, kind);
+    t = protobuf_type(s, a, api_version, kind);
     if (!t) {
         err_set(err, INVALID_ARGUMENT, "no kind \"%s\" is registered for version \"%s\"", kind, api_version);
         return NULL;
@@ -496,7 +494,7 @@ static void put_tag(struct buf *b, uint32_t number, enum wire w)
     put_varint(b, (uint64_t)number << 3 | (uint64_t)w);
 }
 
-static void put_bytes(struct buf *b, uint32_t number, const char *p, size_t n)
+void put_bytes(struct buf *b, uint32_t number, const char *p, size_t n)
 {
     char *to;
 
@@ -509,16 +507,14 @@ static void put_bytes(struct buf *b, uint32_t number, const char *p, size_t n)
     b->n = (size_t)(to - b->p) + n;
 }
 
-/* A message in place: what is written between these two is its content. One byte is kept free for its length;
- * a longer one moves the content up. */
-static size_t message_begin(struct buf *b, uint32_t number)
+size_t message_begin(struct buf *b, uint32_t number)
 {
     put_tag(b, number, WIRE_BYTES);
     buf_addc(b, 0);
     return b->n;
 }
 
-static void message_end(struct buf *b, size_t from)
+void message_end(struct buf *b, size_t from)
 {
     char length[VARINT_MAX];
     size_t n = b->n - from, more;
@@ -542,7 +538,6 @@ static void put_number(struct buf *b, uint32_t number, uint64_t v)
 }
 
 static void write_struct(struct buf *b, const struct val *v, const struct type *t, uint16_t outer);
-static void write_value(struct buf *b, uint32_t number, const struct val *v, const struct type *t);
 
 /* The small messages: what lies in them, without their own tag. */
 static void write_small(struct buf *m, const struct val *v, const struct type *t)
@@ -594,7 +589,7 @@ static void write_base64(struct buf *b, uint32_t number, const struct val *v)
     free(out);
 }
 
-static void write_value(struct buf *b, uint32_t number, const struct val *v, const struct type *t)
+void protobuf_value(struct buf *b, uint32_t number, const struct val *v, const struct type *t)
 {
     size_t from;
     uint64_t bits;
@@ -634,7 +629,7 @@ static void write_value(struct buf *b, uint32_t number, const struct val *v, con
         write_small(b, v, t);
     else /* as a map's value, or boxed */
         VAL_EACH(v, it)
-            write_value(b, 1, it, t->elem);
+            protobuf_value(b, 1, it, t->elem);
     message_end(b, from);
 }
 
@@ -646,12 +641,12 @@ static void write_either(struct buf *b, uint32_t number, const struct val *v, co
     if (e == EITHER_BOOL)
         put_number(b, 1, v->type == VAL_BOOL ? v->b : 1);
     if (v->type == VAL_MAP)
-        write_value(b, e == EITHER_BOOL ? 2 : 1, v, schema);
+        protobuf_value(b, e == EITHER_BOOL ? 2 : 1, v, schema);
     VAL_EACH(v, it)
         if (e == EITHER_NAMES)
             put_bytes(b, 2, val_text(it, ""), it->n);
         else
-            write_value(b, 2, it, schema);
+            protobuf_value(b, 2, it, schema);
     message_end(b, from);
 }
 
@@ -660,7 +655,7 @@ static void write_field(struct buf *b, const struct type *owner, const struct fi
 {
     if (f->type->kind == TYPE_LIST && !(f->flags & FIELD_BOXED)) {
         VAL_EACH(v, it)
-            write_value(b, f->proto, it, f->type->elem);
+            protobuf_value(b, f->proto, it, f->type->elem);
     } else if (f->type->kind == TYPE_MAP) {
         VAL_EACH_MEMBER(v, m)
         {
@@ -670,13 +665,13 @@ static void write_field(struct buf *b, const struct type *owner, const struct fi
             if (e == EITHER_NAMES)
                 write_either(b, 2, &m->v, owner, e);
             else
-                write_value(b, 2, &m->v, f->type->elem);
+                protobuf_value(b, 2, &m->v, f->type->elem);
             message_end(b, from);
         }
     } else if (e != EITHER_NONE) {
         write_either(b, f->proto, v, owner, e);
     } else {
-        write_value(b, f->proto, v, f->type);
+        protobuf_value(b, f->proto, v, f->type);
     }
 }
 
@@ -701,8 +696,7 @@ static void slot_put(struct slot *slots, uint32_t *n, struct slot s)
     ++*n;
 }
 
-/* Members mostly come in the order of the fields: so the search goes on where the last one was found. */
-static const struct field *field_next(const struct type *t, const struct val_member *m, uint16_t *at)
+const struct field *field_next(const struct type *t, const char *name, uint32_t n, uint16_t *at)
 {
     for (uint16_t i = *at, left = t->fields_n; left; left--, i++) {
         const struct field *f;
@@ -710,7 +704,7 @@ static const struct field *field_next(const struct type *t, const struct val_mem
         if (i >= t->fields_n)
             i = 0;
         f = &t->fields[i];
-        if (f->name_n == m->n && memcmp(f->name, m->key, m->n) == 0) {
+        if (f->name_n == n && memcmp(f->name, name, n) == 0) {
             *at = (uint16_t)(i + 1);
             return f;
         }
@@ -725,7 +719,7 @@ static uint32_t slots_of(struct slot *slots, const struct val *v, const struct t
     uint16_t at = 0;
 
     VAL_EACH_MEMBER(v, m) {
-        const struct field *f = val_is_null(&m->v) ? NULL : field_next(t, m, &at);
+        const struct field *f = val_is_null(&m->v) ? NULL : field_next(t, m->key, m->n, &at);
 
         if (f && f->proto && f->proto_outer == outer)
             slot_put(slots, &n, (struct slot){.number = f->proto, .f = f, .v = &m->v});
@@ -743,7 +737,7 @@ static void write_struct(struct buf *b, const struct val *v, const struct type *
     uint32_t most = v->n + (t->has_inlined ? t->fields_n : 0), n;
     _auto_(freep) struct slot *many = most > FEW ? xmalloc((most + 1) * sizeof *many) : NULL;
     struct slot *slots = many ? many : few;
-    bool either = is_either(t);
+    bool either = protobuf_either(t);
 
     if (v->type != VAL_MAP)
         return;
@@ -769,13 +763,13 @@ static int write_list(const struct schema *s, struct arena *a, struct buf *m, co
     size_t n = strlen(kind);
 
     if (n > 4 && str_ends(kind, "List"))
-        item = type_of(s, a, api_version, arena_strndup(a, kind, n - 4));
+        item = protobuf_type(s, a, api_version, arena_strndup(a, kind, n - 4));
     if (!item || !meta)
         return err_set(err, NOT_FOUND, "%s %s has no protobuf form", api_version, kind);
     if (val_get(v, "metadata"))
-        write_value(m, 1, val_get(v, "metadata"), meta);
+        protobuf_value(m, 1, val_get(v, "metadata"), meta);
     VAL_EACH(val_get(v, "items"), it)
-        write_value(m, 2, it, item);
+        protobuf_value(m, 2, it, item);
     return 0;
 }
 
@@ -795,7 +789,7 @@ int protobuf_write(const struct schema *s, struct buf *b, const struct val *v, s
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     const char *api_version = val_str_at(v, "apiVersion", ""), *kind = val_str_at(v, "kind", "");
-    const struct type *t = type_of(s, a, api_version, kind);
+    const struct type *t = protobuf_type(s, a, api_version, kind);
     size_t began = b->n, from;
 
     put_head(b, api_version, kind);
@@ -819,18 +813,18 @@ int protobuf_list_begin(const struct schema *s, struct buf *m, const struct val 
 
     if (!meta)
         return err_set(err, NOT_FOUND, "lists have no protobuf form");
-    write_value(m, 1, metadata, meta);
+    protobuf_value(m, 1, metadata, meta);
     return 0;
 }
 
 int protobuf_list_item(const struct schema *s, struct arena *a, struct buf *m, const char *item_api_version,
                        const char *item_kind, const struct val *v, struct err *err)
 {
-    const struct type *t = type_of(s, a, item_api_version, item_kind);
+    const struct type *t = protobuf_type(s, a, item_api_version, item_kind);
 
     if (!t)
         return err_set(err, NOT_FOUND, "%s %s has no protobuf form", item_api_version, item_kind);
-    write_value(m, 2, v, t);
+    protobuf_value(m, 2, v, t);
     return 0;
 }
 

@@ -26,6 +26,9 @@ int protobuf_list_begin(const struct schema *s, struct buf *m, const struct val 
                         struct err *err) _must_check_;
 int protobuf_list_item(const struct schema *s, struct arena *a, struct buf *m, const char *item_api_version,
                        const char *item_kind, const struct val *v, struct err *err) _must_check_;
+/* The same from the text of a sealed object (obj_text_own(), which is changed). */
+int protobuf_list_text(const struct schema *s, struct arena *a, struct buf *m, const char *item_api_version,
+                       const char *item_kind, char *text, size_t n, struct err *err) _must_check_;
 /* What comes before the message of n bytes, and behind it. */
 void protobuf_list_head(struct buf *b, const char *api_version, const char *kind, size_t n);
 void protobuf_list_tail(struct buf *b);

@@ -88,6 +88,25 @@ static void told(struct counts *n, const char *dir, const char *name, const char
     }
 }
 
+/* An item of a list is written from its text, or from its tree when that was asked for: the same bytes. */
+static void by_text(const struct schema *s, struct arena *a, struct counts *n, const char *dir, const char *name, const struct val *v)
+{
+    const char *api_version = val_str_at(v, "apiVersion", ""), *kind = val_str_at(v, "kind", "");
+    struct buf tree = {0}, text = {0};
+    struct err err = {0};
+    size_t len;
+    char *json = json_text(a, v, &len), *own = arena_alloc(a, len + JSON_ROOM);
+
+    memcpy(own, json, len);
+    if (protobuf_list_item(s, a, &tree, api_version, kind, v, &err) == 0)
+        told(n, dir, name, "written from text",
+             protobuf_list_text(s, a, &text, api_version, kind, own, len, &err) < 0 ? err.msg
+             : text.n != tree.n || memcmp(text.p, tree.p, text.n) != 0              ? "differs from what the tree gives"
+                                                                                    : NULL);
+    buf_done(&tree);
+    buf_done(&text);
+}
+
 static void play(const struct schema *s, const char *path, const char *dir, const char *name, bool head, struct counts *n)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
@@ -119,6 +138,7 @@ static void play(const struct schema *s, const char *path, const char *dir, cons
         told(n, dir, name, "written and read", back ? differs(a, "", want, back) : err.msg);
     }
     buf_done(&again);
+    by_text(s, a, n, dir, name, want);
 }
 
 static int by_name(const void *x, const void *y)

@@ -659,7 +659,7 @@ static void version_retire(struct version *v)
         struct instance *i = list_entry(l, struct instance, link);
 
         if (i->state != INSTANCE_BUSY && !i->leases_n)
-            instance_stop(i, serve_grace_ms(v));
+            instance_stop(i, serve_grace_ms(i));
     }
     if (!v->instances_n)
         zygote_stop(v);

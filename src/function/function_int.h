@@ -209,6 +209,7 @@ struct instance {
     int64_t idle_since_us, asked_us, sampled_us;
     bool deadline_hit;
     bool stopping; /* told to end by itself; the timer runs */
+    int grace_ms;  /* that it has for it */
     /* of HTTP functions */
     struct list leases, dials;
     uint32_t leases_n;
@@ -376,7 +377,7 @@ bool serve_forget(struct call *c); /* true: the call stood in an instance, it is
 void serve_drop(struct instance *i);
 bool serve_read(struct instance *i);
 void serve_exited(struct instance *i, int status);
-int serve_grace_ms(const struct version *v);
+int serve_grace_ms(const struct instance *i);
 
 /* flog.c */
 const char *flog_group(struct version *v);

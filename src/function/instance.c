@@ -119,7 +119,7 @@ void instance_stop(struct instance *i, int grace_ms)
     }
     if (i->stopping)
         return;
-    instance_frame(i, &(struct instance_frame){.type = FRAME_SHUTDOWN, .a = (uint64_t)grace_ms});
+    instance_frame(i, &(struct instance_frame){.type = FRAME_SHUTDOWN, .a = (uint64_t)grace_ms, .b = i->deadline_hit});
     instance_leave_lists(i);
     i->state = INSTANCE_DYING;
     i->stopping = true;
@@ -255,7 +255,7 @@ static void on_deadline(uv_timer_t *t)
              i->inited ? "Task" : "Init", (i->inited ? i->v->timeout_ms : INIT_MS) / 1000.0);
     drain_log(i);
     flog_note(i, c, text, "\n\n");
-    instance_kill(i);
+    instance_stop(i, i->grace_ms); /* extensions are told */
     fail_call(i, "Sandbox.Timedout", text, 0);
 }
 
@@ -444,11 +444,12 @@ static void on_result(struct instance *i, const struct instance_frame *f, const 
 }
 
 /* The module is loaded: from here on the time limit of the handler counts, and the cpu limit. */
-static void on_inited(struct instance *i)
+static void on_inited(struct instance *i, uint8_t extensions)
 {
     struct functions *fs = i->v->f->fs;
 
     i->inited = true;
+    i->grace_ms = extensions == 1 ? 2000 : extensions == 2 ? 500 : 0; /* external, internal: Lambda's figures */
     if (i->call)
         uv_timer_start(&i->timer, on_deadline, (uint64_t)i->v->timeout_ms, 0);
     if (i->berth && berth_wants_limit(i->v, i->berth)) {
@@ -467,7 +468,7 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
         memcpy(&f, p + at, sizeof f);
         if (f.type == FRAME_INITED && i->init_ahead && !i->inited && !f.id && !f.n) {
             at += sizeof f;
-            on_inited(i);
+            on_inited(i, f.result);
             continue;
         }
         if (!i->call || f.id != i->frames || f.n > INSTANCE_FRAME_MAX) {
@@ -478,7 +479,7 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
             break;
         at += sizeof f + f.n;
         if (f.type == FRAME_INITED && !i->inited && !f.n) {
-            on_inited(i);
+            on_inited(i, f.result);
         } else if (f.type == FRAME_STREAM && i->inited && !i->call->streams && f.n < LINE_MAX_BYTES) {
             begin_stream(i->call, p + at - f.n, f.n);
         } else if (f.type == FRAME_DATA && i->call->streams) {

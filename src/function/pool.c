@@ -440,7 +440,7 @@ static void tick_version(struct version *v, int64_t now)
 
         if (i->state == INSTANCE_IDLE && !i->leases_n && fs->keep_ms >= 0 && now - i->idle_since_us > fs->keep_ms * 1000LL &&
             (int)v->instances_n > wanted(v))
-            instance_stop(i, serve_grace_ms(v));
+            instance_stop(i, serve_grace_ms(i));
         else if (i->state == INSTANCE_DYING && !i->exited && !i->killed && !i->stopping)
             instance_kill(i);
         else if (i->state == INSTANCE_STEM && i->init_ahead && !i->inited && now - i->asked_us > (v->http_port ? 6 : 1) * INIT_MS * 1000LL)

@@ -28,9 +28,9 @@ struct dial {
     struct http_dial *d;
 };
 
-int serve_grace_ms(const struct version *v)
+int serve_grace_ms(const struct instance *i)
 {
-    return v->http_port ? GRACE_MS : 0;
+    return i->v->http_port ? GRACE_MS : i->grace_ms;
 }
 
 /* ---- connections ---- */

@@ -24,6 +24,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define INVOCATION "/2018-06-01/runtime/invocation/"
+#define EXTENSION "/2020-01-01/extension/"
 
 enum { LEAVE_UNSEEN = 124, HELD_BYTES = 256 * 1024 };
 
@@ -42,6 +43,7 @@ static struct {
     pid_t child; /* 0: not started yet */
     const char *const *argv;
     int http_port; /* 0: the runtime speaks the Runtime API */
+    bool begun;    /* extensions were started, the runtime follows them */
     uint64_t end_us; /* shutting down: when it is over */
     struct buf in, out; /* of the gateway's socket */
     size_t out_at;
@@ -135,8 +137,27 @@ static void finish(struct task *t, uint8_t result, const void *body, size_t n)
     tell(FRAME_RESULT, result, id, body, n);
 }
 
+static void start_runtime(void);
+
+/* Extensions first; the runtime when all of them are registered. */
+static void begin(void)
+{
+    char text[32];
+
+    if (!api.begun) {
+        api.begun = true;
+        snprintf(text, sizeof text, "127.0.0.1:%d", api.port);
+        setenv("AWS_LAMBDA_RUNTIME_API", text, 1);
+        api.started_us = mono_us();
+        ext_start();
+    }
+    if (!api.child && ext_all_registered())
+        start_runtime();
+}
+
 static struct task *first_task(bool given);
 static void not_started(const char *why);
+static void die(const char *type, const char *why);
 static void read_gateway(void);
 
 static void start_runtime(void)
@@ -145,9 +166,6 @@ static void start_runtime(void)
     char text[1280];
     int n, ends[2]; /* closes when the program runs, else says why it does not */
 
-    snprintf(text, sizeof text, "127.0.0.1:%d", api.port);
-    setenv("AWS_LAMBDA_RUNTIME_API", text, 1);
-    api.started_us = mono_us();
     api.child = pipe2(ends, O_CLOEXEC) < 0 ? -1 : fork();
     if (api.child < 0) {
         dprintf(2, "start the runtime: %s\n", strerror(errno));
@@ -178,22 +196,30 @@ static void start_runtime(void)
     _exit(126);
 }
 
-/* Why the runtime's program could not be started, as it is told to whoever calls. */
 static void not_started(const char *why)
 {
-    struct task *t = first_task(false);
+    dprintf(2, "%s\tRuntime.InvalidEntrypoint\n", why);
+    die("Runtime.InvalidEntrypoint", why);
+}
+
+/* Ends the instance; whoever calls, or comes first, is told why. */
+static void die(const char *type, const char *why)
+{
+    struct task *t = list_empty(&api.tasks) ? NULL : list_entry(api.tasks.next, struct task, link);
     struct buf b = {0};
 
+    if (!t && api.inited)
+        leave(1); /* it is idle: nobody's affair */
     if (api.ahead && !t)
         _exit(LEAVE_UNSEEN);
-    dprintf(2, "%s\tRuntime.InvalidEntrypoint\n", why);
     for (; !t; t = first_task(false)) { /* the call that we were forked for is on its way */
         struct pollfd p = {3, POLLIN, 0};
 
         poll(&p, 1, -1);
         read_gateway();
     }
-    buf_printf(&b, "{\"errorType\":\"Runtime.InvalidEntrypoint\",\"errorMessage\":\"RequestId: %.*s Error: ", t->f.request_id_n, t->texts);
+    buf_printf(&b, "{\"errorType\":\"%s\",\"errorMessage\":\"RequestId: %.*s Error: ", strpbrk(type, "\"\\") ? "Extension.Error" : type,
+               t->f.request_id_n, t->texts);
     for (const char *s = why; *s; s++)
         buf_addc(&b, *s == '"' || *s == '\\' || (uint8_t)*s < ' ' ? '?' : *s);
     buf_adds(&b, "\"}");
@@ -239,11 +265,11 @@ static void became_ready(void)
 
     api.inited = true;
     if (api.ahead || !t) {
-        tell(FRAME_INITED, 0, 0, NULL, 0);
+        tell(FRAME_INITED, (uint8_t)ext_kind(), 0, NULL, 0);
         return;
     }
     api.init_us = MAX(mono_us() - api.started_us, (uint64_t)1);
-    tell(FRAME_INITED, 0, t->f.id, NULL, 0);
+    tell(FRAME_INITED, (uint8_t)ext_kind(), t->f.id, NULL, 0);
     t->f.a = wall_ms() + api.timeout_ms; /* the handler's time starts here */
 }
 
@@ -276,10 +302,12 @@ static void give(void)
     struct conn *c;
     struct task *t;
 
-    if (!api.inited && waiting_conn())
+    if (!api.inited && waiting_conn() && ext_all_ready())
         became_ready();
-    while ((t = first_task(false)) && (c = waiting_conn()))
+    while ((t = first_task(false)) && (c = waiting_conn()) && ext_all_ready()) {
         give_one(c, t);
+        ext_invoke(&t->f, t->texts);
+    }
 }
 
 /* ---- the runtime's side ---- */
@@ -425,6 +453,16 @@ void api_request(struct conn *c)
         give();
     } else if (post && str_starts(url, INVOCATION)) {
         on_outcome(c, url + sizeof INVOCATION - 1);
+    } else if ((get || post) && str_starts(url, EXTENSION)) {
+        const char *failed = ext_request(c, url + sizeof EXTENSION - 1, get, api.inited);
+
+        if (failed) {
+            (void)!send(c->fd, c->out.p, c->out.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+            die(failed, "an extension reported that it failed");
+        }
+        if (api.begun)
+            begin();
+        give();
     } else if (post && streq(url, "/2018-06-01/runtime/init/error")) {
         on_init_error(c);
     } else {
@@ -441,8 +479,7 @@ static void take_invoke(const struct instance_frame *f, const char *texts)
     t->f = *f;
     memcpy(t->texts, texts, f->n);
     list_push(&api.tasks, &t->link);
-    if (!api.child)
-        start_runtime();
+    begin();
     give();
 }
 
@@ -503,9 +540,17 @@ static void knock(void)
 }
 
 /* SIGTERM to everybody in here; who is left at the end is killed with us. */
-static void shut_down(uint64_t ms)
+static void shut_down(uint64_t ms, uint64_t reason)
 {
     api.end_us = mono_us() + ms * 1000;
+    if (ext_kind()) {
+        if (api.child > 0)
+            kill(api.child, reason ? SIGKILL : SIGTERM);
+        if (!ext_shutdown(reason ? "timeout" : "spindown", wall_ms() + ms) && !api.child)
+            _exit(0);
+        conns_flush();
+        return;
+    }
     kill(-1, SIGTERM);
     if (!api.child)
         _exit(0);
@@ -532,7 +577,7 @@ static void read_gateway(void)
         else if (f.type == FRAME_DIAL)
             dial(f.id);
         else if (f.type == FRAME_SHUTDOWN)
-            shut_down(f.a);
+            shut_down(f.a, f.b);
         at += sizeof f + f.n;
     }
     if (at)
@@ -549,12 +594,28 @@ static void reap(void)
 
     while (read(api.signals, &info, sizeof info) > 0)
         ;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        const char *name;
+
+        if (ext_exited(pid, &name)) {
+            char why[200];
+
+            if (api.end_us && !ext_any_alive())
+                leave(0);
+            if (api.end_us)
+                continue;
+            snprintf(why, sizeof why, "exit code %d", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+            dprintf(2, "EXTENSION\tName: %s\tState: Crashed\tError: %s\n", name, why);
+            die("Extension.Crash", why);
+        }
+        if (pid == api.child && api.end_us && ext_any_alive())
+            continue; /* extensions may take their time */
         if (pid == api.child)
             leave(api.end_us ? 0
                   : api.ahead && !api.inited && !api.http_port && list_empty(&api.tasks) ? LEAVE_UNSEEN
                   : WIFEXITED(status)                                ? WEXITSTATUS(status)
                                                                      : 128 + WTERMSIG(status));
+    }
 }
 
 /* Until something is due, for poll(). */
@@ -595,7 +656,7 @@ EXPORT void z_serve_api(const char *const *argv, int now, int ahead, uint64_t ti
         _exit(125);
     }
     if (now)
-        start_runtime();
+        begin();
     for (;;) {
         struct pollfd p[2 + CONNS_MAX + 1] = {{3, (short)(POLLIN | (api.out.n ? POLLOUT : 0)), 0}, {api.signals, POLLIN, 0}};
         int n = 2 + conns_poll(p + 2);

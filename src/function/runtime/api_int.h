@@ -1,6 +1,7 @@
 /* function/runtime/api_int.h - between the files of the Runtime API (all of zygote.so).
  *   api.c    the loop, the gateway's socket, the runtime's process, invocations
  *   conn.c   HTTP connections: requests in, answers out
+ *   ext.c    extensions
  *
  * One process, one thread, one loop over poll(). It runs as the function's user behind the same
  * filter: what it says is trusted no more than the function itself. */
@@ -18,6 +19,7 @@
 enum { CONNS_MAX = 96, BODY_MAX = 6 * 1024 * 1024 + 100, HEAD_MAX = 16384, FIELDS_MAX = 512 * 1024 };
 
 struct task;
+struct ext;
 
 struct conn {
     int fd; /* -1: free */
@@ -27,6 +29,7 @@ struct conn {
     bool waiting; /* for the next invocation */
     bool whole, too_large, close;
     struct task *stream; /* its body goes to the gateway as it comes */
+    struct ext *ext;     /* an extension waits here for its next event */
 };
 
 /* conn.c */
@@ -43,6 +46,20 @@ void conn_accepted(struct conn *c); /* 202 {"status":"OK"} */
 void conn_write(struct conn *c);
 /* A line of an answer's head; what is no text becomes blanks. Nothing when n is 0. */
 void conn_header(struct buf *b, const char *name, const char *value, size_t n);
+
+/* ext.c */
+void ext_start(void); /* those of /opt/extensions */
+bool ext_all_registered(void);
+bool ext_all_ready(void);
+int ext_kind(void); /* 0: none, 1: external ones, 2: only internal ones */
+void ext_invoke(const struct instance_frame *f, const char *texts);
+/* Tells them to end; true: there are processes to wait for. */
+bool ext_shutdown(const char *reason, uint64_t deadline_ms);
+bool ext_exited(pid_t pid, const char **ret_name); /* false: it was none of them */
+bool ext_any_alive(void);
+void ext_conn_gone(struct conn *c);
+/* A request below /2020-01-01/extension/. Not NULL: an extension says that it failed; the type of the error. */
+const char *ext_request(struct conn *c, const char *what, bool get, bool inited);
 
 /* api.c */
 void api_request(struct conn *c);     /* a request is whole */

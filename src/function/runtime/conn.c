@@ -125,6 +125,8 @@ static void conn_close(struct conn *c)
 {
     if (c->stream)
         api_stream_broken(c);
+    if (c->ext)
+        ext_conn_gone(c);
     close(c->fd);
     buf_done(&c->url);
     buf_done(&c->fields);
@@ -168,7 +170,7 @@ void conn_write(struct conn *c)
     }
     c->out_at = 0;
     buf_reset(&c->out);
-    if (c->close && !c->waiting)
+    if (c->close && !c->waiting && !c->ext)
         conn_close(c);
 }
 

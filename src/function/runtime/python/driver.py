@@ -199,6 +199,8 @@ def build_root():
         copy_file(library, root + "/var/runtime/zygote.node")
         with open(root + "/var/runtime/warm.js", "w") as f:
             f.write("exports.handler = (event, context, done) => done(null, {n: event.a, left: context.getRemainingTimeInMillis()});\n")
+    if os.path.isdir(root + "/opt/extensions"):
+        copy_file(__file__, root + "/var/runtime/bootstrap.py")
     if config.get("exec") and config["exec"][0] == TASK + "/bootstrap" and not os.path.exists(root + TASK + "/bootstrap"):
         config["exec"][0] = "/opt/bootstrap"
     os.mkdir(root + "/code", 0o700)  # only for the compiler's child; nobody else may pass
@@ -685,6 +687,13 @@ def become_node():
     check(lib.z_exec(c_strings(argv), c_strings(["TANDEM_ZYGOTE=" + json.dumps(given), "PATH=/usr/bin:/bin", "LANG=en_US.UTF-8"])), argv[0])
 
 
+def has_extensions():
+    try:
+        return any(os.access("/opt/extensions/" + name, os.X_OK) for name in os.listdir("/opt/extensions"))
+    except OSError:
+        return False
+
+
 def begin_zygote():
     global config
     step = "start"
@@ -701,11 +710,13 @@ def begin_zygote():
         os.environ.update(config["env"])
         time.tzset()
         log_as_chosen()
+        if not config.get("exec") and has_extensions():  # they speak HTTP, and so does Python then
+            config["exec"] = [sys.executable, "-S", "/var/runtime/bootstrap.py"]
         if config.get("exec"):
             if config.get("own_net"):
                 lib.z_own_net()
             check(lib.z_loopback_up(), "loopback")  # for instances that have no network of their own
-            if config.get("fork") and may_fork():
+            if config.get("fork") and may_fork() and not has_extensions():
                 become_node()
         else:
             load_python()
@@ -738,6 +749,50 @@ def begin_base():
     lib.z_own_mappings()
 
 
+def client():
+    """This program as a client of the Runtime API: what a function with extensions runs in."""
+    global config, request_id
+    import http.client
+
+    config = {"handler": os.environ["_HANDLER"]}
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    sys.path[:] = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python"] + [p for p in sys.path if p] + ["/usr/lib/python3/dist-packages"]
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
+    set_up_logging()
+    api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+
+    def ask(method, path, body=None):
+        api.request(method, "/2018-06-01/runtime/" + path, body, {"Content-Type": "application/json"})
+        answer = api.getresponse()
+        return answer, answer.read()
+
+    def failed(kind, message, trace):
+        log_error(kind, message, trace)
+        ask("POST", "init/error", error_json(message, kind, "", trace))
+        leave(1)
+
+    try:
+        handler = load_handler(config["handler"])
+    except InitError as e:
+        failed(e.kind, str(e), e.trace)
+    except SystemExit as e:
+        leave(exit_code(e))
+    except BaseException as e:
+        failed(type(e).__name__, str(e), user_trace(e.__traceback__))
+    while True:
+        got, body = ask("GET", "invocation/next")
+        head = got.headers
+        request_id = head["Lambda-Runtime-Aws-Request-Id"]
+        if head["Lambda-Runtime-Trace-Id"]:
+            os.environ["_X_AMZN_TRACE_ID"] = head["Lambda-Runtime-Trace-Id"]
+        result, data = run(handler, request_id, head["Lambda-Runtime-Invoked-Function-Arn"], head["Lambda-Runtime-Client-Context"],
+                           int(head["Lambda-Runtime-Deadline-Ms"]), body, int(time.monotonic() * 1e6))
+        flush()
+        if result == BAD_EVENT:
+            result, data = ERROR, error_json(data.decode(), "Runtime.UnmarshalError", request_id, [])
+        ask("POST", f"invocation/{request_id}/{'response' if result == OK else 'error'}", data)
+
+
 def main():
     begin_base()
     while True:
@@ -766,4 +821,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main() if len(sys.argv) > 1 else client()

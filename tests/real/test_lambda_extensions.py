@@ -1,0 +1,115 @@
+"""Lambda's Extensions API: external extensions in layers, beside Python, Node and provided runtimes."""
+import base64, io, json, time, zipfile
+
+import pytest
+
+from conftest import eventually
+from test_lambda import call, create, fn, refused, zipped  # noqa: F401 (fn is a fixture)
+from test_lambda_runtimes import SHELL, executable
+
+EXTENSION = r'''#!/usr/bin/python3
+import http.client, json, os, sys, time
+name, mode = os.path.basename(__file__), os.environ.get('MODE', '')
+api = http.client.HTTPConnection(os.environ['AWS_LAMBDA_RUNTIME_API'])
+def ask(method, path, body=None, **headers):
+    api.request(method, '/2020-01-01/extension/' + path, json.dumps(body) if body is not None else None, {k.replace('_', '-'): v for k, v in headers.items()})
+    got = api.getresponse()
+    return got, json.loads(got.read() or b'null')
+if mode == 'crash':
+    sys.exit(3)
+got, value = ask('POST', 'register', {'events': ['INVOKE', 'SHUTDOWN']}, Lambda_Extension_Name=name)
+assert got.status == 200 and value['functionVersion'] == '$LATEST', (got.status, value)
+me = got.headers['Lambda-Extension-Identifier']
+print(name, 'registered for', value['functionName'], flush=True)
+if mode == 'init-error':
+    ask('POST', 'init/error', {}, Lambda_Extension_Identifier=me, Lambda_Extension_Function_Error_Type='Extension.NoLicence')
+    time.sleep(9)
+got, _ = ask('POST', 'register', {'events': []}, Lambda_Extension_Name=name)
+assert got.status == 403
+got, _ = ask('GET', 'event/next', Lambda_Extension_Identifier='nobody')
+assert got.status == 403
+while True:
+    got, event = ask('GET', 'event/next', Lambda_Extension_Identifier=me)
+    print(name, 'got', json.dumps(event), flush=True)
+    if event['eventType'] == 'SHUTDOWN':
+        print(name, 'leaves', event['shutdownReason'], flush=True)
+        sys.exit(0)
+    if mode == 'slow':
+        time.sleep(0.5)
+'''
+NODE = "exports.handler = async (event) => ({ node: event.n, pid: process.pid });"
+
+
+def layer_of(names):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, 'w') as z:
+        for n in names:
+            info = zipfile.ZipInfo('extensions/' + n)
+            info.external_attr = 0o100755 << 16
+            z.writestr(info, EXTENSION)
+    return out.getvalue()
+
+
+@pytest.fixture(scope='module')
+def layer(fn):
+    return fn.publish_layer_version(LayerName='two-extensions', Content={'ZipFile': layer_of(['alpha', 'beta'])})['LayerVersionArn']
+
+
+def log(tandem, name):
+    return tandem.tandem('logs', name).stdout
+
+
+def events(tandem, function, extension):
+    return [json.loads(l.split(' got ', 1)[1]) for l in log(tandem, function).splitlines() if f'\t{extension} got ' in l]
+
+
+def test_python_with_extensions(tandem, fn, layer):
+    create(fn, 'ext-python', Layers=[layer], Timeout=5, MemorySize=256)
+    answer, value = call(fn, 'ext-python', {'x': 1})
+    assert value == {'echo': {'x': 1}, 'version': 1}
+    answer, value = call(fn, 'ext-python', {'do': 'fail'}, LogType='Tail')
+    assert answer['FunctionError'] == 'Unhandled' and value['errorType'] == 'ValueError'
+    ids = {l.split()[2] for l in base64.b64decode(answer['LogResult']).decode().splitlines() if l.startswith('START')}
+    for e in ('alpha', 'beta'):
+        eventually(lambda: len([x for x in events(tandem, 'ext-python', e) if x['eventType'] == 'INVOKE']) >= 2, 10)
+        last = [x for x in events(tandem, 'ext-python', e) if x['eventType'] == 'INVOKE'][-1]
+        assert last['requestId'] in ids and last['invokedFunctionArn'].endswith(':function:ext-python') and last['deadlineMs'] / 1000 > time.time() - 20
+        assert last['tracing']['type'] == 'X-Amzn-Trace-Id'
+    eventually(lambda: all(f'{e} leaves spindown' in log(tandem, 'ext-python') for e in ('alpha', 'beta')), 40)
+    assert call(fn, 'ext-python', 5)[1]['echo'] == 5
+
+
+def test_other_runtimes(tandem, fn, layer):
+    create(fn, 'ext-shell', code=executable(SHELL), Runtime='provided.al2023', Handler='any', Layers=[layer])
+    assert call(fn, 'ext-shell', {'n': 1})[1] == {'shell': {'n': 1}}
+    eventually(lambda: events(tandem, 'ext-shell', 'beta'), 10)
+    try:
+        create(fn, 'ext-node', code=zipped(NODE, 'index.js'), Runtime='nodejs18.x', Handler='index.handler', Layers=[layer], MemorySize=256, Timeout=10)
+    except fn.exceptions.InvalidParameterValueException:
+        return
+    assert call(fn, 'ext-node', {'n': 7})[1]['node'] == 7
+    eventually(lambda: events(tandem, 'ext-node', 'alpha'), 10)
+
+
+def test_a_slow_extension_holds_up_only_the_next_one(fn, layer):
+    create(fn, 'ext-slow', Layers=[layer], Timeout=10, MemorySize=256, Environment={'Variables': {'MODE': 'slow'}})
+    call(fn, 'ext-slow', 1)
+    time.sleep(0.7)
+    began = time.time()
+    assert call(fn, 'ext-slow', 2)[1]['echo'] == 2
+    assert time.time() - began < 0.4                     # the answer did not wait for the extensions
+    assert call(fn, 'ext-slow', 3)[1]['echo'] == 3
+
+
+def test_timeouts_are_told(tandem, fn, layer):
+    create(fn, 'ext-late', Layers=[layer], Timeout=1, MemorySize=256)
+    answer, value = call(fn, 'ext-late', {'do': 'sleep', 'seconds': 30})
+    assert answer['FunctionError'] == 'Unhandled' and 'timed out after 1.00 seconds' in value['errorMessage']
+    eventually(lambda: 'alpha leaves timeout' in log(tandem, 'ext-late'), 10)
+
+
+def test_extensions_that_fail(fn, layer):
+    for mode, kind in (('crash', 'Extension.Crash'), ('init-error', 'Extension.NoLicence')):
+        create(fn, 'ext-' + mode, Layers=[layer], MemorySize=256, Environment={'Variables': {'MODE': mode}})
+        answer, value = call(fn, 'ext-' + mode, {})
+        assert answer['FunctionError'] == 'Unhandled' and value['errorType'] == kind, value

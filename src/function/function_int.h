@@ -4,6 +4,7 @@
  *   zygote.c    one version's zygote process
  *   instance.c  one sandboxed process: its socket, its log pipe, its time limit, its end
  *   berth.c     where it lives: cgroup and network, used again
+ *   forecast.c  how many are forked ahead
  *   pool.c      who answers a call: scaling, waiting, keep-alive
  *   flog.c      what goes into the log, and tails
  *   meter.c     what was used
@@ -33,6 +34,7 @@ enum {
     GAP_BINS = 40,          /* idle gaps: bin i holds gaps below 2^(i/2) ms */
     ZYGOTE_START_MS = 30000,
     COMPILE_MS = 120000,
+    LEVELS_MAX = 64, /* of calls at once, for the forecast */
     INIT_MS = 10000, /* to load the module; Lambda's own figure */
 };
 
@@ -132,6 +134,7 @@ struct version {
     bool ctl_closing, compile_wanted, compiling, removed;
     bool lazy; /* loading the module ahead did not work out: do it with the call */
     int64_t zygote_since_us, zygote_started_us, used_us;
+    int64_t start_us; /* what a start costs a call that waits for it, of late */
     bool forks; /* its instances are forks of their runtime; else they start a program */
     enum function_rung zygote_rung; /* of a call that waits for its zygote */
     struct list instances;
@@ -167,6 +170,7 @@ struct function {
     struct list versions;
     struct list waiting;
     uint32_t waiting_n, busy; /* busy: calls that run or wait */
+    int64_t level_us[LEVELS_MAX]; /* when so many calls were under way last; 0: never */
     int64_t quiet_since_us;   /* the last call ended; 0: busy or never called */
     struct meter *m;
 };
@@ -265,6 +269,7 @@ struct functions {
     char gone[64][40]; /* uids of those that were removed last: what is heard of them later is old */
     uint32_t gone_next;
     struct list to_limit;
+    int64_t looked_us, stems_mb, stems_mb_max; /* forecast.c: memory of all stems */
     struct logs *logs; /* NULL: nobody wants to know */
     struct list flooding;
     uv_timer_t flood;
@@ -348,6 +353,12 @@ void berth_limit(struct version *v, struct berth *b);
 bool berth_wants_limit(const struct version *v, const struct berth *b);
 bool berths_refill(struct version *v); /* makes one ahead; true: there is more to make */
 void berths_trim(struct version *v, bool all);
+
+/* forecast.c */
+void forecast_seen(struct function *f);                /* one more call is under way */
+void forecast_start(struct version *v, int64_t us);    /* what a start was seen to cost */
+void forecast_look(struct functions *fs);              /* at the machine's memory, now and then */
+int forecast_stems(const struct version *v);           /* how many should be there now */
 
 /* pool.c */
 void pool_feed(struct function *f); /* something became free: serve who waits */

@@ -233,6 +233,8 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
     r->rung = c->rung;
     r->queue_us = c->place_us - c->since_us;
     r->place_us = c->sent_us - c->place_us;
+    if (r->rung == FUNCTION_ZYGOTE || (r->rung == FUNCTION_FRESH && !c->for_zygote))
+        forecast_start(v, r->place_us + r->start_us + r->init_us);
     r->version = v->shown;
     if (r->err.code == ERR_OK) {
         flog_report(i, c, r, handler_us, billed_ms);
@@ -288,6 +290,7 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
     f->family->busy++;
     fs->busy++;
     m->concurrency_peak = MAX(m->concurrency_peak, (uint64_t)f->busy);
+    forecast_seen(f);
     return c;
 }
 
@@ -449,6 +452,14 @@ static void tick_version(struct version *v, int64_t now)
             instance_kill(i);
     }
     berths_trim(v, false);
+    if (v->zygote == ZYGOTE_READY && v == v->f->now && (int)v->stems_n != forecast_stems(v)) {
+        struct list *last = v->stems.prev;
+
+        if ((int)v->stems_n < forecast_stems(v))
+            pool_refill_soon(fs);
+        else if (last != &v->stems && (int)v->instances_n > wanted(v))
+            instance_kill(list_entry(last, struct instance, free)); /* one a tick */
+    }
     /* stems are part of the zygote: they go with it */
     if (v->zygote == ZYGOTE_READY && v->instances_n == v->stems_n && !wanted(v) &&
         now - MAX(v->used_us, v->zygote_started_us) > fs->zygote_keep_ms * 1000LL)
@@ -485,6 +496,7 @@ void pool_tick(struct functions *fs)
 {
     int64_t now = now_us();
 
+    forecast_look(fs);
     zygotes_reap(fs);
     flog_tick(fs);
     spending_tick(fs);
@@ -543,7 +555,7 @@ void pool_refill(struct functions *fs)
         if (v->compile_wanted && !v->compiling) {
             v->compile_wanted = false;
             v->compiling = instance_fork(v, true, &err) != NULL;
-        } else if (((int)v->stems_n < fs->stems || (int)v->instances_n < f->provisioned) && !v->starting_n) {
+        } else if (((int)v->stems_n < forecast_stems(v) || (int)v->instances_n < f->provisioned) && !v->starting_n) {
             i = instance_fork(v, false, &err);
             if (!i)
                 continue;
@@ -551,7 +563,7 @@ void pool_refill(struct functions *fs)
             list_push(&v->stems, &i->free);
             v->stems_n++;
         }
-        again |= (int)v->stems_n < fs->stems || (int)v->instances_n < f->provisioned;
+        again |= (int)v->stems_n < forecast_stems(v) || (int)v->instances_n < f->provisioned;
         if (!v->starting_n)
             again |= berths_refill(v);
     }

@@ -371,6 +371,28 @@ static void modules_are_loaded_ahead(void **state)
     functions_remove(H.fs, "default", "once");
 }
 
+static int64_t meter_int_of(struct functions *fs, const char *name, const char *field)
+{
+    struct arena *a = arena_new();
+    struct buf b = {0};
+    struct err err;
+    int64_t n = -1;
+
+    functions_meter_json(fs, &b);
+    struct val *v = json_parse(a, b.p, b.n, &err);
+    VAL_EACH(val_get(v, "functions"), it)
+    if (streq(val_str_at(it, "name", ""), name))
+        n = val_int_at(it, field, -2);
+    buf_done(&b);
+    arena_free(a);
+    return n;
+}
+
+static int64_t meter_int(const char *name, const char *field)
+{
+    return meter_int_of(H.fs, name, field);
+}
+
 /* The answer tells where it came from and where its time went, in its log too, and the parts are the whole. */
 static void want_rung(struct answer *a, enum function_rung rung)
 {
@@ -426,6 +448,40 @@ static void the_rung_is_told(void **state)
     host_remove(&h);
 }
 
+/* A function that was called five times at once will be again: that many are ahead when the used ones have gone, one
+ * when nobody has called it so for longer than the keeping is worth. */
+static void stems_follow_demand(void **state)
+{
+    static const char SLOW[] = "import time\ndef lambda_handler(e, c):\n    time.sleep(0.3)\n    return 1\n";
+    struct functions_options o = {.keep_ms = 300, .zygote_keep_ms = 60000};
+    struct answer a[5];
+    int64_t ahead = 0;
+    struct host h = {0};
+    struct err err;
+
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_function(&h, "demand", SLOW, "");
+    host_call(&h, "demand", "{}", &a[0]);
+    answer_done(&a[0]);
+    host_sleep(&h, 500);
+    assert_int_equal(meter_int_of(h.fs, "demand", "forkedAhead"), 1);
+    for (int i = 0; i < 5; i++)
+        host_send(&h, "demand", "{}", &a[i]);
+    for (int i = 0; i < 5; i++) {
+        host_wait(&h, &a[i]);
+        answer_done(&a[i]);
+    }
+    assert_int_equal(meter_int_of(h.fs, "demand", "instances"), 5);
+    for (int i = 0; i < 50 && ahead < 5; i++) { /* those used are let go meanwhile */
+        host_sleep(&h, 100);
+        ahead = meter_int_of(h.fs, "demand", "forkedAhead");
+        assert_true(ahead <= 5);
+    }
+    assert_int_equal(ahead, 5);
+    host_stop(&h);
+    host_remove(&h);
+}
+
 static bool somebody_is_busy(void)
 {
     struct buf b = {0};
@@ -453,23 +509,6 @@ static void new_code_takes_over(void **state)
     answer_done(&a);
     answer_done(&b);
     functions_remove(H.fs, "default", "up");
-}
-
-static int64_t meter_int(const char *name, const char *field)
-{
-    struct arena *a = arena_new();
-    struct buf b = {0};
-    struct err err;
-    int64_t n = -1;
-
-    functions_meter_json(H.fs, &b);
-    struct val *v = json_parse(a, b.p, b.n, &err);
-    VAL_EACH(val_get(v, "functions"), it)
-    if (streq(val_str_at(it, "name", ""), name))
-        n = val_int_at(it, field, -2);
-    buf_done(&b);
-    arena_free(a);
-    return n;
 }
 
 static void nobody_calls_nothing_runs(void **state)
@@ -1123,6 +1162,7 @@ int main(void)
         cmocka_unit_test(concurrency_has_its_limits),
         cmocka_unit_test(modules_are_loaded_ahead),
         cmocka_unit_test(the_rung_is_told),
+        cmocka_unit_test(stems_follow_demand),
         cmocka_unit_test(new_code_takes_over),
         cmocka_unit_test(nobody_calls_nothing_runs),
         cmocka_unit_test(events_are_tried_again),

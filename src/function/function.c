@@ -477,6 +477,28 @@ static char *read_small(const char *path)
     return text;
 }
 
+static const struct val *spec_of(const struct obj *o);
+
+/* The keys of its role, or those that all functions share. */
+static void add_keys(struct version *v, struct arena *a, struct val *env)
+{
+    struct functions *fs = v->f->fs;
+    const char *role = v->f->obj ? val_str_at(spec_of(v->f->obj), "role", "") : "";
+    struct function_keys k = {0};
+    bool own = *role && fs->keys_of && fs->keys_of(fs->keys_arg, a, role, v->f->name, &k);
+
+    v->keyless = own && !k.access_key;
+    v->renew_us = own && k.seconds ? now_us() + k.seconds * 1000000 / 2 : 0;
+    if (!own)
+        k = (struct function_keys){.access_key = fs->access_key, .secret_key = fs->secret_key};
+    if (!k.access_key || !k.secret_key)
+        return;
+    val_put_str(a, env, "AWS_ACCESS_KEY_ID", k.access_key);
+    val_put_str(a, env, "AWS_SECRET_ACCESS_KEY", k.secret_key);
+    if (k.session_token)
+        val_put_str(a, env, "AWS_SESSION_TOKEN", k.session_token);
+}
+
 char *version_config(struct version *v, struct arena *a)
 {
     struct functions *fs = v->f->fs;
@@ -516,10 +538,7 @@ char *version_config(struct version *v, struct arena *a)
     val_put_str(a, c, "handler", v->handler);
     val_put_str(a, c, "version", v->shown);
     val_put_int(a, c, "timeout_ms", v->timeout_ms);
-    if (fs->access_key && fs->secret_key) {
-        val_put_str(a, env, "AWS_ACCESS_KEY_ID", fs->access_key);
-        val_put_str(a, env, "AWS_SECRET_ACCESS_KEY", fs->secret_key);
-    }
+    add_keys(v, a, env);
     for (char **e = v->env; e && *e; e += 2) /* the function's own come last and count */
         val_put_str(a, env, e[0], e[1]);
     if (v->f->provisioned)
@@ -565,6 +584,42 @@ void functions_set_key(struct functions *fs, const char *access_key, const char 
         struct function *f = list_entry(l, struct function, link);
 
         if (f->now && f->now->zygote != ZYGOTE_NONE) /* it runs with the old ones, or none */
+            version_replace(f);
+    }
+}
+
+void functions_set_keys_of(struct functions *fs, function_keys_fn *keys_of, void *arg)
+{
+    fs->keys_of = keys_of;
+    fs->keys_arg = arg;
+}
+
+void functions_role_changed(struct functions *fs, const char *role)
+{
+    LIST_EACH(&fs->all, l)
+    {
+        struct function *f = list_entry(l, struct function, link);
+        bool runs = !f->removed && f->obj && f->now && f->now->zygote != ZYGOTE_NONE;
+
+        if (!fs->stopping && runs && (role ? streq(val_str_at(spec_of(f->obj), "role", ""), role) : f->now->keyless))
+            version_replace(f);
+    }
+}
+
+enum { RENEW_LOOK_US = 60 * 1000000 };
+
+static void renew_keys(struct functions *fs)
+{
+    int64_t now = now_us();
+
+    if (fs->stopping || now - fs->renew_look_us < RENEW_LOOK_US)
+        return;
+    fs->renew_look_us = now;
+    LIST_EACH(&fs->all, l)
+    {
+        struct function *f = list_entry(l, struct function, link);
+
+        if (!f->removed && f->obj && f->now && f->now->zygote != ZYGOTE_NONE && f->now->renew_us && now > f->now->renew_us)
             version_replace(f);
     }
 }
@@ -685,7 +740,7 @@ static const struct val *spec_of(const struct obj *o)
 static bool same_version(const struct obj *a, const struct obj *b)
 {
     static const char *const names[] = {"runtime", "handler", "codeSha256", "memoryMB", "timeoutSeconds",
-                                        "environment", "ephemeralStorageMB", "fileSystems", "layers", "packageType",
+                                        "environment", "ephemeralStorageMB", "fileSystems", "layers", "role", "packageType",
                                         "image", "imageDigest", "imageConfig", "loggingConfig", "http"};
     const struct val *x = spec_of(a), *y = spec_of(b);
 
@@ -972,6 +1027,7 @@ static void forget_code_of_other_boots(struct functions *fs)
 static void on_tick(uv_timer_t *t)
 {
     pool_tick(t->data);
+    renew_keys(t->data);
 }
 
 static const char *instance_of_path(const char *path, char out[16])

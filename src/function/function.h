@@ -108,6 +108,17 @@ int functions_provisioned(const struct functions *fs, const char *namespace_, co
 /* AWS credentials that instances find in their environment; for zygotes that start from now on.
  * NULL: none. Copied. */
 void functions_set_key(struct functions *fs, const char *access_key, const char *secret_key);
+/* Keys of their own for functions with a role, asked for when a zygote starts; replaced when half of their time
+ * is over, and by functions_role_changed(). Parts of ret lie in the arena or outlive it; without an access_key the
+ * function has none. false: nothing is known of that role, the function has what functions_set_key() said. */
+struct function_keys {
+    const char *access_key, *secret_key, *session_token;
+    int64_t seconds; /* how long they are good; 0: for ever */
+};
+typedef bool function_keys_fn(void *arg, struct arena *a, const char *role, const char *function, struct function_keys *ret);
+void functions_set_keys_of(struct functions *fs, function_keys_fn *keys_of, void *arg);
+/* Functions with this role (NULL: those that have no keys) start anew with the keys that are theirs now. */
+void functions_role_changed(struct functions *fs, const char *role);
 /* NOT_IMPLEMENTED with a text for the user when this machine cannot run it. */
 int function_runtime_check(const char *runtime, struct err *err) _must_check_;
 /* An image by its name: found on this machine or pulled. done is called once, perhaps before this returns; digest

@@ -132,6 +132,8 @@ struct version {
     uv_poll_t ctl; /* data: the version; closed in ZYGOTE_NONE and ZYGOTE_GONE */
     int ctl_fd;
     bool ctl_closing, compile_wanted, compiling, removed;
+    bool keyless;     /* its role's keys were not known yet */
+    int64_t renew_us; /* its keys are half over then; 0: never */
     bool lazy; /* loading the module ahead did not work out: do it with the call */
     int64_t zygote_since_us, zygote_started_us, used_us;
     int64_t start_us; /* what a start costs a call that waits for it, of late */
@@ -245,6 +247,9 @@ struct functions {
     uv_loop_t *loop;
     char *state, *instance, *region, *account, *node_ip;
     char *access_key, *secret_key, *dns;
+    function_keys_fn *keys_of; /* NULL: all have the above */
+    void *keys_arg;
+    int64_t renew_look_us; /* when keys were looked at last */
     int aws_port;
     char *driver, *library, *node_runtime, *root;
     int concurrency_max, waiting_max, keep_ms, zygote_keep_ms, stems;

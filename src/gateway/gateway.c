@@ -231,6 +231,14 @@ static void on_spending(void *arg, const char *ns, const char *name, bool stoppe
         .sub = "status", .body = patch, .patch_type = CLIENT_PATCH_MERGE}, on_told, t);
 }
 
+static void on_role(void *arg, const char *arn)
+{
+    struct process *p = arg;
+
+    if (!p->stopping)
+        functions_role_changed(p->g.functions, arn);
+}
+
 /* The kubeconfig appears when the server has made its keys; until then nothing is wrong. */
 static void on_connect(void *arg)
 {
@@ -257,10 +265,11 @@ static void on_connect(void *arg)
     p->versions = client_mirror(p->client, &v);
     p->namespaces = client_mirror(p->client, &n);
     LOG(INFO, "gateway", "did=mirror kubeconfig=%s", p->kubeconfig);
-    p->g.identity = identity_new(&(struct identity_opts){.client = p->client, .state = p->g.o->state}, &err);
+    p->g.identity = identity_new(&(struct identity_opts){.client = p->client, .state = p->g.o->state,
+                                                         .role_changed = on_role, .arg = p}, &err);
     if (!p->g.identity)
         LOG(ERROR, "gateway", "did=identity error=\"%s\"", err.msg);
-    p->g.keys = keys_new(p->client, p->g.functions);
+    p->g.keys = keys_new(p->client, p->g.functions, p->g.identity);
     p->g.groups = groups_new(p->client, p->g.logs);
     p->aws = aws_start(&p->g, p->client, p->mirror);
     p->triggers = triggers_new(&p->g.loop, p->g.o->state, p->client, p->g.functions);

@@ -11,11 +11,10 @@
 
 #include "base/buf.h"
 #include "codec/val.h"
+#include "door/aws/identity.h"
 #include "function/function.h"
 #include "gateway/gateway.h"
 #include "http/server.h"
-
-struct identity;
 
 struct gateway {
     const struct gateway_options *o;
@@ -37,6 +36,7 @@ struct url {
     const char *path; /* as the function sees it, encoded */
     char id[FUNCTION_ID_MAX];
     uint64_t ticket;
+    struct caller caller; /* is_signed: who */
     bool is_signed, invoked, answered;
     bool streams; /* InvokeMode RESPONSE_STREAM */
     bool started, wants_prelude;
@@ -50,6 +50,8 @@ void url_stream_done(struct url *u, const struct function_result *r);
 void url_collected(struct url *u, const struct function_result *r);
 /* url_http.c: spec is the function's. */
 void url_http(struct url *u, const struct val *spec);
+/* Who signed it (u->caller), and may he call lambda:InvokeFunctionUrl, by his policies or the function's? FORBIDDEN, ... */
+int url_may(struct url *u, const void *body, size_t n, struct err *err) _must_check_;
 /* {"Message": ...} */
 void url_say(struct http_req *req, int status, const char *message);
 /* Status, headers and cookies of {statusCode, headers, cookies}; the content type (NULL: none was

@@ -1,18 +1,21 @@
-/* gateway/keys.h - the access keys (Secrets of type tandem.dev/access-key in kube-system), and the one
- * that functions are given.
+/* gateway/keys.h - the keys that functions are given, and whose key signed a function URL's request.
  *
  * Functions find credentials in their environment as they do on Lambda, so that an SDK in an
- * unmodified handler reaches the AWS door. There are no roles yet: all functions share one key,
- * the Secret access-key-functions, which is made when it is missing. */
+ * unmodified handler reaches the AWS door: those of a session of their role (docs/iam.md). A function whose role IAM does
+ * not know has the account's access: all such functions share one key, the Secret access-key-functions in kube-system
+ * (type tandem.dev/access-key), which is made when it is missing. */
 #pragma once
 
+struct caller;
 struct client;
 struct functions;
 struct http_req;
+struct identity;
 struct err;
 struct keys;
 
-struct keys *keys_new(struct client *client, struct functions *functions);
+/* identity may be NULL: then nobody's signature is good. */
+struct keys *keys_new(struct client *client, struct functions *functions, struct identity *identity);
 void *keys_free(struct keys *k);
-/* Is this request signed with one of the keys (SigV4, body of n bytes)? FORBIDDEN when not. */
-int keys_check(const struct keys *k, struct http_req *req, const void *body, unsigned long n, struct err *err);
+/* Who signed this request (SigV4, body of n bytes)? FORBIDDEN when nobody did. k may be NULL. */
+int keys_check(const struct keys *k, struct http_req *req, const void *body, unsigned long n, struct caller *ret, struct err *err);

@@ -214,6 +214,17 @@ static void add_query(struct buf *b, struct http_req *req)
     buf_addc(b, ',');
 }
 
+static void add_caller(struct buf *b, const struct url *u)
+{
+    buf_adds(b, "\"authentication\":null,\"authorizer\":{\"iam\":{");
+    add_field(b, "accessKey", u->caller.key_id);
+    add_field(b, "accountId", u->caller.who.account);
+    add_field(b, "callerId", u->caller.id);
+    add_field(b, "userArn", u->caller.arn);
+    add_field(b, "userId", u->caller.id);
+    buf_adds(b, "\"cognitoIdentity\":null,\"principalOrgId\":null}},");
+}
+
 static void add_context(struct buf *b, struct url *u)
 {
     struct http_req *req = u->req;
@@ -224,7 +235,10 @@ static void add_context(struct buf *b, struct url *u)
 
     gmtime_r(&now, &tm);
     strftime(when, sizeof when, "%d/%b/%Y:%H:%M:%S +0000", &tm);
-    buf_adds(b, "\"requestContext\":{\"accountId\":\"anonymous\",");
+    buf_adds(b, "\"requestContext\":{");
+    add_field(b, "accountId", u->is_signed ? identity_account(u->g->identity) : "anonymous");
+    if (u->is_signed)
+        add_caller(b, u);
     add_field(b, "apiId", u->name);
     add_field(b, "domainName", req->host);
     add_field(b, "domainPrefix", u->name);
@@ -412,6 +426,28 @@ static void on_gone(struct http_req *req, void *arg)
     http_abort(req);
 }
 
+int url_may(struct url *u, const void *body, size_t n, struct err *err)
+{
+    struct identity *id = u->g->identity;
+    struct arena *a = u->req->arena;
+    const struct obj *o = functions_get(u->g->functions, NULL, u->name);
+    struct val *context;
+    enum policy_verdict v;
+    const char *shown, *arn;
+
+    if (keys_check(u->g->keys, u->req, body, n, &u->caller, err) < 0)
+        return -1;
+    shown = o ? obj_annotation(o, "tandem.dev/function-name") : NULL;
+    arn = arena_printf(a, "arn:aws:lambda:%s:%s:function:%s", identity_region(id), identity_account(id), shown ? shown : u->name);
+    context = identity_context(id, u->req, NULL);
+    val_put_str(a, context, "lambda:functionurlauthtype", "AWS_IAM");
+    v = identity_decide(id, a, &u->caller, "lambda:InvokeFunctionUrl", arn, context, identity_policy_at(a, o, "tandem.dev/policy"),
+                        POLICY_RESOURCE);
+    if (v == POLICY_ALLOWED)
+        return 0;
+    return err_set(err, FORBIDDEN, "%s", identity_refusal(a, &u->caller, v, POLICY_RESOURCE, "lambda:InvokeFunctionUrl", arn));
+}
+
 static void on_body(struct http_req *req, char *data, size_t n, const struct err *err, void *arg)
 {
     struct url *u = arg;
@@ -427,7 +463,7 @@ static void on_body(struct http_req *req, char *data, size_t n, const struct err
             url_say(req, err_http(err->code), err->msg);
         return;
     }
-    if (u->is_signed && keys_check(u->g->keys, req, data, n, &refused) < 0) {
+    if (u->is_signed && url_may(u, data, n, &refused) < 0) {
         url_say(req, 403, refused.msg);
         return;
     }

@@ -369,3 +369,116 @@ def test_web_identity(tandem, iam, buckets):
     tandem.kubectl('delete', 'serviceaccount', account)
     refused('InvalidIdentityToken', sts.assume_role_with_web_identity, RoleArn=arn, RoleSessionName='pod', WebIdentityToken=token)
     refused('MissingAuthenticationToken', sts.get_caller_identity)
+
+
+# ---- functions ----
+
+HANDLER = '''
+import os, json, urllib.request
+def handler(event, context):
+    if event.get('do') == 'keys':
+        return {k: os.environ.get(k, '') for k in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN')}
+    return {'caller': event.get('requestContext', {}).get('authorizer', {}).get('iam', {}).get('userArn')}
+'''
+
+
+def deploy(tandem, role, name=None, **more):
+    import io, zipfile
+    out, name = io.BytesIO(), name or new('fn')
+    with zipfile.ZipFile(out, 'w') as z:
+        z.writestr('app.py', HANDLER)
+    fn = more.pop('client', None) or tandem.boto('lambda')
+    fn.create_function(FunctionName=name, Runtime='python3.11', Role=role, Handler='app.handler', Code={'ZipFile': out.getvalue()}, Timeout=10, **more)
+    tandem.boto('lambda').get_waiter('function_active_v2').wait(FunctionName=name)
+    return name
+
+
+def keys_of(tandem, name):
+    got = json.loads(tandem.boto('lambda').invoke(FunctionName=name, Payload=json.dumps({'do': 'keys'}))['Payload'].read())
+    return {'AccessKeyId': got['AWS_ACCESS_KEY_ID'], 'SecretAccessKey': got['AWS_SECRET_ACCESS_KEY'], 'SessionToken': got['AWS_SESSION_TOKEN'] or None}
+
+
+def test_a_function_has_its_roles_access(tandem, iam, buckets):
+    mine, theirs = buckets
+    role, arn = role_with(iam, TRUST['Statement'], allow('s3:GetObject', f'arn:aws:s3:::{mine}/*'))
+    name = deploy(tandem, arn)
+    key = keys_of(tandem, name)
+    assert as_(tandem, 'sts', key).get_caller_identity()['Arn'] == f'arn:aws:sts::{ACCOUNT}:assumed-role/{role}/{name}'
+    s3 = as_(tandem, 's3', key)
+    assert s3.get_object(Bucket=mine, Key='dir/a.txt')['Body'].read() == b'in ' + mine.encode()
+    assert f'assumed-role/{role}/{name}' in refused('AccessDenied', s3.get_object, Bucket=theirs, Key='dir/a.txt')
+    refused('AccessDenied', s3.put_object, Bucket=mine, Key='x', Body=b'')
+    refused('AccessDeniedException', as_(tandem, 'lambda', key).invoke, FunctionName=name)
+
+
+def test_a_role_that_comes_later_counts(tandem, iam, buckets):
+    role = new('late')
+    name = deploy(tandem, f'arn:aws:iam::{ACCOUNT}:role/{role}')
+    before = keys_of(tandem, name)
+    assert before['SessionToken'] is None and as_(tandem, 'sts', before).get_caller_identity()['Arn'].endswith(':root')
+    role_with(iam, TRUST['Statement'], name=role)
+    from conftest import eventually
+    eventually(lambda: keys_of(tandem, name)['SessionToken'])
+    refused('AccessDenied', as_(tandem, 's3', keys_of(tandem, name)).list_buckets)
+
+
+def test_roles_are_passed(tandem, iam):
+    _, trusted = role_with(iam, TRUST['Statement'])
+    _, foreign = role_with(iam, [{'Effect': 'Allow', 'Principal': {'Service': 'ec2.amazonaws.com'}, 'Action': 'sts:AssumeRole'}])
+    said = refused('InvalidParameterValueException', deploy, tandem, foreign, status=400)
+    assert said == 'The role defined for the function cannot be assumed by Lambda.'
+    name, key = user_with(iam, allow('lambda:*'))
+    client = as_(tandem, 'lambda', key)
+    said = refused('AccessDeniedException', deploy, tandem, trusted, client=client, status=403)
+    assert said.startswith(f'User: arn:aws:iam::{ACCOUNT}:user/{name} is not authorized to perform: iam:PassRole on resource: {trusted} because no identity-based policy allows')
+    iam.put_user_policy(UserName=name, PolicyName='pass', PolicyDocument=policy(allow('iam:PassRole', trusted, Condition={'StringEquals': {'iam:PassedToService': 'lambda.amazonaws.com'}})))
+    function = deploy(tandem, trusted, client=client)
+    refused('InvalidParameterValueException', tandem.boto('lambda').update_function_configuration, FunctionName=function, Role=foreign)
+
+
+def test_a_functions_own_policy(tandem, iam):
+    import urllib.error, urllib.request
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+    root = tandem.boto('lambda')
+    name = deploy(tandem, f'arn:aws:iam::{ACCOUNT}:role/any')
+    user, key = user_with(iam)
+    fn, me = as_(tandem, 'lambda', key), f'arn:aws:iam::{ACCOUNT}:user/{user}'
+    refused('AccessDeniedException', fn.invoke, FunctionName=name, status=403)
+    refused('InvalidParameterValueException', root.add_permission, FunctionName=name, StatementId='s', Action='lambda:InvokeFunction', Principal='nobody at all')
+    root.add_permission(FunctionName=name, StatementId='s', Action='lambda:InvokeFunction', Principal=me)
+    assert fn.invoke(FunctionName=name, Payload=b'{}')['StatusCode'] == 200
+    refused('AccessDeniedException', fn.get_function, FunctionName=name)
+    root.remove_permission(FunctionName=name, StatementId='s')
+    refused('AccessDeniedException', fn.invoke, FunctionName=name)
+
+    url = root.create_function_url_config(FunctionName=name, AuthType='AWS_IAM')['FunctionUrl']
+    def get(key=None):
+        request = AWSRequest('GET', url)
+        if key:
+            SigV4Auth(Credentials(key['AccessKeyId'], key['SecretAccessKey'], key.get('SessionToken')), 'lambda', 'us-east-1').add_auth(request)
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=dict(request.headers))) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as e:
+            return e.code, e.read().decode()
+    assert get()[0] == 403
+    assert get(tandem.key) == (200, {'caller': f'arn:aws:iam::{ACCOUNT}:root'})
+    status, text = get(key)
+    assert status == 403 and 'lambda:InvokeFunctionUrl' in text
+    root.add_permission(FunctionName=name, StatementId='u', Action='lambda:InvokeFunctionUrl', Principal=me, FunctionUrlAuthType='AWS_IAM')
+    assert get(key) == (200, {'caller': me})
+    iam.put_user_policy(UserName=user, PolicyName='no', PolicyDocument=policy(deny('lambda:InvokeFunctionUrl')))
+    assert get(key)[0] == 403
+
+
+def test_other_services_ask_too(tandem, iam):
+    name, key = user_with(iam, allow('logs:DescribeLogGroups'), allow('ssm:GetParameter', f'arn:aws:ssm:us-east-1:{ACCOUNT}:parameter/app/*'))
+    as_(tandem, 'logs', key).describe_log_groups()
+    refused('AccessDeniedException', as_(tandem, 'logs', key).create_log_group, logGroupName='/x')
+    tandem.boto('ssm').put_parameter(Name='/app/colour', Value='blue', Type='String')
+    tandem.boto('ssm').put_parameter(Name='/other', Value='blue', Type='String')
+    assert as_(tandem, 'ssm', key).get_parameter(Name='/app/colour')['Parameter']['Value'] == 'blue'
+    refused('AccessDeniedException', as_(tandem, 'ssm', key).get_parameter, Name='/other')
+    refused('AccessDeniedException', as_(tandem, 'ssm', key).put_parameter, Name='/app/colour', Value='red', Type='String', Overwrite=True)

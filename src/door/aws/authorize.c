@@ -7,29 +7,10 @@
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-
-#include "codec/kubetime.h"
 
 struct val *aws_context(struct aws_req *q)
 {
-    struct arena *a = q->req->arena;
-    struct val *v = val_map(a);
-    const char *agent = http_get(q->req, "user-agent"), *referer = http_get(q->req, "referer");
-    int64_t now = (int64_t)time(NULL);
-    char text[KUBETIME_MAX];
-
-    val_put_str(a, v, "aws:sourceip", q->req->peer->addr);
-    val_put_str(a, v, "aws:securetransport", q->req->peer->tls ? "true" : "false");
-    val_put_str(a, v, "aws:currenttime", kubetime_text(text, now * 1000));
-    val_put(a, v, "aws:epochtime", val_printf(a, "%lld", (long long)now));
-    val_put_str(a, v, "aws:requestedregion", str_empty(q->sig.region) ? q->d->region : q->sig.region);
-    val_put_str(a, v, "aws:viaawsservice", "false");
-    if (agent)
-        val_put_str(a, v, "aws:useragent", agent);
-    if (referer)
-        val_put_str(a, v, "aws:referer", referer);
-    return v;
+    return identity_context(q->d->o.identity, q->req, q->sig.region);
 }
 
 void aws_context_tags(struct aws_req *q, struct val *context, const char *prefix, const struct val *tags)

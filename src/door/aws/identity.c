@@ -15,6 +15,7 @@
 #include "codec/kubetime.h"
 #include "env/env.h"
 #include "env/fs.h"
+#include "http/server.h"
 
 extern const char iam_managed_text[];
 enum { WAIT_MS = 2000, SECRET_CHARS = 40 };
@@ -374,6 +375,37 @@ static struct val *context_of(struct arena *a, const struct caller *c, const str
     return v;
 }
 
+struct val *identity_context(const struct identity *id, const struct http_req *req, const char *region)
+{
+    struct arena *a = req->arena;
+    struct val *v = val_map(a);
+    const char *agent = http_get(req, "user-agent"), *referer = http_get(req, "referer");
+    int64_t now = (int64_t)time(NULL);
+    char text[KUBETIME_MAX];
+
+    val_put_str(a, v, "aws:sourceip", req->peer->addr);
+    val_put_str(a, v, "aws:securetransport", req->peer->tls ? "true" : "false");
+    val_put_str(a, v, "aws:currenttime", kubetime_text(text, now * 1000));
+    val_put(a, v, "aws:epochtime", val_printf(a, "%lld", (long long)now));
+    val_put_str(a, v, "aws:requestedregion", str_empty(region) ? id->region : region);
+    val_put_str(a, v, "aws:viaawsservice", "false");
+    if (agent)
+        val_put_str(a, v, "aws:useragent", agent);
+    if (referer)
+        val_put_str(a, v, "aws:referer", referer);
+    return v;
+}
+
+const struct val *identity_policy_at(struct arena *a, const struct obj *o, const char *annotation)
+{
+    static const char NOBODY[] = "{\"Statement\":{\"Effect\":\"Deny\",\"Principal\":\"*\",\"Action\":\"*\",\"Resource\":\"*\"}}";
+    const char *text = o ? obj_annotation(o, annotation) : NULL;
+    struct err err;
+    const struct val *v = text ? policy_read(a, val_lit(a, text), POLICY_RESOURCE, &err) : NULL;
+
+    return v || !text ? v : json_parse(a, NOBODY, sizeof NOBODY - 1, &err);
+}
+
 enum policy_verdict identity_decide(struct identity *id, struct arena *a, const struct caller *c, const char *action,
                                     const char *resource, const struct val *context, const struct val *resource_policy,
                                     enum policy_kind resource_kind)
@@ -564,6 +596,13 @@ static void role_added(void *arg, const struct obj *o)
 {
     role_news(arg, o);
 }
+static void roles_known(void *arg)
+{
+    struct identity *id = arg;
+
+    if (id->o.role_changed)
+        id->o.role_changed(id->o.arg, NULL);
+}
 /* Policies are read with each request: only another role of the name makes other keys. */
 static void role_changed(void *arg, const struct obj *was, const struct obj *o)
 {
@@ -631,7 +670,8 @@ struct identity *identity_new(const struct identity_opts *o, struct err *err)
     id->policies = client_mirror(o->client, &(struct mirror_args){
         .resource = IAM_POLICIES, .added = any_added, .changed = any_changed, .removed = any_added, .arg = id});
     id->roles = client_mirror(o->client, &(struct mirror_args){
-        .resource = IAM_ROLES, .added = role_added, .changed = role_changed, .removed = role_added, .arg = id});
+        .resource = IAM_ROLES, .added = role_added, .changed = role_changed, .removed = role_added, .synced = roles_known,
+        .arg = id});
     return id;
 }
 
@@ -651,6 +691,11 @@ void *identity_free(struct identity *id)
     free(id->account);
     free(id);
     return NULL;
+}
+
+bool identity_ready(const struct identity *id)
+{
+    return mirror_synced(id->roles);
 }
 
 const char *identity_account(const struct identity *id)

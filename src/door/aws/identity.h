@@ -23,13 +23,14 @@ struct identity_opts {
     struct client *client; /* outlives it */
     const char *state;     /* the state folder */
     const char *region, *account; /* NULL: us-east-1, 000000000000 */
-    /* A role came, went or changed (its ARN): what runs with it may want other keys. May be NULL. */
+    /* A role came or went (its ARN): what runs with it may want other keys. NULL: all roles are known now. */
     void (*role_changed)(void *arg, const char *arn);
     void *arg;
 };
 /* NULL: the key of sessions can neither be read nor made. */
 struct identity *identity_new(const struct identity_opts *o, struct err *err) _must_check_;
 void *identity_free(struct identity *id);
+bool identity_ready(const struct identity *id); /* roles are known: false only for a moment after a start */
 const char *identity_account(const struct identity *id);
 const char *identity_region(const struct identity *id);
 
@@ -65,6 +66,12 @@ enum policy_verdict identity_decide(struct identity *id, struct arena *a, const 
 /* "User: ARN is not authorized to perform: ACTION on resource: RESOURCE because ...". */
 char *identity_refusal(struct arena *a, const struct caller *c, enum policy_verdict verdict, enum policy_kind resource_kind,
                        const char *action, const char *resource);
+
+/* What every request says of itself: condition keys in lower case. region: what it was signed for; NULL: ours. */
+struct http_req;
+struct val *identity_context(const struct identity *id, const struct http_req *req, const char *region);
+/* The policy that lies at a resource, in an annotation; NULL: none. One that cannot be read (made by hand) denies all. */
+const struct val *identity_policy_at(struct arena *a, const struct obj *o, const char *annotation);
 
 /* ---- roles ---- */
 

@@ -122,7 +122,6 @@ bool lambda_may(struct op *op);
 /* May he pass the request's Role to the function, and may Lambda assume it? Likewise. */
 bool lambda_role_fits(struct op *op);
 bool lambda_may_read(struct op *op, const char *bucket, const char *key); /* code in a bucket */
-const struct val *lambda_policy(struct arena *a, const struct obj *function);
 
 void op_create_function(struct op *op);
 void op_list_functions(struct op *op);

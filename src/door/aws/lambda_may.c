@@ -94,17 +94,6 @@ static const char *resource_of(struct op *op, char what)
     }
 }
 
-/* The policy that lies at a function (AddPermission); NULL: none. One that cannot be read denies all. */
-const struct val *lambda_policy(struct arena *a, const struct obj *o)
-{
-    static const char NOBODY[] = "{\"Statement\":{\"Effect\":\"Deny\",\"Principal\":\"*\",\"Action\":\"*\",\"Resource\":\"*\"}}";
-    const char *text = o ? obj_annotation(o, A_POLICY) : NULL;
-    struct err err;
-    const struct val *v = text ? policy_read(a, val_lit(a, text), POLICY_RESOURCE, &err) : NULL;
-
-    return v || !text ? v : json_parse(a, NOBODY, sizeof NOBODY - 1, &err);
-}
-
 static struct val *context_of(struct op *op, const struct obj *o)
 {
     struct aws_req *q = op->q;
@@ -143,7 +132,7 @@ bool lambda_may(struct op *op)
     row = row_of(op);
     action = row ? arena_printf(q->req->arena, "lambda:%s", row->action) : "lambda:*"; /* no row: for who may all */
     o = op->n.object ? functions_get(q->d->o.functions, LAMBDA_NS, op->n.object) : NULL;
-    policy = lambda_policy(q->req->arena, o);
+    policy = identity_policy_at(q->req->arena, o, A_POLICY);
     message = aws_denied(q, action, resource_of(op, row ? row->what : '*'), context_of(op, o), policy, POLICY_RESOURCE);
     if (message)
         aws_refuse(q, message);

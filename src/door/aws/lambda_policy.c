@@ -1,4 +1,4 @@
-/* door/aws/lambda_policy.c - resource policies: kept, and shown as they were given. */
+/* door/aws/lambda_policy.c - resource policies: kept, and shown as they were given; lambda_may.c and url.c ask them. */
 #include "door/aws/lambda_int.h"
 
 static struct val *policy_of(struct op *op, const struct obj *o)
@@ -45,7 +45,10 @@ void op_add_permission(struct op *op)
     const struct obj *o = lambda_need(op);
     const char *sid = val_str_at(op->in, "StatementId", ""), *principal = val_str_at(op->in, "Principal", "");
     const char *source = val_str_at(op->in, "SourceArn", NULL), *account = val_str_at(op->in, "SourceAccount", NULL);
+    static const struct { const char *field, *key; } KEYS[] = {{"FunctionUrlAuthType", "lambda:FunctionUrlAuthType"},
+        {"EventSourceToken", "lambda:EventSourceToken"}, {"PrincipalOrgID", "aws:PrincipalOrgID"}};
     struct val *policy, *s;
+    struct err err = {0};
 
     if (!o)
         return;
@@ -60,10 +63,12 @@ void op_add_permission(struct op *op)
     s = val_map(a);
     val_put_str(a, s, "Sid", sid);
     val_put_str(a, s, "Effect", "Allow");
-    if (strchr(principal, '.'))
+    if (strchr(principal, '.') && !str_starts(principal, "arn:"))
         val_put_str(a, val_need_map(a, s, "Principal"), "Service", principal);
     else if (streq(principal, "*"))
         val_put_str(a, s, "Principal", "*");
+    else if (strlen(principal) == 12 && strspn(principal, "0123456789") == 12)
+        val_put(a, val_need_map(a, s, "Principal"), "AWS", val_printf(a, "arn:aws:iam::%s:root", principal));
     else
         val_put_str(a, val_need_map(a, s, "Principal"), "AWS", principal);
     val_put_str(a, s, "Action", val_str_at(op->in, "Action", ""));
@@ -72,7 +77,17 @@ void op_add_permission(struct op *op)
         val_put_str(a, val_need_map(a, val_need_map(a, s, "Condition"), "ArnLike"), "AWS:SourceArn", source);
     if (account)
         val_put_str(a, val_need_map(a, val_need_map(a, s, "Condition"), "StringEquals"), "AWS:SourceAccount", account);
+    for (size_t i = 0; i < ARRAY_LEN(KEYS); i++)
+        if (val_str_at(op->in, KEYS[i].field, NULL))
+            val_put_str(a, val_need_map(a, val_need_map(a, s, "Condition"), "StringEquals"), KEYS[i].key,
+                        val_str_at(op->in, KEYS[i].field, ""));
     val_push(a, val_need_list(a, policy, "Statement"), s);
+    if (policy_check(policy, POLICY_RESOURCE, &err) < 0) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "%s",
+                     str_starts(err.msg, "Invalid principal")
+                         ? "The provided principal was invalid. Please check the principal and try again." : err.msg);
+        return;
+    }
     put_policy(op, policy, reply_statement);
 }
 void op_get_policy(struct op *op)

@@ -108,18 +108,6 @@ static struct val *context_of(struct s3_op *op)
     return v;
 }
 
-/* What a bucket says itself; NULL: nothing. One that cannot be read (kubectl wrote it) denies all. */
-static const struct val *policy_of(struct s3_op *op, const struct obj *volume)
-{
-    static const char NOBODY[] = "{\"Statement\":{\"Effect\":\"Deny\",\"Principal\":\"*\",\"Action\":\"*\",\"Resource\":\"*\"}}";
-    struct arena *a = s3_arena(op);
-    const char *text = volume ? obj_annotation(volume, A_POLICY) : NULL;
-    struct err err;
-    const struct val *v = text ? policy_read(a, val_lit(a, text), POLICY_RESOURCE, &err) : NULL;
-
-    return v || !text ? v : json_parse(a, NOBODY, sizeof NOBODY - 1, &err);
-}
-
 static bool is_free(const struct s3_op *op)
 {
     return op->q->caller.kind == CALLER_ROOT && !op->q->caller.set.has_session && (!op->volume || !obj_annotation(op->volume, A_POLICY));
@@ -129,7 +117,7 @@ char *s3_denied(struct s3_op *op, const char *action, const char *key)
 {
     if (is_free(op))
         return NULL;
-    return aws_denied(op->q, action, arn_of(op, op->bucket, key), context_of(op), policy_of(op, op->volume), POLICY_RESOURCE);
+    return aws_denied(op->q, action, arn_of(op, op->bucket, key), context_of(op), identity_policy_at(s3_arena(op), op->volume, A_POLICY), POLICY_RESOURCE);
 }
 
 char *s3_source_denied(struct s3_op *op, const char *bucket, const char *key)
@@ -139,7 +127,7 @@ char *s3_source_denied(struct s3_op *op, const char *bucket, const char *key)
 
     if (root && (!volume || !obj_annotation(volume, A_POLICY)))
         return NULL;
-    return aws_denied(op->q, "s3:GetObject", arn_of(op, bucket, key), context_of(op), policy_of(op, volume), POLICY_RESOURCE);
+    return aws_denied(op->q, "s3:GetObject", arn_of(op, bucket, key), context_of(op), identity_policy_at(s3_arena(op), volume, A_POLICY), POLICY_RESOURCE);
 }
 
 bool s3_may(struct s3_op *op)

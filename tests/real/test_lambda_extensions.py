@@ -37,16 +37,52 @@ while True:
     if mode == 'slow':
         time.sleep(0.5)
 '''
+TELEMETRY = r'''#!/usr/bin/python3
+import http.client, http.server, json, os, sys, threading
+api = http.client.HTTPConnection(os.environ['AWS_LAMBDA_RUNTIME_API'])
+def ask(method, path, body=None, **headers):
+    api.request(method, path, json.dumps(body) if body is not None else None, {k.replace('_', '-'): v for k, v in headers.items()})
+    got = api.getresponse()
+    return got, got.read()
+class H(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *a):
+        pass
+    def do_POST(self):
+        batch = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        for event in batch:
+            if event['type'] != 'extension':              # else it would hear itself for ever
+                print('HEARD', json.dumps(event), flush=True)
+        self.send_response(200)
+        self.send_header('Content-Length', '0')
+        self.end_headers()
+server = http.server.ThreadingHTTPServer(('sandbox.localdomain', 4243), H)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+got, _ = ask('POST', '/2020-01-01/extension/register', {'events': ['INVOKE', 'SHUTDOWN']}, Lambda_Extension_Name='tele')
+me = got.headers['Lambda-Extension-Identifier']
+to = {'protocol': 'HTTP', 'URI': 'http://sandbox.localdomain:4243/here'}
+for bad in ({'types': ['nothing'], 'destination': to}, {'types': ['platform'], 'destination': {'protocol': 'HTTP', 'URI': 'http://example.org:80'}},
+            {'types': ['platform'], 'destination': to, 'buffering': {'timeoutMs': 1}}):
+    got, text = ask('PUT', '/2022-07-01/telemetry', {'schemaVersion': '2022-07-01', **bad}, Lambda_Extension_Identifier=me)
+    assert got.status == 400, (bad, got.status, text)
+path = os.environ.get('LOGS_API') or '/2022-07-01/telemetry'
+got, text = ask('PUT', path, {'schemaVersion': '2022-07-01', 'types': ['platform', 'function'], 'destination': to,
+                              'buffering': {'maxItems': 1000, 'maxBytes': 262144, 'timeoutMs': 100}}, Lambda_Extension_Identifier=me)
+assert got.status == 200, (got.status, text)
+while True:
+    event = json.loads(ask('GET', '/2020-01-01/extension/event/next', Lambda_Extension_Identifier=me)[1])
+    if event['eventType'] == 'SHUTDOWN':
+        sys.exit(0)
+'''
 NODE = "exports.handler = async (event) => ({ node: event.n, pid: process.pid });"
 
 
-def layer_of(names):
+def layer_of(names, text=EXTENSION):
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w') as z:
         for n in names:
             info = zipfile.ZipInfo('extensions/' + n)
             info.external_attr = 0o100755 << 16
-            z.writestr(info, EXTENSION)
+            z.writestr(info, text)
     return out.getvalue()
 
 
@@ -113,3 +149,23 @@ def test_extensions_that_fail(fn, layer):
         create(fn, 'ext-' + mode, Layers=[layer], MemorySize=256, Environment={'Variables': {'MODE': mode}})
         answer, value = call(fn, 'ext-' + mode, {})
         assert answer['FunctionError'] == 'Unhandled' and value['errorType'] == kind, value
+
+
+def test_telemetry(tandem, fn):
+    layer = fn.publish_layer_version(LayerName='tele', Content={'ZipFile': layer_of(['tele'], TELEMETRY)})['LayerVersionArn']
+    for name, env in (('tele-new', {}), ('tele-old', {'LOGS_API': '/2020-08-15/logs'})):
+        create(fn, name, Layers=[layer], Timeout=5, MemorySize=256, Environment={'Variables': {'AA': 'b', **env}})
+        answer, _ = call(fn, name, {'do': 'print', 'text': 'to "all" who listen'}, LogType='Tail')
+        tail = base64.b64decode(answer['LogResult']).decode()
+        assert 'to "all" who listen' in tail
+        request = answer['ResponseMetadata']['HTTPHeaders']['x-amzn-requestid']
+        heard = lambda: [json.loads(l.split('HEARD ', 1)[1]) for l in log(tandem, name).splitlines() if 'HEARD ' in l]
+        eventually(lambda: any(e['type'] == 'platform.report' and e['record']['requestId'] == request for e in heard()), 10)
+        of = {e['type']: e['record'] for e in heard()}
+        assert {'platform.initStart', 'platform.initRuntimeDone', 'platform.initReport', 'platform.start', 'platform.runtimeDone', 'platform.report',
+                'platform.extension', 'platform.logsSubscription' if env else 'platform.telemetrySubscription', 'function'} <= set(of), of
+        assert any(e['type'] == 'function' and 'to "all" who listen' in e['record'] for e in heard())
+        assert of['platform.report']['metrics']['billedDurationMs'] >= 1 and of['platform.report']['status'] == 'success'
+        assert of['platform.start']['version'] == '$LATEST' and of['platform.extension']['events'] == ['INVOKE', 'SHUTDOWN']
+        answer, _ = call(fn, name, {'do': 'fail'})
+        eventually(lambda: any(e['type'] == 'platform.runtimeDone' and e['record']['status'] == 'error' for e in heard()), 10)

@@ -86,6 +86,8 @@ bool api_held_back(void)
 
 _Noreturn static void leave(int status)
 {
+    telemetry_drain();
+    telemetry_flush(true);
     flush_gateway(0);
     _exit(status);
 }
@@ -127,14 +129,35 @@ static void tell(uint8_t type, uint8_t result, uint64_t id, const void *body, si
     flush_gateway(MSG_DONTWAIT);
 }
 
+/* The end of an invocation, for those who subscribed to the platform's events. */
+static void tell_subscribers(const struct task *t, uint8_t result, uint64_t init_us, size_t bytes)
+{
+    const char *status = result == RESULT_OK ? "success" : "error", *memory = getenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE");
+    uint64_t billed = (api.handler_us + init_us + 999) / 1000;
+    char init[64] = "";
+
+    if (init_us)
+        snprintf(init, sizeof init, ",\"initDurationMs\":%.3f", (double)init_us / 1000);
+    telemetry_event("platform.runtimeDone", "{\"requestId\":\"%.*s\",\"status\":\"%s\",\"metrics\":{\"durationMs\":%.3f,\"producedBytes\":%zu}}",
+                    t->f.request_id_n, t->texts, status, (double)api.handler_us / 1000, bytes);
+    telemetry_event("platform.report", "{\"requestId\":\"%.*s\",\"status\":\"%s\",\"metrics\":{\"durationMs\":%.3f,\"billedDurationMs\":%llu,"
+                    "\"memorySizeMB\":%d,\"maxMemoryUsedMB\":%llu%s}}", t->f.request_id_n, t->texts, status, (double)api.handler_us / 1000,
+                    (unsigned long long)billed, memory ? atoi(memory) : 0, (unsigned long long)(child_peak_kb() + 1023) / 1024, init);
+}
+
 static void finish(struct task *t, uint8_t result, const void *body, size_t n)
 {
     uint64_t id = t->f.id;
 
+    uint64_t init_us = api.init_us;
+
     api.handler_us = t->given ? MAX(mono_us() - t->given_us, (uint64_t)1) : 0;
-    list_remove(&t->link);
-    free(t);
+    telemetry_drain(); /* what it printed lies in the log before its answer does */
     tell(FRAME_RESULT, result, id, body, n);
+    list_remove(&t->link);
+    if (ext_kind())
+        tell_subscribers(t, result, init_us, n);
+    free(t);
 }
 
 static void start_runtime(void);
@@ -150,6 +173,9 @@ static void begin(void)
         setenv("AWS_LAMBDA_RUNTIME_API", text, 1);
         api.started_us = mono_us();
         ext_start();
+        if (ext_kind())
+            telemetry_event("platform.initStart", "{\"initializationType\":\"on-demand\",\"phase\":\"init\",\"functionName\":\"%s\",\"functionVersion\":\"%s\"}",
+                            getenv("AWS_LAMBDA_FUNCTION_NAME"), getenv("AWS_LAMBDA_FUNCTION_VERSION"));
     }
     if (!api.child && ext_all_registered())
         start_runtime();
@@ -165,6 +191,7 @@ static void start_runtime(void)
     sigset_t none;
     char text[1280];
     int n, ends[2]; /* closes when the program runs, else says why it does not */
+    int out = ext_kind() ? telemetry_pipe(false) : -1;
 
     api.child = pipe2(ends, O_CLOEXEC) < 0 ? -1 : fork();
     if (api.child < 0) {
@@ -172,6 +199,8 @@ static void start_runtime(void)
         _exit(125);
     }
     if (api.child) {
+        if (out >= 0)
+            close(out);
         close(ends[1]);
         n = (int)read(ends[0], text, sizeof text - 1);
         close(ends[0]);
@@ -184,6 +213,8 @@ static void start_runtime(void)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     close(3); /* the rest is close-on-exec */
+    if (out >= 0 && (dup2(out, 1) < 0 || dup2(out, 2) < 0))
+        _exit(126);
     if (api.argv[0])
         execvp(api.argv[0], (char *const *)api.argv);
     else
@@ -264,6 +295,12 @@ static void became_ready(void)
     struct task *t = first_task(false);
 
     api.inited = true;
+    if (ext_kind()) {
+        telemetry_event("platform.initRuntimeDone", "{\"initializationType\":\"on-demand\",\"phase\":\"init\",\"status\":\"success\"}");
+        telemetry_event("platform.initReport", "{\"initializationType\":\"on-demand\",\"phase\":\"init\",\"status\":\"success\",\"metrics\":{\"durationMs\":%.3f}}",
+                        (double)(mono_us() - api.started_us) / 1000);
+        telemetry_closed();
+    }
     if (api.ahead || !t) {
         tell(FRAME_INITED, (uint8_t)ext_kind(), 0, NULL, 0);
         return;
@@ -307,6 +344,9 @@ static void give(void)
     while ((t = first_task(false)) && (c = waiting_conn()) && ext_all_ready()) {
         give_one(c, t);
         ext_invoke(&t->f, t->texts);
+        if (ext_kind())
+            telemetry_event("platform.start", "{\"requestId\":\"%.*s\",\"version\":\"%s\"}", t->f.request_id_n, t->texts,
+                            getenv("AWS_LAMBDA_FUNCTION_VERSION"));
     }
 }
 
@@ -453,6 +493,11 @@ void api_request(struct conn *c)
         give();
     } else if (post && str_starts(url, INVOCATION)) {
         on_outcome(c, url + sizeof INVOCATION - 1);
+    } else if (c->parser.method == HTTP_PUT && (streq(url, "/2022-07-01/telemetry") || streq(url, "/2020-08-15/logs"))) {
+        const char *name = ext_name(c);
+
+        if (name)
+            telemetry_subscribe(c, name, str_ends(url, "/logs"), api.inited);
     } else if ((get || post) && str_starts(url, EXTENSION)) {
         const char *failed = ext_request(c, url + sizeof EXTENSION - 1, get, api.inited);
 
@@ -544,6 +589,8 @@ static void shut_down(uint64_t ms, uint64_t reason)
 {
     api.end_us = mono_us() + ms * 1000;
     if (ext_kind()) {
+        telemetry_drain();
+        telemetry_flush(true);
         if (api.child > 0)
             kill(api.child, reason ? SIGKILL : SIGTERM);
         if (!ext_shutdown(reason ? "timeout" : "spindown", wall_ms() + ms) && !api.child)
@@ -621,11 +668,11 @@ static void reap(void)
 /* Until something is due, for poll(). */
 static int next_ms(void)
 {
-    if (api.end_us)
+    if (api.end_us) /* subscribers still get what comes late */
         return 1 + (int)(MAX(api.end_us, mono_us()) - mono_us()) / 1000;
     if (api.http_port && !api.inited) /* often at first, then not to be in the way */
         return mono_us() - api.started_us < 200000 ? 2 : 20;
-    return -1;
+    return telemetry_next_ms();
 }
 
 EXPORT void z_http(int port);
@@ -658,8 +705,10 @@ EXPORT void z_serve_api(const char *const *argv, int now, int ahead, uint64_t ti
     if (now)
         begin();
     for (;;) {
-        struct pollfd p[2 + CONNS_MAX + 1] = {{3, (short)(POLLIN | (api.out.n ? POLLOUT : 0)), 0}, {api.signals, POLLIN, 0}};
-        int n = 2 + conns_poll(p + 2);
+        struct pollfd p[2 + CONNS_MAX + 1 + TELEMETRY_SOURCES] = {{3, (short)(POLLIN | (api.out.n ? POLLOUT : 0)), 0}, {api.signals, POLLIN, 0}};
+        int n = 2 + conns_poll(p + 2), from = n;
+
+        n += telemetry_poll(p + from);
 
         if (poll(p, (nfds_t)n, next_ms()) < 0 && errno != EINTR)
             _exit(125);
@@ -667,6 +716,8 @@ EXPORT void z_serve_api(const char *const *argv, int now, int ahead, uint64_t ti
             _exit(0);
         if (api.http_port && !api.inited && api.child)
             knock();
+        telemetry_ready(p + from);
+        telemetry_flush(api.end_us != 0);
         conns_ready(p + 2);
         if (p[0].revents & POLLOUT)
             flush_gateway(MSG_DONTWAIT);

@@ -2,6 +2,7 @@
  *   api.c    the loop, the gateway's socket, the runtime's process, invocations
  *   conn.c   HTTP connections: requests in, answers out
  *   ext.c    extensions
+ *   telemetry.c  what extensions are told of output and of the platform
  *
  * One process, one thread, one loop over poll(). It runs as the function's user behind the same
  * filter: what it says is trusted no more than the function itself. */
@@ -58,8 +59,22 @@ bool ext_shutdown(const char *reason, uint64_t deadline_ms);
 bool ext_exited(pid_t pid, const char **ret_name); /* false: it was none of them */
 bool ext_any_alive(void);
 void ext_conn_gone(struct conn *c);
+const char *ext_name(struct conn *c); /* who sends this request; NULL: an error was answered */
 /* A request below /2020-01-01/extension/. Not NULL: an extension says that it failed; the type of the error. */
 const char *ext_request(struct conn *c, const char *what, bool get, bool inited);
+
+/* telemetry.c */
+enum { TELEMETRY_SOURCES = 12 };
+int telemetry_pipe(bool extension); /* where a program is to print to, close it after its start; -1: where we do */
+int telemetry_poll(struct pollfd *p); /* fills in TELEMETRY_SOURCES of them */
+void telemetry_ready(const struct pollfd *p);
+void telemetry_drain(void); /* what lies in the pipes now */
+/* An event of the platform; the record is JSON text. */
+void telemetry_event(const char *type, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void telemetry_closed(void); /* nobody subscribes any more */
+void telemetry_flush(bool all); /* batches that are due, or all */
+int telemetry_next_ms(void);    /* until one is due; -1: none waits */
+void telemetry_subscribe(struct conn *c, const char *name, bool legacy, bool inited);
 
 /* api.c */
 void api_request(struct conn *c);     /* a request is whole */

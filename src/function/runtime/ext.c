@@ -23,6 +23,7 @@ static struct ext {
     char name[NAME_MAX_BYTES + 1], id[40];
     pid_t pid; /* 0: internal, or gone */
     bool external, registered, gone, wants_invoke, wants_shutdown;
+    bool told;  /* subscribers know that it was ready once */
     bool ready; /* it asked for the next event and has none */
     struct conn *c; /* where it waits */
 } exts[EXTS_MAX];
@@ -46,11 +47,15 @@ static void start_one(const char *name)
     struct ext *e = &exts[exts_n];
     char path[NAME_MAX_BYTES + 32];
     struct stat st;
+    int out;
 
     snprintf(path, sizeof path, "/opt/extensions/%s", name);
     if (strlen(name) > NAME_MAX_BYTES || stat(path, &st) < 0 || !S_ISREG(st.st_mode) || access(path, X_OK) < 0)
         return;
+    out = telemetry_pipe(true);
     *e = (struct ext){.external = true, .pid = fork()};
+    if (e->pid && out >= 0)
+        close(out);
     if (e->pid < 0)
         return;
     if (e->pid == 0) {
@@ -59,6 +64,8 @@ static void start_one(const char *name)
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
         close(3);
+        if (out >= 0 && (dup2(out, 1) < 0 || dup2(out, 2) < 0))
+            _exit(126);
         unsetenv("_HANDLER");
         execl(path, path, (char *)NULL);
         dprintf(2, "EXTENSION\tName: %s\tState: LaunchError\tError: %s\n", name, strerror(errno));
@@ -255,7 +262,7 @@ static void on_register(struct conn *c, bool inited)
     struct buf b = {0};
     struct ext *e;
 
-    if (str_empty(name) || strlen(name) > NAME_MAX_BYTES) {
+    if (str_empty(name) || strlen(name) > NAME_MAX_BYTES || strpbrk(name, "\"\\")) {
         bad(c, 403, "Extension.InvalidExtensionName", "Empty or too long extension name");
         return;
     }
@@ -293,11 +300,24 @@ static void on_next(struct conn *c)
         e->c->ext = NULL;
         e->c->close = true;
     }
+    if (!e->told) {
+        e->told = true;
+        telemetry_event("platform.extension", "{\"name\":\"%s\",\"state\":\"Ready\",\"events\":[%s%s%s]}", e->name,
+                        e->wants_invoke ? "\"INVOKE\"" : "", e->wants_invoke && e->wants_shutdown ? "," : "",
+                        e->wants_shutdown ? "\"SHUTDOWN\"" : "");
+    }
     e->ready = true;
     e->c = c;
     c->ext = e;
     if (ending && e->wants_shutdown)
         send_shutdown(e);
+}
+
+const char *ext_name(struct conn *c)
+{
+    struct ext *e = by_id(c);
+
+    return e ? e->name : NULL;
 }
 
 const char *ext_request(struct conn *c, const char *what, bool get, bool inited)

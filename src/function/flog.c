@@ -22,8 +22,7 @@
 
 enum { FLOOD_MS = 5, FLOOD_PIPE = 1 << 20 };
 
-/* The name that its owner knows it by: not every one can be an object's. */
-static const char *own_name(const struct function *f)
+const char *function_own_name(const struct function *f)
 {
     const struct function *head = function_find(f->fs, f->namespace_, f->name);
     const struct val *annotations = head && head->obj ? val_at(obj_val(head->obj), "metadata.annotations") : NULL;
@@ -34,7 +33,7 @@ static const char *own_name(const struct function *f)
 const char *flog_group(struct version *v)
 {
     if (!v->log_group)
-        v->log_group = xasprintf("/aws/lambda/%s", own_name(v->f));
+        v->log_group = xasprintf("/aws/lambda/%s", function_own_name(v->f));
     return v->log_group;
 }
 
@@ -44,7 +43,7 @@ const char *functions_log_group(struct functions *fs, struct arena *a, const cha
 
     if (!f)
         return NULL;
-    return f->now ? arena_strdup(a, flog_group(f->now)) : arena_printf(a, "/aws/lambda/%s", own_name(f));
+    return f->now ? arena_strdup(a, flog_group(f->now)) : arena_printf(a, "/aws/lambda/%s", function_own_name(f));
 }
 
 /* As CloudWatch names the log stream of an execution environment. */

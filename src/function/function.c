@@ -683,6 +683,7 @@ void function_let_go(struct function *f)
     free(f->namespace_);
     free(f->name);
     free(f->shown);
+    free(f->series);
     free(f);
     if (list_empty(&fs->all))
         bases_stop(fs); /* no function, no process */
@@ -1073,6 +1074,7 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->node_ip = dup0(o->node_ip, "127.0.0.1");
     fs->aws_port = o->aws_port;
     fs->logs = o->logs;
+    fs->metrics = o->metrics;
     fs->price_gb_s = o->price_gb_s;
     fs->price_request = o->price_request;
     snprintf(fs->currency, sizeof fs->currency, "%s", o->currency ? o->currency : "USD");

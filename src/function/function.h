@@ -42,6 +42,7 @@
 
 struct uv_loop_s;
 struct logs;
+struct series;
 struct obj;
 struct functions;
 
@@ -78,6 +79,7 @@ struct functions_options {
     const char *currency;    /* NULL: USD */
     void (*on_spending)(void *arg, const char *namespace_, const char *name, bool stopped, const char *text);
     void *spending_arg;
+    struct series *metrics; /* where calls are counted by the minute; outlives them. NULL: nowhere */
     struct logs *logs;       /* where what functions print goes; outlives them. NULL: nowhere */
     int aws_port;            /* of the AWS door, for AWS_ENDPOINT_URL; 0: none */
 };

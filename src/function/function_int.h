@@ -43,7 +43,7 @@ struct call {
     struct function *f;
     uint64_t ticket;
     char id[FUNCTION_ID_MAX];
-    char *arn, *client_context, *trace_id;
+    char *arn, *client_context, *trace_id, *alias_series;
     char *payload; /* a copy, only while it waits */
     size_t n;
     function_done_fn *done; /* NULL: forgotten */
@@ -175,6 +175,7 @@ struct function {
     int64_t level_us[LEVELS_MAX]; /* when so many calls were under way last; 0: never */
     int64_t quiet_since_us;   /* the last call ended; 0: busy or never called */
     struct meter *m;
+    char *series; /* key of its metrics; NULL: not asked for yet */
 };
 
 /* The cgroup and the network of an instance; of a version. See berth.c. */
@@ -276,6 +277,7 @@ struct functions {
     struct list to_limit;
     int64_t looked_us, stems_mb, stems_mb_max; /* forecast.c: memory of all stems */
     struct logs *logs; /* NULL: nobody wants to know */
+    struct series *metrics; /* the same */
     struct list flooding;
     uv_timer_t flood;
     int null_fd;
@@ -397,6 +399,7 @@ int serve_grace_ms(const struct instance *i);
 
 /* flog.c */
 const char *flog_group(struct version *v);
+const char *function_own_name(const struct function *f); /* the one its owner knows: not every name can be an object's */
 const char *flog_stream(struct instance *i);
 void flog_text(struct instance *i, const char *text, size_t n); /* a line that the function printed */
 void flog_start(struct instance *i, struct call *c);
@@ -426,7 +429,10 @@ void meters_read(struct functions *fs);
 void meters_write(struct functions *fs, bool durable);
 void meters_free(struct functions *fs);
 void meter_call(struct function *f, const struct function_result *r, int64_t handler_us,
-                uint64_t billed_ms, uint64_t memory_kb);
+                uint64_t billed_ms, uint64_t memory_kb, const char *alias_series);
+void meter_throttle(struct function *f, const char *qualifier);
+/* The key of the metrics of its calls that came by an alias; NULL: that is none. The caller's. */
+char *meter_alias(struct function *f, const char *qualifier);
 /* An instance of an HTTP function had somebody in it for so long. */
 void meter_active(struct function *f, int64_t us, uint64_t billed_ms);
 int gap_bin(uint64_t ms);

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "codec/json.h"
+#include "series/series.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -44,8 +45,36 @@ int gap_bin(uint64_t ms)
     return MIN(1 + 2 * bit + ((ms * ms) >> (2 * MIN(bit, 31) + 1) ? 1 : 0), GAP_BINS - 1);
 }
 
+/* "fn US NAMESPACE US NAME US VERSION" (series/README.md). */
+static const char *series_of(struct function *f)
+{
+    if (!f->series)
+        f->series = xasprintf("fn" METRIC_SEP "%s" METRIC_SEP "%s" METRIC_SEP "%s", f->namespace_, function_own_name(f), f->shown);
+    return f->series;
+}
+
+char *meter_alias(struct function *f, const char *qualifier)
+{
+    if (!f->fs->metrics || str_empty(qualifier) || *qualifier == '$' || !qualifier[strspn(qualifier, "0123456789")])
+        return NULL;
+    return xasprintf("as" METRIC_SEP "%s" METRIC_SEP "%s" METRIC_SEP "%s", f->namespace_, function_own_name(f), qualifier);
+}
+
+void meter_throttle(struct function *f, const char *qualifier)
+{
+    struct metric_call c = {.throttled = true, .concurrency = f->busy};
+    _auto_(freep) char *alias = meter_alias(f, qualifier);
+
+    f->m->throttles++;
+    f->fs->meters_dirty = true;
+    if (f->fs->metrics)
+        series_call(f->fs->metrics, series_of(f), &c);
+    if (alias)
+        series_call(f->fs->metrics, alias, &c);
+}
+
 void meter_call(struct function *f, const struct function_result *r, int64_t handler_us, uint64_t billed_ms,
-                uint64_t memory_kb)
+                uint64_t memory_kb, const char *alias_series)
 {
     struct meter *m = f->m;
 
@@ -66,6 +95,13 @@ void meter_call(struct function *f, const struct function_result *r, int64_t han
     if (!m->first_ms)
         m->first_ms = m->last_ms;
     f->fs->meters_dirty = true;
+    if (f->fs->metrics) {
+        struct metric_call c = {.error = r->function_error, .duration_ms = (double)handler_us / 1000, .concurrency = f->busy};
+
+        series_call(f->fs->metrics, series_of(f), &c);
+        if (alias_series)
+            series_call(f->fs->metrics, alias_series, &c);
+    }
 }
 
 void meter_active(struct function *f, int64_t us, uint64_t billed_ms)

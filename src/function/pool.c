@@ -17,6 +17,7 @@ static void call_free(struct call *c)
     free(c->arn);
     free(c->client_context);
     free(c->trace_id);
+    free(c->alias_series);
     free(c->payload);
     free(c->content_type);
     buf_done(&c->pieces);
@@ -238,7 +239,7 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
     r->version = v->shown;
     if (r->err.code == ERR_OK) {
         flog_report(i, c, r, handler_us, billed_ms);
-        meter_call(f, r, handler_us, billed_ms, i->memory_kb);
+        meter_call(f, r, handler_us, billed_ms, i->memory_kb, c->alias_series);
     }
     v->used_us = now_us();
     if (i->state == INSTANCE_BUSY) {
@@ -277,6 +278,7 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
                     : xasprintf("arn:aws:lambda:%s:%s:function:%s", fs->region, fs->account, f->name);
     c->client_context = dup_or_null(q->client_context);
     c->trace_id = dup_or_null(q->trace_id);
+    c->alias_series = meter_alias(f, q->qualifier);
     c->done = done;
     c->arg = arg;
     c->want_tail = q->log_tail;
@@ -308,7 +310,7 @@ static void refuse(struct functions *fs, const struct function_call *q, function
     done(arg, r);
 }
 
-static bool throttled(struct function *f, struct function_result *r)
+static bool throttled(struct function *f, const char *qualifier, struct function_result *r)
 {
     struct functions *fs = f->fs;
     uint32_t each = f->now->http_port ? (uint32_t)f->now->http_concurrency : 1; /* limits are on instances */
@@ -324,8 +326,7 @@ static bool throttled(struct function *f, struct function_result *r)
     } else {
         return false;
     }
-    f->m->throttles++;
-    fs->meters_dirty = true;
+    meter_throttle(f, qualifier);
     return true;
 }
 
@@ -352,7 +353,7 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
     else if (q->client_context && strlen(q->client_context) > 3583)
         err_set(&r.err, INVALID_ARGUMENT, "Client context must be no more than 3583 bytes when base64-encoded.");
     else
-        throttled(f, &r);
+        throttled(f, q->qualifier, &r);
     if (r.err.code != ERR_OK) {
         refuse(fs, q, done, arg, &r);
         return 0;

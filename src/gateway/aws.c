@@ -10,7 +10,7 @@ struct aws_door *aws_start(struct gateway *g, struct client *client, struct mirr
     _auto_(freep) char *url = g->port ? xasprintf("http://127.0.0.1:%d/function/", g->port) : NULL;
     _auto_(freep) char *inside = xasprintf("http://%s:%d", functions_node_ip(g->functions), g->o->aws_port);
     struct aws_door_opts o = {.loop = &g->loop, .state = g->o->state, .address = g->o->address ? g->o->address : "0.0.0.0",
-                              .port = g->o->aws_port, .client = client, .functions = g->functions, .logs = g->logs,
+                              .port = g->o->aws_port, .client = client, .functions = g->functions, .logs = g->logs, .metrics = g->metrics,
                               .mirror = functions, .identity = g->identity, .function_url = url, .inside_url = inside};
     struct aws_door *door;
     struct err err;

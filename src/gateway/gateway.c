@@ -16,6 +16,7 @@
 #include "gateway/triggers.h"
 #include "http/client.h"
 #include "logs/logs.h"
+#include "series/series.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -377,7 +378,8 @@ static int start(struct process *p, struct err *err)
 
     take_prices(p, a, &f);
     p->g.logs = f.logs = open_logs(p, err);
-    if (!p->g.logs)
+    p->g.metrics = f.metrics = p->g.logs ? series_new(&p->g.loop, arena_printf(a, "%s/metrics", o->state), err) : NULL;
+    if (!p->g.metrics)
         return -1;
     p->g.functions = functions_new(&f, err);
     if (!p->g.functions || open_servers(p, err) < 0)
@@ -414,12 +416,14 @@ int gateway_main(const struct gateway_options *o)
     while (!p.stopping || p.left)
         uv_run(&p.g.loop, UV_RUN_ONCE);
     p.g.groups = groups_free(p.g.groups);
+    if (p.g.metrics)
+        p.left++, series_stop(p.g.metrics, on_part_gone, &p);
     if (p.g.logs) { /* what the last calls printed is on disk then */
         p.left++;
         logs_stop(p.g.logs, on_part_gone, &p);
-        while (p.left)
-            uv_run(&p.g.loop, UV_RUN_ONCE);
     }
+    while (p.left)
+        uv_run(&p.g.loop, UV_RUN_ONCE);
     /* the doors used them until here */
     p.g.keys = keys_free(p.g.keys);
     p.g.identity = identity_free(p.g.identity);

@@ -21,6 +21,7 @@ struct gateway {
     uv_loop_t loop;
     struct functions *functions;
     struct logs *logs;
+    struct series *metrics;
     struct groups *groups; /* NULL until the server is there */
     struct http_server *http, *admin;
     struct keys *keys; /* NULL until the server is there */

@@ -14,6 +14,7 @@ struct aws_door;
 struct client;
 struct functions;
 struct logs;
+struct series;
 struct identity;
 struct mirror;
 
@@ -25,6 +26,7 @@ struct aws_door_opts {
     struct client *client;      /* outlives the door */
     struct functions *functions;
     struct logs *logs;          /* outlives the door */
+    struct series *metrics;    /* the same */
     struct mirror *mirror;      /* of tandem.dev/v1 functions, all namespaces */
     struct identity *identity;  /* who may do what; outlives the door; its region and account are the door's */
     const char *inside_url;     /* this port as functions reach it; NULL: http://127.0.0.1:PORT */

@@ -66,6 +66,7 @@ const struct aws_service *aws_service_of(const struct aws_req *q);
 void iam_request(struct aws_req *q);
 void lambda_request(struct aws_req *q);
 void logs_request(struct aws_req *q);
+void cloudwatch_request(struct aws_req *q);
 void ssm_request(struct aws_req *q);
 void sts_request(struct aws_req *q);
 void events_request(struct aws_req *q);

@@ -16,6 +16,7 @@ enum { FIELDS_MAX = 10000 }; /* of a form; more are not read */
 static const struct aws_service services[] = {
     {.name = "s3", .form = AWS_REST_XML, .request = s3_request},
     {.name = "logs", .form = AWS_JSON, .request = logs_request},
+    {.name = "monitoring", .form = AWS_QUERY, .xmlns = "http://monitoring.amazonaws.com/doc/2010-08-01/", .request = cloudwatch_request},
     {.name = "ssm", .form = AWS_JSON, .request = ssm_request},
     {.name = "lambda", .form = AWS_REST_JSON, .request = lambda_request},
     {.name = "events", .form = AWS_JSON, .request = events_request},
@@ -40,6 +41,9 @@ static void not_served(struct aws_req *q)
 static const struct aws_service other = {.name = "", .form = AWS_REST_JSON, .request = not_served};
 static const struct aws_service other_query = {.name = "", .form = AWS_QUERY, .xmlns = "", .request = not_served};
 
+/* CloudWatch is spoken in three forms: JSON when the request names its target, CBOR (whose errors are its own), QUERY. */
+static const struct aws_service monitoring_json = {.name = "monitoring", .form = AWS_JSON, .request = cloudwatch_request};
+
 static const struct aws_service *by_name(const char *name)
 {
     for (size_t i = 0; i < ARRAY_LEN(services); i++)
@@ -58,6 +62,8 @@ const struct aws_service *aws_service_of(const struct aws_req *q)
     if (*s) {
         type = http_get(q->req, "content-type");
         found = by_name(s);
+        if (found && found->request == cloudwatch_request && (http_get(q->req, "x-amz-target") || http_get(q->req, "smithy-protocol")))
+            return &monitoring_json;
         return found ? found : type && str_starts(type, "application/x-www-form-urlencoded") ? &other_query : &other;
     }
     /* unsigned: by the look of its path; S3 takes no POST without a bucket */

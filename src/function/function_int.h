@@ -417,6 +417,7 @@ struct spending *spending_of(struct functions *fs, const char *key);
 double spending_cost(const struct functions *fs, const struct spending *s);
 void spending_limit(struct functions *fs, const char *key, double limit); /* -1: none any more */
 void spending_count(struct function *f, uint64_t gb_us); /* a call has ended */
+void spending_use(struct function *f, uint64_t gb_us);   /* billed beside calls */
 bool spending_stops(struct function *f, struct err *err);
 void spending_tick(struct functions *fs);
 struct val *spendings_val(struct functions *fs, struct arena *a);

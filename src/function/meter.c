@@ -108,6 +108,7 @@ void meter_active(struct function *f, int64_t us, uint64_t billed_ms)
 {
     f->m->billed_ms += billed_ms;
     f->m->gb_us += billed_ms * 1000 * f->m->memory_mb / 1024;
+    spending_use(f, billed_ms * 1000 * f->m->memory_mb / 1024);
     f->fs->meters_dirty = true;
 }
 

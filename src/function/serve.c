@@ -179,7 +179,7 @@ void function_leave(struct functions *fs, uint64_t ticket, bool ok)
     r.cold = c->cold;
     r.rung = c->rung;
     r.function_error = ok ? NULL : "Unhandled";
-    meter_call(f, &r, r.duration_us, 0, 0);
+    meter_call(f, &r, r.duration_us, 0, 0, c->alias_series);
     if (i)
         flog_report(i, c, &r, r.duration_us, 0); /* billed is the instance, see settle() */
     f->busy++; /* stays while its call ends */

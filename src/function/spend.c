@@ -89,9 +89,9 @@ void functions_limit_namespace(struct functions *fs, const char *ns, double limi
     spending_limit(fs, ns, limit);
 }
 
-static void count(struct functions *fs, struct spending *s, uint64_t gb_us)
+static void count(struct functions *fs, struct spending *s, uint64_t requests, uint64_t gb_us)
 {
-    s->requests++;
+    s->requests += requests;
     s->gb_us += gb_us;
     if (s->limit >= 0)
         judge(fs, s);
@@ -99,8 +99,14 @@ static void count(struct functions *fs, struct spending *s, uint64_t gb_us)
 
 void spending_count(struct function *f, uint64_t gb_us)
 {
-    count(f->fs, spending_of(f->fs, f->family->key), gb_us);
-    count(f->fs, spending_of(f->fs, f->namespace_), gb_us);
+    count(f->fs, spending_of(f->fs, f->family->key), 1, gb_us);
+    count(f->fs, spending_of(f->fs, f->namespace_), 1, gb_us);
+}
+
+void spending_use(struct function *f, uint64_t gb_us)
+{
+    count(f->fs, spending_of(f->fs, f->family->key), 0, gb_us);
+    count(f->fs, spending_of(f->fs, f->namespace_), 0, gb_us);
 }
 
 bool spending_stops(struct function *f, struct err *err)

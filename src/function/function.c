@@ -58,9 +58,15 @@ void uuid_make(char out[FUNCTION_ID_MAX])
     }
     left -= 16;
     b = pool + left;
-    snprintf(out, FUNCTION_ID_MAX, "%02x%02x%02x%02x-%02x%02x-4%x%02x-%x%x%02x-%02x%02x%02x%02x%02x%02x", b[0],
-             b[1], b[2], b[3], b[4], b[5], b[6] & 15, b[7], 8 | (b[8] & 3), b[8] >> 4, b[9], b[10], b[11],
-             b[12], b[13], b[14], b[15]);
+    for (int i = 0; i < 16; i++) {  /* not by printf: there is one for each request */
+        unsigned byte = i == 6 ? (b[i] & 15u) | 0x40 : i == 8 ? (b[i] & 0x3fu) | 0x80 : b[i];
+
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            *out++ = '-';
+        *out++ = "0123456789abcdef"[byte >> 4];
+        *out++ = "0123456789abcdef"[byte & 15];
+    }
+    *out = 0;
 }
 
 void function_request_id(char out[FUNCTION_ID_MAX])
@@ -519,7 +525,7 @@ char *version_config(struct version *v, struct arena *a)
         if (node) {
             val_push_str(a, val_get(c, "exec"), "/var/runtime/index.mjs");
             val_put_str(a, c, "runtime_file", fs->node_runtime);
-            val_put_bool(a, c, "fork", !fs->node_fresh);
+            val_put_bool(a, c, "fork", fs->node_failures < NODE_FAILURES_MAX);
         }
     }
     val_put_bool(a, c, "compile", v->compile_wanted);

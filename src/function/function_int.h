@@ -33,6 +33,7 @@ enum {
     LINE_MAX_BYTES = 16384, /* of one log line; longer ones are cut in pieces */
     GAP_BINS = 40,          /* idle gaps: bin i holds gaps below 2^(i/2) ms */
     ZYGOTE_START_MS = 30000,
+    NODE_FAILURES_MAX = 3, /* then each instance starts a Node of its own */
     COMPILE_MS = 120000,
     LEVELS_MAX = 64, /* of calls at once, for the forecast */
     INIT_MS = 10000, /* to load the module; Lambda's own figure */
@@ -288,7 +289,7 @@ struct functions {
     uint32_t corpses_n;
     struct queue *queue;
     bool stopping, cpu_strict, lazy_init;
-    bool node_fresh; /* this machine's Node does not survive a fork: each instance starts one */
+    int node_failures; /* zygotes of Node that did not come up, in a row: a machine's Node may not survive a fork */
     int handles;
     void (*stopped)(void *arg);
     void *stopped_arg;

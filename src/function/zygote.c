@@ -67,8 +67,8 @@ static void zygote_broke(struct version *v, const char *why)
 
     LOG(WARN, "function", "function=%s did=zygote-end pid=%d early=%d why=\"%s\"", v->f->key, v->zygote_pid, early, why);
     zygote_end(v);
-    if (early && v->program && str_starts(v->runtime, "nodejs") && !v->f->fs->node_fresh) {
-        v->f->fs->node_fresh = true; /* it comes again, the plain way, when its socket is closed */
+    if (early && v->program && str_starts(v->runtime, "nodejs") && v->f->fs->node_failures < NODE_FAILURES_MAX) {
+        v->f->fs->node_failures++; /* it comes again, in the end the plain way, when its socket is closed */
         return;
     }
     if (early && !v->removed) {
@@ -99,6 +99,8 @@ static void on_tell(struct version *v, const struct zygote_tell *t)
     case TELL_READY:
         v->zygote = ZYGOTE_READY;
         v->forks = t->status == 1;
+        if (v->forks && v->program)
+            v->f->fs->node_failures = 0;
         v->zygote_started_us = now_us();
         v->used_us = now_us();
         LOG(INFO, "function", "function=%s did=zygote pid=%d us=%lld", v->f->key, v->zygote_pid,

@@ -458,6 +458,8 @@ async function serve(z, what, config) {
   process.env.AWS_LAMBDA_LOG_STREAM_NAME = z.stream();
   if (config.env.TZ)
     process.env.TZ = config.env.TZ;
+  if (what !== NEXT.FORK) // takes its copies of the pages that a request will touch while nobody waits
+    await warmUp(z, 1);
   wire = frameWire(z);
   process.reallyExit = (code) => z.exit(code);
   process.on('beforeExit', () => z.exit(13)); // nothing is left to wait for, and no answer: as Node's own end is

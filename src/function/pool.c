@@ -36,7 +36,7 @@ static void call_leave(struct call *c)
     }
     f->busy--;
     f->family->busy--;
-    f->fs->busy--;
+    f->fs->busy -= !c->on_place;
     if (!f->busy)
         f->quiet_since_us = now_us();
 }
@@ -290,7 +290,7 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
         m->gaps[gap_bin((uint64_t)(c->since_us - f->quiet_since_us) / 1000)]++;
     f->busy++;
     f->family->busy++;
-    fs->busy++;
+    fs->busy += !c->on_place; /* requests of HTTP functions are not instances at work: they have a limit of their own */
     m->concurrency_peak = MAX(m->concurrency_peak, (uint64_t)f->busy);
     forecast_seen(f);
     return c;
@@ -320,7 +320,7 @@ static bool throttled(struct function *f, const char *qualifier, struct function
     } else if (f->family->reserved >= 0 && f->family->busy >= f->family->reserved * each) {
         err_set(&r->err, TOO_MANY, "Rate Exceeded.");
         r->throttle_reason = "ReservedFunctionConcurrentInvocationLimitExceeded";
-    } else if (fs->busy >= (uint32_t)fs->concurrency_max * each || fs->waiting >= (uint32_t)fs->waiting_max) {
+    } else if ((f->now->http_port ? f->busy : fs->busy) >= (uint32_t)fs->concurrency_max * each || fs->waiting >= (uint32_t)fs->waiting_max) {
         err_set(&r->err, TOO_MANY, "Rate Exceeded.");
         r->throttle_reason = "ConcurrentInvocationLimitExceeded";
     } else {

@@ -18,6 +18,20 @@ static int scale_get(struct call *c, const struct obj *o, struct val **ret)
     return *ret ? 0 : fail_err(c, &err);
 }
 
+/* For who writes it: an object without the number has none, which may be set. */
+static int scale_old(struct call *c, const struct obj *o, struct val **ret)
+{
+    struct err err = {0};
+    struct val *v;
+
+    if ((*ret = schema_scale_get(c->r, c->a, answer_version(c, o), &err)) || err.code != ERR_INTERNAL)
+        return *ret ? 0 : fail_err(c, &err);
+    v = val_copy(c->a, answer_version(c, o));
+    if (schema_scale_put(c->r, c->a, v, val_map(c->a), &err) < 0 || !(*ret = schema_scale_get(c->r, c->a, v, &err)))
+        return fail_err(c, &err);
+    return 0;
+}
+
 /* An apply of a Scale is one of the object's replicas, by its own kind of manager. */
 static int apply_scale(struct call *c, const struct obj *old, const struct val *scale)
 {
@@ -57,7 +71,7 @@ static int scale_put(struct call *c, const struct obj *old, struct val *scale)
                    "must be greater than or equal to 0");
         return fail_causes_of(c, &bad, "autoscaling", "Scale", name);
     }
-    if (scale_get(c, old, &was) < 0 || admission_of_body(c, ADMIT_UPDATE, scale, was, old->name) < 0)
+    if (scale_old(c, old, &was) < 0 || admission_of_body(c, ADMIT_UPDATE, scale, was, old->name) < 0)
         return -1;
     if (c->applying && apply_scale(c, old, scale) < 0)
         return -1;
@@ -91,7 +105,7 @@ static int scale_patch(struct call *c, const struct obj *old)
     struct err err = {0};
     struct val *scale, *patch, *v;
 
-    if (scale_get(c, old, &scale) < 0)
+    if (scale_old(c, old, &scale) < 0)
         return -1;
     plain.content_type = str_starts(t, "application/apply-patch") ? "application/yaml" : "application/json";
     c->req = &plain;
@@ -311,50 +325,102 @@ static void set_allowed(struct call *c, struct val *status, bool allowed)
     val_put_int(c->a, cond, "observedGeneration", val_int_at(status, "observedGeneration", 0));
 }
 
+/* Why the budget has no room, in upstream's words. */
+static const char *no_room(struct call *c, const char *name, const struct val *b)
+{
+    const struct val *status = val_get(b, "status"), *cond = NULL;
+    long long now = (long long)val_int_at(status, "currentHealthy", 0), want = (long long)val_int_at(status, "desiredHealthy", 0);
+    const char *message;
+    bool told;
+
+    VAL_EACH(val_get(status, "conditions"), it)
+        if (streq(val_str_at(it, "type", ""), "DisruptionAllowed"))
+            cond = it;
+    message = val_str_at(cond, "message", "");
+    told = streq(val_str_at(cond, "status", ""), "False") && *message;
+    if (told && streq(val_str_at(cond, "reason", ""), "SyncFailed"))
+        return arena_printf(c->a, "The disruption budget %s does not allow evicting pods currently because it failed sync: %s", name, message);
+    if (now <= want)
+        return arena_printf(c->a, "The disruption budget %s needs %lld healthy pods and has %lld currently", name, want, now);
+    if (told)
+        return arena_printf(c->a, "The disruption budget %s does not allow evicting pods currently (%s): %s", name,
+                            val_str_at(cond, "reason", ""), message);
+    return arena_printf(c->a, "The disruption budget %s does not allow evicting pods currently", name);
+}
+
+static int refuse_eviction(struct call *c, const char *why, int retry_s)
+{
+    struct val *s = status_doc(c->a, 429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.");
+    struct val *d = val_map(c->a), *cause = val_map(c->a);
+
+    val_put_str(c->a, cause, "reason", "DisruptionBudget");
+    val_put_str(c->a, cause, "message", why);
+    val_push(c->a, val_need_list(c->a, d, "causes"), cause);
+    if (retry_s)
+        val_put_int(c->a, d, "retryAfterSeconds", retry_s);
+    val_put(c->a, s, "details", d);
+    return fail_status(c, s);
+}
+
+static int refuse_budget(struct call *c, const char *name, const char *why)
+{
+    struct val *s = status_doc(c->a, 403, "Forbidden", arena_printf(c->a, "poddisruptionbudget.policy \"%s\" is forbidden: %s", name, why));
+    struct val *d = val_need_map(c->a, s, "details");
+
+    val_put_str(c->a, d, "name", name);
+    val_put_str(c->a, d, "group", "policy");
+    val_put_str(c->a, d, "kind", "poddisruptionbudget");
+    return fail_status(c, s);
+}
+
+/* Pods that are broken anyway do not use up a budget, where it says so or where it is kept without them. */
+static bool needs_no_budget(const struct obj *pod, const struct val *b)
+{
+    int64_t want = val_int_at(b, "status.desiredHealthy", 0);
+
+    VAL_EACH(val_at(obj_val(pod), "status.conditions"), cond)
+        if (streq(val_str_at(cond, "type", ""), "Ready") && streq(val_str_at(cond, "status", ""), "True"))
+            return false;
+    return streq(val_str_at(b, "spec.unhealthyPodEvictionPolicy", ""), "AlwaysAllow") ||
+           (want > 0 && val_int_at(b, "status.currentHealthy", 0) >= want);
+}
+
+enum { DISRUPTED_MAX = 2000 };
+
 static int take_budget(struct call *c, const struct obj *pod)
 {
-    const struct obj *pdb, *o = NULL;
-    bool many, ready = false;
-    const struct val *b = budget_of(c, pod, &pdb, &many);
     const char *phase = val_str_at(obj_val(pod), "status.phase", "");
     struct store_table *pods = c->table;
-    int64_t left;
+    const struct obj *pdb, *o = NULL;
+    const struct val *b;
     struct val *v, *s;
+    int64_t left;
+    bool many;
     int r;
 
+    if (streq(phase, "Succeeded") || streq(phase, "Failed") || streq(phase, "Pending") || obj_deleting(pod))
+        return 0;
+    b = budget_of(c, pod, &pdb, &many);
     if (many)
         return fail(c, 500, "", "This pod has more than one PodDisruptionBudget, which "
                     "the eviction subresource does not support.");
-    if (!b || streq(phase, "Succeeded") || streq(phase, "Failed") || streq(phase, "Pending") ||
-        obj_deleting(pod))
-        return 0;
-    VAL_EACH(val_at(obj_val(pod), "status.conditions"), cond)
-        if (streq(val_str_at(cond, "type", ""), "Ready"))
-            ready = streq(val_str_at(cond, "status", ""), "True");
-    if (!ready && (streq(val_str_at(b, "spec.unhealthyPodEvictionPolicy", ""), "AlwaysAllow") ||
-                   val_int_at(b, "status.currentHealthy", 0) >=
-                       MAX(val_int_at(b, "status.desiredHealthy", 0), 1)))
+    if (!b || needs_no_budget(pod, b))
         return 0;
     left = val_int_at(b, "status.disruptionsAllowed", 0);
-    if (left <= 0 || val_int_at(b, "status.observedGeneration", 0) < val_int_at(b, "metadata.generation", 0)) {
-        struct val *d = val_map(c->a), *cause = val_map(c->a);
-
-        s = status_doc(c->a, 429, "TooManyRequests",
-                       "Cannot evict pod as it would violate the pod's disruption budget.");
-        val_put_str(c->a, cause, "reason", "DisruptionBudget");
-        val_put(c->a, cause, "message", val_printf(c->a, "The disruption budget %s does not allow it now",
-                                                   pdb->name));
-        val_push(c->a, val_need_list(c->a, d, "causes"), cause);
-        if (val_int_at(b, "status.observedGeneration", 0) < val_int_at(b, "metadata.generation", 0))
-            val_put_int(c->a, d, "retryAfterSeconds", 10);
-        val_put(c->a, s, "details", d);
-        return fail_status(c, s);
-    }
+    if (val_int_at(b, "status.observedGeneration", 0) < val_int_at(b, "metadata.generation", 0))
+        return refuse_eviction(c, arena_printf(c->a, "The disruption budget %s is still being processed by the server.", pdb->name), 10);
+    if (left < 0)
+        return refuse_budget(c, pdb->name, "pdb disruptions allowed is negative");
+    if (val_len(val_at(b, "status.disruptedPods")) > DISRUPTED_MAX)
+        return refuse_budget(c, pdb->name, "DisruptedPods map too big - too many evictions not confirmed by PDB controller");
+    if (!left)
+        return refuse_eviction(c, no_room(c, pdb->name, b), 0);
     v = obj_edit(pdb, c->a);
     s = val_need_map(c->a, v, "status");
     val_put_int(c->a, s, "disruptionsAllowed", left - 1);
     val_put_str(c->a, val_need_map(c->a, s, "disruptedPods"), pod->name, now_text(c));
-    set_allowed(c, s, left - 1 > 0);
+    if (left == 1)
+        set_allowed(c, s, false);
     c->table = table_named(c->api->store, "policy", "poddisruptionbudgets");
     r = put_over(c, pdb, v, &o);
     c->table = pods;
@@ -426,23 +492,24 @@ static bool own_audience(const struct val *audiences)
 static int bound_object(struct call *c, const struct val *ref, struct token_spec *t)
 {
     const char *kind = val_str_at(ref, "kind", ""), *uid = val_str_at(ref, "uid", "");
-    const char *name = val_str_at(ref, "name", "");
+    const char *name = val_str_at(ref, "name", ""), *version = val_str_at(ref, "apiVersion", "");
     const struct obj *o, *node;
 
     if (!val_is(ref, VAL_MAP))
         return 0;
-    if (!streq(kind, "Pod") && !streq(kind, "Secret") && !streq(kind, "Node"))
-        return fail(c, 400, "BadRequest", "cannot bind token for serviceaccount to type %s", kind);
+    if (strchr(version, '/') || (!streq(kind, "Pod") && !streq(kind, "Secret") && !streq(kind, "Node")))
+        return fail(c, 400, "BadRequest", "cannot bind token to object of type %s%s, Kind=%s", strchr(version, '/') ? "" : "/",
+                    version, kind);
     if (!(o = api_lookup(c->api, c->a, kind, c->path.ns, name)))
         return fail_not_found_in(c, "", streq(kind, "Pod") ? "pods" : streq(kind, "Node") ? "nodes" : "secrets",
                                  name);
-    if (*uid && !streq(uid, o->uid))
-        return fail_conflict_of(c, kind, name, arena_printf(c->a, "the UID in the bound object reference (%s) does not match the UID in "
-                             "record. The object might have been deleted and then recreated", uid));
     if (streq(kind, "Pod") &&
         !streq(val_str_at(obj_val(o), "spec.serviceAccountName", ""), c->path.name))
         return fail(c, 400, "BadRequest", "cannot bind token for serviceaccount \"%s\" to pod "
                     "running with different serviceaccount name.", c->path.name);
+    if (*uid && !streq(uid, o->uid))
+        return fail_conflict_of(c, kind, name, arena_printf(c->a, "the UID in the bound object reference (%s) does not match the UID in "
+                             "record. The object might have been deleted and then recreated", uid));
     t->bound_kind = kind;
     t->bound_name = name;
     t->bound_uid = o->uid;
@@ -468,10 +535,6 @@ static int serve_token(struct call *c)
     if (options_write(c, "CreateOptions") < 0 || answer_negotiate(c, false, false) < 0 ||
         !(v = body_object(c)))
         return -1;
-    if (!(account = find(c)))
-        return fail_not_found(c, c->path.name);
-    if (admission_of_body(c, ADMIT_CREATE, v, NULL, c->path.name) < 0)
-        return -1;
     meta = meta_of(c->a, v);
     if (*val_str_at(meta, "name", "") && !streq(val_str_at(meta, "name", ""), c->path.name))
         causes_add(&bad, CAUSE_INVALID, "metadata.name", val_get(meta, "name"),
@@ -481,6 +544,11 @@ static int serve_token(struct call *c)
                    "must match the service account namespace if specified");
     if (bad.n)
         return fail_causes_of(c, &bad, "authentication.k8s.io", "TokenRequest", c->path.name);
+    if (!(account = find(c)))
+        return fail_not_found(c, c->path.name);
+    if (admission_of_body(c, ADMIT_CREATE, v, NULL, c->path.name) < 0)
+        return -1;
+    meta = meta_of(c->a, v);
     if (*val_str_at(meta, "uid", "") && !streq(val_str_at(meta, "uid", ""), account->uid))
         return fail_conflict_of(c, "TokenRequest", c->path.name, arena_printf(c->a, "the UID in the token "
                                 "request (%s) does not match the UID of the service account (%s)",

@@ -2,6 +2,7 @@
  *
  * Kinds with a status sub-resource: a create empties the status (but of nodes, whose kubelets
  * bring it), an update keeps the old one, an update of the status keeps everything else. */
+#include "schema/rules_pod.h"
 #include "schema/schema_int.h"
 
 static const struct val *empty_status(const struct resource *r, struct arena *a)
@@ -24,7 +25,7 @@ static bool is(const struct resource *r, const char *group, const char *plural)
 }
 
 /* The class that the eviction order goes by. */
-static const char *qos_class(const struct val *spec)
+const char *pod_qos_class(const struct val *spec)
 {
     static const char *const lists[] = {"containers", "initContainers"};
     static const char *const computed[] = {"cpu", "memory"};
@@ -114,7 +115,7 @@ static void create_special(const struct resource *r, struct arena *a, struct val
     if (is(r, "", "pods"))
         val_set_at(a, v, "status.phase", val_lit(a, "Pending"));
     if (is(r, "", "pods"))
-        val_set_at(a, v, "status.qosClass", val_lit(a, qos_class(val_get(v, "spec"))));
+        val_set_at(a, v, "status.qosClass", val_lit(a, pod_qos_class(val_get(v, "spec"))));
     if (is(r, "discovery.k8s.io", "endpointslices"))
         drop_topology(a, v);
     if (is(r, "batch", "jobs"))
@@ -333,6 +334,54 @@ static void stored_versions(struct arena *a, struct val *v)
     }
 }
 
+/* Containers as they were, with the resources that they are to have; NULL: they are not the same containers, which
+ * validation will say. */
+static struct val *resized(struct arena *a, const struct val *now, const struct val *was)
+{
+    static const char *const taken[] = {"resources", "resizePolicy"};
+    struct val *out = val_list(a);
+
+    if (val_len(now) != val_len(was))
+        return NULL;
+    for (uint32_t i = 0; i < val_len(was); i++) {
+        struct val *c = val_copy(a, &was->items[i]);
+
+        if (!streq(val_str_at(c, "name", ""), val_str_at(&now->items[i], "name", "")))
+            return NULL;
+        for (size_t k = 0; k < ARRAY_LEN(taken); k++) {
+            const struct val *x = val_get(&now->items[i], taken[k]);
+
+            if (x)
+                val_put(a, c, taken[k], val_copy(a, x));
+            else
+                val_del(c, taken[k]);
+        }
+        val_push(a, out, c);
+    }
+    return out;
+}
+
+/* A resize changes resources and how they may change, whatever else was sent. */
+static void only_resources(struct arena *a, struct val *v, const struct val *old)
+{
+    static const char *const lists[] = {"containers", "initContainers"};
+    const struct val *now = val_get(v, "spec"), *was = val_get(old, "spec"), *all = val_get(now, "resources");
+    struct val *spec, *list[2];
+
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        if (!(list[i] = resized(a, val_get(now, lists[i]), val_get(was, lists[i]))))
+            return;
+    spec = val_copy(a, was);
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        if (val_len(list[i]))
+            val_put(a, spec, lists[i], list[i]);
+    if (all)
+        val_put(a, spec, "resources", val_copy(a, all));
+    else
+        val_del(spec, "resources");
+    val_put(a, v, "spec", spec);
+}
+
 void schema_prepare_update(const struct resource *r, const char *sub, struct arena *a,
                            struct val *v, const struct val *old)
 {
@@ -372,6 +421,8 @@ void schema_prepare_update(const struct resource *r, const char *sub, struct are
         only_part(r, sub, a, v, old);
     else if (!*sub && r->has_status)
         keep(a, v, old, "status");
+    if (streq(sub, "resize"))
+        only_resources(a, v, old);
     if (!*sub && is(r, "certificates.k8s.io", "certificatesigningrequests"))
         keep(a, v, old, "spec"); /* what was asked for was asked for */
     if (!*sub && is(r, "apiextensions.k8s.io", "customresourcedefinitions"))

@@ -3,6 +3,8 @@
 
 #include "schema/rules_pod.h"
 
+#include "codec/quantity.h"
+
 #include <stdio.h>
 
 /* ---- names within lists ---- */
@@ -1106,6 +1108,106 @@ static void pod_status(struct check *c, const struct val *v, const struct val *o
     status_ips(c, "hostIPs", val_at(v, "status.hostIPs"), val_at(old, "status.hostIPs"));
 }
 
+/* ---- a resize ---- */
+
+static bool gone(const struct val *now, const struct val *was)
+{
+    VAL_EACH_MEMBER(was, m)
+        if (!val_get(now, m->key))
+            return true;
+    return false;
+}
+
+/* Nothing but cpu and memory: all else that is there is as it was, and nothing is new. */
+static bool others_differ(const struct val *now, const struct val *was)
+{
+    static const char *const parts[] = {"requests", "limits"};
+    const struct val *x = val_get(now, "claims"), *y = val_get(was, "claims");
+
+    if (val_len(x) != val_len(y) || (x && y && !val_equal(x, y)))
+        return true;
+    for (uint32_t i = 0; i < ARRAY_LEN(parts); i++)
+        VAL_EACH_MEMBER(val_get(now, parts[i]), m) {
+            const struct val *had = val_get(val_get(was, parts[i]), m->key);
+            if (!streq(m->key, "cpu") && !streq(m->key, "memory") && (!had || quantity_of(had) != quantity_of(&m->v)))
+                return true;
+        }
+    return false;
+}
+
+static bool restarts_on_resize(const struct val *ctr)
+{
+    VAL_EACH(val_get(ctr, "resizePolicy"), p)
+        if (streq(val_str_at(p, "restartPolicy", ""), "RestartContainer"))
+            return true;
+    return false;
+}
+
+static void resized_container(struct check *c, const char *list, uint32_t i, const struct val *now, const struct val *was)
+{
+    const struct val *x = val_get(now, "resources"), *y = val_get(was, "resources");
+    const char *at = arena_printf(c->a, "spec.%s[%u]", list, i);
+    bool init = streq(list, "initContainers");
+
+    if (gone(val_get(x, "requests"), val_get(y, "requests")))
+        check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.resources.requests", at), NULL, "resource requests cannot be removed");
+    if (gone(val_get(x, "limits"), val_get(y, "limits")))
+        check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "%s.resources.limits", at), NULL, "resource limits cannot be removed");
+    if (others_differ(x, y))
+        check_fail(c, CAUSE_FORBIDDEN, init ? at : "spec", NULL, init ? "only cpu and memory resources for init or sidecar containers are mutable"
+                                                                      : "only cpu and memory resources are mutable");
+    if (init && !streq(val_str_at(was, "restartPolicy", ""), "Always") && restarts_on_resize(now) && !val_equal(now, was))
+        check_fail(c, CAUSE_FORBIDDEN, at, NULL, "non-sidecar init containers with a resize policy of RestartContainer cannot be resized");
+}
+
+/* Does the node say what a running container has? Then it can change it. */
+static bool node_resizes(const struct val *pod)
+{
+    VAL_EACH(val_at(pod, "status.containerStatuses"), s)
+        if (val_at(s, "state.running"))
+            return val_get(s, "resources") != NULL;
+    return true;
+}
+
+static void resize(struct check *c, const struct val *v, const struct val *old)
+{
+    static const char *const lists[] = {"containers", "initContainers"};
+    const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec");
+    const char *qos = val_str_at(old, "status.qosClass", ""), *os = val_str_at(was, "os.name", "");
+    bool same = true;
+
+    if (val_get(val_at(old, "metadata.annotations"), "kubernetes.io/config.mirror") || streq(os, "windows")) {
+        check_fail(c, CAUSE_FORBIDDEN, "", NULL, streq(os, "windows") ? "windows pods cannot be resized" : "static pods cannot be resized");
+        return;
+    }
+    if (!streq(*qos ? qos : pod_qos_class(was), pod_qos_class(spec)))
+        check_fail(c, CAUSE_INVALID, "spec", val_at(v, "status.qosClass"), "Pod QOS Class may not change as a result of resizing");
+    if (!node_resizes(old))
+        check_fail(c, CAUSE_FORBIDDEN, "spec", NULL, "Pod running on node without support for resize");
+    if (val_get(was, "resources") && !val_get(spec, "resources"))
+        check_fail(c, CAUSE_FORBIDDEN, "spec.resources", NULL, "pod-level resources cannot be removed");
+    if (val_len(val_at(old, "status.nodeAllocatableResourceClaimStatuses")))
+        check_fail(c, CAUSE_FORBIDDEN, "spec", NULL, "pods with node allocatable resource claims cannot be resized");
+    for (uint32_t l = 0; l < ARRAY_LEN(lists); l++) {
+        const struct val *x = val_get(spec, lists[l]), *y = val_get(was, lists[l]);
+
+        if (val_items_n_(x) != val_items_n_(y)) {
+            same = false;
+            check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "spec.%s", lists[l]), NULL, "%s may not be added or removed on resize", lists[l]);
+            continue;
+        }
+        for (uint32_t i = 0; i < val_items_n_(x); i++)
+            if (!streq(val_str_at(&x->items[i], "name", ""), val_str_at(&y->items[i], "name", ""))) {
+                same = false;
+                check_fail(c, CAUSE_FORBIDDEN, arena_printf(c->a, "spec.%s[%u].name", lists[l], i), NULL,
+                           "%s may not be renamed or reordered on resize", lists[l]);
+            }
+    }
+    for (uint32_t l = 0; l < ARRAY_LEN(lists) && same; l++)
+        for (uint32_t i = 0; i < val_items_n_(val_get(was, lists[l])); i++)
+            resized_container(c, lists[l], i, &val_get(spec, lists[l])->items[i], &val_get(was, lists[l])->items[i]);
+}
+
 HOOK(v_pod)
 {
     const struct val *spec = val_get(v, "spec"), *was = val_get(old, "spec");
@@ -1131,6 +1233,8 @@ HOOK(v_pod)
     }
     if (!*c->sub)
         pod_update(c, spec, was);
+    if (streq(c->sub, "resize"))
+        resize(c, v, old);
     if (streq(c->sub, "ephemeralcontainers")) {
         const struct val *now = val_get(spec, "ephemeralContainers"),
                          *had = val_get(was, "ephemeralContainers");

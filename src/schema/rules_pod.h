@@ -13,3 +13,5 @@ void pod_resource_selector(struct check *c, const char *at, const struct val *re
 
 /* names.c: "example.com/signer"; NULL: fine. */
 const char *name_signer(const char *s);
+/* prepare.c: "Guaranteed", "Burstable" or "BestEffort", by what the containers ask for. */
+const char *pod_qos_class(const struct val *spec);

@@ -482,3 +482,36 @@ def test_other_services_ask_too(tandem, iam):
     assert as_(tandem, 'ssm', key).get_parameter(Name='/app/colour')['Parameter']['Value'] == 'blue'
     refused('AccessDeniedException', as_(tandem, 'ssm', key).get_parameter, Name='/other')
     refused('AccessDeniedException', as_(tandem, 'ssm', key).put_parameter, Name='/app/colour', Value='red', Type='String', Overwrite=True)
+
+
+# ---- docs/iam.md ----
+
+def blocks(language):
+    import os, re
+    from conftest import TOP
+    return re.findall(r'```' + language + r'\n(.*?)```', open(os.path.join(TOP, 'docs', 'iam.md')).read(), re.S)
+
+
+def test_the_page_says_what_happens(tandem, iam):
+    import os, re, subprocess, sys
+    from conftest import TOP
+    tandem.boto('s3')
+    env = {**os.environ, 'AWS_ENDPOINT_URL': tandem.status['aws'], 'AWS_DEFAULT_REGION': 'us-east-1', 'AWS_ACCESS_KEY_ID': tandem.key['AccessKeyId'],
+           'AWS_SECRET_ACCESS_KEY': tandem.key['SecretAccessKey'], 'AWS_CONFIG_FILE': '/dev/null', 'AWS_SHARED_CREDENTIALS_FILE': '/dev/null'}
+    done = subprocess.run([sys.executable, '-c', blocks('python')[0]], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said = re.search(r'It prints\n\n(.*?)\n\n', open(os.path.join(TOP, 'docs', 'iam.md')).read(), re.S).group(1)
+    assert done.stdout.splitlines() == [line.strip() for line in said.splitlines()]
+
+
+def test_roles_by_kubectl(tandem, iam, buckets):
+    name = new('made')
+    tandem.kubectl('apply', '-f', '-', text=blocks('yaml')[0].replace('name: reader', 'name: ' + name).replace('open/*', buckets[0] + '/*'))
+    from conftest import eventually
+    role = eventually(lambda: iam.get_role(RoleName=name)['Role'])
+    assert role['AssumeRolePolicyDocument'] == TRUST and role['RoleId'].startswith('AROA')
+    s3 = as_(tandem, 's3', keys_of(tandem, deploy(tandem, role['Arn'])))
+    s3.get_object(Bucket=buckets[0], Key='dir/a.txt')
+    refused('AccessDenied', s3.get_object, Bucket=buckets[1], Key='dir/a.txt')
+    tandem.kubectl('patch', 'iamrole', name, '--type', 'merge', '-p', '{"spec":{"policies":[{"name":"reads","document":{"Statement":"nonsense"}}]}}')
+    eventually(lambda: 'explicit deny' in refused('AccessDenied', s3.get_object, Bucket=buckets[0], Key='dir/a.txt'))

@@ -515,3 +515,15 @@ def test_roles_by_kubectl(tandem, iam, buckets):
     refused('AccessDenied', s3.get_object, Bucket=buckets[1], Key='dir/a.txt')
     tandem.kubectl('patch', 'iamrole', name, '--type', 'merge', '-p', '{"spec":{"policies":[{"name":"reads","document":{"Statement":"nonsense"}}]}}')
     eventually(lambda: 'explicit deny' in refused('AccessDenied', s3.get_object, Bucket=buckets[0], Key='dir/a.txt'))
+
+
+def test_roles_are_passed_to_other_services(tandem, iam):
+    name, key = user_with(iam, allow(['cloudformation:*', 'events:*', 'scheduler:*', 'logs:StartQuery']), deny('logs:StartQuery', f'arn:aws:logs:*:*:log-group:/secret:*'))
+    _, arn = role_with(iam, [{'Effect': 'Allow', 'Principal': {'Service': ['cloudformation.amazonaws.com', 'scheduler.amazonaws.com']}, 'Action': 'sts:AssumeRole'}], allow('*'))
+    said = refused('AccessDenied', as_(tandem, 'cloudformation', key).create_stack, StackName=new('s'), TemplateBody='{"Resources":{}}', RoleARN=arn)
+    assert 'iam:PassRole' in said
+    target = {'Arn': f'arn:aws:lambda:us-east-1:{ACCOUNT}:function:any', 'RoleArn': arn}
+    said = refused('AccessDeniedException', as_(tandem, 'scheduler', key).create_schedule, Name=new('s'), ScheduleExpression='rate(1 day)', FlexibleTimeWindow={'Mode': 'OFF'}, Target=target)
+    assert 'iam:PassRole' in said
+    logs = as_(tandem, 'logs', key)                  # what is named beside the allowed one counts, too
+    refused('AccessDeniedException', logs.start_query, logGroupNames=['/open', '/secret'], startTime=0, endTime=1, queryString='fields @message')

@@ -66,14 +66,18 @@ bool aws_may(struct aws_req *q, const char *action, const char *resource, const 
 /* ---- services whose parameters say what they are about ---- */
 
 static const struct rule {
-    const char *service, *param; /* NULL: every request of it */
+    const char *service, *param; /* NULL: what names nothing else */
     const char *form; /* %R region, %A account, %V the parameter's value */
 } RULES[] = {
     {"logs", "logGroupName", "arn:aws:logs:%R:%A:log-group:%V:*"},
     {"logs", "logGroupIdentifier", "arn:aws:logs:%R:%A:log-group:%V:*"},
+    {"logs", "logGroupNames", "arn:aws:logs:%R:%A:log-group:%V:*"},
+    {"logs", "logGroupIdentifiers", "arn:aws:logs:%R:%A:log-group:%V:*"},
+    {"logs", "logGroupArns", "%V"},
     {"logs", "resourceArn", "%V"},
     {"logs", NULL, "arn:aws:logs:%R:%A:log-group:*"},
     {"ssm", "Name", "arn:aws:ssm:%R:%A:parameter/%V"},
+    {"ssm", "Names", "arn:aws:ssm:%R:%A:parameter/%V"},
     {"ssm", "Path", "arn:aws:ssm:%R:%A:parameter/%V"},
     {"events", "ResourceARN", "%V"},
     {"events", "Rule", "arn:aws:events:%R:%A:rule/%V"},
@@ -81,9 +85,12 @@ static const struct rule {
     {"cloudformation", "StackName", "arn:aws:cloudformation:%R:%A:stack/%V/*"},
 };
 
-static const char *param_of(struct aws_req *q, const struct val *in, const char *name)
+/* The parameter: a text, or a list of texts; NULL: it is not there. */
+static const struct val *param_of(struct aws_req *q, const struct val *in, const char *name)
 {
-    return aws_service_of(q)->form == AWS_JSON ? val_text(val_get(in, name), NULL) : query_param(q, name);
+    const char *text = in ? NULL : query_param(q, name);
+
+    return in ? val_get(in, name) : text ? val_lit(q->req->arena, text) : NULL;
 }
 
 static const char *fill(struct aws_req *q, const char *form, const char *value)
@@ -106,15 +113,52 @@ static const char *fill(struct aws_req *q, const char *form, const char *value)
     return text;
 }
 
-static const char *resource_of(struct aws_req *q, const char *service, const struct val *in)
+/* Whatever a request names must be his: it may name more than its operation looks at. */
+static bool may_all(struct aws_req *q, const char *service, const char *action, const struct val *in)
 {
-    for (size_t i = 0; i < ARRAY_LEN(RULES); i++) {
-        const char *value = RULES[i].param && streq(RULES[i].service, service) ? param_of(q, in, RULES[i].param) : NULL;
+    const char *otherwise = "*";
+    bool named = false;
 
-        if (streq(RULES[i].service, service) && (!RULES[i].param || !str_empty(value)))
-            return fill(q, RULES[i].form, value);
+    for (size_t i = 0; i < ARRAY_LEN(RULES); i++) {
+        const struct val *v;
+
+        if (!streq(RULES[i].service, service))
+            continue;
+        if (!RULES[i].param) {
+            otherwise = fill(q, RULES[i].form, NULL);
+            continue;
+        }
+        v = param_of(q, in, RULES[i].param);
+        for (uint32_t k = 0; v && k < (v->type == VAL_LIST ? v->n : 1); k++) {
+            const char *text = val_text(v->type == VAL_LIST ? &v->items[k] : v, "");
+
+            if (!*text)
+                continue;
+            named = true;
+            if (!aws_may(q, action, fill(q, RULES[i].form, text), NULL))
+                return false;
+        }
     }
-    return "*";
+    return named || aws_may(q, action, otherwise, NULL);
+}
+
+bool aws_may_pass(struct aws_req *q, const char *service, const char *role)
+{
+    struct val *context = aws_context(q);
+
+    val_put(q->req->arena, context, "iam:passedtoservice", val_printf(q->req->arena, "%s.amazonaws.com", service));
+    return str_empty(role) || aws_may(q, "iam:PassRole", role, context);
+}
+
+/* Roles that a request gives to the service. */
+static bool may_pass_all(struct aws_req *q, const char *service, const struct val *in)
+{
+    if (!aws_may_pass(q, service, val_text(param_of(q, in, in ? "RoleArn" : "RoleARN"), NULL)))
+        return false;
+    VAL_EACH(val_get(in, "Targets"), it)
+        if (!aws_may_pass(q, service, val_str_at(it, "RoleArn", NULL)))
+            return false;
+    return true;
 }
 
 bool aws_authorize(struct aws_req *q)
@@ -122,8 +166,8 @@ bool aws_authorize(struct aws_req *q)
     static const char *const OWN[] = {"s3", "lambda", "iam", "sts", "scheduler", ""}; /* they look themselves */
     struct arena *a = q->req->arena;
     const struct aws_service *s = aws_service_of(q);
-    const char *name = s->form == AWS_JSON ? json_operation(q) : s->form == AWS_QUERY ? query_param(q, "Action") : NULL;
-    const struct val *in = NULL, *names;
+    const char *name = s->form == AWS_JSON ? json_operation(q) : s->form == AWS_QUERY ? query_param(q, "Action") : "*";
+    const struct val *in = NULL;
     struct err err;
 
     for (size_t i = 0; i < ARRAY_LEN(OWN); i++)
@@ -131,17 +175,10 @@ bool aws_authorize(struct aws_req *q)
             return true;
     if (q->caller.kind == CALLER_ROOT && !q->caller.set.has_session)
         return true;
-    if (s->form == AWS_JSON)
-        in = json_parse(a, q->body, q->body_n, &err);
     if (!name)
         return true; /* refused by the service: it is no request */
+    if (s->form == AWS_JSON && !(in = json_parse(a, q->body, q->body_n, &err)))
+        in = val_map(a);
     name = arena_printf(a, "%s:%s", streq(s->name, "monitoring") ? "cloudwatch" : s->name, name);
-    names = val_get(in, "Names"); /* ssm:GetParameters: each of them */
-    if (val_is(names, VAL_LIST) && streq(s->name, "ssm")) {
-        VAL_EACH(names, it)
-            if (!aws_may(q, name, fill(q, "arn:aws:ssm:%R:%A:parameter/%V", val_text(it, "")), NULL))
-                return false;
-        return true;
-    }
-    return aws_may(q, name, resource_of(q, s->name, in), NULL);
+    return may_all(q, s->name, name, in) && may_pass_all(q, s->name, in);
 }

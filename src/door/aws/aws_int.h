@@ -109,6 +109,8 @@ char *aws_denied(struct aws_req *q, const char *action, const char *resource, co
 void aws_refuse(struct aws_req *q, const char *message); /* 403 in the service's form */
 /* false: refused, answered. */
 bool aws_may(struct aws_req *q, const char *action, const char *resource, const struct val *context);
+/* iam:PassRole of that role (NULL, "": none) to SERVICE.amazonaws.com. false: refused, answered. */
+bool aws_may_pass(struct aws_req *q, const char *service, const char *role);
 /* Services of the forms JSON and QUERY: by the operation's name and parameters. false: refused, answered. */
 bool aws_authorize(struct aws_req *q);
 

@@ -488,7 +488,8 @@ static bool admitted(struct schedule_op *op, const char *what, const char *actio
                   "Member must satisfy regular expression pattern: ^[0-9a-zA-Z-_.]+$", op->name);
         return false;
     }
-    return aws_may(q, arena_printf(a, "scheduler:%s", action), resource, NULL);
+    return aws_may(q, arena_printf(a, "scheduler:%s", action), resource, NULL) &&
+           aws_may_pass(q, "scheduler", val_str_at(op->in, "Target.RoleArn", NULL));
 }
 
 void scheduler_request(struct aws_req *q)

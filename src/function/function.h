@@ -241,6 +241,8 @@ void function_invoke_async(struct functions *fs, const struct function_call *cal
 
 /* JSON for the admin socket: {"functions":[{...}]}; see README.md for the fields. */
 void functions_meter_json(struct functions *fs, struct buf *out);
+/* The same counters for Prometheus (text format 0.0.4). */
+void functions_meter_prometheus(struct functions *fs, struct buf *out);
 void functions_instances_json(struct functions *fs, struct buf *out);
 /* The log group of a function (of its $LATEST), for logs_query(); in the arena. NULL: no such function. */
 const char *functions_log_group(struct functions *fs, struct arena *a, const char *namespace_, const char *name);

@@ -206,6 +206,42 @@ void functions_meter_json(struct functions *fs, struct buf *out)
     all_json(fs, out, true);
 }
 
+void functions_meter_prometheus(struct functions *fs, struct buf *out)
+{
+    static const struct {
+        const char *name, *help;
+        size_t at;
+        double unit;
+    } rows[] = {
+        {"requests_total", "Calls that ran.", offsetof(struct meter, requests), 1},
+        {"errors_total", "Calls that failed.", offsetof(struct meter, errors), 1},
+        {"throttles_total", "Calls that were refused.", offsetof(struct meter, throttles), 1},
+        {"cold_starts_total", "Calls that a new instance answered.", offsetof(struct meter, cold_starts), 1},
+        {"busy_seconds_total", "Wall time of calls.", offsetof(struct meter, busy_us), 1e-6},
+        {"billed_seconds_total", "Billed time.", offsetof(struct meter, billed_ms), 1e-3},
+        {"billed_gb_seconds_total", "Billed time by memory.", offsetof(struct meter, gb_us), 1e-6},
+        {"cpu_seconds_total", "CPU time of instances.", offsetof(struct meter, cpu_us), 1e-6},
+        {"init_seconds_total", "Time that initialization took.", offsetof(struct meter, init_us), 1e-6},
+        {"async_events_total", "Events accepted.", offsetof(struct meter, async_events), 1},
+        {"async_dropped_total", "Events given up.", offsetof(struct meter, async_dropped), 1},
+    };
+    const char *key;
+    void *it;
+
+    for (size_t k = 0; k < ARRAY_LEN(rows); k++) {
+        buf_printf(out, "# HELP tandem_function_%s %s\n# TYPE tandem_function_%s counter\n", rows[k].name, rows[k].help, rows[k].name);
+        for (uint32_t i = 0; map_next(&fs->meters, &i, &key, &it);) {
+            const char *slash = strchr(key, '/'), *colon = slash ? strchr(slash, ':') : NULL;
+
+            if (slash) /* names are those of objects: nothing in them has to be escaped */
+                buf_printf(out, "tandem_function_%s{namespace=\"%.*s\",function=\"%.*s\",version=\"%s\"} %.9g\n", rows[k].name,
+                           (int)(slash - key), key, (int)(colon ? colon - slash - 1 : (long)strlen(slash + 1)), slash + 1,
+                           colon ? colon + 1 : "$LATEST", (double)*(const uint64_t *)(const void *)((const char *)it + rows[k].at) * rows[k].unit);
+        }
+    }
+    buf_printf(out, "# HELP tandem_functions_busy Calls at work or waiting.\n# TYPE tandem_functions_busy gauge\ntandem_functions_busy %u\n", fs->busy);
+}
+
 void functions_instances_json(struct functions *fs, struct buf *out)
 {
     static const char *const states[] = {"ahead", "busy", "idle", "dying"};

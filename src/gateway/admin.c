@@ -194,6 +194,9 @@ void admin_request(struct gateway *g, struct http_req *req)
     } else if (get && streq(req->path, "/meter")) {
         functions_meter_json(g->functions, &b);
         reply_buf(req, "application/json", &b);
+    } else if (get && streq(req->path, "/metrics")) {
+        functions_meter_prometheus(g->functions, &b);
+        reply_buf(req, "text/plain; version=0.0.4; charset=utf-8", &b);
     } else if (get && streq(req->path, "/instances")) {
         functions_instances_json(g->functions, &b);
         reply_buf(req, "application/json", &b);
@@ -205,6 +208,6 @@ void admin_request(struct gateway *g, struct http_req *req)
         *i = (struct invoke){.g = g, .req = req, .ns = ns, .name = name};
         http_body(req, FUNCTION_PAYLOAD_MAX, on_body, i);
     } else {
-        say(req, 404, "NotFound", "GET /meter, /instances, /log/NS/NAME, /healthz; POST /invoke/NS/NAME");
+        say(req, 404, "NotFound", "GET /meter, /metrics, /instances, /log/NS/NAME, /healthz; POST /invoke/NS/NAME");
     }
 }

@@ -6,6 +6,7 @@
  *   GET  /instances         instances and zygotes now
  *   POST /invoke/NS/NAME    body = event; answers body = result, headers x-tandem-function-error,
  *                           x-tandem-log (base64), x-tandem-timing
+ *   GET  /metrics           the meter for Prometheus
  *   GET  /log/NS/NAME       the end of its log; ?tail=N, ?after=POSITION, ?next=1 (admin.c)
  *   GET  /healthz */
 #pragma once

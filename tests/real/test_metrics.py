@@ -108,11 +108,12 @@ def test_aws_cli(tandem, measured):
     assert got['Label'] == 'Errors'
 
 
-def signed(tandem, headers, body, path='/'):
+def signed(tandem, headers, body, path='/', key=None):
     import botocore.auth, botocore.awsrequest, botocore.credentials
     tandem.boto('sts')
     r = botocore.awsrequest.AWSRequest('POST', tandem.status['aws'].rstrip('/') + path, headers=headers, data=body)
-    botocore.auth.SigV4Auth(botocore.credentials.Credentials(tandem.key['AccessKeyId'], tandem.key['SecretAccessKey']), 'monitoring', 'us-east-1').add_auth(r)
+    key = key or tandem.key
+    botocore.auth.SigV4Auth(botocore.credentials.Credentials(key['AccessKeyId'], key['SecretAccessKey']), 'monitoring', 'us-east-1').add_auth(r)
     try:
         return urllib.request.urlopen(urllib.request.Request(r.url, body, dict(r.headers), method='POST'), timeout=20)
     except urllib.error.HTTPError as e:
@@ -144,3 +145,18 @@ def test_other_forms(tandem, fn, cw, measured):
     assert answer.status == 200 and text_('Timestamp') + b'\xc1\xfb' in got
     broken = signed(tandem, headers, b'\xbf\x61', '/service/GraniteServiceVersion20100801/operation/GetMetricStatistics')
     assert broken.status == 400 and broken.headers['x-amzn-query-error'].endswith(';Sender')
+
+
+def test_who_may(tandem, cw):
+    iam = tandem.boto('iam')
+    iam.create_user(UserName='looks')
+    iam.put_user_policy(UserName='looks', PolicyName='p', PolicyDocument=json.dumps({'Version': '2012-10-17', 'Statement': [
+        {'Effect': 'Allow', 'Action': 'cloudwatch:ListMetrics', 'Resource': '*'}]}))
+    key = iam.create_access_key(UserName='looks')['AccessKey']
+    headers = {'content-type': 'application/cbor', 'smithy-protocol': 'rpc-v2-cbor'}
+
+    def status(operation, **more):
+        return signed(tandem, {**headers, **more}, b'\xa0', '/service/GraniteServiceVersion20100801/operation/' + operation, key=key).status
+    assert eventually(lambda: status('ListMetrics') == 200)
+    assert status('GetMetricData') == 403
+    assert status('GetMetricData', **{'x-amz-target': 'GraniteServiceVersion20100801.ListMetrics'}) == 403     # two names: the one that is run counts

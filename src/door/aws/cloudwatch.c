@@ -748,20 +748,6 @@ static const struct {
     {"PutMetricData", put_data},
 };
 
-static const char *operation_of(struct aws_req *q)
-{
-    const char *at;
-
-    switch (form_of(q)) {
-    case JSON: return json_operation(q);
-    case QUERY: return query_param(q, "Action");
-    case CBOR:
-        at = strstr(q->req->path, "/operation/");
-        return at ? at + strlen("/operation/") : NULL;
-    }
-    return NULL;
-}
-
 void cloudwatch_request(struct aws_req *q)
 {
     const char *name;
@@ -772,7 +758,7 @@ void cloudwatch_request(struct aws_req *q)
         invalid(q, err.msg);
         return;
     }
-    name = operation_of(q);
+    name = form_of(q) == QUERY ? query_param(q, "Action") : json_operation(q); /* as it was authorized */
     for (size_t i = 0; name && i < ARRAY_LEN(OPERATIONS); i++) {
         if (!streq(OPERATIONS[i].name, name))
             continue;

@@ -1,7 +1,6 @@
 /* door/aws/logs_int.h - between the files of the door of CloudWatch Logs.
  *   logs.c          operations; groups, streams, tags
- *   logs_events.c   events: put, get, filter
- *   logs_insights.c queries of Logs Insights */
+ *   logs_events.c   events: put, get, filter */
 #pragma once
 
 #include "door/aws/aws_int.h"
@@ -22,7 +21,3 @@ void logs_put_events(struct aws_req *q, const struct val *in);
 void logs_get(struct aws_req *q, const struct val *in);
 void logs_filter(struct aws_req *q, const struct val *in);
 void logs_test_filter(struct aws_req *q, const struct val *in);
-void logs_start_query(struct aws_req *q, const struct val *in);
-void logs_query_results(struct aws_req *q, const struct val *in);
-void logs_stop_query(struct aws_req *q, const struct val *in);
-void logs_describe_queries(struct aws_req *q, const struct val *in);

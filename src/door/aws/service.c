@@ -97,6 +97,12 @@ const char *json_operation(const struct aws_req *q)
 {
     const char *target = http_get(q->req, "x-amz-target"), *dot = target ? strrchr(target, '.') : NULL;
 
+    if (http_get(q->req, "smithy-protocol")) { /* RPC v2: it is in the path, whatever else a header says */
+        const char *at = strstr(q->req->path, "/operation/");
+
+        return at ? at + strlen("/operation/") : NULL;
+    }
+
     return dot ? dot + 1 : target;
 }
 

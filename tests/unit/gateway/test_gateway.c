@@ -157,6 +157,9 @@ static void admin_answers(void **state)
     g = fetch(admin, &(struct http_call_opts){.path = "/meter"});
     assert_non_null(strstr(g.body, "\"name\":\"echo\""));
     got_done(&g);
+    g = fetch(admin, &(struct http_call_opts){.path = "/metrics"});
+    assert_non_null(strstr(g.body, "\ntandem_function_requests_total{namespace=\"default\",function=\"echo\",version=\"$LATEST\"} "));
+    got_done(&g);
     g = fetch(admin, &(struct http_call_opts){.path = "/log/default/echo"});
     assert_non_null(strstr(g.body, "REPORT RequestId"));
     got_done(&g);

@@ -69,9 +69,10 @@ struct val *body_tree(struct call *c, struct texts *strict)
     if (c->req->body_val)
         return val_copy(c->a, c->req->body_val);
     if (type && streq(type, "application/json")) {
-        v = strict ? json_parse_strict(c->a, c->req->body ? c->req->body : "", c->req->body_n,
-                                       schema_note_duplicate, strict, &err)
-                   : json_parse(c->a, c->req->body ? c->req->body : "", c->req->body_n, &err);
+        bool typed = c->r && !c->r->custom; /* custom resources are maps all the way down */
+        struct json_reading how = {.duplicate = strict ? schema_note_duplicate : NULL, .arg = strict,
+                                   .as_written = typed, .merge = typed};
+        v = json_parse_with(c->a, c->req->body ? c->req->body : "", c->req->body_n, &how, &err);
     } else if (type && streq(type, "application/yaml")) {
         v = yaml_parse(c->a, c->req->body ? c->req->body : "", c->req->body_n,
                        strict ? schema_note_line : NULL, strict, &err);

@@ -446,9 +446,9 @@ static bool audience_fits(const struct issuer *is, const struct val *aud)
 
 static bool whole_number(const struct val *v, int64_t *ret)
 {
-    if (!val_is_number(v) || (v->type == VAL_DOUBLE && !(v->d > -9e15 && v->d < 9e15)))
+    if (!val_is_number(v) || (v->type == VAL_DOUBLE && !(val_num(v) > -9e15 && val_num(v) < 9e15)))
         return false;
-    *ret = v->type == VAL_INT ? v->i : (int64_t)v->d;
+    *ret = v->type == VAL_INT ? v->i : (int64_t)val_num(v);
     return true;
 }
 

@@ -365,7 +365,7 @@ static struct cel_value tree_dyn(const struct val *v)
     case VAL_INT:
         return cel_int(v->i);
     case VAL_DOUBLE:
-        return cel_double(v->d);
+        return cel_double(val_num(v));
     case VAL_STR:
         return cel_strn(v->s, v->n);
     case VAL_LIST:
@@ -423,13 +423,13 @@ struct cel_value tree_value(struct eval *e, const struct val *v, const struct ce
     case CEL_BOOL:
         return v->type == VAL_BOOL ? cel_bool(v->b) : fail(e, "invalid data, expected bool, got %s", go_type(v));
     case CEL_INT:
-        if (v->type == VAL_DOUBLE && v->d == floor(v->d) && fabs(v->d) < 9e18)
-            return cel_int((int64_t)v->d);
+        if (v->type == VAL_DOUBLE && val_num(v) == floor(val_num(v)) && fabs(val_num(v)) < 9e18)
+            return cel_int((int64_t)val_num(v));
         return v->type == VAL_INT ? cel_int(v->i) : fail(e, "invalid data, expected int, got %s", go_type(v));
     case CEL_DOUBLE:
         if (v->type == VAL_INT)
             return cel_double((double)v->i);
-        return v->type == VAL_DOUBLE ? cel_double(v->d) : fail(e, "invalid data, expected float, got %s", go_type(v));
+        return v->type == VAL_DOUBLE ? cel_double(val_num(v)) : fail(e, "invalid data, expected float, got %s", go_type(v));
     case CEL_STRING: case CEL_TIMESTAMP: case CEL_DURATION: case CEL_BYTES:
         return tree_string(e, v, type);
     case CEL_LIST:

@@ -3,6 +3,7 @@
 #include "codec/json_scan.h"
 #include "codec/val_build.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -15,9 +16,89 @@ struct reader {
     struct err *err;
     struct buf path;
     int depth;
+    bool merge;
 };
 
 static int read_value(struct reader *r, yyjson_val *from, struct val *to);
+
+/* The shortest digits that read back the same, laid out as Go writes JSON: an exponent only below 1e-6 and
+ * from 1e21 on. */
+static void double_text(char out[40], double d)
+{
+    char e[40], digits[24];
+    int exp, n = 0, at = 0;
+
+    for (int p = 14; p <= 16; p++) {
+        snprintf(e, sizeof e, "%.*e", p, d);
+        if (strtod(e, NULL) == d)
+            break;
+    }
+    exp = atoi(strchr(e, 'e') + 1);
+    for (const char *p = e; *p != 'e'; p++)
+        if (*p >= '0' && *p <= '9')
+            digits[n++] = *p;
+    while (n > 1 && digits[n - 1] == '0')
+        n--;
+    if (e[0] == '-')
+        out[at++] = '-';
+    if (d != 0 && (exp < -6 || exp >= 21)) {
+        out[at++] = digits[0];
+        if (n > 1)
+            out[at++] = '.';
+        memcpy(out + at, digits + 1, (size_t)n - 1);
+        sprintf(out + at + n - 1, "e%c%d", exp < 0 ? '-' : '+', abs(exp) % 1000);
+        return;
+    }
+    if (exp < 0) {
+        at += sprintf(out + at, "0.%.*s", -exp - 1, "00000");
+        memcpy(out + at, digits, (size_t)n);
+        at += n;
+    }
+    for (int i = 0; exp >= 0 && i <= MAX(n - 1, exp); i++) {
+        if (i == exp + 1)
+            out[at++] = '.';
+        out[at++] = i < n ? digits[i] : '0';
+    }
+    out[at] = 0;
+}
+
+/* Bytes of the UTF-8 character at s; 0: it is none. */
+static size_t utf8_len(const char *s, size_t n)
+{
+    const uint8_t *p = (const uint8_t *)s;
+    size_t len = p[0] < 0x80 ? 1 : p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+    uint32_t c = p[0] & (0xff >> (len + 1));
+
+    if (len == 1)
+        return 1;
+    if (p[0] < 0xc2 || p[0] > 0xf4 || n < len)
+        return 0;
+    for (size_t i = 1; i < len; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+        c = c << 6 | (p[i] & 0x3f);
+    }
+    if ((len == 3 && c < 0x800) || (len == 4 && (c < 0x10000 || c > 0x10ffff)) || (c >= 0xd800 && c < 0xe000))
+        return 0;
+    return len;
+}
+
+/* The number of the escape \uXXXX at byte i; 0: there is none. */
+static unsigned escape_at(const char *text, size_t n, size_t i)
+{
+    unsigned c = 0;
+
+    if (i + 6 > n || text[i] != '\\' || text[i + 1] != 'u')
+        return 0;
+    for (size_t k = i + 2; k < i + 6; k++) {
+        char d = text[k];
+
+        if (!(d >= '0' && d <= '9') && !((d | 32) >= 'a' && (d | 32) <= 'f'))
+            return 0;
+        c = c << 4 | (unsigned)(d <= '9' ? d - '0' : (d | 32) - 'a' + 10);
+    }
+    return c;
+}
 
 /* Maps of more than this many keys look for repetitions by a hash, small ones by comparing. */
 enum { SMALL_MAP = 16 };
@@ -41,6 +122,53 @@ static struct val *seen_before(struct val *map, uint32_t *table, uint32_t mask, 
             memcmp(map->members[table[i] - 1].key, key, n) == 0)
             return &map->members[table[i] - 1].v;
     }
+}
+
+/* A map that comes twice fills the same struct of a Go server: what only the first one says stays. */
+static struct val *merged(struct arena *a, struct val *first, const struct val *second)
+{
+    VAL_EACH_MEMBER(second, m) {
+        struct val *had = val_getn(first, m->key, m->n);
+
+        if (had && had->type == VAL_MAP && m->v.type == VAL_MAP)
+            merged(a, had, &m->v);
+        else
+            val_putn(a, first, m->key, m->n, &m->v);
+    }
+    return first;
+}
+
+/* A number of the document, as text that ends in 0. */
+static int read_number(struct reader *r, const char *s, size_t n, struct val *to)
+{
+    size_t sign = s[0] == '-';
+    char plain[40];
+    double d;
+
+    if (n - sign <= 18 && strspn(s + sign, "0123456789") == n - sign) {
+        to->type = VAL_INT;
+        for (size_t i = sign; i < n; i++)
+            to->i = to->i * 10 + (s[i] - '0');
+        to->i = sign ? -to->i : to->i;
+        return 0;
+    }
+    if (strspn(s + sign, "0123456789") == n - sign) {
+        errno = 0;
+        to->i = strtoll(s, NULL, 10);
+        to->type = VAL_INT;
+        if (!errno)
+            return 0;
+    }
+    d = strtod(s, NULL);
+    if (!isfinite(d))
+        return err_set(r->err, INVALID_ARGUMENT, "the number %.40s is out of range", s);
+    *to = (struct val){.type = VAL_DOUBLE, .dbl = d};
+    double_text(plain, d);
+    if (strlen(plain) != n || memcmp(plain, s, n) != 0) {
+        to->s = arena_strndup(r->a, s, n);
+        to->n = (uint32_t)n;
+    }
+    return 0;
 }
 
 static int read_map(struct reader *r, yyjson_val *from, struct val *to)
@@ -70,9 +198,13 @@ static int read_map(struct reader *r, yyjson_val *from, struct val *to)
             *m = (struct val_member){.key = arena_strndup(r->a, key, n), .n = n};
             at = &m->v;
         }
+        struct val once = *at;
+
         *at = (struct val){0};
         if (read_value(r, v, at) < 0)
             return -1;
+        if (r->merge && once.type == VAL_MAP && at->type == VAL_MAP)
+            *at = *merged(r->a, &once, at);
     }
     r->path.n = path_n;
     return 0;
@@ -119,8 +251,11 @@ static int read_value(struct reader *r, yyjson_val *from, struct val *to)
             to->i = yyjson_get_sint(from);
         } else {
             to->type = VAL_DOUBLE;
-            to->d = yyjson_get_num(from);
+            to->dbl = yyjson_get_num(from);
         }
+        break;
+    case YYJSON_TYPE_RAW:
+        rc = read_number(r, yyjson_get_raw(from), yyjson_get_len(from), to);
         break;
     case YYJSON_TYPE_STR:
         to->type = VAL_STR;
@@ -141,15 +276,60 @@ static int read_value(struct reader *r, yyjson_val *from, struct val *to)
     return rc;
 }
 
-struct val *json_parse_strict(struct arena *a, const char *text, size_t n, json_duplicate_fn *dup,
-                              void *arg, struct err *err)
+/* What Go reads where the text holds a half of a pair of surrogates or bytes that are no UTF-8: U+FFFD.
+ * NULL: there is nothing of that kind. The caller's to free. */
+static char *repaired(const char *text, size_t n, size_t *ret_n)
 {
-    struct reader r = {.a = a, .dup = dup, .arg = arg, .err = err};
+    static const char REPLACEMENT[] = "\xef\xbf\xbd";
+    struct buf out = {0};
+    bool any = false;
+    unsigned hi, lo;
+
+    for (size_t i = 0; i < n;) {
+        uint8_t c = (uint8_t)text[i];
+        size_t len = c < 0x80 ? 1 : utf8_len(text + i, n - i);
+
+        if (c == '\\' && i + 1 < n && text[i + 1] != 'u') {
+            buf_add(&out, text + i, 2);
+            i += 2;
+        } else if (c == '\\' && (hi = escape_at(text, n, i)) >= 0xd800 && hi < 0xe000) {
+            lo = hi < 0xdc00 ? escape_at(text, n, i + 6) : 0;
+            bool pair = lo >= 0xdc00 && lo < 0xe000;
+
+            buf_add(&out, pair ? text + i : "\\ufffd", pair ? 12 : 6);
+            any |= !pair;
+            i += pair ? 12 : 6;
+        } else if (!len) {
+            buf_add(&out, REPLACEMENT, 3);
+            any = true;
+            i++;
+        } else {
+            buf_add(&out, text + i, len);
+            i += len;
+        }
+    }
+    *ret_n = out.n;
+    if (any)
+        return out.p;
+    buf_done(&out);
+    return NULL;
+}
+
+struct val *json_parse_with(struct arena *a, const char *text, size_t n, const struct json_reading *how,
+                            struct err *err)
+{
+    struct reader r = {.a = a, .dup = how->duplicate, .arg = how->arg, .err = err, .merge = how->merge};
+    yyjson_read_flag flags = how->as_written ? YYJSON_READ_NUMBER_AS_RAW : 0;
     yyjson_read_err why;
-    yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)text, n, 0, NULL, &why);
+    yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)text, n, flags, NULL, &why);
     struct val *v;
     int rc;
 
+    if (!doc && why.code == YYJSON_READ_ERROR_INVALID_STRING) {
+        _auto_(freep) char *fixed = repaired(text, n, &n);
+
+        doc = fixed ? yyjson_read_opts(fixed, n, flags, NULL, &why) : NULL;
+    }
     if (!doc) {
         err_set(err, INVALID_ARGUMENT, "invalid JSON at byte %zu: %s", why.pos, why.msg);
         return NULL;
@@ -159,6 +339,12 @@ struct val *json_parse_strict(struct arena *a, const char *text, size_t n, json_
     yyjson_doc_free(doc);
     buf_done(&r.path);
     return rc < 0 ? NULL : v;
+}
+
+struct val *json_parse_strict(struct arena *a, const char *text, size_t n, json_duplicate_fn *dup,
+                              void *arg, struct err *err)
+{
+    return json_parse_with(a, text, n, &(struct json_reading){.duplicate = dup, .arg = arg}, err);
 }
 
 struct val *json_parse(struct arena *a, const char *text, size_t n, struct err *err)
@@ -245,19 +431,19 @@ static void write_int(struct buf *b, int64_t i)
     buf_add(b, p, (size_t)(digits + sizeof digits - p));
 }
 
-static void write_double(struct buf *b, double d)
+static void write_double(struct buf *b, const struct val *v)
 {
     char text[40];
 
-    if (!isfinite(d)) { /* JSON has no such number; no decoder of ours makes one */
+    if (v->n) {
+        buf_add(b, v->s, v->n);
+        return;
+    }
+    if (!isfinite(v->dbl)) { /* JSON has no such number; no decoder of ours makes one */
         buf_adds(b, "null");
         return;
     }
-    for (int digits = 15; digits <= 17; digits++) { /* the shortest that reads back the same */
-        snprintf(text, sizeof text, "%.*g", digits, d);
-        if (strtod(text, NULL) == d)
-            break;
-    }
+    double_text(text, v->dbl);
     buf_adds(b, text);
 }
 
@@ -276,7 +462,7 @@ static void write_value(struct buf *b, const struct val *v, int indent)
         write_int(b, v->i);
         return;
     case VAL_DOUBLE:
-        write_double(b, v->d);
+        write_double(b, v);
         return;
     case VAL_STR:
         if (v->flag == VAL_FLAG_JSON)

@@ -1,6 +1,6 @@
 /* codec/json.h - JSON text to and from values.
  *
- * Decoding: RFC 8259, one document, UTF-8 checked (by yyjson). Whole numbers that fit become
+ * Decoding: RFC 8259, one document (by yyjson); what is no UTF-8 and half surrogates become U+FFFD. Whole numbers that fit become
  * VAL_INT, others VAL_DOUBLE. A key that comes twice: the last one counts, and each repetition is
  * told to the caller (Kubernetes' strict field validation wants them). Depth is limited to
  * JSON_DEPTH_MAX. Encoding: compact, keys in their order; not pretty. */
@@ -17,6 +17,15 @@ typedef void json_duplicate_fn(void *arg, const char *path);
 
 /* The tree, in the arena (text is copied), or NULL with INVALID_ARGUMENT. */
 struct val *json_parse(struct arena *a, const char *text, size_t n, struct err *err) _must_check_;
+/* How to read, where it is not the plain way. */
+struct json_reading {
+    json_duplicate_fn *duplicate; /* NULL: nobody asks */
+    void *arg;
+    bool as_written; /* numbers that are no integers keep their text (val.h) */
+    bool merge;      /* a map that comes twice is merged, as where a Go server decodes into a struct */
+};
+struct val *json_parse_with(struct arena *a, const char *text, size_t n, const struct json_reading *how,
+                            struct err *err) _must_check_;
 struct val *json_parse_strict(struct arena *a, const char *text, size_t n, json_duplicate_fn *dup,
                               void *arg, struct err *err) _must_check_;
 /* Text that we wrote ourselves (sealed objects): no key comes twice, and the tree's strings lie in the

@@ -114,8 +114,8 @@ static bool number(struct json_part *r, struct val *to)
         r->p = p;
         return true;
     }
-    to->type = VAL_DOUBLE;
-    to->d = strtod(r->p, &after);
+    (void)strtod(r->p, &after);
+    *to = (struct val){.type = VAL_DOUBLE, .n = (uint32_t)(after - r->p), .s = r->p}; /* as it was written */
     r->p = after;
     return true;
 }

@@ -108,8 +108,8 @@ quantity quantity_of(const struct val *v)
         quantity_parse(v->s, &q);
     else if (v->type == VAL_INT)
         q = quantity_from_value(v->i);
-    else if (v->type == VAL_DOUBLE && fabs(v->d) < 1e18)
-        q = (quantity)ceil(v->d * 1e9);
+    else if (v->type == VAL_DOUBLE && fabs(val_num(v)) < 1e18)
+        q = (quantity)ceil(val_num(v) * 1e9);
     return q;
 }
 

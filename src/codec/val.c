@@ -40,8 +40,15 @@ struct val *val_double(struct arena *a, double d)
 {
     struct val *v = make(a, VAL_DOUBLE);
 
-    v->d = d;
+    v->dbl = d;
     return v;
+}
+
+double val_num(const struct val *v)
+{
+    if (!val_is(v, VAL_DOUBLE))
+        return val_is(v, VAL_INT) ? (double)v->i : 0;
+    return v->n ? strtod(v->s, NULL) : v->dbl;
 }
 
 struct val *val_strn(struct arena *a, const char *s, size_t n)
@@ -98,7 +105,7 @@ static void copy_into(struct arena *a, struct val *to, const struct val *v)
 {
     *to = *v;
     to->flag = v->type == VAL_STR ? v->flag : 0;
-    if (v->type == VAL_STR) {
+    if (v->type == VAL_STR || (v->type == VAL_DOUBLE && v->n)) {
         to->s = arena_strndup(a, v->s, v->n);
     } else if (v->type == VAL_LIST && v->n) {
         to->items = arena_raw(a, val_cap(v->n) * sizeof *to->items);
@@ -295,9 +302,9 @@ int64_t val_int_at(const struct val *v, const char *path, int64_t otherwise)
 
     if (val_is(at, VAL_INT))
         return at->i;
-    if (val_is(at, VAL_DOUBLE) && at->d == floor(at->d) && fabs(at->d) < 9e18)
-        return (int64_t)at->d;
-    return otherwise;
+    double d = val_is(at, VAL_DOUBLE) ? val_num(at) : 0.5;
+
+    return d == floor(d) && fabs(d) < 9e18 ? (int64_t)d : otherwise;
 }
 
 bool val_bool_at(const struct val *v, const char *path, bool otherwise)
@@ -311,7 +318,7 @@ double val_num_at(const struct val *v, const char *path, double otherwise)
 {
     const struct val *at = val_at(v, path);
 
-    return val_is(at, VAL_INT) ? (double)at->i : val_is(at, VAL_DOUBLE) ? at->d : otherwise;
+    return val_is_number(at) ? val_num(at) : otherwise;
 }
 
 struct val *val_set_at(struct arena *a, struct val *root, const char *path, const struct val *value)
@@ -348,8 +355,7 @@ bool val_equal(const struct val *x, const struct val *y)
     if (x->type != y->type) {
         if (!val_is_number(x) || !val_is_number(y))
             return false;
-        return (x->type == VAL_INT ? (double)x->i : x->d) ==
-               (y->type == VAL_INT ? (double)y->i : y->d);
+        return val_num(x) == val_num(y);
     }
     switch ((enum val_type)x->type) {
     case VAL_NULL:
@@ -359,7 +365,7 @@ bool val_equal(const struct val *x, const struct val *y)
     case VAL_INT:
         return x->i == y->i;
     case VAL_DOUBLE:
-        return x->d == y->d;
+        return val_num(x) == val_num(y);
     case VAL_STR:
         return x->n == y->n && memcmp(x->s, y->s, x->n) == 0;
     case VAL_LIST:

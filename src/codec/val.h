@@ -5,6 +5,10 @@
  * value. Maps keep the order in which keys came and hold each key once. Strings end in 0 and also
  * know their length (they may hold a 0).
  *
+ * A number that is no int64 is a VAL_DOUBLE; where somebody reads it back as it was written (objects that
+ * are kept whole), it keeps its text instead of its value: n > 0 bytes at s, then a byte that is no part of a number.
+ * So ask val_num().
+ *
  * Owner: the arena that was handed in. A tree may share parts with another tree of the same
  * arena; so a part is changed only by who built or copied it. A sealed tree is `const`. */
 #pragma once
@@ -20,11 +24,11 @@ struct val_member;
 struct val {
     uint8_t type;
     uint8_t flag; /* for the engine that walks the tree; 0 when made */
-    uint32_t n;   /* bytes of a string, items of a list, members of a map */
+    uint32_t n;   /* bytes of a string (or of a number's text), items of a list, members of a map */
     union {
         bool b;
         int64_t i;
-        double d;
+        double dbl; /* val_num() */
         const char *s;
         struct val *items;
         struct val_member *members;
@@ -62,6 +66,8 @@ static inline bool val_is_number(const struct val *v)
 {
     return v && (v->type == VAL_INT || v->type == VAL_DOUBLE);
 }
+
+double val_num(const struct val *v); /* of a VAL_INT or VAL_DOUBLE; 0 for others */
 
 /* Maps. get: NULL when v is no map or has no such key. put: replaces or appends, stores a shallow
  * copy of value, gives back where it lies (valid until the next put to this map). */

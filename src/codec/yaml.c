@@ -49,8 +49,8 @@ static bool read_number(const char *s, struct val *to)
     }
     if (strspn(s, "0123456789+-.eE") != n)
         return false;
-    to->d = strtod(s, &end);
-    if (*end || !isfinite(to->d))
+    to->dbl = strtod(s, &end);
+    if (*end || !isfinite(to->dbl))
         return false;
     to->type = VAL_DOUBLE;
     return true;

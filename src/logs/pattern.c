@@ -528,7 +528,7 @@ static bool value_fits(struct log_pattern *p, const struct node *c, const struct
     if (!v || v->type == VAL_MAP || v->type == VAL_LIST)
         return false; /* != too wants something to be there */
     if (val_is_number(v)) {
-        double d = v->type == VAL_INT ? (double)v->i : v->d;
+        double d = val_num(v);
         char text[40];
 
         if (c->number)

@@ -596,12 +596,12 @@ static bool type_fits(const struct val *js, const struct val *v)
         return v->type == VAL_BOOL;
     if (streq(want, "number"))
         return val_is_number(v);
-    return v->type == VAL_INT || (v->type == VAL_DOUBLE && v->d == floor(v->d));
+    return v->type == VAL_INT || (v->type == VAL_DOUBLE && val_num(v) == floor(val_num(v)));
 }
 
 static double number_of(const struct val *v)
 {
-    return v->type == VAL_INT ? (double)v->i : v->d;
+    return val_num(v);
 }
 
 /* A pattern that is none lets everything pass: who made the definition was told. */

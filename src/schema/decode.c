@@ -173,8 +173,10 @@ static bool decode_quantity(struct decoder *d, const struct type *t, struct val 
         text = in->s;
     else if (in->type == VAL_INT)
         snprintf(number, sizeof(number), "%lld", (long long)in->i);
+    else if (in->type == VAL_DOUBLE && in->n)
+        text = arena_strndup(d->a, in->s, in->n);
     else if (in->type == VAL_DOUBLE)
-        snprintf(number, sizeof(number), "%.15g", in->d);
+        snprintf(number, sizeof(number), "%.15g", in->dbl);
     else
         return wrong_type(d, t, in);
     char *canonical = d->milli ? quantity_canonical_milli(d->a, text)
@@ -298,7 +300,7 @@ static bool empty(const struct val *v)
     case VAL_INT:
         return v->i == 0;
     case VAL_DOUBLE:
-        return v->d == 0;
+        return val_num(v) == 0;
     default:
         return v->n == 0;
     }
@@ -457,7 +459,7 @@ static bool decode(struct decoder *d, const struct type *t, struct val *out, con
         break;
     case TYPE_DOUBLE:
         ok = val_is_number(in) || wrong_type(d, t, in);
-        *out = *in;
+        *out = in->type == VAL_DOUBLE ? (struct val){.type = VAL_DOUBLE, .dbl = val_num(in)} : *in;
         break;
     case TYPE_BYTES:
         ok = decode_bytes(d, t, out, in);

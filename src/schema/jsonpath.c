@@ -308,7 +308,7 @@ static int order(const struct val *x, const struct val *y)
     case VAL_INT:
         return x->i < y->i ? -1 : x->i > y->i;
     case VAL_DOUBLE:
-        return x->d < y->d ? -1 : x->d > y->d;
+        return val_num(x) < val_num(y) ? -1 : val_num(x) > val_num(y);
     case VAL_STR: {
         int c = strcmp(x->s, y->s);
         return c < 0 ? -1 : c > 0;
@@ -524,8 +524,8 @@ char *jsonpath_text(struct arena *a, const struct val *v)
         return arena_strdup(a, "<no value>");
     if (v->type == VAL_STR)
         return arena_strndup(a, v->s, v->n);
-    if (v->type == VAL_DOUBLE && fabs(v->d) >= 1e21)
-        return arena_printf(a, "%.17g", v->d);
+    if (v->type == VAL_DOUBLE && fabs(val_num(v)) >= 1e21)
+        return arena_printf(a, "%.17g", val_num(v));
     json_write(&b, v);
     return arena_strndup(a, b.p, b.n);
 }

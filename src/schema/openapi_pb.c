@@ -188,7 +188,7 @@ static void inner(struct buf *b, uint32_t n, struct buf *m)
 
 static void put_double(struct buf *b, uint32_t n, const struct val *v)
 {
-    double d = v->type == VAL_INT ? (double)v->i : v->type == VAL_DOUBLE ? v->d : 0;
+    double d = val_num(v);
 
     varint(b, (uint64_t)n << 3 | 1);
     buf_add(b, &d, sizeof d); /* little-endian, as this machine writes it */

@@ -258,7 +258,7 @@ static int read_value(struct reader *r, const struct item *it, const struct type
         if (it->wire != WIRE_64)
             return bad(r, "a number has another wire type");
         to->type = VAL_DOUBLE;
-        memcpy(&to->d, &it->v, sizeof to->d);
+        memcpy(&to->dbl, &it->v, sizeof to->dbl);
         return 0;
     default:
         break;

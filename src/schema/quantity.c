@@ -205,7 +205,7 @@ static bool val_nano(const struct val *v, i128 *ret)
     }
     if (!val_is(v, VAL_DOUBLE))
         return false;
-    snprintf(tmp, sizeof(tmp), "%.9f", v->d);
+    snprintf(tmp, sizeof(tmp), "%.9f", val_num(v));
     return parse_nano(tmp, ret, &f);
 }
 

@@ -191,7 +191,7 @@ static const struct val *json_cell(struct arena *a, const struct column *c, cons
     if (streq(c->type, "date") && val_is(v, VAL_STR))
         return v->n && !time_parse(v->s, &us) ? val_lit(a, "<invalid>") : age_cell(a, v, now_us);
     if (streq(c->type, "integer") && val_is_number(v))
-        return val_is(v, VAL_DOUBLE) ? val_int(a, (int64_t)v->d) : v;
+        return val_is(v, VAL_DOUBLE) ? val_int(a, (int64_t)val_num(v)) : v;
     if (streq(c->type, "number") && val_is_number(v))
         return v;
     if (streq(c->type, "boolean") && val_is(v, VAL_BOOL))

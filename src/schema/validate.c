@@ -120,7 +120,7 @@ static void check_range(struct check *c, const struct rule *r, const char *name,
             check_range(c, r, arena_printf(c->a, "%s[%u]", name, i), &v->items[i]);
         return;
     }
-    double have = val_is(v, VAL_INT) ? (double)v->i : val_is(v, VAL_DOUBLE) ? v->d : 0;
+    double have = val_num(v);
 
     if (!val_is_number(v))
         return;

@@ -45,7 +45,7 @@ static bool zero(const struct val *v)
         return true;
     }
     return (v->type == VAL_STR && !v->n) || (v->type == VAL_LIST && !v->n) || (v->type == VAL_BOOL && !v->b) ||
-           (v->type == VAL_INT && !v->i) || (v->type == VAL_DOUBLE && v->d == 0);
+           (v->type == VAL_INT && !v->i) || (v->type == VAL_DOUBLE && val_num(v) == 0);
 }
 
 /* The first difference apart from zero values, in where; NULL: none. */

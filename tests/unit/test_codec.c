@@ -135,6 +135,62 @@ static void count(void *arg, const char *path)
     snprintf(arg, 100, "%s", path);
 }
 
+/* Goal: numbers are written as Go writes them, or as they were read where that was asked for. */
+static void json_numbers_keep_their_form(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct err err = {0};
+    static const char *const forms[][2] = {
+        /* written, plain */
+        {"12345678901234567890", "12345678901234567000"}, {"1E5", "100000"}, {"-0.0", "-0"},
+        {"1.10", "1.1"}, {"1e21", "1e+21"}, {"1.5e300", "1.5e+300"}, {"0.0000001", "1e-7"}, {"1e-6", "0.000001"},
+        {"0.1", "0.1"}, {"9223372036854775807", "9223372036854775807"}, {"-9223372036854775808", "-9223372036854775808"},
+        {"9223372036854775808", "9223372036854776000"}, {"-12", "-12"}, {"0.30000000000000004", "0.30000000000000004"},
+        {"123456.789", "123456.789"}, {"2.5e-5", "0.000025"},
+    };
+    struct json_reading how = {.as_written = true};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(forms); i++) {
+        struct val *v = json_parse_with(a, forms[i][0], strlen(forms[i][0]), &how, &err);
+        char own[64] = {0};
+
+        assert_string_equal(json_text(a, parse(a, forms[i][0]), NULL), forms[i][1]);
+        assert_string_equal(json_text(a, v, NULL), forms[i][0]);
+        assert_string_equal(json_text(a, val_copy(a, v), NULL), forms[i][0]);
+        assert_true(val_equal(v, parse(a, forms[i][1])));
+        strcpy(own, forms[i][0]);
+        assert_string_equal(json_text(a, json_parse_own(a, own, strlen(own), &err), NULL), forms[i][0]);
+    }
+    assert_true(!json_parse_with(a, "1e400", 5, &how, &err));
+}
+
+/* Goal: halves of surrogate pairs and bytes that are no UTF-8 are read as Go reads them, and nothing else changes. */
+static void json_replaces_what_is_no_text(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct err err = {0};
+
+    (void)state;
+    assert_string_equal(parse(a, "\"a\\ud800b\"")->s, "a\xef\xbf\xbd" "b");
+    assert_string_equal(parse(a, "\"\\udc00\\ud83d\\ude00\"")->s, "\xef\xbf\xbd\xf0\x9f\x98\x80");
+    assert_string_equal(parse(a, "\"\\\\ud800 \xff\"")->s, "\\ud800 \xef\xbf\xbd");
+    assert_string_equal(parse(a, "\"\xed\xa0\x80\"")->s, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd");
+    assert_true(!json_parse(a, "{\"a\":\"\xff\",}", 11, &err));
+}
+
+/* Goal: a struct that comes twice is filled twice. */
+static void json_merges_what_comes_twice(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct err err = {0};
+    static const char TEXT[] = "{\"m\":{\"a\":1,\"b\":{\"x\":1}},\"m\":{\"b\":{\"y\":2},\"c\":3},\"l\":[1,2],\"l\":[3]}";
+    struct val *v = json_parse_with(a, TEXT, strlen(TEXT), &(struct json_reading){.merge = true}, &err);
+
+    (void)state;
+    assert_string_equal(json_text(a, v, NULL), "{\"m\":{\"a\":1,\"b\":{\"x\":1,\"y\":2},\"c\":3},\"l\":[3]}");
+}
+
 static void json_tells_repeated_keys(void **state)
 {
     static const char TEXT[] = "{\"s\":{\"x\":[{\"k\":1,\"k\":2}]}}";
@@ -331,6 +387,9 @@ int main(void)
         cmocka_unit_test(json_reads_its_own),
         cmocka_unit_test(json_leaves_managed_fields),
         cmocka_unit_test(tt_json_both_readers_agree),
+        cmocka_unit_test(json_numbers_keep_their_form),
+        cmocka_unit_test(json_replaces_what_is_no_text),
+        cmocka_unit_test(json_merges_what_comes_twice),
         cmocka_unit_test(tt_val_maps_keep_what_is_put),
         cmocka_unit_test(yaml_reads_as_kubernetes_does),
         cmocka_unit_test(yaml_writes_what_it_reads),

@@ -364,7 +364,7 @@ static int alias_read(struct op *op, struct val *alias)
     }
     VAL_EACH_MEMBER(weights, m) {
         struct val *w = val_map(a);
-        double weight = m->v.type == VAL_INT ? (double)m->v.i : m->v.type == VAL_DOUBLE ? m->v.d : -1;
+        double weight = val_is_number(&m->v) ? val_num(&m->v) : -1;
 
         if (weight < 0 || weight > 1) {
             lambda_error(op->q, 400, "ValidationException", "1 validation error detected: Value at "

@@ -176,7 +176,7 @@ static struct val value(struct reader *r)
             r->bad = true;
         if (*end == '.' || *end == 'e' || *end == 'E') {
             v.type = VAL_DOUBLE;
-            v.d = strtod(r->p, &end);
+            v.dbl = strtod(r->p, &end);
         }
         r->p = end;
         return v;
@@ -230,7 +230,7 @@ void json_write(struct buf *b, const struct val *v)
         buf_printf(b, "%" PRId64, v->i);
         break;
     case VAL_DOUBLE:
-        buf_printf(b, "%.17g", v->d);
+        buf_printf(b, "%.17g", val_num(v));
         break;
     case VAL_STR:
         json_write_str(b, v->s, v->n);

@@ -75,7 +75,7 @@ static uint64_t content_of(const struct val *v, uint64_t h, int depth)
     case VAL_INT:
         return mix(h, &v->i, sizeof(v->i));
     case VAL_DOUBLE:
-        return mix(h, &v->d, sizeof(v->d));
+        return mix(h, &(double){val_num(v)}, sizeof(double));
     case VAL_STR:
         return mix(h, v->s, v->n);
     case VAL_LIST:

@@ -233,7 +233,7 @@ const char *cfn_scalar(struct arena *a, const struct val *v)
     case VAL_BOOL: return v->b ? "true" : "false";
     case VAL_INT: return arena_printf(a, "%lld", (long long)v->i);
     case VAL_DOUBLE:
-        snprintf(text, sizeof text, "%.15g", v->d);
+        snprintf(text, sizeof text, "%.15g", val_num(v));
         return arena_strdup(a, text);
     default: return NULL;
     }

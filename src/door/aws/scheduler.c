@@ -61,7 +61,7 @@ static void put_time(struct arena *a, struct val *to, const char *key, const cha
     int64_t ms = kubetime_parse(text);
 
     if (ms > 0)
-        val_put(a, to, key, &(struct val){.type = VAL_DOUBLE, .d = (double)ms / 1000});
+        val_put(a, to, key, &(struct val){.type = VAL_DOUBLE, .dbl = (double)ms / 1000});
 }
 
 static struct val *shown(struct aws_req *q, const struct val *o, bool summary)
@@ -76,8 +76,8 @@ static struct val *shown(struct aws_req *q, const struct val *o, bool summary)
     val_put_str(a, v, "Name", name);
     val_put_str(a, v, "GroupName", group);
     val_put_str(a, v, "State", val_bool_at(spec, "suspend", false) ? "DISABLED" : "ENABLED");
-    val_put(a, v, "CreationDate", &(struct val){.type = VAL_DOUBLE, .d = event_time(o, NULL)});
-    val_put(a, v, "LastModificationDate", &(struct val){.type = VAL_DOUBLE, .d = event_time(o, A_CHANGED)});
+    val_put(a, v, "CreationDate", &(struct val){.type = VAL_DOUBLE, .dbl = event_time(o, NULL)});
+    val_put(a, v, "LastModificationDate", &(struct val){.type = VAL_DOUBLE, .dbl = event_time(o, A_CHANGED)});
     if (summary) {
         only = val_map(a);
         val_put(a, only, "Arn", val_get(target, "Arn"));
@@ -103,7 +103,7 @@ static struct val *shown(struct aws_req *q, const struct val *o, bool summary)
 static void take_time(struct arena *a, struct val *spec, const char *key, const struct val *v)
 {
     char text[KUBETIME_MAX];
-    int64_t ms = !v ? 0 : v->type == VAL_INT ? v->i * 1000 : v->type == VAL_DOUBLE ? (int64_t)(v->d * 1000) : kubetime_parse(val_text(v, ""));
+    int64_t ms = !v ? 0 : v->type == VAL_INT ? v->i * 1000 : v->type == VAL_DOUBLE ? (int64_t)(val_num(v) * 1000) : kubetime_parse(val_text(v, ""));
 
     if (ms > 0)
         val_put_str(a, spec, key, kubetime_text(text, ms));
@@ -322,8 +322,8 @@ static struct val *group_shown(struct aws_req *q, const struct val *o)
     val_put_str(a, v, "Arn", arn(q, "schedule-group", name));
     val_put_str(a, v, "Name", name);
     val_put_str(a, v, "State", "ACTIVE");
-    val_put(a, v, "CreationDate", &(struct val){.type = VAL_DOUBLE, .d = event_time(o, NULL)});
-    val_put(a, v, "LastModificationDate", &(struct val){.type = VAL_DOUBLE, .d = event_time(o, A_CHANGED)});
+    val_put(a, v, "CreationDate", &(struct val){.type = VAL_DOUBLE, .dbl = event_time(o, NULL)});
+    val_put(a, v, "LastModificationDate", &(struct val){.type = VAL_DOUBLE, .dbl = event_time(o, A_CHANGED)});
     return v;
 }
 

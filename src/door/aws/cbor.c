@@ -189,7 +189,7 @@ static void put(struct buf *b, const struct val *v, bool time, bool (*is_time)(c
     case VAL_NULL: buf_addc(b, (char)0xf6); break;
     case VAL_BOOL: buf_addc(b, (char)(v->b ? 0xf5 : 0xf4)); break;
     case VAL_INT: put_head(b, v->i < 0, v->i < 0 ? (uint64_t)(-1 - v->i) : (uint64_t)v->i); break;
-    case VAL_DOUBLE: put_double(b, v->d); break;
+    case VAL_DOUBLE: put_double(b, val_num(v)); break;
     case VAL_STR:
         put_head(b, 3, v->n);
         buf_add(b, v->s, v->n);

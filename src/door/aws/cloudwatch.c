@@ -77,7 +77,7 @@ static void xml_value(struct aws_req *q, struct buf *b, const char *name, const 
         buf_printf(b, "<%s>", name);
         if (streq(name, "ExtendedStatistics")) {
             VAL_EACH_MEMBER(v, m)
-            buf_printf(b, "<entry><key>%s</key><value>%.17g</value></entry>", m->key, val_num_at(v, m->key, m->v.type == VAL_DOUBLE ? m->v.d : 0));
+            buf_printf(b, "<entry><key>%s</key><value>%.17g</value></entry>", m->key, val_num_at(v, m->key, 0));
         } else {
             VAL_EACH_MEMBER(v, m)
             xml_value(q, b, m->key, &m->v);
@@ -94,7 +94,7 @@ static void xml_value(struct aws_req *q, struct buf *b, const char *name, const 
         xml_element(b, name, v->s);
         break;
     default:
-        d = v->type == VAL_INT ? (double)v->i : v->type == VAL_DOUBLE ? v->d : v->type == VAL_BOOL ? v->b : 0;
+        d = v->type == VAL_BOOL ? v->b : val_num(v);
         if (is_time(name) || streq(name, "member.Timestamp"))
             xml_element(b, is_time(name) ? name : "member", iso_time(a, (int64_t)(d * 1000)));
         else
@@ -207,7 +207,7 @@ static double number_of(const struct val *v, double otherwise)
     double d;
 
     if (val_is_number(v))
-        return v->type == VAL_INT ? (double)v->i : v->d;
+        return val_num(v);
     if (!val_is(v, VAL_STR) || !v->n)
         return otherwise;
     d = strtod(v->s, &end);

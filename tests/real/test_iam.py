@@ -477,6 +477,9 @@ def test_other_services_ask_too(tandem, iam):
     name, key = user_with(iam, allow('logs:DescribeLogGroups'), allow('ssm:GetParameter', f'arn:aws:ssm:us-east-1:{ACCOUNT}:parameter/app/*'))
     as_(tandem, 'logs', key).describe_log_groups()
     refused('AccessDeniedException', as_(tandem, 'logs', key).create_log_group, logGroupName='/x')
+    refused('AccessDeniedException', as_(tandem, 'cloudwatch', key).list_metrics)
+    iam.put_user_policy(UserName=name, PolicyName='metrics', PolicyDocument=policy(allow('cloudwatch:ListMetrics')))
+    as_(tandem, 'cloudwatch', key).list_metrics()
     tandem.boto('ssm').put_parameter(Name='/app/colour', Value='blue', Type='String')
     tandem.boto('ssm').put_parameter(Name='/other', Value='blue', Type='String')
     assert as_(tandem, 'ssm', key).get_parameter(Name='/app/colour')['Parameter']['Value'] == 'blue'

@@ -167,6 +167,7 @@ bool aws_authorize(struct aws_req *q)
     struct arena *a = q->req->arena;
     const struct aws_service *s = aws_service_of(q);
     const char *name = s->form == AWS_JSON ? json_operation(q) : s->form == AWS_QUERY ? query_param(q, "Action") : "*";
+    const char *operation;
     const struct val *in = NULL;
     struct err err;
 
@@ -175,8 +176,10 @@ bool aws_authorize(struct aws_req *q)
             return true;
     if (q->caller.kind == CALLER_ROOT && !q->caller.set.has_session)
         return true;
-    if (!name)
-        return true; /* refused by the service: it is no request */
+    if (str_starts(q->req->path, "/service/") && (operation = strstr(q->req->path, "/operation/")))
+        name = operation + strlen("/operation/"); /* Smithy's RPC v2 */
+    if (str_empty(name))
+        name = "*"; /* whatever the service takes it for: it is for who may all */
     if (s->form == AWS_JSON && !(in = json_parse(a, q->body, q->body_n, &err)))
         in = val_map(a);
     name = arena_printf(a, "%s:%s", streq(s->name, "monitoring") ? "cloudwatch" : s->name, name);

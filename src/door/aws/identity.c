@@ -375,6 +375,12 @@ static struct val *context_of(struct arena *a, const struct caller *c, const str
     return v;
 }
 
+/* What never leaves the machine needs no TLS: SAM's and CDK's own buckets deny all that is not secure. */
+static bool is_secure(const struct http_peer *peer)
+{
+    return peer->tls || !*peer->addr || str_starts(peer->addr, "127.") || streq(peer->addr, "::1") || str_starts(peer->addr, "::ffff:127.");
+}
+
 struct val *identity_context(const struct identity *id, const struct http_req *req, const char *region)
 {
     struct arena *a = req->arena;
@@ -384,7 +390,7 @@ struct val *identity_context(const struct identity *id, const struct http_req *r
     char text[KUBETIME_MAX];
 
     val_put_str(a, v, "aws:sourceip", req->peer->addr);
-    val_put_str(a, v, "aws:securetransport", req->peer->tls ? "true" : "false");
+    val_put_str(a, v, "aws:securetransport", is_secure(req->peer) ? "true" : "false");
     val_put_str(a, v, "aws:currenttime", kubetime_text(text, now * 1000));
     val_put(a, v, "aws:epochtime", val_printf(a, "%lld", (long long)now));
     val_put_str(a, v, "aws:requestedregion", str_empty(region) ? id->region : region);

@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 REL := build/rel
 DEV := build/dev
 
-.PHONY: up down build test check golden sim real conformance real-operators real-upstream bench fuzz lint clean deps deps-test
+.PHONY: up down build test check golden sim real conformance real-operators real-deployers real-upstream bench fuzz lint clean deps deps-test
 up: build
 	@STATE=$(STATE) tools/up
 
@@ -42,6 +42,10 @@ real: build
 real-operators: build
 	@tools/go-tools helm source-controller kustomize-controller
 	@tests/real/run -k "flux or helm"
+# SAM, AWS CLI v1, CDK and Serverless, unchanged: fetched from PyPI and npm at first (minutes, 700 MB), then as part of `real`, too.
+real-deployers: build
+	@tools/deployers
+	@tests/real/run -k deployers
 # Kubernetes' own conformance tests that run no container (7 minutes and more); CONFORMANCE="--focus Lease" etc.
 conformance: build
 	@tests/conformance/run $(CONFORMANCE)

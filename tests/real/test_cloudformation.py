@@ -1,10 +1,10 @@
 """CloudFormation as boto3 drives it: stacks, change sets, roll back, what depends on what."""
-import json, uuid
+import json, os, re, subprocess, sys, uuid
 
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from conftest import eventually
+from conftest import TOP, eventually
 
 FAST = {'Delay': 0.1, 'MaxAttempts': 600}
 ROLE = 'arn:aws:iam::000000000000:role/any'
@@ -307,3 +307,35 @@ def test_a_stack_goes_on_after_the_gateway_was_killed(tandem, cfn, name):
     assert shown[0]['status']['status'] == 'CREATE_COMPLETE'
     tandem.kubectl('delete', 'stack', shown[0]['metadata']['name'], '-n', 'default', '--wait=true')      # the finalizer takes the buckets
     assert not [b for b in tandem.boto('s3').list_buckets()['Buckets'] if b['Name'].startswith(name)]
+
+
+def test_what_the_page_on_deploying_shows(tandem, cfn):
+    page = open(os.path.join(TOP, 'docs', 'deploy.md')).read()
+    env = {**os.environ, 'AWS_ENDPOINT_URL': tandem.status['aws'], 'AWS_DEFAULT_REGION': 'us-east-1', 'AWS_ACCESS_KEY_ID': tandem.key['AccessKeyId'],
+           'AWS_SECRET_ACCESS_KEY': tandem.key['SecretAccessKey']}
+    done = subprocess.run([sys.executable, '-c', re.search(r'```python\n(.*?)```', page, re.S).group(1)], env=env, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=60)
+    assert done.stdout == 'hello you\n'
+
+
+SAM = {'Transform': 'AWS::Serverless-2016-10-31', 'Globals': {'Function': {'Runtime': 'python3.11', 'Handler': 'index.handler'}}, 'Resources': {
+    'Hello': {'Type': 'AWS::Serverless::Function', 'Properties': {
+        'InlineCode': 'def handler(event, context): return context.invoked_function_arn', 'AutoPublishAlias': 'live',
+        'Policies': [{'LambdaInvokePolicy': {'FunctionName': 'other'}}, 'AWSXrayWriteOnlyAccess'],
+        'Events': {'Put': {'Type': 'S3', 'Properties': {'Bucket': {'Ref': 'Things'}, 'Events': 's3:ObjectCreated:*'}}}}},
+    'Things': {'Type': 'AWS::S3::Bucket'}}, 'Outputs': {'Alias': {'Value': {'Ref': 'Hello.Alias'}}, 'Role': {'Value': {'Ref': 'HelloRole'}}}}
+
+
+def test_serverless_templates_are_written_out(tandem, cfn, name):
+    with pytest.raises(ClientError, match='CAPABILITY_AUTO_EXPAND'):
+        cfn.create_stack(StackName=name, TemplateBody=json.dumps(SAM), Capabilities=['CAPABILITY_IAM'])
+    create(cfn, name, SAM, Capabilities=['CAPABILITY_IAM', 'CAPABILITY_AUTO_EXPAND'])
+    out = outputs(cfn, name)
+    assert json.load(tandem.boto('lambda').invoke(FunctionName=out['Alias'])['Payload']) == out['Alias']
+    role = tandem.boto('iam').get_role_policy(RoleName=out['Role'], PolicyName='HelloRolePolicy0')['PolicyDocument']
+    assert role['Statement'][0]['Resource'] == ['arn:aws:lambda:us-east-1:000000000000:function:other*']
+    assert 'AWS::Lambda::Alias' in cfn.get_template(StackName=name, TemplateStage='Processed')['TemplateBody'].__str__()
+    api = json.loads(json.dumps(SAM))
+    api['Resources']['Hello']['Properties']['Events'] = {'Get': {'Type': 'HttpApi'}}
+    with pytest.raises(ClientError, match='FunctionUrlConfig'):
+        cfn.update_stack(StackName=name, TemplateBody=json.dumps(api), Capabilities=['CAPABILITY_IAM', 'CAPABILITY_AUTO_EXPAND'])

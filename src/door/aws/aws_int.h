@@ -73,6 +73,7 @@ void events_request(struct aws_req *q);
 void scheduler_request(struct aws_req *q);
 void s3_request(struct aws_req *q);
 void cfn_request(struct aws_req *q);
+void ecr_request(struct aws_req *q);
 /* A request from inside, on the door's own socket: headers x-tandem-service and x-tandem-caller (as aws_caller() gave it for
  * the request that it is made for) stand for the signature. */
 void aws_inner(struct aws_door *d, struct http_req *req);

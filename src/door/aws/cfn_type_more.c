@@ -375,6 +375,15 @@ static void nothing(struct cfn_work *w)
 {
     w->phys = w->phys ? w->phys : cfn_name(w, NULL, 100, false);
 }
+/* Kept in the stack alone: there is no registry. CDK's bootstrap names one. */
+static void repository_create(struct cfn_work *w)
+{
+    const struct aws_door *d = w->s->c->d;
+
+    w->phys = cfn_name(w, "RepositoryName", 255, true);
+    cfn_attr(w, "Arn", arena_printf(w->a, "arn:aws:ecr:%s:%s:repository/%s", d->region, d->account, w->phys));
+    cfn_attr(w, "RepositoryUri", arena_printf(w->a, "%s.dkr.ecr.%s.amazonaws.com/%s", d->account, d->region, w->phys));
+}
 static void handle_create(struct cfn_work *w)
 {
     w->phys = arena_printf(w->a, "https://cloudformation-waitcondition-%s.s3.amazonaws.com/%s", w->s->c->d->region, cfn_name(w, NULL, 100, false));
@@ -391,6 +400,7 @@ const struct cfn_type cfn_types_more[] = {
     {"AWS::SQS::Queue", " QueueName FifoQueue ", "QueueName", queue_create, queue_update, queue_drop},
     {"AWS::SQS::QueuePolicy", "", NULL, queue_policy, queue_policy, queue_policy},
     {"AWS::DynamoDB::Table", "*", "TableName", table_create, NULL, table_drop},
+    {"AWS::ECR::Repository", " RepositoryName ", "RepositoryName", repository_create, nothing, NULL},
     {"AWS::CDK::Metadata", "", NULL, nothing, nothing, NULL},
     {"AWS::CloudFormation::WaitConditionHandle", "", NULL, handle_create, nothing, NULL},
     {0},

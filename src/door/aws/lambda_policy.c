@@ -1,6 +1,28 @@
 /* door/aws/lambda_policy.c - resource policies: kept, and shown as they were given; lambda_may.c and url.c ask them. */
 #include "door/aws/lambda_int.h"
 
+/* A version or an alias has a policy of its own: statements of all lie together, and their Resource says whose they are. */
+static const char *resource_of(struct op *op)
+{
+    const char *arn = lambda_arn(op->q, op->n.name), *q = op->n.qualifier;
+
+    return q && !streq(q, "$LATEST") ? arena_printf(op->q->req->arena, "%s:%s", arn, q) : arn;
+}
+
+static bool is_of(struct op *op, const struct val *statement)
+{
+    return streq(val_str_at(statement, "Resource", ""), resource_of(op));
+}
+
+/* The function, and what the request's qualifier names must be there; NULL: 404 was answered. */
+static const struct obj *need_qualified(struct op *op)
+{
+    const struct obj *o = lambda_head(op);
+    struct lambda_qualified w;
+
+    return o && lambda_qualified(op, &w) == 0 ? o : NULL;
+}
+
 static struct val *policy_of(struct op *op, const struct obj *o)
 {
     struct arena *a = op->q->req->arena;
@@ -42,7 +64,7 @@ static void reply_statement(struct op *op, const struct obj *o)
 void op_add_permission(struct op *op)
 {
     struct arena *a = op->q->req->arena;
-    const struct obj *o = lambda_need(op);
+    const struct obj *o = need_qualified(op);
     const char *sid = val_str_at(op->in, "StatementId", ""), *principal = val_str_at(op->in, "Principal", "");
     const char *source = val_str_at(op->in, "SourceArn", NULL), *account = val_str_at(op->in, "SourceAccount", NULL);
     static const struct { const char *field, *key; } KEYS[] = {{"FunctionUrlAuthType", "lambda:FunctionUrlAuthType"},
@@ -54,7 +76,7 @@ void op_add_permission(struct op *op)
         return;
     policy = policy_of(op, o);
     VAL_EACH(val_get(policy, "Statement"), it)
-        if (streq(val_str_at(it, "Sid", ""), sid)) {
+        if (is_of(op, it) && streq(val_str_at(it, "Sid", ""), sid)) {
             lambda_error(op->q, 409, "ResourceConflictException",
                          "The statement id (%s) provided already exists. Please provide a new statement id, or remove the "
                          "existing statement.", sid);
@@ -72,7 +94,7 @@ void op_add_permission(struct op *op)
     else
         val_put_str(a, val_need_map(a, s, "Principal"), "AWS", principal);
     val_put_str(a, s, "Action", val_str_at(op->in, "Action", ""));
-    val_put_str(a, s, "Resource", lambda_arn(op->q, op->n.name));
+    val_put_str(a, s, "Resource", resource_of(op));
     if (source)
         val_put_str(a, val_need_map(a, val_need_map(a, s, "Condition"), "ArnLike"), "AWS:SourceArn", source);
     if (account)
@@ -93,23 +115,29 @@ void op_add_permission(struct op *op)
 void op_get_policy(struct op *op)
 {
     struct arena *a = op->q->req->arena;
-    const struct obj *o = lambda_need(op);
-    struct val *v;
+    const struct obj *o = need_qualified(op);
+    struct val *v, *policy;
 
     if (!o)
         return;
-    if (!obj_annotation(o, A_POLICY)) {
+    policy = policy_of(op, o);
+    for (uint32_t i = 0; i < val_len(val_get(policy, "Statement"));)
+        if (is_of(op, &val_get(policy, "Statement")->items[i]))
+            i++;
+        else
+            val_remove(val_get(policy, "Statement"), i);
+    if (!val_len(val_get(policy, "Statement"))) {
         lambda_error(op->q, 404, "ResourceNotFoundException", "The resource you requested does not exist.");
         return;
     }
     v = val_map(a);
-    val_put_str(a, v, "Policy", obj_annotation(o, A_POLICY));
+    val_put_str(a, v, "Policy", json_text(a, policy, NULL));
     val_put_str(a, v, "RevisionId", lambda_revision(op->q, o));
     lambda_reply(op->q, 200, v);
 }
 void op_remove_permission(struct op *op)
 {
-    const struct obj *o = lambda_need(op);
+    const struct obj *o = need_qualified(op);
     struct val *policy, *list;
 
     if (!o)
@@ -117,7 +145,7 @@ void op_remove_permission(struct op *op)
     policy = policy_of(op, o);
     list = val_get(policy, "Statement");
     for (uint32_t i = 0; op->path_n > 1 && i < val_len(list); i++)
-        if (streq(val_str_at(&list->items[i], "Sid", ""), op->path[1])) {
+        if (is_of(op, &list->items[i]) && streq(val_str_at(&list->items[i], "Sid", ""), op->path[1])) {
             val_remove(list, i);
             put_policy(op, policy, lambda_reply_none);
             return;

@@ -4,6 +4,7 @@
  * files of the volume. */
 #include "door/aws/s3_int.h"
 
+#include "door/aws/lambda_int.h"
 #include "function/function.h"
 
 #include <stdarg.h>
@@ -335,17 +336,19 @@ static int notification_of(struct s3_op *op, const struct val *in, uint32_t numb
     const char *arn = xml_get(in, "CloudFunction", ""), *name = strstr(arn, ":function:");
     const struct val *filters = val_at(in, "Filter[0].S3Key[0].FilterRule"), *events = val_get(in, "Event");
     struct val *n = val_map(a);
+    const char *object; /* the Function object is called so */
     char *function;
 
     if (!str_starts(arn, "arn:aws") || !name || !name[10])
         return s3_fail(op, 400, "InvalidArgument", "The ARN is not well formed: %s", arn);
     function = arena_strndup(a, name + 10, strcspn(name + 10, ":"));
-    if (!functions_known(op->q->d->o.functions, "default", function))
+    object = lambda_object_name(a, function);
+    if (!functions_known(op->q->d->o.functions, "default", object))
         return s3_fail(op, 400, "InvalidArgument", "Unable to validate the following destination configurations: "
                        "there is no function %s", function);
     val_put_str(a, n, "id", xml_get(in, "Id", arena_printf(a, "notification-%u", number)));
     val_put_str(a, n, "functionArn", arn);
-    val_put_str(a, n, "function", function);
+    val_put_str(a, n, "function", object);
     val_put(a, n, "events", val_list(a));
     if (!val_len(events))
         return s3_fail(op, 400, "MalformedXML", "a configuration needs an Event");

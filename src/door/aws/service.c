@@ -22,6 +22,7 @@ static const struct aws_service services[] = {
     {.name = "events", .form = AWS_JSON, .request = events_request},
     {.name = "scheduler", .form = AWS_REST_JSON, .request = scheduler_request},
     {.name = "iam", .form = AWS_QUERY, .xmlns = "https://iam.amazonaws.com/doc/2010-05-08/", .request = iam_request},
+    {.name = "ecr", .form = AWS_JSON, .request = ecr_request},
     {.name = "cloudformation", .form = AWS_QUERY, .xmlns = "http://cloudformation.amazonaws.com/doc/2010-05-15/",
      .request = cfn_request},
     {.name = "sts", .form = AWS_QUERY, .xmlns = "https://sts.amazonaws.com/doc/2011-06-15/", .request = sts_request},

@@ -321,9 +321,19 @@ def test_what_the_page_on_deploying_shows(tandem, cfn):
 SAM = {'Transform': 'AWS::Serverless-2016-10-31', 'Globals': {'Function': {'Runtime': 'python3.11', 'Handler': 'index.handler'}}, 'Resources': {
     'Hello': {'Type': 'AWS::Serverless::Function', 'Properties': {
         'InlineCode': 'def handler(event, context): return context.invoked_function_arn', 'AutoPublishAlias': 'live',
-        'Policies': [{'LambdaInvokePolicy': {'FunctionName': 'other'}}, 'AWSXrayWriteOnlyAccess'],
+        'Policies': [{'LambdaInvokePolicy': {'FunctionName': 'other'}}, 'AWSXRayDaemonWriteAccess'],
         'Events': {'Put': {'Type': 'S3', 'Properties': {'Bucket': {'Ref': 'Things'}, 'Events': 's3:ObjectCreated:*'}}}}},
     'Things': {'Type': 'AWS::S3::Bucket'}}, 'Outputs': {'Alias': {'Value': {'Ref': 'Hello.Alias'}}, 'Role': {'Value': {'Ref': 'HelloRole'}}}}
+
+
+def test_what_was_half_made_goes_too(tandem, cfn, name):
+    role = {'Resources': {'R': {'Type': 'AWS::IAM::Role', 'Properties': {'AssumeRolePolicyDocument': {'Version': '2012-10-17', 'Statement': [
+        {'Effect': 'Allow', 'Principal': {'Service': 'lambda.amazonaws.com'}, 'Action': 'sts:AssumeRole'}]},
+        'Policies': [{'PolicyName': 'p', 'PolicyDocument': {'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Action': '*', 'Resource': '*'}]}}],
+        'ManagedPolicyArns': ['arn:aws:iam::aws:policy/NobodyKnowsIt']}}}}
+    cfn.create_stack(StackName=name, TemplateBody=json.dumps(role), Capabilities=['CAPABILITY_IAM'])
+    eventually(lambda: cfn.describe_stacks(StackName=name)['Stacks'][0]['StackStatus'] == 'ROLLBACK_COMPLETE')
+    assert not [r for r in tandem.boto('iam').list_roles()['Roles'] if r['RoleName'].startswith(name)]
 
 
 def test_serverless_templates_are_written_out(tandem, cfn, name):

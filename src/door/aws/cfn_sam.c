@@ -227,7 +227,7 @@ static int add_role(struct sam *s, const struct val *props, struct val *more_arn
 
     val_push(s->a, arns, managed(s, "AWSLambdaBasicExecutionRole"));
     if (val_get(props, "Tracing"))
-        val_push(s->a, arns, managed(s, "AWSXrayWriteOnlyAccess"));
+        val_push(s->a, arns, managed(s, "AWSXRayDaemonWriteAccess"));
     if (val_get(props, "VpcConfig"))
         val_push(s->a, arns, managed(s, "AWSLambdaVPCAccessExecutionRole"));
     VAL_EACH(more_arns, it)

@@ -197,7 +197,7 @@ static void finish(struct cfn_work *w)
     s->works--;
     if (w->failed) {
         r->failed = true;
-        r->dirty = action == CFN_UPDATE;
+        r->dirty = action != CFN_DELETE;
         snprintf(reason, sizeof reason, "Resource handler returned message: \"%s\" (RequestToken: %s, HandlerErrorCode: %s)",
                  w->why, cfn_uuid(w->a), w->code ? w->code : "GeneralServiceException");
         cfn_res_status(s, r, words(action, true), reason);
@@ -402,6 +402,8 @@ void cfn_work_start(struct cfn_stack *s, struct cfn_res *r, enum cfn_action acti
     w->timer->data = w;
     r->work = w;
     r->failed = false;
+    if (action == CFN_CREATE)
+        r->props = val_copy(s->a, w->props); /* what a half made one has to be deleted by */
     s->works++;
     if (!w->t)
         cfn_fail(w, "InvalidRequest", "tandem does not support resources of the type %s", r->type);

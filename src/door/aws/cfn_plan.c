@@ -79,14 +79,14 @@ const char *cfn_needs_capability(const struct val *doc)
 
 /* ---- the order ---- */
 
-static int unknown_types(const struct val *doc, struct err *err)
+/* Only of what is to be made: a condition may leave the others out. */
+static int unknown_types(const struct cfn_plan *p, struct err *err)
 {
     struct buf b = {0};
     int rc = 0;
 
-    VAL_EACH_MEMBER(val_get(doc, "Resources"), m)
-    {
-        const char *type = val_str_at(&m->v, "Type", "");
+    for (uint32_t i = 0; i < p->n; i++) {
+        const char *type = p->items[i].type;
 
         if (!cfn_type_of(type) && !(b.p && strstr(b.p, type)) && b.n < 300)
             buf_printf(&b, "%s%s", b.n ? ", " : "", type);
@@ -254,7 +254,7 @@ struct cfn_plan *cfn_plan_new(struct cfn_stack *s, const struct val *spec, bool 
     if (val_len(val_get(spec, "notificationARNs")))
         p->scope.notification_arns = val_copy(a, val_get(spec, "notificationARNs"));
     p->doc = cfn_document(&p->scope, text, strlen(text), val_copy(a, cfn_given(a, spec)), ssm_unknown, err);
-    if (!p->doc || unknown_types(p->doc, err) < 0 || add_items(p, err) < 0)
+    if (!p->doc || add_items(p, err) < 0 || unknown_types(p, err) < 0)
         return cfn_plan_free(p);
     return p;
 }

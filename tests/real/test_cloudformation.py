@@ -277,6 +277,14 @@ def test_bombs_are_refused(cfn, name):
     assert shown['Status'] == 'FAILED' and 'more text than is allowed' in shown['StatusReason']
 
 
+def test_what_is_not_there_is_said(cfn, name):
+    for call in ('describe_stacks', 'describe_stack_events', 'describe_stack_resources', 'list_stack_resources', 'get_template', 'list_change_sets'):
+        with pytest.raises(ClientError, match='does not exist'):
+            getattr(cfn, call)(StackName=name)
+    with pytest.raises(ClientError, match='does not exist'):
+        cfn.describe_stack_resource(StackName=name, LogicalResourceId='A')
+
+
 def test_loops_and_language_extensions(cfn, name):
     create(cfn, name, '''
 Transform: AWS::LanguageExtensions

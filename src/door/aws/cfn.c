@@ -70,14 +70,14 @@ static void parameters_xml(struct aws_req *q, struct buf *b, const struct val *l
 static struct cfn_stack *need_stack(struct aws_req *q, const char *form)
 {
     const char *name = query_param(q, "StackName");
-    struct cfn_stack *s = name ? cfn_find(q->d->cfn, name) : NULL;
+    struct cfn_stack *s = name && *name ? cfn_find(q->d->cfn, name) : NULL;
 
     if (!name || !*name)
         aws_error(q, 400, "ValidationError", "1 validation error detected: Value null at 'stackName' failed to satisfy constraint: "
                   "Member must not be null");
     else if (!s)
         aws_error(q, 400, "ValidationError", form ? "Stack '%s' does not exist" : "Stack with id %s does not exist", name);
-    return name && *name ? s : NULL;
+    return s; /* NULL: answered, and the request's memory is gone */
 }
 
 static void stack_xml(struct aws_req *q, struct buf *b, struct cfn_stack *s)
@@ -210,8 +210,8 @@ static void resource_xml(struct aws_req *q, struct buf *b, struct cfn_stack *s, 
 
 static void describe_resources(struct aws_req *q, const char *action)
 {
-    struct cfn_stack *s = need_stack(q, NULL);
     const char *logical = query_param(q, "LogicalResourceId");
+    struct cfn_stack *s = need_stack(q, NULL);
     bool summaries = streq(action, "ListStackResources");
     struct buf b = {0};
 
@@ -235,8 +235,8 @@ static void describe_resources(struct aws_req *q, const char *action)
 
 static void describe_resource(struct aws_req *q, const char *action)
 {
-    struct cfn_stack *s = need_stack(q, "");
     const char *logical = query_param(q, "LogicalResourceId");
+    struct cfn_stack *s = need_stack(q, "");
     struct cfn_res *r = s ? cfn_res_find(s, logical ? logical : "") : NULL;
     struct buf b = {0};
 

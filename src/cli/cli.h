@@ -33,6 +33,12 @@ struct cli_opts {
     int audit_mb, audit_files, audit_days;
     bool api_only, detach, json, help, follow;
     int tail;
+    /* of deploy; NULL or -1: not said */
+    const char *handler, *runtime, *image, *url;
+    int memory_mb, timeout_s;
+    bool watch;
+    const char *env[64]; /* "NAME=VALUE" or "NAME-" */
+    int env_n;
     const char *namespace_;
     const char *output;
     /* what is no option, in order */

@@ -1,16 +1,15 @@
-/* Commands about functions and their keys: deploy, invoke, logs, key. They are clients like any
+/* Commands about functions and their keys: invoke, logs, key. They are clients like any
  * other: Function objects through the API, invocations through the gateway's admin socket. */
 #include "cli/cli.h"
+#include "cli/deploy.h"
 
 #include "base/buf.h"
 #include "codec/json.h"
 #include "env/fs.h"
-#include "function/code.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <openssl/rand.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -106,125 +105,6 @@ int cmd_key(struct cli_opts *o, int argc, char **argv)
     return complain(EXIT_USAGE, "usage: tandem key create | ls | rm ID");
 }
 
-/* The handler of a folder: its file and function by convention, with the runtime. */
-static int find_handler(const char *folder, const char **ret_handler, const char **ret_runtime)
-{
-    static const struct {
-        const char *file, *handler, *runtime;
-    } KNOWN[] = {
-        {"lambda_function.py", "lambda_function.lambda_handler", "python3.11"},
-        {"handler.py", "handler.handler", "python3.11"},
-        {"app.py", "app.handler", "python3.11"},
-        {"main.py", "main.handler", "python3.11"},
-        {"index.py", "index.handler", "python3.11"},
-    };
-
-    for (size_t i = 0; i < ARRAY_LEN(KNOWN); i++) {
-        _auto_(freep) char *path = xasprintf("%s/%s", folder, KNOWN[i].file);
-
-        if (access(path, R_OK) == 0) {
-            *ret_handler = KNOWN[i].handler;
-            *ret_runtime = KNOWN[i].runtime;
-            return 0;
-        }
-    }
-    return complain(EXIT_USAGE, "%s has no handler: one of lambda_function.py, handler.py, app.py, "
-                    "main.py or index.py with a function handler(event, context)", folder);
-}
-
-static bool name_ok(const char *name)
-{
-    size_t n = strlen(name);
-
-    return n && n <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == n &&
-           name[0] != '-' && name[n - 1] != '-';
-}
-
-/* Creates the Function, or changes code, handler and runtime of the one that is there. */
-static struct val *function_put(struct cli_opts *o, struct arena *a, const char *name, struct val *v,
-                                struct err *err)
-{
-    const char *base = arena_printf(a, "/apis/tandem.dev/v1/namespaces/%s/functions", ns_of(o));
-    struct val *made = api_request(o, a, "POST", base, v, err), *patch;
-
-    if (made || err->code != ERR_ALREADY_EXISTS)
-        return made;
-    patch = val_map(a);
-    val_put(a, patch, "spec", val_get(v, "spec"));
-    return api_request(o, a, "PATCH", arena_printf(a, "%s/%s", base, name), patch, err);
-}
-
-static int wait_active(struct cli_opts *o, struct arena *a, const char *name, const char *code)
-{
-    const char *path = arena_printf(a, "/apis/tandem.dev/v1/namespaces/%s/functions/%s", ns_of(o), name);
-    struct err err;
-
-    for (int i = 0; i < 1000; i++) {
-        struct val *v = api_request(o, a, "GET", path, NULL, &err);
-        const char *state = val_str_at(v, "status.state", "");
-
-        if (!v)
-            return complain_err(&err);
-        if (streq(state, "Failed"))
-            return complain(EXIT_FAILURE, "%s: %s", name, val_str_at(v, "status.stateReason", "failed"));
-        if (streq(state, "Active") && streq(val_str_at(v, "status.codeSha256", code), code))
-            return 0;
-        nanosleep(&(struct timespec){0, 10 * 1000000L}, NULL);
-    }
-    return complain(EXIT_FAILURE, "%s does not become active; 'kubectl describe function %s' may say why",
-                    name, name);
-}
-
-int cmd_deploy(struct cli_opts *o, int argc, char **argv)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    const char *handler = NULL, *runtime = NULL, *name, *folder;
-    char sha256[CODE_HEX];
-    _auto_(freep) char *zip = NULL;
-    size_t zip_n;
-    struct val *v = val_map(a), *spec, *url;
-    struct stat st;
-    struct err err;
-
-    if (o->args_n < 1 || o->args_n > 2)
-        return complain(EXIT_USAGE, "usage: tandem deploy FOLDER [NAME]");
-    folder = arena_strdup(a, o->args[0]);
-    while (strlen(folder) > 1 && str_ends(folder, "/"))
-        ((char *)(uintptr_t)folder)[strlen(folder) - 1] = 0;
-    if (stat(folder, &st) < 0 || !S_ISDIR(st.st_mode))
-        return complain(EXIT_USAGE, "%s is no folder", folder);
-    if (o->args_n == 2) {
-        name = o->args[1];
-    } else {
-        _auto_(freep) char *full = realpath(folder, NULL);
-        name = arena_strdup(a, full && strrchr(full, '/') ? strrchr(full, '/') + 1 : folder);
-    }
-    if (!name_ok(name))
-        return complain(EXIT_USAGE, "'%s' is no name for a function (lower-case letters, digits and "
-                        "'-', at most 63); give one: tandem deploy FOLDER NAME", name);
-    if (find_handler(folder, &handler, &runtime))
-        return EXIT_USAGE;
-    if (code_zip_folder(folder, &zip, &zip_n, &err) < 0 || code_put(o->state, zip, zip_n, sha256, &err) < 0)
-        return complain_err(&err);
-    val_put_str(a, v, "apiVersion", "tandem.dev/v1");
-    val_put_str(a, v, "kind", "Function");
-    val_put_str(a, val_need_map(a, v, "metadata"), "name", name);
-    spec = val_need_map(a, v, "spec");
-    val_put_str(a, spec, "runtime", runtime);
-    val_put_str(a, spec, "handler", handler);
-    val_put_str(a, spec, "codeSha256", sha256);
-    val_put_int(a, spec, "codeSize", (int64_t)zip_n);
-    url = val_need_map(a, spec, "url");
-    val_put_bool(a, url, "enabled", true);
-    val_put_str(a, url, "authType", "NONE");
-    if (!function_put(o, a, name, v, &err))
-        return complain_err(&err);
-    if (wait_active(o, a, name, sha256))
-        return EXIT_FAILURE;
-    printf("http://127.0.0.1:%d/function/%s/\n", o->gateway_port, name);
-    return EXIT_SUCCESS;
-}
-
 static char *payload_of(const char *word, size_t *ret_n, struct err *err)
 {
     if (streq(word, "-"))
@@ -295,7 +175,7 @@ int cmd_logs(struct cli_opts *o, int argc, char **argv)
     int ret;
     size_t n;
 
-    if (o->args_n != 1 || !name_ok(o->args[0]))
+    if (o->args_n != 1 || !function_name_ok(o->args[0]))
         return complain(EXIT_USAGE, "usage: tandem logs NAME [-f] [--tail N]");
     if (o->tail >= 0)
         snprintf(how, sizeof how, "&tail=%d", MAX(o->tail, 1));

@@ -36,7 +36,17 @@ const struct command COMMANDS[] = {
     {"status", cmd_status, "[--json]", "say what runs and what it takes", NULL, false, false},
     {"kubeconfig", cmd_kubeconfig, "", "print a kubeconfig of the administrator", NULL, false, false},
     {"image", cmd_image, "import --name NAME FILE | ls | rm NAME | pull NAME ...", "container images", NULL, false, true},
-    {"deploy", cmd_deploy, "FOLDER [NAME]", "make a function of a folder with a handler, print its URL", NULL, false, false},
+    {"deploy", cmd_deploy, "FOLDER|FILE.zip [NAME] | --image IMAGE NAME [options]", "make a function of code, print its URL",
+     "  --watch, -w          stay, and deploy again whenever a file is saved\n"
+     "  --handler F.FUNC     what to call (default: by the names of the files)\n"
+     "  --runtime NAME       python3.11, nodejs20.x, provided.al2023 ... (default: by the files)\n"
+     "  --image IMAGE        a container image instead of a folder or zip\n"
+     "  --memory MB          64 to 10240 (default 128)\n"
+     "  --timeout SECONDS    1 to 900 (default 3)\n"
+     "  --env, -e NAME=VALUE one variable, as often as wanted; NAME- takes one away\n"
+     "  --url WHO            none: open to all (default), iam: signed requests, off: no URL\n"
+     "  --namespace, -n NS   (default: default)\n"
+     "What is not said stays as it is when the function is there already.\n", false, false},
     {"invoke", cmd_invoke, "NAME [PAYLOAD]", "call a function (payload: JSON, @FILE or - for standard input)", NULL, false, false},
     {"logs", cmd_logs, "NAME [-f] [--tail N]", "what a function printed", NULL, false, false},
     {"key", cmd_key, "create | ls | rm ID", "access keys of the AWS door", NULL, false, false},

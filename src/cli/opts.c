@@ -35,7 +35,7 @@ bool on_terminal(void)
     return isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
 }
 
-enum kind { FLAG, NUMBER, TEXT };
+enum kind { FLAG, NUMBER, TEXT, ENV };
 static const struct option {
     const char *name;
     char letter;
@@ -80,6 +80,14 @@ static const struct option {
     OPT("tail", 0, NUMBER, tail, 0, INT_MAX),
     OPT("namespace", 'n', TEXT, namespace_, 0, 0),
     OPT("output", 'o', TEXT, output, 0, 0),
+    OPT("handler", 0, TEXT, handler, 0, 0),
+    OPT("runtime", 0, TEXT, runtime, 0, 0),
+    OPT("image", 0, TEXT, image, 0, 0),
+    OPT("memory", 0, NUMBER, memory_mb, 64, 10240),
+    OPT("timeout", 0, NUMBER, timeout_s, 1, 900),
+    OPT("env", 'e', ENV, env, 0, 0),
+    OPT("url", 0, TEXT, url, 0, 0),
+    OPT("watch", 'w', FLAG, watch, 0, 0),
     OPT("help", 'h', FLAG, help, 0, 0),
 #undef OPT
 };
@@ -111,6 +119,12 @@ static int option_set(struct cli_opts *o, const struct option *op, const char *v
         return complain(EXIT_USAGE, "--%s wants a value", op->name);
     if (op->kind == TEXT) {
         *(const char **)field = value;
+        return 0;
+    }
+    if (op->kind == ENV) {
+        if (o->env_n == (int)ARRAY_LEN(o->env))
+            return complain(EXIT_USAGE, "--%s is said more than %d times", op->name, o->env_n);
+        o->env[o->env_n++] = value;
         return 0;
     }
     errno = 0;
@@ -200,7 +214,7 @@ static void absolute_files(struct cli_opts *o)
 static void opts_begin(struct cli_opts *o)
 {
     *o = (struct cli_opts){.arena = arena_new(), .api_port = -1, .gateway_port = -1, .aws_port = -1, .keep_alive_ms = -1,
-                           .tail = -1};
+                           .tail = -1, .memory_mb = -1, .timeout_s = -1};
 }
 
 /* Fills what the command line left open from the instance's own file, then from defaults. */
@@ -264,7 +278,8 @@ int opts_parse_state(struct cli_opts *o, int *argc, char **argv)
 char *opts_text(const struct cli_opts *o)
 {
     /* those of other commands */
-    static const char *const others[] = {"kubeconfig", "detach", "json", "follow", "tail", "namespace", "output", "help"};
+    static const char *const others[] = {"kubeconfig", "detach", "json", "follow", "tail", "namespace", "output", "help",
+                                         "handler", "runtime", "image", "memory", "timeout", "env", "url", "watch"};
     const struct option *sorted[ARRAY_LEN(OPTIONS)];
     struct buf b = {0};
     size_t n = 0;

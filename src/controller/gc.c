@@ -32,6 +32,7 @@ struct item {
     char *uid, *ns, *name;
     char **owners; /* uids */
     uint32_t owners_n;
+    bool deleting;
 };
 struct dependents {
     struct item **v;
@@ -145,9 +146,14 @@ static void see(struct res *res, const struct obj *o)
                             .name = xstrdup(o->name)};
         map_put(&gc->items, o->uid, it);
     }
+    it->deleting = look;
     learn_owners(gc, it, val_get(obj_meta(o), "ownerReferences"));
-    for (uint32_t i = 0; i < it->owners_n && !look; i++)
-        look = !map_get(&gc->items, it->owners[i]);
+    for (uint32_t i = 0; i < it->owners_n && !look; i++) {
+        const struct item *owner = map_get(&gc->items, it->owners[i]);
+
+        /* an owner on its way out may wait for this one: also when our delete was taken back by the store */
+        look = !owner || owner->deleting;
+    }
     if (look)
         ctl_want_key(gc->ctl, o->uid);
 }

@@ -87,7 +87,7 @@ def test_edit(k):
 
 
 def test_logs_and_follow(k):
-    assert 'listening' in k('logs', pod(k)).stdout
+    eventually(lambda: 'listening' in k('logs', pod(k)).stdout, 20)   # it is Running before it has printed
     one = subprocess.Popen([k.instance.kubectls[k.program], '--kubeconfig', k.instance.state + '/kubeconfig', '-n', k.ns, 'logs', '-f', pod(k)],
                            stdout=subprocess.PIPE, text=True)
     try:

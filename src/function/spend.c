@@ -58,7 +58,7 @@ static void tell_text(const struct functions *fs, const struct spending *s, char
 static void judge(struct functions *fs, struct spending *s)
 {
     bool stopped = s->limit >= 0 && spending_cost(fs, s) >= s->limit;
-    char text[600], what[360], ns[256];
+    char text[800], what[360], ns[256];
     const char *slash = strchr(s->key, '/');
 
     if (stopped == s->stopped)
@@ -116,7 +116,7 @@ bool spending_stops(struct function *f, struct err *err)
 
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         const struct spending *s = map_get(&fs->spendings, keys[i]);
-        char text[400];
+        char text[800];
 
         if (!s || !s->stopped)
             continue;

@@ -32,8 +32,8 @@ static int find(struct iam_op *op, const struct iam_managed **ret_m, const struc
 /* The account's own one; NULL: answered. */
 static const struct obj *own(struct iam_op *op)
 {
-    const struct iam_managed *m;
-    const struct obj *o;
+    const struct iam_managed *m = NULL;
+    const struct obj *o = NULL;
 
     if (find(op, &m, &o) < 0)
         return NULL;

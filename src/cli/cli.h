@@ -36,7 +36,8 @@ struct cli_opts {
     /* of deploy; NULL or -1: not said */
     const char *handler, *runtime, *image, *url;
     int memory_mb, timeout_s;
-    bool watch;
+    bool watch, once;    /* once: of tail and top */
+    const char *since; /* of logs, tail and trace */
     const char *env[64]; /* "NAME=VALUE" or "NAME-" */
     int env_n;
     const char *namespace_;
@@ -68,6 +69,7 @@ int opts_save(const struct cli_opts *o, struct err *err); /* STATE/instance.json
 /* Says "tandem: TEXT" on standard error and returns code. */
 int complain(int code, const char *fmt, ...) _printf_(2, 3);
 int complain_err(const struct err *err);
+bool function_name_ok(const char *name);
 bool on_terminal(void); /* standard output is one: colours and progress are welcome */
 
 /* A blocking HTTPS request to this instance's API server with the administrator's certificate.
@@ -78,6 +80,10 @@ struct val *api_request(const struct cli_opts *o, struct arena *a, const char *m
 int socket_request(const struct cli_opts *o, struct arena *a, const char *socket,
                    const char *method, const char *path, const char *body, size_t body_n,
                    char **ret_body, size_t *ret_n, struct err *err);
+/* GET over a unix socket; what comes is handed on as it comes, false from fn ends it. An answer that began and was cut is
+ * no error: whoever follows asks again. */
+int socket_stream(const struct cli_opts *o, const char *socket, const char *path, bool (*fn)(void *arg, const char *p, size_t n),
+                  void *arg, struct err *err);
 /* The pid of the supervisor that holds this state folder, or 0. */
 int instance_pid(const struct cli_opts *o);
 
@@ -90,6 +96,9 @@ int cmd_image(struct cli_opts *o, int argc, char **argv);
 int cmd_deploy(struct cli_opts *o, int argc, char **argv);
 int cmd_invoke(struct cli_opts *o, int argc, char **argv);
 int cmd_logs(struct cli_opts *o, int argc, char **argv);
+int cmd_tail(struct cli_opts *o, int argc, char **argv);
+int cmd_trace(struct cli_opts *o, int argc, char **argv);
+int cmd_top(struct cli_opts *o, int argc, char **argv);
 int cmd_key(struct cli_opts *o, int argc, char **argv);
 int cmd_advise(struct cli_opts *o, int argc, char **argv);
 int cmd_version(struct cli_opts *o, int argc, char **argv);

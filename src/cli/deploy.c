@@ -12,13 +12,6 @@
 
 enum { ACTIVE_MS = 15000, IMAGE_MS = 600000 };
 
-bool function_name_ok(const char *name)
-{
-    size_t n = strlen(name);
-
-    return n && n <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == n && name[0] != '-' && name[n - 1] != '-';
-}
-
 /* ---- what runs ---- */
 
 /* The zip of the source, kept where the gateway finds it, and what its files are. */

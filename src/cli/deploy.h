@@ -15,4 +15,3 @@ int deploy(const struct cli_opts *o, const struct target *t, char **ret_url, con
     _must_check_;
 /* Deploys whenever something below the target changes, until a signal comes or the folder goes. An exit code. */
 int deploy_watch(struct cli_opts *o, const struct target *t, const char *runtime);
-bool function_name_ok(const char *name);

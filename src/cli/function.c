@@ -1,7 +1,6 @@
-/* Commands about functions and their keys: invoke, logs, key. They are clients like any
+/* Commands about functions and their keys: invoke, key. They are clients like any
  * other: Function objects through the API, invocations through the gateway's admin socket. */
 #include "cli/cli.h"
-#include "cli/deploy.h"
 
 #include "base/buf.h"
 #include "codec/json.h"
@@ -146,45 +145,4 @@ int cmd_invoke(struct cli_opts *o, int argc, char **argv)
     else
         printf("%s\n", answer);
     return EXIT_SUCCESS;
-}
-
-/* One page of a function's log: printed; where to go on is kept in `at`. EXIT_SUCCESS or complained. */
-static int log_page(struct cli_opts *o, const char *name, const char *how, char at[64], bool quiet, size_t *ret_n)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct err err;
-    char *text, *end;
-    size_t n;
-
-    *ret_n = 0;
-    if (socket_request(o, a, "gateway", "GET", arena_printf(a, "/log/%s/%s?next=1%s", ns_of(o), name, how), NULL, 0, &text, &n, &err) < 0)
-        return quiet ? EXIT_SUCCESS : complain_err(&err);
-    end = memrchr(text, '\x1e', n);
-    if (end)
-        snprintf(at, 64, "%.*s", (int)MIN(n - (size_t)(end - text) - 1, (size_t)63), end + 1);
-    *ret_n = end ? (size_t)(end - text) : n;
-    fwrite(text, 1, *ret_n, stdout);
-    fflush(stdout);
-    return EXIT_SUCCESS;
-}
-
-/* The last lines, then (-f) what comes, page by page. */
-int cmd_logs(struct cli_opts *o, int argc, char **argv)
-{
-    char at[64] = "", how[80] = "";
-    int ret;
-    size_t n;
-
-    if (o->args_n != 1 || !function_name_ok(o->args[0]))
-        return complain(EXIT_USAGE, "usage: tandem logs NAME [-f] [--tail N]");
-    if (o->tail >= 0)
-        snprintf(how, sizeof how, "&tail=%d", MAX(o->tail, 1));
-    ret = log_page(o, o->args[0], how, at, o->follow, &n);
-    while (ret == EXIT_SUCCESS && o->follow) {
-        snprintf(how, sizeof how, "&after=%s", *at ? at : "0.0.0");
-        ret = log_page(o, o->args[0], how, at, true, &n);
-        if (!n)
-            nanosleep(&(struct timespec){0, 200 * 1000000L}, NULL);
-    }
-    return ret;
 }

@@ -48,7 +48,18 @@ const struct command COMMANDS[] = {
      "  --namespace, -n NS   (default: default)\n"
      "What is not said stays as it is when the function is there already.\n", false, false},
     {"invoke", cmd_invoke, "NAME [PAYLOAD]", "call a function (payload: JSON, @FILE or - for standard input)", NULL, false, false},
-    {"logs", cmd_logs, "NAME [-f] [--tail N]", "what a function printed", NULL, false, false},
+    {"logs", cmd_logs, "NAME [-f] [--tail N | --since TIME]", "what a function printed",
+     "  --follow, -f         go on with what it prints\n"
+     "  --tail N             the last N lines only\n"
+     "  --since TIME         30s, 10m, 2h, 1d ago, or 2026-01-31T12:00:00Z\n", false, false},
+    {"tail", cmd_tail, "[--since TIME] [--once]", "what all functions print, as they print it",
+     "  --since TIME         begin then: 30s, 10m, 2h, 1d ago, or 2026-01-31T12:00:00Z (default: now)\n"
+     "  --once               end with what is there\n", false, false},
+    {"top", cmd_top, "[--once] [--json]", "functions and workloads of pods at work: rates, times, memory, cost",
+     "  --once               print once (as it does when standard output is no terminal)\n", false, false},
+    {"trace", cmd_trace, "REQUEST_ID | NAME [--tail N] [--since TIME] [--json]", "where the time of calls went",
+     "  --tail N             of a function: its last N calls (default 10)\n"
+     "  --since TIME         look back so far (default 1h; of a function: as far as its log goes)\n", false, false},
     {"key", cmd_key, "create | ls | rm ID", "access keys of the AWS door", NULL, false, false},
     {"advise", cmd_advise, "[--json]", "say where each workload belongs, and what it costs there", NULL, false, false},
     {"version", cmd_version, "[--json]", "print the version", NULL, false, false},

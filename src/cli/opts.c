@@ -30,6 +30,13 @@ int complain_err(const struct err *err)
     return complain(EXIT_FAILURE, "%s", err->msg);
 }
 
+bool function_name_ok(const char *name)
+{
+    size_t n = strlen(name);
+
+    return n && n <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == n && name[0] != '-' && name[n - 1] != '-';
+}
+
 bool on_terminal(void)
 {
     return isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
@@ -87,6 +94,8 @@ static const struct option {
     OPT("timeout", 0, NUMBER, timeout_s, 1, 900),
     OPT("env", 'e', ENV, env, 0, 0),
     OPT("url", 0, TEXT, url, 0, 0),
+    OPT("once", 0, FLAG, once, 0, 0),
+    OPT("since", 0, TEXT, since, 0, 0),
     OPT("watch", 'w', FLAG, watch, 0, 0),
     OPT("help", 'h', FLAG, help, 0, 0),
 #undef OPT
@@ -279,7 +288,7 @@ char *opts_text(const struct cli_opts *o)
 {
     /* those of other commands */
     static const char *const others[] = {"kubeconfig", "detach", "json", "follow", "tail", "namespace", "output", "help",
-                                         "handler", "runtime", "image", "memory", "timeout", "env", "url", "watch"};
+                                         "handler", "runtime", "image", "memory", "timeout", "env", "url", "watch", "once", "since"};
     const struct option *sorted[ARRAY_LEN(OPTIONS)];
     struct buf b = {0};
     size_t n = 0;

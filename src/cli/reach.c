@@ -135,6 +135,55 @@ struct val *api_request(const struct cli_opts *o, struct arena *a, const char *m
     return v;
 }
 
+struct piece {
+    CURL *curl;
+    struct buf refusal;
+    bool (*fn)(void *arg, const char *p, size_t n);
+    void *arg;
+    bool stopped;
+};
+
+static size_t hand_on(char *p, size_t size, size_t n, void *arg)
+{
+    struct piece *s = arg;
+    long status = 0;
+
+    curl_easy_getinfo(s->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (status >= 400)
+        return collect(p, size, n, &s->refusal);
+    s->stopped = !s->fn(s->arg, p, size * n);
+    return s->stopped ? 0 : size * n;
+}
+
+int socket_stream(const struct cli_opts *o, const char *socket, const char *path, bool (*fn)(void *arg, const char *p, size_t n),
+                  void *arg, struct err *err)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct piece s = {.curl = curl_easy_init(), .refusal = {.max = 1 << 20}, .fn = fn, .arg = arg};
+    long status = 0;
+    CURLcode code;
+    int rc = 0;
+
+    curl_easy_setopt(s.curl, CURLOPT_UNIX_SOCKET_PATH, arena_printf(a, "%s/run/%s.sock", o->state, socket));
+    curl_easy_setopt(s.curl, CURLOPT_URL, arena_printf(a, "http://localhost%s", path));
+    curl_easy_setopt(s.curl, CURLOPT_WRITEFUNCTION, hand_on);
+    curl_easy_setopt(s.curl, CURLOPT_WRITEDATA, &s);
+    curl_easy_setopt(s.curl, CURLOPT_CONNECTTIMEOUT, 5L);
+    curl_easy_setopt(s.curl, CURLOPT_NOPROXY, "*");
+    code = curl_easy_perform(s.curl);
+    curl_easy_getinfo(s.curl, CURLINFO_RESPONSE_CODE, &status);
+    if (code == CURLE_COULDNT_CONNECT)
+        rc = err_set(err, UNAVAILABLE, "the instance of %s does not answer; start it with: tandem up --detach --state %s", o->state,
+                     o->state);
+    else if (status >= 400)
+        rc = refused(a, status, &s.refusal, err);
+    else if (code != CURLE_OK && !s.stopped && !status)
+        rc = err_set(err, UNAVAILABLE, "%s", curl_easy_strerror(code));
+    buf_done(&s.refusal);
+    curl_easy_cleanup(s.curl);
+    return rc;
+}
+
 int socket_request(const struct cli_opts *o, struct arena *a, const char *socket,
                    const char *method, const char *path, const char *body, size_t body_n,
                    char **ret_body, size_t *ret_n, struct err *err)

@@ -227,7 +227,7 @@ int deploy_watch(struct cli_opts *o, const struct target *t, const char *runtime
 {
     struct watch *w = xcalloc(1, sizeof *w);
     struct err err;
-    int64_t begin_ms;
+    int64_t begin_ms = 0;
     int rc;
 
     w->root = t->path;

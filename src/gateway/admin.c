@@ -183,6 +183,21 @@ static void log_request(struct gateway *g, struct http_req *req, const char *ns,
     logs_query(g->logs, &q, on_lines, l);
 }
 
+static void follow_function(struct gateway *g, struct http_req *req, const char *ns, const char *name)
+{
+    const char *group = functions_log_group(g->functions, req->arena, ns, name);
+    struct log_group_info info;
+
+    if (!group) { /* it has gone, its lines may be there still */
+        group = arena_printf(req->arena, "/aws/lambda/%s", name);
+        if (!logs_group_get(g->logs, ns, group, &info)) {
+            say(req, 404, "NotFound", arena_printf(req->arena, "there is no function %s", name));
+            return;
+        }
+    }
+    follow_request(g, req, ns, group);
+}
+
 void admin_request(struct gateway *g, struct http_req *req)
 {
     bool get = streq(req->method, "GET");
@@ -200,6 +215,10 @@ void admin_request(struct gateway *g, struct http_req *req)
     } else if (get && streq(req->path, "/instances")) {
         functions_instances_json(g->functions, &b);
         reply_buf(req, "application/json", &b);
+    } else if (get && split(req, "/follow/", &ns, &name)) {
+        follow_function(g, req, ns, name);
+    } else if (get && str_starts(req->path, "/follow/") && req->path[8] && !strchr(req->path + 8, '/')) {
+        follow_request(g, req, req->path + 8, NULL);
     } else if (get && split(req, "/log/", &ns, &name)) {
         log_request(g, req, ns, name);
     } else if (streq(req->method, "POST") && split(req, "/invoke/", &ns, &name)) {
@@ -208,6 +227,6 @@ void admin_request(struct gateway *g, struct http_req *req)
         *i = (struct invoke){.g = g, .req = req, .ns = ns, .name = name};
         http_body(req, FUNCTION_PAYLOAD_MAX, on_body, i);
     } else {
-        say(req, 404, "NotFound", "GET /meter, /metrics, /instances, /log/NS/NAME, /healthz; POST /invoke/NS/NAME");
+        say(req, 404, "NotFound", "GET /meter, /metrics, /instances, /log/NS/NAME, /follow/NS, /follow/NS/NAME, /healthz; POST /invoke/NS/NAME");
     }
 }

@@ -3,7 +3,7 @@
  *   url.c      function URLs: HTTP request -> event (payload format 2.0), answer -> HTTP
  *   url_stream.c  answers that come in pieces
  *   url_http.c    requests for HTTP functions
- *   admin.c    the admin socket
+ *   admin.c    the admin socket;  follow.c: logs there, as they grow
  *   keys.c     access keys
  *   groups.c   log groups: LogGroup objects and what logs/ keeps
  *   aws.c      where the AWS door hangs on;  triggers.c: where schedules and rules do */
@@ -63,6 +63,9 @@ int url_head(struct http_req *req, const struct val *v, int *ret_status, const c
 void url_request(struct gateway *g, struct http_req *req);
 /* One request on the admin socket. */
 void admin_request(struct gateway *g, struct http_req *req);
+
+/* follow.c: lines as they come, of one group or (NULL) of all of a namespace. */
+void follow_request(struct gateway *g, struct http_req *req, const char *ns, const char *group);
 
 /* The text in base64, in the arena. */
 char *base64_text(struct arena *a, const void *p, size_t n, size_t *ret_n);

@@ -660,6 +660,28 @@ static void share_done(struct share *s, bool made)
     group_let_go(g);
 }
 
+void logs_watch(struct logs *l, struct log_watch *w, void (*fn)(void *arg, const char *ns, const char *group), void *arg)
+{
+    w->fn = fn;
+    w->arg = arg;
+    list_push(&l->watches, &w->link);
+}
+
+void logs_unwatch(struct log_watch *w)
+{
+    list_remove(&w->link);
+}
+
+static void tell_watches(struct logs *l, const struct log_group *g)
+{
+    LIST_EACH(&l->watches, k)
+    {
+        struct log_watch *w = list_entry(k, struct log_watch, link);
+
+        w->fn(w->arg, g->ns, g->name);
+    }
+}
+
 static void on_round_work(uv_work_t *w)
 {
     round_run(w->data);
@@ -672,10 +694,15 @@ static void on_round(uv_work_t *w, int status)
 
     l->running = false;
     for (uint32_t i = 0; i < r->n; i++) {
+        struct log_group *g = r->v[i].g;
+        bool news = r->v[i].bytes.n && !r->v[i].failed && !g->removed && !l->stopping;
+
         if (r->v[i].failed)
             LOG(WARN, "logs", "group=%s did=drop-lines bytes=%zu error=\"%s\"", r->v[i].g->name, r->v[i].bytes.n,
                 r->v[i].err.msg);
         share_done(&r->v[i], !r->v[i].failed);
+        if (news)
+            tell_watches(l, g);
     }
     free(r->v);
     free(r);
@@ -749,6 +776,7 @@ struct logs *logs_new(const struct logs_options *o, struct err *err)
     l->appeared = o->appeared;
     l->arg = o->arg;
     list_init(&l->dirty);
+    list_init(&l->watches);
     if ((mkdir(l->dir, 0755) < 0 && errno != EEXIST && err_sys(err, "make %s", l->dir) < 0) || logs_load(l, err) < 0) {
         const char *key;
         void *g;

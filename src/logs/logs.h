@@ -10,6 +10,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/list.h"
 
 struct uv_loop_s;
 struct logs;
@@ -133,3 +134,13 @@ struct log_page {
 typedef void logs_page_fn(void *arg, const struct log_page *page, const struct err *err);
 /* fn exactly once, never from inside. */
 void logs_query(struct logs *l, const struct log_query *q, logs_page_fn *fn, void *arg);
+
+/* Who wants to know when a group has lines that it had not: called after they are on disk, once for all that were
+ * written together (names borrowed). The struct is the caller's, until logs_unwatch(); fn may ask for a page. */
+struct log_watch {
+    struct list link;
+    void (*fn)(void *arg, const char *ns, const char *group);
+    void *arg;
+};
+void logs_watch(struct logs *l, struct log_watch *w, void (*fn)(void *arg, const char *ns, const char *group), void *arg);
+void logs_unwatch(struct log_watch *w);

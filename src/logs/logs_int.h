@@ -134,6 +134,7 @@ struct logs {
     void *arg;
     struct map groups;
     struct list dirty;
+    struct list watches;
     size_t waiting;
     bool running, stopping, timers_closed;
     char **unlink, **remove;

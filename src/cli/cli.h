@@ -34,7 +34,7 @@ struct cli_opts {
     bool api_only, detach, json, help, follow;
     int tail;
     /* of deploy; NULL or -1: not said */
-    const char *handler, *runtime, *image, *url;
+    const char *handler, *runtime, *image, *url, *http;
     int memory_mb, timeout_s;
     bool watch, once;    /* once: of tail and top */
     const char *since; /* of logs, tail and trace */

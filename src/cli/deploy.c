@@ -19,7 +19,7 @@ static int put_code(const struct cli_opts *o, struct arena *a, const struct targ
                     struct err *err)
 {
     const char *handler = o->handler, *runtime = o->runtime, *file, *folder = t->path;
-    bool http = !val_is_null(val_at(now, "spec.http"));
+    bool http = o->http || !val_is_null(val_at(now, "spec.http"));
     _auto_(freep) char *unpacked = NULL;
     _auto_(freep) char *zip = NULL;
     char sha256[CODE_HEX];
@@ -126,6 +126,13 @@ static int put_options(const struct cli_opts *o, struct arena *a, bool is_new, s
         val_put_bool(a, v, "enabled", true);
         val_put_str(a, v, "authType", streq(url, "iam") ? "AWS_IAM" : "NONE");
     }
+    if (o->http) {
+        struct val *command = val_list(a);
+
+        for (size_t i = 0; *o->http && i < 3; i++)
+            val_push(a, command, val_str(a, (const char *const[]){"/bin/sh", "-c", arena_printf(a, "exec %s", o->http)}[i]));
+        val_put(a, val_need_map(a, spec, "http"), "command", *o->http ? command : val_null(a));
+    }
     return put_env(o, a, is_new, spec, err);
 }
 
@@ -207,6 +214,10 @@ static int read_target(struct cli_opts *o, struct target *t)
 {
     struct stat st;
 
+    if (o->http && (o->handler || o->runtime))
+        return complain(EXIT_USAGE, "a program that serves HTTP has no handler: --http goes without --handler and --runtime");
+    if (o->http && !*o->http && !o->image)
+        return complain(EXIT_USAGE, "--http wants the command that starts the server, for example 'python3 server.py'");
     if (o->image) {
         *t = (struct target){.kind = TARGET_IMAGE, .name = o->args[0]};
         if (o->args_n != 1)

@@ -40,6 +40,7 @@ const struct command COMMANDS[] = {
      "  --watch, -w          stay, and deploy again whenever a file is saved\n"
      "  --handler F.FUNC     what to call (default: by the names of the files)\n"
      "  --runtime NAME       python3.11, nodejs20.x, provided.al2023 ... (default: by the files)\n"
+     "  --http COMMAND       the code is a program that serves HTTP on $PORT, started by this (of an image: '' for its own)\n"
      "  --image IMAGE        a container image instead of a folder or zip\n"
      "  --memory MB          64 to 10240 (default 128)\n"
      "  --timeout SECONDS    1 to 900 (default 3)\n"

@@ -89,6 +89,7 @@ static const struct option {
     OPT("output", 'o', TEXT, output, 0, 0),
     OPT("handler", 0, TEXT, handler, 0, 0),
     OPT("runtime", 0, TEXT, runtime, 0, 0),
+    OPT("http", 0, TEXT, http, 0, 0),
     OPT("image", 0, TEXT, image, 0, 0),
     OPT("memory", 0, NUMBER, memory_mb, 64, 10240),
     OPT("timeout", 0, NUMBER, timeout_s, 1, 900),
@@ -288,7 +289,7 @@ char *opts_text(const struct cli_opts *o)
 {
     /* those of other commands */
     static const char *const others[] = {"kubeconfig", "detach", "json", "follow", "tail", "namespace", "output", "help",
-                                         "handler", "runtime", "image", "memory", "timeout", "env", "url", "watch", "once", "since"};
+                                         "handler", "runtime", "http", "image", "memory", "timeout", "env", "url", "watch", "once", "since"};
     const struct option *sorted[ARRAY_LEN(OPTIONS)];
     struct buf b = {0};
     size_t n = 0;

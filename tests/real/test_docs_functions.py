@@ -1,0 +1,45 @@
+"""docs/functions.md does what it says: its blocks run in their order, and print what stands behind #=>."""
+import os, re, subprocess, sys, zipfile
+
+import pytest
+
+from conftest import TOP
+
+PAGE = os.path.join(TOP, 'docs', 'functions.md')
+
+
+@pytest.fixture(scope='module')
+def place(tandem, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('page')
+    with zipfile.ZipFile(folder / 'sum.zip', 'w') as z:
+        code = re.search(r'`app.py` with `(.*?)`', open(PAGE).read()).group(1)
+        z.writestr('app.py', code)
+    os.symlink(os.path.join(TOP, 'build', 'gallery', 'image.tar'), folder / 'image.tar')
+    (folder / 'bin').mkdir()
+    os.symlink(os.path.join(TOP, 'build', 'tandem'), folder / 'bin' / 'tandem')
+    os.symlink(tandem.kubectls[0], folder / 'bin' / 'kubectl')
+    return folder
+
+
+def test_the_page_says_what_happens(tandem, place):
+    tandem.boto('s3')
+    env = {**os.environ, 'PATH': f'{place}/bin:{os.path.dirname(sys.executable)}:{os.environ["PATH"]}', 'TANDEM_STATE': tandem.state, 'HOME': str(place),
+           'KUBECONFIG': os.path.join(tandem.state, 'kubeconfig'), 'AWS_CONFIG_FILE': '/dev/null', 'AWS_SHARED_CREDENTIALS_FILE': '/dev/null', 'AWS_PAGER': '',
+           'AWS_ENDPOINT_URL': tandem.status['aws'], 'AWS_DEFAULT_REGION': 'us-east-1', 'AWS_ACCESS_KEY_ID': tandem.key['AccessKeyId'],
+           'AWS_SECRET_ACCESS_KEY': tandem.key['SecretAccessKey']}
+    text = open(PAGE).read().replace('http://127.0.0.1:8080', tandem.status['gateway'].rstrip('/')).replace('http://127.0.0.1:4566', tandem.status['aws'])
+    blocks = re.findall(r'```(sh|python)\n(.*?)```(?:\nIt prints\n\n((?:    [^\n]*\n)+))?', text, re.S)[1:]        # an instance runs already
+    said, marks = '', 0
+    for language, block, prints in blocks:
+        words = ['bash', '-euo', 'pipefail', '-c', block] if language == 'sh' else [sys.executable, '-c', block]
+        done = subprocess.run(words, cwd=place, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+        assert done.returncode == 0, f'{block}\n{done.stdout}{done.stderr}'
+        wants = re.findall(r'^#=> (.*)$', block, re.M) if language == 'sh' else [line.strip() for line in prints.splitlines()]
+        at = 0
+        for want in wants:
+            at = done.stdout.find(want, at)
+            assert at >= 0, f'{want!r} is not in what this prints:\n{block}\n{done.stdout}'
+            at += len(want)
+            marks += 1
+        said += done.stdout
+    assert len(blocks) >= 10 and marks >= 16

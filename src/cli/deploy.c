@@ -19,7 +19,8 @@ static int put_code(const struct cli_opts *o, struct arena *a, const struct targ
                     struct err *err)
 {
     const char *handler = o->handler, *runtime = o->runtime, *file, *folder = t->path;
-    bool http = o->http || !val_is_null(val_at(now, "spec.http"));
+    bool was_image = now && !str_empty(val_str_at(now, "spec.image", NULL)), was_http = !val_is_null(val_at(now, "spec.http"));
+    bool http = o->http || (was_http && !was_image && !handler && !runtime);
     _auto_(freep) char *unpacked = NULL;
     _auto_(freep) char *zip = NULL;
     char sha256[CODE_HEX];
@@ -53,7 +54,9 @@ static int put_code(const struct cli_opts *o, struct arena *a, const struct targ
     }
     val_put_str(a, spec, "codeSha256", arena_strdup(a, sha256));
     val_put_int(a, spec, "codeSize", (int64_t)n);
-    if (now && !str_empty(val_str_at(now, "spec.image", NULL))) {
+    if (was_http && !http)
+        val_put(a, spec, "http", val_null(a));
+    if (was_image) {
         val_put_str(a, spec, "packageType", "Zip");
         val_put(a, spec, "image", val_null(a));
         val_put(a, spec, "imageDigest", val_null(a));

@@ -126,6 +126,19 @@ def test_an_image(tandem, tmp_path):
     refused(tandem, '--image', 'dep:1', 'of-image', '--handler', 'a.b')
 
 
+def test_a_server(tandem, tmp_path):
+    one = folder(tmp_path, 'served', index_dot_html='a page', app_dot_py=PY % 'handler')
+    for words in (['--http', ''], ['--http', 'x', '--handler', 'app.handler']):
+        assert '--http' in refused(tandem, str(one), *words)
+    url = tandem.tandem('deploy', str(one), '--http', 'python3 -m http.server $PORT').stdout.strip()
+    assert fetch(url + 'index.html') == 'a page'
+    (one / 'index.html').write_text('other page')
+    tandem.tandem('deploy', str(one))                                     # it stays a server
+    assert fetch(url + 'index.html') == 'other page'
+    tandem.tandem('deploy', str(one), '--handler', 'app.handler')         # until it is said what else it is
+    assert json.loads(fetch(url))['said'] == 'handler'
+
+
 class Watching:
     def __init__(self, tandem, *words):
         self.p = subprocess.Popen([TANDEM, 'deploy', '--watch', *words, '--state', tandem.state], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -157,7 +170,8 @@ def test_watch(tandem, tmp_path):
             took.append(time.monotonic() - began)
             assert re.search(r'^\d\d:\d\d:\d\d deployed in \d+ ms \(lib/said.py\)$', w.line())
         print('from save to the new answer, ms:', [round(t * 1000) for t in took])
-        assert min(took) < 0.2, took                                          # others may be at work on this machine
+        # 80 ms where nobody else is at work; else each one gets its share of the machine
+        assert min(took) < 0.2 * max(1, 2 * os.getloadavg()[0] / os.cpu_count()), (took, os.getloadavg())
         (one / 'lib' / 'said.py').write_text('WORD = "h\n')
         said = w.line()
         assert 'lib/said.py:1: SyntaxError' in said and 'goes on answering' in said, said

@@ -11,13 +11,10 @@
  * twentieth of the memory that the machine has to spare. */
 #include "function/function_int.h"
 
-#include <stdio.h>
-
 enum {
     FORK_MB = 1, PROGRAM_MB = 40,         /* what a stem holds: a fork of its runtime, or a runtime of its own */
     TAU_MIN_US = 5000000, TAU_MAX_US = 600000000,
     SHARE = 20,                           /* of the memory to spare: one in so many */
-    LOOK_US = 1000000,                    /* at it, this often */
 };
 static const double RATE = 99.69;
 
@@ -42,28 +39,9 @@ static int64_t tau_us(const struct version *v)
     return (int64_t)MIN(MAX(tau, (double)TAU_MIN_US), (double)TAU_MAX_US);
 }
 
-static int64_t memory_free_mb(void)
-{
-    char line[128];
-    long long kb = 0;
-    FILE *f = fopen("/proc/meminfo", "re");
-
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %lld", &kb) == 1)
-            break;
-    if (f)
-        fclose(f);
-    return kb / 1024;
-}
-
 void forecast_look(struct functions *fs)
 {
-    int64_t now = now_us();
-
-    if (now - fs->looked_us < LOOK_US)
-        return;
-    fs->looked_us = now;
-    fs->stems_mb_max = memory_free_mb() / SHARE;
+    fs->stems_mb_max = fs->memory.available_mb / SHARE;
     fs->stems_mb = 0;
     LIST_EACH(&fs->all, l)
     LIST_EACH(&list_entry(l, struct function, link)->versions, k)
@@ -84,6 +62,8 @@ int forecast_stems(const struct version *v)
         level--;
     if (!fs->stems)
         return 0;
+    if (fs->short_us)
+        return (int)v->stems_n; /* none is made now; who goes is evict.c's to say */
     want = MAX(level - covered, fs->stems);
     if (want > (int)v->stems_n && want > fs->stems && fs->stems_mb + (v->forks ? FORK_MB : PROGRAM_MB) > fs->stems_mb_max)
         want = MAX((int)v->stems_n, fs->stems);

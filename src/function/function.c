@@ -780,7 +780,7 @@ static void version_replace(struct function *f)
     LOG(INFO, "function", "function=%s did=version runtime=%s memory_mb=%d code=%.12s", f->key, v->runtime, v->memory_mb,
         v->sha256);
     /* ready before the first call; it leaves again when none comes */
-    if (v->broken.code == ERR_OK && (f->waiting_n || may_start_ahead(f->fs)))
+    if (v->broken.code == ERR_OK && (f->waiting_n || (!f->fs->short_us && may_start_ahead(f->fs))))
         zygote_start(v);
     pool_feed(f);
 }
@@ -1086,6 +1086,10 @@ static void options_take(struct functions *fs, const struct functions_options *o
     snprintf(fs->currency, sizeof fs->currency, "%s", o->currency ? o->currency : "USD");
     fs->on_spending = o->on_spending;
     fs->spending_arg = o->spending_arg;
+    fs->evict_mb = o->evict_mb;
+    fs->evict_stall = o->evict_stall;
+    fs->memory_of = o->memory ? o->memory : functions_memory;
+    fs->memory_arg = o->memory_arg;
     fs->cpu_strict = o->cpu_strict;
     fs->lazy_init = o->lazy_init;
     fs->concurrency_max = o->concurrency_max ? o->concurrency_max : 1000;

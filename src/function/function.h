@@ -55,6 +55,13 @@ enum {
     FUNCTION_ID_MAX = 40, /* a request id: a UUID and its final 0 */
 };
 
+/* What the machine has: available without swapping, and the share of the last seconds in which somebody waited for
+ * memory (PSI, "some avg10"; -1: this kernel does not tell). */
+struct functions_memory {
+    int64_t total_mb, available_mb;
+    double stall_percent;
+};
+
 struct functions_options {
     struct uv_loop_s *loop;
     const char *state;       /* the state directory */
@@ -81,6 +88,10 @@ struct functions_options {
     void *spending_arg;
     struct series *metrics; /* where calls are counted by the minute; outlives them. NULL: nowhere */
     struct logs *logs;       /* where what functions print goes; outlives them. NULL: nowhere */
+    int evict_mb;            /* with less memory available idle processes go; 0: a twentieth, at most 1,024; -1: never */
+    int evict_stall;         /* percent of stalls at which twice that counts; 0: 10; -1: never */
+    void (*memory)(void *arg, struct functions_memory *ret); /* NULL: functions_memory() */
+    void *memory_arg;
     int aws_port;            /* of the AWS door, for AWS_ENDPOINT_URL; 0: none */
 };
 
@@ -238,6 +249,9 @@ void function_pause(struct functions *fs, uint64_t ticket, bool pause);
 typedef void function_queued_fn(void *arg, const struct err *err, const char *request_id);
 void function_invoke_async(struct functions *fs, const struct function_call *call,
                            function_queued_fn *done, void *arg);
+
+/* As the kernel tells it; arg does not count. */
+void functions_memory(void *arg, struct functions_memory *ret);
 
 /* JSON for the admin socket: {"functions":[{...}]}; see README.md for the fields. */
 void functions_meter_json(struct functions *fs, struct buf *out);

@@ -5,6 +5,7 @@
  *   instance.c  one sandboxed process: its socket, its log pipe, its time limit, its end
  *   berth.c     where it lives: cgroup and network, used again
  *   forecast.c  how many are forked ahead
+ *   evict.c     who goes when memory is short
  *   pool.c      who answers a call: scaling, waiting, keep-alive
  *   flog.c      what goes into the log, and tails
  *   meter.c     what was used
@@ -72,6 +73,7 @@ struct meter {
     uint64_t memory_peak_kb, concurrency_peak;
     uint64_t gaps[GAP_BINS]; /* between the end of the last call and the next, nobody busy */
     uint64_t async_events, async_retries, async_dropped;
+    uint64_t evicted; /* processes that went because memory was short */
     uint64_t answered_warm, answered_stem, answered_zygote, answered_runtime, answered_fresh;
     int64_t first_ms, last_ms; /* since 1970 */
     uint64_t duration_bins[GAP_BINS];
@@ -276,7 +278,15 @@ struct functions {
     char gone[64][40]; /* uids of those that were removed last: what is heard of them later is old */
     uint32_t gone_next;
     struct list to_limit;
-    int64_t looked_us, stems_mb, stems_mb_max; /* forecast.c: memory of all stems */
+    int64_t stems_mb, stems_mb_max; /* forecast.c: memory of all stems */
+    /* evict.c */
+    int evict_mb, evict_stall;
+    void (*memory_of)(void *arg, struct functions_memory *ret);
+    void *memory_arg;
+    struct functions_memory memory; /* at the last look */
+    int64_t looked_us, short_us;    /* short_us: when it was too little last; 0: not of late */
+    uint32_t evicted_n[3];          /* not told yet: idle instances, stems, zygotes */
+    int64_t evicted_kb, evict_told_us;
     struct logs *logs; /* NULL: nobody wants to know */
     struct series *metrics; /* the same */
     struct list flooding;
@@ -365,10 +375,18 @@ void berths_trim(struct version *v, bool all);
 /* forecast.c */
 void forecast_seen(struct function *f);                /* one more call is under way */
 void forecast_start(struct version *v, int64_t us);    /* what a start was seen to cost */
-void forecast_look(struct functions *fs);              /* at the machine's memory, now and then */
+void forecast_look(struct functions *fs);              /* fs->memory was read anew */
 int forecast_stems(const struct version *v);           /* how many should be there now */
 
+/* evict.c */
+void evict_look(struct functions *fs); /* at the machine's memory, now and then, while there is anything to let go */
+/* Megabytes that should be let go; 0: none. The marks are those of functions_options. */
+int64_t evict_want_mb(const struct functions_memory *m, int mark_mb, int stall_percent);
+/* How long until the next call of a function that has been quiet for so long, by its gaps. */
+int64_t evict_wait_us(const struct meter *m, int64_t quiet_us);
+
 /* pool.c */
+int pool_wanted(const struct version *v); /* instances that are kept whatever comes */
 void pool_feed(struct function *f); /* something became free: serve who waits */
 void pool_fail_waiting(struct function *f, const struct err *err);
 /* The call was sent, but nothing of it was run: back to the front of the waiting room. */

@@ -19,7 +19,7 @@
     X(requests) X(errors) X(throttles) X(cold_starts) X(busy_us) X(billed_ms) X(gb_us) X(cpu_us)   \
         X(init_us) X(queue_us) X(memory_peak_kb) X(concurrency_peak) X(async_events)               \
             X(async_retries) X(async_dropped) X(answered_warm) X(answered_stem) X(answered_zygote)     \
-                X(answered_runtime) X(answered_fresh)
+                X(answered_runtime) X(answered_fresh) X(evicted)
 
 struct meter *meter_of(struct functions *fs, const char *key)
 {
@@ -223,6 +223,7 @@ void functions_meter_prometheus(struct functions *fs, struct buf *out)
         {"cpu_seconds_total", "CPU time of instances.", offsetof(struct meter, cpu_us), 1e-6},
         {"init_seconds_total", "Time that initialization took.", offsetof(struct meter, init_us), 1e-6},
         {"async_events_total", "Events accepted.", offsetof(struct meter, async_events), 1},
+        {"evicted_total", "Idle processes that went because memory was short.", offsetof(struct meter, evicted), 1},
         {"async_dropped_total", "Events given up.", offsetof(struct meter, async_dropped), 1},
     };
     const char *key;

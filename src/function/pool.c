@@ -420,7 +420,7 @@ void function_pause(struct functions *fs, uint64_t ticket, bool pause)
 /* ---- time ---- */
 
 /* Instances that are kept loaded whatever comes (provisioned concurrency). */
-static int wanted(const struct version *v)
+int pool_wanted(const struct version *v)
 {
     return v->f->now == v ? v->f->provisioned : 0;
 }
@@ -443,7 +443,7 @@ static void tick_version(struct version *v, int64_t now)
         struct instance *i = list_entry(l, struct instance, link);
 
         if (i->state == INSTANCE_IDLE && !i->leases_n && fs->keep_ms >= 0 && now - i->idle_since_us > fs->keep_ms * 1000LL &&
-            (int)v->instances_n > wanted(v))
+            (int)v->instances_n > pool_wanted(v))
             instance_stop(i, serve_grace_ms(i));
         else if (i->state == INSTANCE_DYING && !i->exited && !i->killed && !i->stopping)
             instance_kill(i);
@@ -453,16 +453,18 @@ static void tick_version(struct version *v, int64_t now)
             instance_kill(i);
     }
     berths_trim(v, false);
+    if (v->zygote == ZYGOTE_READY && (int)v->instances_n < pool_wanted(v))
+        pool_refill_soon(fs); /* one of them ended, or was none: a compiler counts while it runs */
     if (v->zygote == ZYGOTE_READY && v == v->f->now && (int)v->stems_n != forecast_stems(v)) {
         struct list *last = v->stems.prev;
 
         if ((int)v->stems_n < forecast_stems(v))
             pool_refill_soon(fs);
-        else if (last != &v->stems && (int)v->instances_n > wanted(v))
+        else if (last != &v->stems && (int)v->instances_n > pool_wanted(v))
             instance_kill(list_entry(last, struct instance, free)); /* one a tick */
     }
     /* stems are part of the zygote: they go with it */
-    if (v->zygote == ZYGOTE_READY && v->instances_n == v->stems_n && !wanted(v) &&
+    if (v->zygote == ZYGOTE_READY && v->instances_n == v->stems_n && !pool_wanted(v) &&
         now - MAX(v->used_us, v->zygote_started_us) > fs->zygote_keep_ms * 1000LL)
         zygote_stop(v);
 }
@@ -497,7 +499,7 @@ void pool_tick(struct functions *fs)
 {
     int64_t now = now_us();
 
-    forecast_look(fs);
+    evict_look(fs);
     zygotes_reap(fs);
     flog_tick(fs);
     spending_tick(fs);

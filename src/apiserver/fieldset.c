@@ -262,7 +262,8 @@ static const char *item_key(struct arena *a, const struct type *t, const struct 
         f = field_of(t->elem, best, strlen(best));
         if (val_is_null(v) && f && f->def)
             v = f->def;
-        val_put(a, keys, best, v ? v : val_null(a));
+        if (v) /* a key that the item lacks is no part of its name */
+            val_put(a, keys, best, v);
     }
     return arena_printf(a, "k:%s", json_text(a, keys, NULL));
 }

@@ -59,6 +59,22 @@ static const struct resource *work_of(const struct call *c)
     return c->r->custom ? c->r : c->stored;
 }
 
+/* The object as it will read in the version of the request: the way to the stored version and back
+ * may put some of it elsewhere (an autoscaler's metrics are annotations in v1). */
+static const struct val *as_read(struct call *c, const struct val *v)
+{
+    struct val *copy;
+    struct err ignored = {0};
+
+    if (c->r == work_of(c))
+        return v;
+    copy = val_copy(c->a, v);
+    return schema_convert(c->r, c->stored, c->a, copy, &ignored) < 0 ||
+                   schema_convert(c->stored, c->r, c->a, copy, &ignored) < 0
+               ? v
+               : copy;
+}
+
 /* To the working version, with its defaults. Notes who manages the fields, before anything but the
  * client's own words and the defaults is in it. */
 static int to_stored(struct call *c, struct val *v, const struct obj *old)
@@ -67,7 +83,7 @@ static int to_stored(struct call *c, struct val *v, const struct obj *old)
 
     schema_default(c->r, c->a, v);
     if (!c->applying)
-        c->managed = managed_update(c, old ? answer_version(c, old) : NULL, v);
+        c->managed = managed_update(c, old ? answer_version(c, old) : NULL, as_read(c, v));
     if (c->empties)
         schema_settle(c->r, v, false);
     if (c->r == work_of(c))

@@ -3,6 +3,7 @@
  * stock API server does itself. */
 #include "apiserver/hooks.h"
 
+#include "apiserver/managed.h"
 #include "apiserver/outside.h"
 #include "base/log.h"
 
@@ -31,12 +32,31 @@ static void cond_put(struct arena *a, struct val *status, const char *type, cons
     val_put_str(a, cond, "message", message);
 }
 
-static void store_write(struct api *api, const struct obj *old, const struct val *v)
+/* Notes who writes the status, as of any other client: upstream this is a client of itself. */
+static void note_manager(struct api *api, struct arena *a, const struct obj *old, struct val *v)
+{
+    const struct resource *r = schema_resource(api->schema, "apiextensions.k8s.io", "v1", "customresourcedefinitions");
+    const struct api_request req = {.arena = a, .user_agent = "kube-apiserver"};
+    struct call c = {.api = api, .req = &req, .a = a, .r = r, .stored = r, .now_ms = env_now_ms(api->env)};
+    struct val *managed;
+
+    if (!val_len(val_at(v, "metadata.managedFields")))
+        return; /* not tracked */
+    c.sub = schema_sub(r, "status");
+    managed = managed_update(&c, obj_edit(old, a), v); /* a tree of its own: it is not to stay in the cache */
+    if (val_len(managed))
+        val_put(a, val_need_map(a, v, "metadata"), "managedFields", managed);
+}
+
+/* v: a tree in a, with the new status. */
+static void store_write(struct api *api, struct arena *a, const struct obj *old, struct val *v)
 {
     struct store_table *t = table_named(api->store, "apiextensions.k8s.io", "customresourcedefinitions");
     struct err err = {0};
-    const struct obj *o = obj_seal(v, store_next_revision(api->store));
+    const struct obj *o;
 
+    note_manager(api, a, old, v);
+    o = obj_seal(v, store_next_revision(api->store));
     if (store_put(api->store, t, o, old->revision, 0, &err) < 0)
         LOG(WARN, "api", "crd=%s did=status err=\"%s\"", old->name, err.msg);
     obj_unref(o);
@@ -57,17 +77,20 @@ static void forget(struct api *api, const char *crd)
         arena_free(x->arena);
 }
 
-static void remember(struct api *api, const char *crd, const struct val *v)
+/* true: it had other names before, which are free now. */
+static bool remember(struct api *api, const char *crd, const struct val *v)
 {
     struct arena *a = arena_new();
-    struct accepted *x = arena_new_of(a, struct accepted);
+    struct accepted *x = arena_new_of(a, struct accepted), *was = map_get(&api->crd_names, crd);
     const struct val *names = val_at(v, "status.acceptedNames");
+    bool freed = was && *val_str_at(was->names, "plural", "") && !val_equal(was->names, names);
 
     x->arena = a;
     x->group = arena_strdup(a, val_str_at(v, "spec.group", ""));
     x->names = names ? val_copy(a, names) : NULL;
     forget(api, crd);
     map_put(&api->crd_names, crd, x);
+    return freed;
 }
 
 /* Is the name taken by another definition of the group that was there first? */
@@ -203,7 +226,37 @@ static void accept_names(struct api *api, struct arena *a, const struct obj *o, 
     if (reason)
         cond_put(a, status, "KubernetesAPIApprovalPolicyConformant", good ? "True" : "False", reason, message, now);
     if (!val_equal(status, before))
-        store_write(api, o, v);
+        store_write(api, a, o, v);
+}
+
+struct job {
+    struct list link; /* api.crd_jobs */
+    char *name;       /* NULL: the definitions are done */
+};
+
+static void job_add(struct api *api, const char *name)
+{
+    struct job *job = xcalloc(1, sizeof(*job));
+
+    job->name = name ? xstrdup(name) : NULL;
+    list_push(&api->crd_jobs, &job->link);
+}
+
+static void settle_later(struct api *api, const char *name)
+{
+    job_add(api, name);
+    env_timer_start(api->crd_settle, 0, 0);
+}
+
+/* Names that somebody gave back may be what others of the group waited for. */
+static void settle_group(struct api *api, const char *group)
+{
+    const char *other;
+    void *value;
+
+    for (uint32_t i = 0; map_next(&api->crd_names, &i, &other, &value);)
+        if (streq(((struct accepted *)value)->group, group))
+            settle_later(api, other);
 }
 
 static void serve(struct api *api, const struct obj *o)
@@ -212,7 +265,8 @@ static void serve(struct api *api, const struct obj *o)
     const struct val *v = obj_edit(o, a); /* not in the cache: this one look is all it gets */
     struct err err = {0};
 
-    remember(api, o->name, v);
+    if (remember(api, o->name, v))
+        settle_group(api, val_str_at(v, "spec.group", ""));
     if (is_established(v, "False")) { /* its names are others', or its webhook can not be spoken to */
         schema_remove_crd(api->schema, val_str_at(v, "spec.group", ""), val_str_at(v, "spec.names.plural", ""));
         return;
@@ -286,11 +340,6 @@ static bool has_finalizer(const struct obj *o)
     return false;
 }
 
-struct job {
-    struct list link; /* api.crd_jobs */
-    char *name;       /* NULL: the definitions are done */
-};
-
 static void terminating(struct api *api, struct arena *a, const struct obj *o, struct val *v)
 {
     struct val *status = val_need_map(a, v, "status"), *before = val_copy(a, status);
@@ -298,7 +347,7 @@ static void terminating(struct api *api, struct arena *a, const struct obj *o, s
     cond_put(a, status, "Terminating", "True", "InstanceDeletionInProgress", "CustomResource deletion is in progress",
              time_text(a, env_now_ms(api->env) * 1000, false));
     if (!val_equal(status, before))
-        store_write(api, o, v);
+        store_write(api, a, o, v);
 }
 
 /* true: it is to be looked at again, for what is left of its objects. */
@@ -326,14 +375,6 @@ static void job_free(struct job *job)
     list_remove(&job->link);
     free(job->name);
     free(job);
-}
-
-static void job_add(struct api *api, const char *name)
-{
-    struct job *job = xcalloc(1, sizeof(*job));
-
-    job->name = name ? xstrdup(name) : NULL;
-    list_push(&api->crd_jobs, &job->link);
 }
 
 /* Later, outside of the write that told us. What that makes in turn waits for the turn after. */
@@ -367,23 +408,6 @@ static void settle(void *arg)
     }
     if (again && !env_timer_active(api->crd_settle))
         env_timer_start(api->crd_settle, AGAIN_MS, 0);
-}
-
-static void settle_later(struct api *api, const char *name)
-{
-    job_add(api, name);
-    env_timer_start(api->crd_settle, 0, 0);
-}
-
-/* Names that somebody gave back may be what others of the group waited for. */
-static void settle_group(struct api *api, const char *group)
-{
-    const char *other;
-    void *value;
-
-    for (uint32_t i = 0; map_next(&api->crd_names, &i, &other, &value);)
-        if (streq(((struct accepted *)value)->group, group))
-            settle_later(api, other);
 }
 
 static void crd_event(void *arg, const struct store_event *ev)

@@ -207,13 +207,40 @@ static void field_extensions(struct maker *m, const struct field *f, struct val 
         val_put(m->a, v, "default", f->def);
 }
 
-/* In v3 a $ref stands alone: what is said beside it goes around an allOf. */
-static struct val *field_val(struct maker *m, const struct field *f)
+/* Fields of a schema in a schema hold what has no one type; NULL: not one of them. */
+static struct val *json_val(struct maker *m, const struct type *in, const struct field *f)
 {
-    struct val *v = f->type->kind == TYPE_ANY && streq(f->name, "fieldsV1")
-                        ? special(m, "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", "object", NULL)
-                        : type_val(m, f->type);
+    static const struct {
+        const char *field, *def;
+    } all[] = {{"additionalItems", "JSONSchemaPropsOrBool"}, {"additionalProperties", "JSONSchemaPropsOrBool"},
+               {"default", "JSON"}, {"dependencies", "JSONSchemaPropsOrStringArray"}, {"enum", "JSON"},
+               {"example", "JSON"}, {"items", "JSONSchemaPropsOrArray"}};
+    struct val *one, *v;
 
+    if (!streq(in->name, "apiextensions.v1.JSONSchemaProps"))
+        return NULL;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        if (!streq(all[i].field, f->name))
+            continue;
+        one = special(m, full_name(m->a, arena_printf(m->a, "apiextensions.v1.%s", all[i].def)), NULL, NULL);
+        if (f->type->kind != TYPE_LIST && f->type->kind != TYPE_MAP)
+            return one;
+        v = of_type(m, f->type->kind == TYPE_LIST ? "array" : "object", NULL);
+        val_put(m->a, v, f->type->kind == TYPE_LIST ? "items" : "additionalProperties", one);
+        return v;
+    }
+    return NULL;
+}
+
+/* In v3 a $ref stands alone: what is said beside it goes around an allOf. */
+static struct val *field_val(struct maker *m, const struct type *in, const struct field *f)
+{
+    struct val *v = json_val(m, in, f);
+
+    if (!v)
+        v = f->type->kind == TYPE_ANY && streq(f->name, "fieldsV1")
+                ? special(m, "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", "object", NULL)
+                : type_val(m, f->type);
     if (m->v3 && val_get(v, "$ref") &&
         (f->flags & (FIELD_MERGE | FIELD_RETAIN | FIELD_REPLACE | FIELD_KEEP))) {
         struct val *all = val_list(m->a), *around = val_map(m->a);
@@ -238,7 +265,7 @@ static void define(struct maker *m, const struct type *t)
     val_put(m->a, m->defs, full, v); /* first, as types may hold themselves */
     for (uint32_t i = 0; i < t->fields_n; i++) {
         const struct field *f = &t->fields[i];
-        struct val *one = field_val(m, f);
+        struct val *one = field_val(m, t, f);
         const char *what = said(m, t->name, f->name);
         if (what)
             one = val_get(one, "$ref") ? described(m, one, what) : text(m, one, "description", what);
@@ -585,17 +612,26 @@ static void resource_paths(struct maker *m, struct val *paths, const struct reso
     }
 }
 
-/* A path that is no resource: discovery and the like. */
-static void plain_path(struct maker *m, struct val *paths, const char *name)
+/* A path that is no resource: discovery and the like. type: of its answer, NULL: text. */
+static void plain_path(struct maker *m, struct val *paths, const char *name, const char *type)
 {
     struct val *p = val_map(m->a), *op = val_map(m->a), *r = val_map(m->a);
+    const struct type *t = type ? schema_type(m->s, type) : NULL;
 
-    val_put(m->a, r, "200", text(m, val_map(m->a), "description", "OK"));
-    val_put(m->a, op, "responses", r);
+    if (t)
+        define(m, t);
+    else
+        val_put(m->a, r, "200", text(m, val_map(m->a), "description", "OK"));
+    val_put(m->a, op, "responses", t ? responses(m, full_name(m->a, type)) : r);
     text(m, op, "operationId", arena_printf(m->a, "get-%s", name));
     val_put(m->a, p, "get", op);
     val_put(m->a, paths, name, p);
 }
+
+static const struct {
+    const char *path, *type; /* of its answer */
+} plain_paths[] = {{".well-known/openid-configuration", NULL}, {"api", "meta.v1.APIVersions"},
+                   {"apis", "meta.v1.APIGroupList"}, {"openid/v1/jwks", NULL}, {"version", "version.Info"}};
 
 static struct val *info(struct maker *m)
 {
@@ -640,15 +676,13 @@ struct doc publish_openapi_v2(struct schema *s)
         const struct resource *r = s->resources[i];
         define_resource(&m, r);
         resource_paths(&m, paths, r);
-        plain_path(&m, paths, arena_printf(a, *r->group ? "/apis/%s/" : "/api/%s/", r->api_version));
+        plain_path(&m, paths, arena_printf(a, *r->group ? "/apis/%s/" : "/api/%s/", r->api_version),
+                   "meta.v1.APIResourceList");
         if (*r->group)
-            plain_path(&m, paths, arena_printf(a, "/apis/%s/", r->group));
+            plain_path(&m, paths, arena_printf(a, "/apis/%s/", r->group), "meta.v1.APIGroup");
     }
-    static const char *const plain[] = {"/api/", "/apis/", "/version/", "/openid/v1/jwks/",
-                                        "/.well-known/openid-configuration/"};
-    for (uint32_t i = 0; i < ARRAY_LEN(plain); i++)
-        plain_path(&m, paths, plain[i]);
-    define(&m, schema_type(s, "version.Info"));
+    for (uint32_t i = 0; i < ARRAY_LEN(plain_paths); i++)
+        plain_path(&m, paths, arena_printf(a, "/%s/", plain_paths[i].path), plain_paths[i].type);
     sorted(m.defs);
     sorted(paths);
     text(&m, v, "swagger", "2.0");
@@ -681,8 +715,7 @@ static struct doc finish_v3(struct schema *s, struct maker *m, const char *key, 
 
 struct doc publish_openapi_v3(struct schema *s, const char *path)
 {
-    static const char *const plain[] = {".well-known/openid-configuration", "api", "apis",
-                                        "openid/v1/jwks", "version"};
+    const char *answer = "meta.v1.APIGroup";
     char key[400];
     struct doc d = {0};
 
@@ -691,15 +724,18 @@ struct doc publish_openapi_v3(struct schema *s, const char *path)
         return d;
     const char *gv = str_starts(path, "apis/") ? path + 5 : str_starts(path, "api/") ? path + 4 : NULL;
     bool core = str_starts(path, "api/"), known = false, custom = false;
-    for (uint32_t i = 0; i < ARRAY_LEN(plain); i++)
-        known |= streq(path, plain[i]);
+    for (uint32_t i = 0; i < ARRAY_LEN(plain_paths); i++)
+        if (streq(path, plain_paths[i].path)) {
+            known = true;
+            answer = plain_paths[i].type;
+        }
     if (gv && !core && !strchr(gv, '/') && *gv)
         known |= schema_has_group(s, gv); /* "apis/apps" */
     struct arena *a = arena_new();
     struct maker m = {.s = s, .a = a, .v3 = true, .defs = val_map(a)};
     struct val *paths = val_map(a);
     if (known)
-        plain_path(&m, paths, arena_printf(a, "/%s/", path));
+        plain_path(&m, paths, arena_printf(a, "/%s/", path), answer);
     for (uint32_t i = 0; i < s->resources_n && gv && !known; i++) {
         const struct resource *r = s->resources[i];
         if (!streq(r->api_version, gv) || core != !*r->group)
@@ -709,7 +745,7 @@ struct doc publish_openapi_v3(struct schema *s, const char *path)
         custom = r->custom;
     }
     if (!known && paths->n)
-        plain_path(&m, paths, arena_printf(a, "/%s/", path));
+        plain_path(&m, paths, arena_printf(a, "/%s/", path), "meta.v1.APIResourceList");
     if (paths->n)
         d = finish_v3(s, &m, key, paths, custom);
     arena_free(a);
@@ -723,12 +759,13 @@ struct doc publish_openapi_v3(struct schema *s, const char *path)
  * sub-resources, built-in ones with the text that describes them all. */
 const char *publish_openapi_v3_hash(struct schema *s, struct arena *a, const char *path)
 {
+    enum { FORM = 2 }; /* goes up when this file writes the same types in another way */
     unsigned char sum[SHA512_DIGEST_LENGTH];
     struct buf b = {0};
     char *out = arena_raw(a, sizeof sum * 2 + 1);
     const char *slash = strchr(path, '/');
 
-    buf_printf(&b, "%s %08x", path, schema_text_hash());
+    buf_printf(&b, "%d %s %08x", FORM, path, schema_text_hash());
     for (uint32_t i = 0; i < s->resources_n; i++) {
         const struct resource *r = s->resources[i];
 
@@ -766,10 +803,8 @@ struct doc publish_openapi_v3_index(struct schema *s)
     struct arena *a = arena_new();
     struct maker m = {.s = s, .a = a, .v3 = true};
     struct val *v = val_map(a), *paths = val_map(a);
-    static const char *const plain[] = {".well-known/openid-configuration", "api", "apis",
-                                        "openid/v1/jwks", "version"};
-    for (uint32_t i = 0; i < ARRAY_LEN(plain); i++)
-        index_add(&m, paths, plain[i]);
+    for (uint32_t i = 0; i < ARRAY_LEN(plain_paths); i++)
+        index_add(&m, paths, plain_paths[i].path);
     for (uint32_t i = 0; i < s->resources_n; i++) {
         const struct resource *r = s->resources[i];
         index_add(&m, paths, arena_printf(a, *r->group ? "apis/%s" : "api/%s", r->api_version));

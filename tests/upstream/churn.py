@@ -219,7 +219,7 @@ class Round:
         self.api.patch(f'{self.apps}/deployments/web', {'spec': {'template': {'spec': {'containers': [{'name': 'c', 'image': 'none:2'}]}}}}, 'strategic')
         self.check('deployment rolls', lambda: self.status(f'{self.apps}/deployments/web', readyReplicas=5, updatedReplicas=5, replicas=5))
         self.check('endpoints follow the roll', lambda: self.endpoints('web') == 5 or self.endpoints('web'))
-        victim = self.pods('web')[0]['metadata']
+        victim = next(p['metadata'] for p in self.pods('web') if 'deletionTimestamp' not in p['metadata'])   # old ones may still be going
         self.api.delete(f'{self.core}/pods/{victim["name"]}')
         self.check('a lost pod is replaced', lambda: victim['uid'] not in [p['metadata']['uid'] for p in self.pods('web')] and len(self.pods('web')) == 5
                    and self.status(f'{self.apps}/deployments/web', readyReplicas=5))

@@ -487,6 +487,92 @@ def test_other_services_ask_too(tandem, iam):
     refused('AccessDeniedException', as_(tandem, 'ssm', key).put_parameter, Name='/app/colour', Value='red', Type='String', Overwrite=True)
 
 
+def detour(client, change):
+    """What boto3 signs and sends is changed before it signs."""
+    client.meta.events.register('before-sign', lambda request, **kw: change(request))
+    return client
+
+
+def test_what_is_asked_for_is_what_is_done(tandem, iam):
+    """Whether he may is asked for the operation that runs and the thing that it runs on, however the request says them."""
+    root = tandem.boto('ssm')
+    for name in '/detour/mine', '/detour/secret':
+        root.put_parameter(Name=name, Value='hush', Type='SecureString', Overwrite=True)
+    arn = f'arn:aws:ssm:us-east-1:{ACCOUNT}:parameter/detour/'
+    name, key = user_with(iam, allow('ssm:DescribeParameters'), allow(['ssm:DeleteParameter', 'ssm:AddTagsToResource'], 'arn:aws:ssm:*:*:parameter/detour/mine*'))
+
+    def path(request):
+        request.url = tandem.status['aws'] + '/service/x/operation/DescribeParameters'
+    refused('AccessDeniedException', detour(as_(tandem, 'ssm', key), path).get_parameter, Name='/detour/secret', WithDecryption=True)
+    ssm = as_(tandem, 'ssm', key)
+    refused('AccessDeniedException', ssm.delete_parameter, Name='arn:aws:ssm:x:parameter/detour/secret:parameter/detour/mine')
+
+    def more(request):
+        request.data = json.dumps({**json.loads(request.data), 'Name': '/detour/mine'}).encode()
+    refused('AccessDeniedException', detour(as_(tandem, 'ssm', key), more).add_tags_to_resource, ResourceType='Parameter', ResourceId='/detour/secret', Tags=[{'Key': 'a', 'Value': 'b'}])
+    ssm.add_tags_to_resource(ResourceType='Parameter', ResourceId='/detour/mine', Tags=[{'Key': 'a', 'Value': 'b'}])
+    ssm.delete_parameter(Name=f'{arn}mine')
+
+    _, key = user_with(iam, allow('ssm:GetParameter'), deny('ssm:*', f'{arn}secret'))
+    ssm = as_(tandem, 'ssm', key)
+    for asked in '/detour/secret', '/detour/secret:1', f'{arn}secret', f'{arn}secret:1', arn.replace('us-east-1', 'us-west-2') + 'secret':
+        refused('AccessDeniedException', ssm.get_parameter, Name=asked)
+
+    tandem.boto('logs').create_log_group(logGroupName='/detour/secret')
+    group = f'arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/detour/secret'
+    _, key = user_with(iam, allow('logs:*'), deny('logs:FilterLogEvents', group + ':*'))
+    for asked in group, group + ':*', group.replace('us-east-1', 'us-west-2'), '/detour/secret':
+        refused('AccessDeniedException', as_(tandem, 'logs', key).filter_log_events, logGroupIdentifier=asked)
+
+    tandem.boto('events').put_rule(Name='detour-secret', ScheduleExpression='rate(1 day)')
+    _, key = user_with(iam, allow('events:*', 'arn:aws:events:*:*:rule/detour-mine*'))
+    refused('AccessDeniedException', as_(tandem, 'events', key).delete_rule, Name='detour-mine/detour-secret')
+    refused('AccessDeniedException', as_(tandem, 'events', key).untag_resource, ResourceARN=f'arn:aws:events:us-east-1:{ACCOUNT}:rule/detour-mine/detour-secret', TagKeys=['a'])
+
+
+def test_every_sub_resource_of_a_request_counts(tandem, iam, buckets):
+    mine, _ = buckets
+    _, key = user_with(iam, allow(['s3:PutBucketAcl', 's3:CreateBucket', 's3:GetBucketLocation', 's3:DeleteBucket']))
+    root = tandem.boto('s3')
+
+    def with_(sub):
+        def change(request):
+            request.url += f'&{sub}'
+        return detour(as_(tandem, 's3', key), change)
+    everybody = policy({**allow('s3:*', f'arn:aws:s3:::{mine}/*'), 'Principal': '*'})
+    for sub in 'acl', 'location':
+        refused('AccessDenied', with_(sub).put_bucket_policy, Bucket=mine, Policy=everybody)
+    refused('NoSuchBucketPolicy', root.get_bucket_policy, Bucket=mine)
+    refused('AccessDenied', with_('location').get_bucket_policy, Bucket=mine)
+    refused('AccessDenied', with_('location').get_bucket_notification_configuration, Bucket=mine)
+    as_(tandem, 's3', key).get_bucket_location(Bucket=mine)
+
+
+def test_a_layers_version_by_any_name(tandem, iam):
+    import io, zipfile
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, 'w') as z:
+        z.writestr('python/a.py', '')
+    name = new('layer')
+    made = tandem.boto('lambda').publish_layer_version(LayerName=name, Content={'ZipFile': data.getvalue()})
+    _, key = user_with(iam, allow('lambda:GetLayerVersion'), deny('lambda:*', made['LayerVersionArn']))
+    client = as_(tandem, 'lambda', key)
+    for asked in name, made['LayerArn'], made['LayerArn'].replace('us-east-1', 'us-west-2'):
+        refused('AccessDeniedException', client.get_layer_version, LayerName=asked, VersionNumber=1)
+
+    def zero(request):
+        request.url = request.url.replace('/versions/1', '/versions/01')
+    refused('AccessDeniedException', detour(as_(tandem, 'lambda', key), zero).get_layer_version, LayerName=name, VersionNumber=1)
+
+
+def test_a_policy_is_made_under_its_own_name(tandem, iam):
+    _, key = user_with(iam, allow('iam:CreatePolicy', f'arn:aws:iam::{ACCOUNT}:policy/team-*'))
+
+    def more(request):
+        request.data = {**request.data, 'PolicyArn': f'arn:aws:iam::{ACCOUNT}:policy/team-x'}
+    refused('AccessDenied', detour(as_(tandem, 'iam', key), more).create_policy, PolicyName=new('other'), PolicyDocument=policy(allow('s3:*')))
+
+
 # ---- docs/iam.md ----
 
 def blocks(language):

@@ -2,7 +2,8 @@
  *
  * Each service maps its requests to an action, a resource and condition keys: s3_may.c, lambda_may.c, iam.c, sts.c, scheduler.c; the
  * others are here, because what they are about stands in their parameters. */
-#include "door/aws/aws_int.h"
+#include "door/aws/logs_int.h"
+#include "door/aws/ssm.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -65,24 +66,63 @@ bool aws_may(struct aws_req *q, const char *action, const char *resource, const 
 
 /* ---- services whose parameters say what they are about ---- */
 
+/* A value as the operation will read it: what it leaves out of a name, or takes a name out of, must not decide. NULL: answered. */
+static const char *as_it_is(struct aws_req *q, const char *value)
+{
+    (void)q;
+    return value;
+}
+static const char *of_group(struct aws_req *q, const char *value)
+{
+    const char *name = logs_group_of_arn(q, value);
+
+    return name ? arena_printf(q->req->arena, "%s:*", name) : NULL;
+}
+static const char *of_tagged_group(struct aws_req *q, const char *value)
+{
+    return str_ends(value, ":*") ? of_group(q, value) : logs_group_of_arn(q, value);
+}
+static const char *of_parameter(struct aws_req *q, const char *value)
+{
+    const char *selector;
+
+    value = ssm_name_of(q->req->arena, value, &selector);
+    return *value == '/' ? value + 1 : value;
+}
+static const char *of_path(struct aws_req *q, const char *value)
+{
+    (void)q;
+    return *value == '/' ? value + 1 : value;
+}
+static const char *of_rule(struct aws_req *q, const char *value)
+{
+    const char *slash = strrchr(value, '/');
+
+    (void)q;
+    return slash ? slash + 1 : value;
+}
+
 static const struct rule {
     const char *service, *param; /* NULL: what names nothing else */
     const char *form; /* %R region, %A account, %V the parameter's value */
+    const char *(*read)(struct aws_req *q, const char *value);
+    bool or_arn; /* operations find the thing by its whole ARN, too */
 } RULES[] = {
-    {"logs", "logGroupName", "arn:aws:logs:%R:%A:log-group:%V:*"},
-    {"logs", "logGroupIdentifier", "arn:aws:logs:%R:%A:log-group:%V:*"},
-    {"logs", "logGroupNames", "arn:aws:logs:%R:%A:log-group:%V:*"},
-    {"logs", "logGroupIdentifiers", "arn:aws:logs:%R:%A:log-group:%V:*"},
-    {"logs", "logGroupArns", "%V"},
-    {"logs", "resourceArn", "%V"},
-    {"logs", NULL, "arn:aws:logs:%R:%A:log-group:*"},
-    {"ssm", "Name", "arn:aws:ssm:%R:%A:parameter/%V"},
-    {"ssm", "Names", "arn:aws:ssm:%R:%A:parameter/%V"},
-    {"ssm", "Path", "arn:aws:ssm:%R:%A:parameter/%V"},
-    {"events", "ResourceARN", "%V"},
-    {"events", "Rule", "arn:aws:events:%R:%A:rule/%V"},
-    {"events", "Name", "arn:aws:events:%R:%A:rule/%V"},
-    {"cloudformation", "StackName", "arn:aws:cloudformation:%R:%A:stack/%V/*"},
+    {"logs", "logGroupName", "arn:aws:logs:%R:%A:log-group:%V", of_group, false},
+    {"logs", "logGroupIdentifier", "arn:aws:logs:%R:%A:log-group:%V", of_group, false},
+    {"logs", "logGroupNames", "arn:aws:logs:%R:%A:log-group:%V", of_group, false},
+    {"logs", "logGroupIdentifiers", "arn:aws:logs:%R:%A:log-group:%V", of_group, false},
+    {"logs", "logGroupArns", "arn:aws:logs:%R:%A:log-group:%V", of_group, false},
+    {"logs", "resourceArn", "arn:aws:logs:%R:%A:log-group:%V", of_tagged_group, false},
+    {"logs", NULL, "arn:aws:logs:%R:%A:log-group:*", NULL, false},
+    {"ssm", "Name", "arn:aws:ssm:%R:%A:parameter/%V", of_parameter, false},
+    {"ssm", "Names", "arn:aws:ssm:%R:%A:parameter/%V", of_parameter, false},
+    {"ssm", "ResourceId", "arn:aws:ssm:%R:%A:parameter/%V", of_parameter, false},
+    {"ssm", "Path", "arn:aws:ssm:%R:%A:parameter/%V", of_path, false},
+    {"events", "ResourceARN", "arn:aws:events:%R:%A:rule/%V", of_rule, false},
+    {"events", "Rule", "arn:aws:events:%R:%A:rule/%V", of_rule, false},
+    {"events", "Name", "arn:aws:events:%R:%A:rule/%V", of_rule, false},
+    {"cloudformation", "StackName", "arn:aws:cloudformation:%R:%A:stack/%V/*", as_it_is, true},
 };
 
 /* The parameter: a text, or a list of texts; NULL: it is not there. */
@@ -99,12 +139,10 @@ static const char *fill(struct aws_req *q, const char *form, const char *value)
     struct buf b = {0};
     const char *text;
 
-    if (value && str_starts(value, "arn:"))
-        return value;
     for (; *form; form++)
         if (*form == '%' && form[1]) {
             form++;
-            buf_adds(&b, *form == 'R' ? q->d->region : *form == 'A' ? q->d->account : value[0] == '/' && b.n && b.p[b.n - 1] == '/' ? value + 1 : value);
+            buf_adds(&b, *form == 'R' ? q->d->region : *form == 'A' ? q->d->account : value);
         } else {
             buf_addc(&b, *form);
         }
@@ -131,11 +169,13 @@ static bool may_all(struct aws_req *q, const char *service, const char *action, 
         v = param_of(q, in, RULES[i].param);
         for (uint32_t k = 0; v && k < (v->type == VAL_LIST ? v->n : 1); k++) {
             const char *text = val_text(v->type == VAL_LIST ? &v->items[k] : v, "");
+            bool whole = RULES[i].or_arn && str_starts(text, "arn:");
 
             if (!*text)
                 continue;
             named = true;
-            if (!aws_may(q, action, fill(q, RULES[i].form, text), NULL))
+            text = RULES[i].read(q, text);
+            if (!text || !aws_may(q, action, whole ? text : fill(q, RULES[i].form, text), NULL))
                 return false;
         }
     }
@@ -167,7 +207,6 @@ bool aws_authorize(struct aws_req *q)
     struct arena *a = q->req->arena;
     const struct aws_service *s = aws_service_of(q);
     const char *name = s->form == AWS_JSON ? json_operation(q) : s->form == AWS_QUERY ? query_param(q, "Action") : "*";
-    const char *operation;
     const struct val *in = NULL;
     struct err err;
 
@@ -176,8 +215,6 @@ bool aws_authorize(struct aws_req *q)
             return true;
     if (q->caller.kind == CALLER_ROOT && !q->caller.set.has_session)
         return true;
-    if (str_starts(q->req->path, "/service/") && (operation = strstr(q->req->path, "/operation/")))
-        name = operation + strlen("/operation/"); /* Smithy's RPC v2 */
     if (str_empty(name))
         name = "*"; /* whatever the service takes it for: it is for who may all */
     if (s->form == AWS_JSON && !(in = json_parse(a, q->body, q->body_n, &err)))

@@ -416,7 +416,7 @@ static const char *resource_of(struct iam_op *op)
     if (op->action->about == '*')
         return "*";
     if (op->action->about == 'p') {
-        if (iam_param(op, "PolicyArn"))
+        if (iam_param(op, "PolicyArn") && !streq(op->action->name, "CreatePolicy"))
             return iam_param(op, "PolicyArn");
         name = iam_param(op, "PolicyName");
     } else {

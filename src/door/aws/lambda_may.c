@@ -2,6 +2,7 @@
 #include "door/aws/lambda_int.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 /* what: 'f' the function (with its qualifier), 'F' the function as a whole, 'l' the layer, 'v' its version, '*' no one. */
 static const struct row {
@@ -83,12 +84,15 @@ static const char *resource_of(struct op *op, char what)
         return lambda_arn(q, lambda_name_parse(q, name, &n, &err) == 0 ? n.name : name);
     }
     case 'l':
-    case 'v':
-        if (str_starts(op->raw_name, "arn:"))
-            return op->raw_name;
+    case 'v': {
+        const char *mark = str_starts(op->raw_name, "arn:") ? strstr(op->raw_name, ":layer:") : NULL;
+
+        name = mark ? mark + strlen(":layer:") : op->raw_name;
+        name = arena_strndup(a, name, strcspn(name, ":")); /* as lambda_layer.c reads it: the number stands in the path */
         if (what == 'v' && op->path_n > 1)
-            return arena_printf(a, "arn:aws:lambda:%s:%s:layer:%s:%s", q->d->region, q->d->account, op->raw_name, op->path[1]);
-        return arena_printf(a, "arn:aws:lambda:%s:%s:layer:%s", q->d->region, q->d->account, op->raw_name);
+            return arena_printf(a, "arn:aws:lambda:%s:%s:layer:%s:%lld", q->d->region, q->d->account, name, strtoll(op->path[1], NULL, 10));
+        return arena_printf(a, "arn:aws:lambda:%s:%s:layer:%s", q->d->region, q->d->account, name);
+    }
     default:
         return "*";
     }

@@ -45,28 +45,26 @@ static const struct sub OBJECT_SUBS[] = {
     {"restore", NULL, "s3:RestoreObject", NULL},
 };
 
-static const char *of_subs(const struct s3_op *op, const struct sub *subs, size_t n)
+/* What the request does to the i-th sub-resource; NULL: it does not name it, or it means nothing with this method. */
+static const char *of_sub(const struct s3_op *op, size_t i)
 {
     const char *method = op->q->req->method;
+    bool object = *op->key;
+    const struct sub *sub = i >= (object ? ARRAY_LEN(OBJECT_SUBS) : ARRAY_LEN(BUCKET_SUBS)) ? NULL : object ? &OBJECT_SUBS[i] : &BUCKET_SUBS[i];
 
-    for (size_t i = 0; i < n; i++) {
-        if (!s3_param(op, subs[i].param))
-            continue;
-        if (streq(method, "GET") || streq(method, "HEAD"))
-            return subs[i].get;
-        return streq(method, "DELETE") ? subs[i].remove : subs[i].put;
-    }
-    return NULL;
+    if (!sub || !s3_param(op, sub->param))
+        return NULL;
+    if (streq(method, "GET") || streq(method, "HEAD"))
+        return sub->get;
+    return streq(method, "DELETE") ? sub->remove : sub->put;
 }
 
-static const char *action_of(const struct s3_op *op)
+/* What the request does when it names no sub-resource; NULL: nothing. */
+static const char *plain_action(const struct s3_op *op)
 {
-    const char *method = op->q->req->method, *sub;
+    const char *method = op->q->req->method;
     bool get = streq(method, "GET") || streq(method, "HEAD"), upload = s3_param(op, "uploadId") != NULL;
 
-    sub = *op->key ? of_subs(op, OBJECT_SUBS, ARRAY_LEN(OBJECT_SUBS)) : of_subs(op, BUCKET_SUBS, ARRAY_LEN(BUCKET_SUBS));
-    if (sub)
-        return sub;
     if (!*op->bucket)
         return "s3:ListAllMyBuckets";
     if (!*op->key)
@@ -130,22 +128,37 @@ char *s3_source_denied(struct s3_op *op, const char *bucket, const char *key)
     return aws_denied(op->q, "s3:GetObject", arn_of(op, bucket, key), context_of(op), identity_policy_at(s3_arena(op), volume, A_POLICY), POLICY_RESOURCE);
 }
 
-bool s3_may(struct s3_op *op)
+static bool may_do(struct s3_op *op, const char *action)
 {
-    const char *action = action_of(op);
     const struct obj *volume = op->volume;
     char *message;
 
-    if (!action)
-        return true; /* each key of DeleteObjects is looked at by itself; else it is refused as not served */
     if (op->q->caller.kind == CALLER_ROOT && str_ends(action, "BucketPolicy"))
         op->volume = NULL; /* whatever it says: the account can always take it away */
     message = s3_denied(op, action, op->key);
     op->volume = volume;
-    if (message) {
+    if (message)
         aws_refuse(op->q, message);
-        return false;
+    return !message;
+}
+
+/* Every sub-resource that a request names must be his: which of them is served is not decided here. */
+bool s3_may(struct s3_op *op)
+{
+    const char *action;
+    bool sub = false;
+
+    for (size_t i = 0; i < MAX(ARRAY_LEN(BUCKET_SUBS), ARRAY_LEN(OBJECT_SUBS)); i++) {
+        action = of_sub(op, i);
+        sub = sub || action;
+        if (action && !may_do(op, action))
+            return false;
     }
+    action = sub ? NULL : plain_action(op);
+    if (!action)
+        return true; /* each key of DeleteObjects is looked at by itself; else it is refused as not served */
+    if (!may_do(op, action))
+        return false;
     /* whether a key is there is told only to who may list */
     if (streq(action, "s3:GetObject") && !is_free(op))
         op->hide = s3_denied(op, "s3:ListBucket", "") != NULL;

@@ -69,8 +69,7 @@ static void not_found(struct op *op)
 
 /* ---- names ---- */
 
-/* "/a/b", "/a/b:3", "/a/b:label" or an ARN; *ret_selector "" when there is none. */
-static const char *name_of(struct arena *a, const char *s, const char **ret_selector)
+const char *ssm_name_of(struct arena *a, const char *s, const char **ret_selector)
 {
     const char *arn = str_starts(s, "arn:") ? strstr(s, ":parameter/") : NULL, *colon;
 
@@ -263,7 +262,7 @@ static void begin(struct op *op, const char *member, struct val *(*change)(struc
 {
     const char *selector;
 
-    op->name = name_of(arena_of(op), val_str_at(op->in, member, ""), &selector);
+    op->name = ssm_name_of(arena_of(op), val_str_at(op->in, member, ""), &selector);
     op->change = change;
     op->reply = reply;
     read_again(op);
@@ -547,7 +546,7 @@ static void next(struct op *op)
         op->end(op);
         return;
     }
-    op->name = name_of(arena_of(op), val_text(&op->names->items[op->at], ""), &selector);
+    op->name = ssm_name_of(arena_of(op), val_text(&op->names->items[op->at], ""), &selector);
     aws_call(op->q, &(struct client_call){.verb = op->number < 0 ? CLIENT_DELETE : CLIENT_GET, .resource = PARAMETERS, .ns = SSM_NS,
         .name = object_name(arena_of(op), op->name)}, on_one, op);
 }
@@ -574,7 +573,7 @@ static void each_get(struct op *op, const struct val *object, const char *asked)
     const char *selector;
     const struct val *v;
 
-    name_of(a, asked, &selector);
+    ssm_name_of(a, asked, &selector);
     v = object ? version_by(object, selector) : NULL;
     if (v)
         val_push(a, op->found, parameter(op, object, v, selector));
@@ -601,7 +600,7 @@ static void each_one(struct op *op, const struct val *object, const char *asked)
 {
     const char *selector;
 
-    name_of(arena_of(op), asked, &selector);
+    ssm_name_of(arena_of(op), asked, &selector);
     op->number = object != NULL;
     each_get(op, object, asked);
 }
@@ -612,7 +611,7 @@ static void end_one(struct op *op)
     struct val *out = val_map(a);
     const char *selector;
 
-    name_of(a, val_str_at(op->in, "Name", ""), &selector);
+    ssm_name_of(a, val_str_at(op->in, "Name", ""), &selector);
     if (val_len(op->found)) {
         val_put(a, out, "Parameter", &op->found->items[0]);
         json_reply(op->q, out);

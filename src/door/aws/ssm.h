@@ -11,3 +11,5 @@ int ssm_key_open(const char *state, unsigned char key[SSM_KEY_BYTES], struct err
 char *ssm_seal(struct arena *a, const unsigned char key[SSM_KEY_BYTES], const char *about, const char *text);
 /* NULL: it is not ours, or was changed. */
 char *ssm_unseal(struct arena *a, const unsigned char key[SSM_KEY_BYTES], const char *about, const char *sealed);
+/* The parameter's name in "/a/b", "/a/b:3", "/a/b:label" or an ARN, in the arena; *ret_selector "" when there is none. */
+const char *ssm_name_of(struct arena *a, const char *s, const char **ret_selector);

@@ -15,7 +15,7 @@ static int64_t now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-int since_ms(const char *word, int64_t *ret)
+int logs_since_ms(const char *word, int64_t *ret)
 {
     static const struct {
         const char *unit;
@@ -101,7 +101,7 @@ static bool on_bytes(void *arg, const char *p, size_t n)
     return !ferror(stdout); /* whoever read it is gone */
 }
 
-int64_t seen_ms(const char *time)
+int64_t logs_seen_ms(const char *time)
 {
     struct tm tm = {0};
     const char *end = strptime(time, "%Y-%m-%dT%H:%M:%S", &tm);
@@ -125,7 +125,7 @@ int logs_read(const struct cli_opts *o, const char *name, const char *how, bool 
             break;
         r.rest.n = 0; /* the gateway went; it is started again */
         nanosleep(&(struct timespec){0, AGAIN_MS * 1000000L}, NULL);
-        path = *r.last ? arena_printf(a, "%s?since=%lld", base, (long long)seen_ms(r.last) + 1) : arena_printf(a, "%s?%s", base, how);
+        path = *r.last ? arena_printf(a, "%s?since=%lld", base, (long long)logs_seen_ms(r.last) + 1) : arena_printf(a, "%s?%s", base, how);
     }
     buf_done(&r.rest);
     return r.stop || ferror(stdout) ? 0 : rc;
@@ -152,7 +152,7 @@ int cmd_logs(struct cli_opts *o, int argc, char **argv)
         return complain(EXIT_USAGE, "usage: tandem logs NAME [-f] [--tail N] [--since TIME]");
     if (o->since && o->tail >= 0)
         return complain(EXIT_USAGE, "--tail and --since exclude each other");
-    if (o->since && (rc = since_ms(o->since, &since)))
+    if (o->since && (rc = logs_since_ms(o->since, &since)))
         return rc;
     if (o->since)
         snprintf(how, sizeof how, "since=%lld", (long long)since);
@@ -206,7 +206,7 @@ int cmd_tail(struct cli_opts *o, int argc, char **argv)
     (void)argc, (void)argv;
     if (o->args_n)
         return complain(EXIT_USAGE, "usage: tandem tail [--since TIME] (of one function: tandem logs -f NAME)");
-    if (o->since && (rc = since_ms(o->since, &since)))
+    if (o->since && (rc = logs_since_ms(o->since, &since)))
         return rc;
     snprintf(how, sizeof how, "since=%lld", (long long)since);
     return logs_read(o, NULL, how, !o->once, tail_event, &t, &err) < 0 ? complain_err(&err) : EXIT_SUCCESS;

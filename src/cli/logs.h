@@ -15,6 +15,6 @@ typedef bool log_event_fn(void *arg, const struct log_seen *e); /* false: enough
  * until fn has enough or the instance is stopped. Standard output is flushed after each piece. */
 int logs_read(const struct cli_opts *o, const char *name, const char *how, bool follow, log_event_fn *fn, void *arg,
               struct err *err) _must_check_;
-int64_t seen_ms(const char *time); /* of log_seen.time, ms since 1970 */
+int64_t logs_seen_ms(const char *time); /* of log_seen.time, ms since 1970 */
 /* "10m" ago or "2026-01-31T12:00:00Z", in ms since 1970. 0 or EXIT_USAGE after a line on standard error. */
-int since_ms(const char *word, int64_t *ret);
+int logs_since_ms(const char *word, int64_t *ret);

@@ -140,7 +140,7 @@ static bool on_own_line(void *arg, const struct log_seen *e)
 
 static int read_own_lines(const struct cli_opts *o, struct calls *all, struct err *err)
 {
-    int64_t end = seen_ms(all->v[0].time);
+    int64_t end = logs_seen_ms(all->v[0].time);
     char how[80];
 
     snprintf(how, sizeof how, "since=%lld&until=%lld", (long long)(end - all->v[0].total / 1000 - 2), (long long)end + 1);
@@ -267,7 +267,7 @@ int cmd_trace(struct cli_opts *o, int argc, char **argv)
         filter = arena_printf(a, "\"%s\"", all.id);
         since = ((int64_t)time(NULL) - 3600) * 1000;
     }
-    if (o->since && (rc = since_ms(o->since, &since)))
+    if (o->since && (rc = logs_since_ms(o->since, &since)))
         return rc;
     /* without a time it is the log's end that counts: the last N that match */
     how = all.id || o->since ? arena_printf(a, "since=%lld&filter=%s", (long long)since, http_escape(a, filter, ""))

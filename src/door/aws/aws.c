@@ -478,6 +478,7 @@ static void on_gone(void *arg)
     if (--d->servers)
         return;
     cfn_free(d->cfn);
+    lambda_model_free(d->lambda_model);
     free(d->state);
     free(d->region);
     free(d->account);

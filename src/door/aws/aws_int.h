@@ -18,6 +18,7 @@
 
 struct objects;
 struct cfn;
+struct lambda_model;
 
 struct aws_door {
     struct aws_door_opts o;
@@ -28,6 +29,7 @@ struct aws_door {
     unsigned char ssm_key[32]; /* seals SecureStrings */
     bool has_ssm_key;
     struct cfn *cfn;         /* stacks; NULL when it could not start */
+    struct lambda_model *lambda_model; /* NULL until the first request that needs it */
     unsigned servers; /* that still close */
     void (*done)(void *);
     void *done_arg;
@@ -65,6 +67,7 @@ const struct aws_service *aws_service_of(const struct aws_req *q);
 
 void iam_request(struct aws_req *q);
 void lambda_request(struct aws_req *q);
+void *lambda_model_free(struct lambda_model *m); /* lambda_check.c */
 void logs_request(struct aws_req *q);
 void cloudwatch_request(struct aws_req *q);
 void ssm_request(struct aws_req *q);

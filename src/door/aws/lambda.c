@@ -17,7 +17,7 @@ void lambda_error(struct aws_req *q, int status, const char *type, const char *f
 {
     struct arena *a = q->req->arena;
     struct val *v = val_map(a);
-    char text[1024];
+    char text[8192];
     va_list ap;
 
     va_start(ap, fmt);
@@ -162,107 +162,176 @@ void lambda_clear(struct op *op, const char *key)
     lambda_patch(op, NULL, lambda_reply_none);
 }
 
-/* ---- paths ---- */
+/* ---- operations ---- */
 
-static const struct {
-    const char *method, *date, *what, *sub; /* DATE/what[/NAME[/sub]]; sub NULL: no name, "": only a name */
+/* By the names of Lambda's model, which knows their paths (lambda_check.c). */
+static const struct row {
+    const char *name;
     void (*run)(struct op *);
-} ROUTES[] = {
-    {"POST", "2015-03-31", "functions", NULL, op_create_function},
-    {"GET", "2015-03-31", "functions", NULL, op_list_functions},
-    {"GET", "2015-03-31", "functions", "", op_get_function},
-    {"DELETE", "2015-03-31", "functions", "", op_delete_function},
-    {"GET", "2015-03-31", "functions", "configuration", op_get_conf},
-    {"PUT", "2015-03-31", "functions", "configuration", op_update_conf},
-    {"PUT", "2015-03-31", "functions", "code", op_update_code},
-    {"POST", "2015-03-31", "functions", "invocations", op_invoke},
-    {"POST", "2014-11-13", "functions", "invoke-async", op_invoke_old},
-    {"POST", "2021-11-15", "functions", "response-streaming-invocations", op_invoke_stream},
-    {"GET", "2015-03-31", "functions", "versions", op_list_versions},
-    {"POST", "2015-03-31", "functions", "versions", op_publish_version},
-    {"POST", "2015-03-31", "functions", "aliases", op_create_alias},
-    {"GET", "2015-03-31", "functions", "aliases", op_get_alias},
-    {"PUT", "2015-03-31", "functions", "aliases", op_update_alias},
-    {"DELETE", "2015-03-31", "functions", "aliases", op_delete_alias},
-    {"POST", "2018-10-31", "layers", "versions", op_publish_layer},
-    {"GET", "2018-10-31", "layers", "versions", op_get_layer},
-    {"DELETE", "2018-10-31", "layers", "versions", op_delete_layer},
-    {"GET", "2018-10-31", "layers", NULL, op_list_layers},
-    {"PUT", "2019-09-30", "functions", "provisioned-concurrency", op_put_provisioned},
-    {"GET", "2019-09-30", "functions", "provisioned-concurrency", op_get_provisioned},
-    {"DELETE", "2019-09-30", "functions", "provisioned-concurrency", op_delete_provisioned},
-    {"POST", "2015-03-31", "functions", "policy", op_add_permission},
-    {"GET", "2015-03-31", "functions", "policy", op_get_policy},
-    {"DELETE", "2015-03-31", "functions", "policy", op_remove_permission},
-    {"POST", "2021-10-31", "functions", "url", op_create_url},
-    {"GET", "2021-10-31", "functions", "url", op_get_url},
-    {"PUT", "2021-10-31", "functions", "url", op_update_url},
-    {"DELETE", "2021-10-31", "functions", "url", op_delete_url},
-    {"GET", "2021-10-31", "functions", "urls", op_list_urls},
-    {"PUT", "2017-10-31", "functions", "concurrency", op_put_concurrency},
-    {"DELETE", "2017-10-31", "functions", "concurrency", op_delete_concurrency},
-    {"GET", "2019-09-30", "functions", "concurrency", op_get_concurrency},
-    {"PUT", "2019-09-25", "functions", "event-invoke-config", op_put_event_conf},
-    {"POST", "2019-09-25", "functions", "event-invoke-config", op_put_event_conf},
-    {"GET", "2019-09-25", "functions", "event-invoke-config", op_get_event_conf},
-    {"DELETE", "2019-09-25", "functions", "event-invoke-config", op_delete_event_conf},
-    {"GET", "2020-06-30", "functions", "code-signing-config", op_code_signing},
-    {"GET", "2017-03-31", "tags", "", op_list_tags},
-    {"POST", "2017-03-31", "tags", "", op_tag},
-    {"DELETE", "2017-03-31", "tags", "", op_untag},
-    {"GET", "2016-08-19", "account-settings", NULL, op_account_settings},
+} ROWS[] = {
+    {"CreateFunction", op_create_function},
+    {"ListFunctions", op_list_functions},
+    {"GetFunction", op_get_function},
+    {"DeleteFunction", op_delete_function},
+    {"GetFunctionConfiguration", op_get_conf},
+    {"UpdateFunctionConfiguration", op_update_conf},
+    {"UpdateFunctionCode", op_update_code},
+    {"ListVersionsByFunction", op_list_versions},
+    {"PublishVersion", op_publish_version},
+    {"CreateAlias", op_create_alias},
+    {"GetAlias", op_get_alias},
+    {"ListAliases", op_get_alias},
+    {"UpdateAlias", op_update_alias},
+    {"DeleteAlias", op_delete_alias},
+    {"PublishLayerVersion", op_publish_layer},
+    {"GetLayerVersion", op_get_layer},
+    {"ListLayerVersions", op_get_layer},
+    {"DeleteLayerVersion", op_delete_layer},
+    {"ListLayers", op_list_layers},
+    {"GetLayerVersionByArn", op_layer_by_arn},
+    {"AddLayerVersionPermission", op_add_layer_permission},
+    {"GetLayerVersionPolicy", op_get_layer_policy},
+    {"RemoveLayerVersionPermission", op_remove_layer_permission},
+    {"PutProvisionedConcurrencyConfig", op_put_provisioned},
+    {"GetProvisionedConcurrencyConfig", op_get_provisioned},
+    {"ListProvisionedConcurrencyConfigs", op_get_provisioned},
+    {"DeleteProvisionedConcurrencyConfig", op_delete_provisioned},
+    {"AddPermission", op_add_permission},
+    {"GetPolicy", op_get_policy},
+    {"RemovePermission", op_remove_permission},
+    {"GetResourcePolicy", op_get_resource_policy},
+    {"PutResourcePolicy", op_put_resource_policy},
+    {"DeleteResourcePolicy", op_delete_resource_policy},
+    {"CreateFunctionUrlConfig", op_create_url},
+    {"GetFunctionUrlConfig", op_get_url},
+    {"UpdateFunctionUrlConfig", op_update_url},
+    {"DeleteFunctionUrlConfig", op_delete_url},
+    {"ListFunctionUrlConfigs", op_list_urls},
+    {"PutFunctionConcurrency", op_put_concurrency},
+    {"DeleteFunctionConcurrency", op_delete_concurrency},
+    {"GetFunctionConcurrency", op_get_concurrency},
+    {"PutFunctionEventInvokeConfig", op_put_event_conf},
+    {"UpdateFunctionEventInvokeConfig", op_put_event_conf},
+    {"GetFunctionEventInvokeConfig", op_get_event_conf},
+    {"ListFunctionEventInvokeConfigs", op_get_event_conf},
+    {"DeleteFunctionEventInvokeConfig", op_delete_event_conf},
+    {"CreateCodeSigningConfig", op_create_signing},
+    {"GetCodeSigningConfig", op_get_signing},
+    {"UpdateCodeSigningConfig", op_update_signing},
+    {"DeleteCodeSigningConfig", op_delete_signing},
+    {"ListCodeSigningConfigs", op_list_signing},
+    {"ListFunctionsByCodeSigningConfig", op_list_signed},
+    {"GetFunctionCodeSigningConfig", op_get_function_signing},
+    {"PutFunctionCodeSigningConfig", op_put_function_signing},
+    {"DeleteFunctionCodeSigningConfig", op_delete_function_signing},
+    {"CreateEventSourceMapping", op_create_source},
+    {"GetEventSourceMapping", op_no_source},
+    {"UpdateEventSourceMapping", op_no_source},
+    {"DeleteEventSourceMapping", op_no_source},
+    {"ListEventSourceMappings", op_list_sources},
+    {"GetRuntimeManagementConfig", op_get_runtime_updates},
+    {"PutRuntimeManagementConfig", op_put_runtime_updates},
+    {"GetFunctionRecursionConfig", op_get_recursion},
+    {"PutFunctionRecursionConfig", op_put_recursion},
+    {"ListTags", op_list_tags},
+    {"TagResource", op_tag},
+    {"UntagResource", op_untag},
+    {"GetAccountSettings", op_account_settings},
 };
 
-void lambda_request(struct aws_req *q)
-{
-    struct arena *a = q->req->arena;
-    struct op *op = arena_new_of(a, struct op);
-    const char *part[8];
-    size_t n = 0;
-    struct err err = {0};
+/* Calls are many: they are not looked up in the model, and their bodies are no JSON of Lambda's. */
+static const struct {
+    const char *date, *sub;
+    void (*run)(struct op *);
+} CALLS[] = {
+    {"2015-03-31", "invocations", op_invoke},
+    {"2021-11-15", "response-streaming-invocations", op_invoke_stream},
+    {"2014-11-13", "invoke-async", op_invoke_old},
+};
 
-    op->q = q;
-    for (const char *p = q->req->raw_path; *p && n < ARRAY_LEN(part);) {
+enum { PARTS_MAX = 8 };
+
+/* The path's segments, decoded; -1: answered. */
+static int path_parts(struct aws_req *q, const char *part[static PARTS_MAX], size_t *ret_n)
+{
+    size_t n = 0;
+
+    for (const char *p = q->req->raw_path; *p && n < PARTS_MAX;) {
         size_t len;
 
         p += strspn(p, "/");
         len = strcspn(p, "/");
-        if (len && !(part[n++] = http_unescape(a, p, len, false))) {
+        if (len && !(part[n++] = http_unescape(q->req->arena, p, len, false))) {
             lambda_error(q, 400, "ValidationException", "the path is malformed");
-            return;
+            return -1;
         }
         p += len;
     }
-    for (size_t i = 0; i < ARRAY_LEN(ROUTES); i++) {
-        const char *sub = ROUTES[i].sub;
+    *ret_n = n;
+    return 0;
+}
 
-        if (n < 2 || !streq(ROUTES[i].method, q->req->method) || !streq(ROUTES[i].date, part[0]) ||
-            !streq(ROUTES[i].what, part[1]) || (!sub ? n != 2 : !*sub ? n != 3 : n < 4 || !streq(sub, part[3])))
-            continue;
-        if (n > 5) /* what is below a thing of a thing: none of it is served */
-            continue;
-        op->raw_name = n > 2 ? part[2] : "";
-        if (n > 2 && !streq(part[1], "layers") && lambda_name_parse(q, part[2], &op->n, &err) < 0) {
-            lambda_error(q, 400, "ValidationException", "%s", err.msg);
-            return;
+/* The function that the path's third segment names, when it is a function's; -1: answered. */
+static int take_name(struct op *op, const char *what)
+{
+    struct err err;
+    bool maybe = streq(what, "tags") || streq(what, "resource-policy");
+
+    if (!*op->raw_name || (!streq(what, "functions") && !maybe))
+        return 0;
+    if (maybe && !strstr(op->raw_name, ":function:"))
+        return 0;
+    if (lambda_name_parse(op->q, op->raw_name, &op->n, &err) == 0)
+        return 0;
+    lambda_error(op->q, 400, "ValidationException", "%s", err.msg);
+    return -1;
+}
+
+/* Body, bounds, rights. false: answered. */
+static bool is_in_order(struct op *op, const struct val *operation, const char *const *part)
+{
+    struct aws_req *q = op->q;
+    struct err err = {0};
+
+    if (operation && q->body_n) {
+        op->in = json_parse(q->req->arena, q->body, q->body_n, &err);
+        if (!val_is(op->in, VAL_MAP)) {
+            lambda_error(q, 400, "InvalidRequestContentException", "Could not parse request body into json: %s", err.msg);
+            return false;
         }
-        op->path = (const char *const *)arena_memdup(a, part + 3, sizeof *part * 5);
-        op->path_n = n > 3 ? n - 3 : 0;
-        if (q->body_n && ROUTES[i].run != op_invoke && ROUTES[i].run != op_invoke_old && ROUTES[i].run != op_invoke_stream) {
-            op->in = json_parse(a, q->body, q->body_n, &err);
-            if (!val_is(op->in, VAL_MAP)) {
-                lambda_error(q, 400, "InvalidRequestContentException", "Could not parse request body into json: %s", err.msg);
-                return;
-            }
-        }
-        op->run = ROUTES[i].run;
-        if (lambda_may(op))
-            op->run(op);
+    }
+    return (!operation || lambda_check(q, operation, part, op->in)) && lambda_may(op);
+}
+
+void lambda_request(struct aws_req *q)
+{
+    struct op *op = arena_new_of(q->req->arena, struct op);
+    const char *part[PARTS_MAX] = {0}, *name = NULL;
+    const struct val *operation = NULL;
+    size_t n = 0;
+
+    op->q = q;
+    if (path_parts(q, part, &n) < 0)
+        return;
+    for (size_t i = 0; i < ARRAY_LEN(CALLS) && n == 4 && !op->run; i++)
+        if (streq(part[3], CALLS[i].sub) && streq(part[0], CALLS[i].date) && streq(part[1], "functions") && streq(q->req->method, "POST"))
+            op->run = CALLS[i].run;
+    if (!op->run && (operation = lambda_operation(q, part, n, &name)))
+        for (size_t i = 0; i < ARRAY_LEN(ROWS) && !op->run; i++)
+            if (streq(ROWS[i].name, name))
+                op->run = ROWS[i].run;
+    if (!op->run && (operation || (n >= 2 && isdigit((unsigned char)part[0][0])))) {
+        lambda_error(q, 501, "NotImplementedException", "tandem does not serve the Lambda operation %s%s%s %s", name ? name : "", name ? ": " : "",
+                     q->req->method, q->req->raw_path);
         return;
     }
-    if (n >= 2 && isdigit((unsigned char)part[0][0]))
-        lambda_error(q, 501, "NotImplementedException", "tandem does not serve the Lambda operation %s %s", q->req->method,
-                     q->req->raw_path);
-    else
+    if (!op->run) {
         lambda_error(q, 404, "UnknownOperationException", "no Lambda operation at %s %s", q->req->method, q->req->raw_path);
+        return;
+    }
+    op->raw_name = n > 2 ? part[2] : "";
+    op->path = (const char *const *)arena_memdup(q->req->arena, part + 3, sizeof *part * (PARTS_MAX - 3));
+    op->path_n = n > 3 ? n - 3 : 0;
+    if (take_name(op, part[1]) == 0 && is_in_order(op, operation, part))
+        op->run(op);
 }

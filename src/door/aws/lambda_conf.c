@@ -137,16 +137,23 @@ char *lambda_now(struct arena *a)
     return arena_printf(a, "%s.%03d+0000", text, (int)(ts.tv_nsec / 1000000));
 }
 
-/* Changes with what a caller can change: made of the object's generation, in the form of a UUID. */
+const char *lambda_revision_of(struct arena *a, const char *text)
+{
+    char hex[SIGV4_HEX_BYTES];
+
+    sigv4_sha256_hex(text, strlen(text), hex);
+    return arena_printf(a, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+}
+
+/* Changes with what a caller can change: made of the object's generation. */
 const char *lambda_revision(struct aws_req *q, const struct obj *o)
 {
-    char text[160], hex[SIGV4_HEX_BYTES];
+    char text[160];
 
     snprintf(text, sizeof text, "%s/%lld/%s", o->uid,
              (long long)val_int_at(obj_val(o), "metadata.generation", 0),
              obj_annotation(o, A_MODIFIED) ? obj_annotation(o, A_MODIFIED) : "");
-    sigv4_sha256_hex(text, strlen(text), hex);
-    return arena_printf(q->req->arena, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+    return lambda_revision_of(q->req->arena, text);
 }
 
 void lambda_reply(struct aws_req *q, int status, const struct val *v)
@@ -334,6 +341,50 @@ static int read_image_config(struct arena *a, const struct val *in, bool create,
     return 0;
 }
 
+/* Kept and handed out; functions have the network of this machine, not that of a VPC. */
+static void read_vpc(struct arena *a, const struct val *in, struct val *spec)
+{
+    static const char *const same[][2] = {{"SubnetIds", "subnetIds"}, {"SecurityGroupIds", "securityGroupIds"},
+        {"Ipv6AllowedForDualStack", "ipv6"}};
+    const struct val *vpc = val_get(in, "VpcConfig");
+    struct val *to;
+
+    if (val_is_null(vpc))
+        return;
+    to = val_need_map(a, spec, "vpc");
+    for (size_t i = 0; i < ARRAY_LEN(same); i++)
+        if (!val_is_null(val_get(vpc, same[i][0])))
+            val_put(a, to, same[i][1], val_get(vpc, same[i][0]));
+}
+
+static void show_vpc(struct arena *a, const struct val *vpc, struct val *c)
+{
+    struct val *v;
+
+    if (val_is_null(vpc))
+        return;
+    v = val_need_map(a, c, "VpcConfig");
+    val_put(a, v, "SubnetIds", val_get(vpc, "subnetIds") ? val_get(vpc, "subnetIds") : val_list(a));
+    val_put(a, v, "SecurityGroupIds", val_get(vpc, "securityGroupIds") ? val_get(vpc, "securityGroupIds") : val_list(a));
+    val_put_str(a, v, "VpcId", "");
+    val_put_bool(a, v, "Ipv6AllowedForDualStack", val_bool_at(vpc, "ipv6", false));
+}
+
+/* What a function could ask for and would not get. */
+static int refuse_unserved(const struct val *in, const char **ret_type, struct err *err)
+{
+    static const struct { const char *member, *why; } NOT_SERVED[] = {
+        {"DurableConfig", "durable executions are not built"}, {"TenancyConfig", "tenants are not isolated from each other inside a function"},
+        {"CapacityProviderConfig", "functions run on this machine, not on instances of a capacity provider"}};
+
+    for (size_t i = 0; i < ARRAY_LEN(NOT_SERVED); i++)
+        if (!val_is_null(val_get(in, NOT_SERVED[i].member)))
+            BAD(PARAMETER, "%s is not supported: %s", NOT_SERVED[i].member, NOT_SERVED[i].why);
+    if (streq(val_str_at(in, "SnapStart.ApplyOn", "None"), "PublishedVersions"))
+        BAD(PARAMETER, "SnapStart is not supported: published versions start without a snapshot (ApplyOn must be None)");
+    return 0;
+}
+
 int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struct val *spec,
                      const char **ret_type, struct err *err)
 {
@@ -343,8 +394,9 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
     const char *runtime = val_str_at(in, "Runtime", NULL), *handler = val_str_at(in, "Handler", NULL);
     bool image;
 
-    if (read_enum(in, "PackageType", packages, a, spec, "packageType", ret_type, err) < 0)
+    if (refuse_unserved(in, ret_type, err) < 0 || read_enum(in, "PackageType", packages, a, spec, "packageType", ret_type, err) < 0)
         return -1;
+    read_vpc(a, in, spec);
     image = streq(val_str_at(in, "PackageType", "Zip"), "Image");
     if (image && (runtime || handler || val_len(val_get(in, "Layers"))))
         BAD(PARAMETER, "Please don't provide %s when the intended function PackageType is IMAGE",
@@ -475,6 +527,7 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
         val_put_str(a, c, "KMSKeyArn", val_str_at(spec, "kmsKey", ""));
     val_put_str(a, val_need_map(a, c, "TracingConfig"), "Mode", val_str_at(spec, "tracingMode", "PassThrough"));
     val_put_str(a, c, "RevisionId", lambda_revision(q, o));
+    show_vpc(a, val_get(spec, "vpc"), c);
     x = val_get(spec, "fileSystems");
     if (val_len(x)) {
         struct val *list = val_list(a);

@@ -162,6 +162,11 @@ static void take_its_code(struct op *op)
     lambda_take_code(op, val_get(op->in, "Code"));
 }
 
+static void layers_taken(struct op *op)
+{
+    lambda_take_signing(op, take_its_code);
+}
+
 void op_create_function(struct op *op)
 {
     struct aws_req *q = op->q;
@@ -195,7 +200,7 @@ void op_create_function(struct op *op)
         lambda_error(q, 409, "ResourceConflictException", "Function already exist: %s", op->n.name);
         return;
     }
-    lambda_take_layers(op, take_its_code);
+    lambda_take_layers(op, layers_taken);
 }
 
 void op_update_code(struct op *op)
@@ -310,36 +315,79 @@ void op_get_conf(struct op *op)
         lambda_reply(op->q, 200, lambda_conf_of(op, &w));
 }
 
+/* A page of functions, or (FunctionVersion=ALL) of functions and their versions: an item is behind `marker`, the
+ * object's name and (of a version) its number. */
+struct listing {
+    struct op *op;
+    struct val *answer, *list;
+    const char *marker, *last;
+    size_t marker_name; /* bytes of the name in it */
+    int64_t marker_number, left;
+};
+
+/* Is the item's turn? false: it was on an earlier page, or is on a later one. */
+static bool takes(struct listing *l, const char *name, int64_t number)
+{
+    int order = l->marker ? strncmp(name, l->marker, l->marker_name) : 1;
+
+    if (!order && name[l->marker_name])
+        order = 1;
+    if (order < 0 || (!order && number <= l->marker_number) || l->left < 0)
+        return false;
+    if (l->left-- == 0) {
+        val_put_str(l->op->q->req->arena, l->answer, "NextMarker", l->last);
+        return false;
+    }
+    l->last = arena_printf(l->op->q->req->arena, number ? "%s:%lld" : "%s", name, (long long)number);
+    return true;
+}
+
+static void list_one(struct listing *l, const struct obj *o, bool versions)
+{
+    struct aws_req *q = l->op->q;
+    const struct obj **all;
+    struct val *c;
+    size_t n;
+
+    if (takes(l, o->name, 0)) {
+        c = lambda_conf(q, o);
+        if (versions)
+            val_put(q->req->arena, c, "FunctionArn", val_printf(q->req->arena, "%s:$LATEST", lambda_arn(q, lambda_name_of(o))));
+        val_push(q->req->arena, l->list, c);
+    }
+    if (!versions)
+        return;
+    all = functions_versions(q->d->o.functions, q->req->arena, LAMBDA_NS, o->name, &n);
+    for (size_t i = 0; i < n; i++)
+        if (takes(l, o->name, val_int_at(obj_val(all[i]), "spec.version", 0)))
+            val_push(q->req->arena, l->list, lambda_conf(q, all[i]));
+}
+
 static void on_listed(struct aws_req *q, const struct client_result *r, void *arg)
 {
     struct op *op = arg;
     struct arena *a = q->req->arena;
-    const char *marker = http_param(q->req, "Marker"), *max = http_param(q->req, "MaxItems");
-    int64_t left = max ? MIN(MAX(strtoll(max, NULL, 10), 1LL), 10000LL) : 50;
-    struct val *v, *list;
-    const char *next = NULL;
+    const char *marker = http_param(q->req, "Marker"), *max = http_param(q->req, "MaxItems"), *which = http_param(q->req, "FunctionVersion");
+    struct listing l = {.op = op, .answer = val_map(a), .list = val_list(a), .marker = marker, .left = max ? strtoll(max, NULL, 10) : 50};
 
     if (r->err) {
         lambda_api_error(op, r->err, r->status);
         return;
     }
-    v = val_map(a);
-    list = val_need_list(a, v, "Functions");
-    VAL_EACH(val_get(r->val, "items"), it) {
-        struct obj *o;
-
-        if (marker && strcmp(val_str_at(it, "metadata.name", ""), marker) <= 0)
-            continue;
-        if (left-- == 0) {
-            val_put_str(a, v, "NextMarker", next);
-            break;
-        }
-        o = obj_seal(it, strtoll(val_str_at(it, "metadata.resourceVersion", "0"), NULL, 10));
-        next = arena_strdup(a, o->name);
-        arena_pin(a, (void (*)(void *))(void (*)(void))obj_unref, o);
-        val_push(a, list, lambda_conf(q, o));
+    if (marker) {
+        l.marker_name = strcspn(marker, ":");
+        l.marker_number = marker[l.marker_name] ? strtoll(marker + l.marker_name + 1, NULL, 10) : 0;
     }
-    lambda_reply(q, 200, v);
+    VAL_EACH(val_get(r->val, "items"), it) {
+        struct obj *o = obj_seal(it, strtoll(val_str_at(it, "metadata.resourceVersion", "0"), NULL, 10));
+
+        arena_pin(a, (void (*)(void *))(void (*)(void))obj_unref, o);
+        list_one(&l, o, which && streq(which, "ALL"));
+        if (l.left < 0)
+            break;
+    }
+    val_put(a, l.answer, "Functions", l.list);
+    lambda_reply(q, 200, l.answer);
 }
 
 void op_list_functions(struct op *op)

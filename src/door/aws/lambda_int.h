@@ -3,6 +3,8 @@
  *   lambda_conf.c      shapes: names, configuration <-> Function object
  *   lambda_function.c  create, change, delete, read
  *   lambda_version.c   versions, aliases, provisioned concurrency
+ *   lambda_check.c     what Lambda's model says of operations and their input
+ *   lambda_signing.c   code signing configurations;  lambda_source.c  event source mappings
  *   lambda_invoke.c  lambda_stream.c  lambda_url.c  lambda_policy.c  lambda_settings.c */
 #pragma once
 
@@ -42,6 +44,7 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
 struct val *lambda_conf(struct aws_req *q, const struct obj *o);
 struct val *lambda_url_conf(struct aws_req *q, const struct obj *o);
 const char *lambda_revision(struct aws_req *q, const struct obj *o);
+const char *lambda_revision_of(struct arena *a, const char *text); /* of what text tells, in the form of a UUID */
 /* 2026-01-01T00:00:00.000+0000 */
 char *lambda_now(struct arena *a);
 void lambda_reply(struct aws_req *q, int status, const struct val *v); /* v NULL: no body */
@@ -65,7 +68,7 @@ struct op {
     struct val *template_;
     const char *raw_name;       /* the path's second part, as it came */
     void (*coded)(struct op *op);   /* not NULL: where the way goes on when the zip is kept */
-    void (*layered)(struct op *op);
+    void (*layered)(struct op *op), (*signed_)(struct op *op);
     void (*run)(struct op *op); /* the operation itself, to begin it again */
     const char *alias;
     void (*then)(struct op *op, const struct obj *o);
@@ -106,6 +109,8 @@ void lambda_take_code(struct op *op, const struct val *where);
  * between, the operation begins again. */
 void lambda_put_list(struct op *op, const struct obj *head, const char *key, const struct val *list,
                      void (*then)(struct op *, const struct obj *));
+/* Sends op->patch, which holds the metadata.resourceVersion that it was made from; likewise begins again. */
+void lambda_patch_again(struct op *op, void (*then)(struct op *, const struct obj *));
 /* The ARN of a function or a bucket as a destination {arn, function, qualifier} or {arn, bucket}; NULL: it is
  * neither. */
 struct val *lambda_destination(struct aws_req *q, const char *arn);
@@ -122,6 +127,32 @@ bool lambda_may(struct op *op);
 /* May he pass the request's Role to the function, and may Lambda assume it? Likewise. */
 bool lambda_role_fits(struct op *op);
 bool lambda_may_read(struct op *op, const char *bucket, const char *key); /* code in a bucket */
+
+/* The operation of Lambda's model at a method and path, and its name; NULL: there is none. */
+const struct val *lambda_operation(struct aws_req *q, const char *const *part, size_t n, const char **ret_name);
+/* Is the input as the model wants it (types, bounds, patterns, values, what must be there)? false: all that is wrong
+ * was answered. body may be NULL. */
+bool lambda_check(struct aws_req *q, const struct val *operation, const char *const *part, const struct val *body);
+
+/* One page of a list: MaxItems, and Marker as lambda_page_takes() gave it; -1: answered. */
+struct lambda_page {
+    int64_t from, left, at;
+};
+int lambda_page_read(struct op *op, struct lambda_page *ret);
+/* Is the next item on this page? Puts NextMarker into the answer behind the last one. */
+bool lambda_page_takes(struct op *op, struct lambda_page *p, struct val *answer);
+
+/* The policy document of a text, or an empty one. */
+struct val *lambda_policy_read(struct arena *a, const char *text);
+/* The statement that AddPermission and AddLayerVersionPermission make of a request. */
+struct val *lambda_statement(struct op *op, const char *resource);
+enum { LAMBDA_POLICY_MAX = 20480 };
+
+/* The code signing configuration that the request's CodeSigningConfigArn names goes into op->patch; then `then`,
+ * unless it is not there. */
+void lambda_take_signing(struct op *op, void (*then)(struct op *op));
+/* Tags of what is no function; false: it is a function (or nothing that we know). */
+bool lambda_signing_tags(struct op *op);
 
 void op_create_function(struct op *op);
 void op_list_functions(struct op *op);
@@ -160,7 +191,29 @@ void op_get_concurrency(struct op *op);
 void op_put_event_conf(struct op *op);
 void op_get_event_conf(struct op *op);
 void op_delete_event_conf(struct op *op);
-void op_code_signing(struct op *op);
+void op_layer_by_arn(struct op *op);
+void op_add_layer_permission(struct op *op);
+void op_get_layer_policy(struct op *op);
+void op_remove_layer_permission(struct op *op);
+void op_get_resource_policy(struct op *op);
+void op_put_resource_policy(struct op *op);
+void op_delete_resource_policy(struct op *op);
+void op_create_signing(struct op *op);
+void op_get_signing(struct op *op);
+void op_update_signing(struct op *op);
+void op_delete_signing(struct op *op);
+void op_list_signing(struct op *op);
+void op_list_signed(struct op *op);
+void op_get_function_signing(struct op *op);
+void op_put_function_signing(struct op *op);
+void op_delete_function_signing(struct op *op);
+void op_create_source(struct op *op);
+void op_no_source(struct op *op);
+void op_list_sources(struct op *op);
+void op_get_runtime_updates(struct op *op);
+void op_put_runtime_updates(struct op *op);
+void op_get_recursion(struct op *op);
+void op_put_recursion(struct op *op);
 void op_list_tags(struct op *op);
 void op_tag(struct op *op);
 void op_untag(struct op *op);

@@ -311,20 +311,21 @@ static void layers_listed(struct op *op, const struct val *items)
     lambda_reply(op->q, 200, v);
 }
 
-/* layers, and layers?find=LayerVersion&Arn=... */
 void op_list_layers(struct op *op)
 {
-    const char *find = http_param(op->q->req, "find"), *arn = http_param(op->q->req, "Arn");
-
-    if (find && streq(find, "LayerVersion")) {
-        if (!arn || !layer_name(op->q->req->arena, arn, &op->alias, &op->number) || !op->number)
-            lambda_error(op->q, 400, "ValidationException", "1 validation error detected: Value '%.160s' at 'arn' failed to satisfy "
-                         "constraint: it must be the ARN of a layer version", arn ? arn : "null");
-        else
-            get_version(op);
-        return;
-    }
     all_layers(op, layers_listed);
+}
+
+/* layers?find=LayerVersion&Arn=... */
+void op_layer_by_arn(struct op *op)
+{
+    const char *arn = http_param(op->q->req, "Arn");
+
+    if (!arn || !layer_name(op->q->req->arena, arn, &op->alias, &op->number) || !op->number)
+        lambda_error(op->q, 400, "ValidationException", "1 validation error detected: Value '%.160s' at 'arn' failed to satisfy "
+                     "constraint: it must be the ARN of a layer version", arn ? arn : "null");
+    else
+        get_version(op);
 }
 
 static void on_gone(struct aws_req *q, const struct client_result *r, void *arg)
@@ -358,6 +359,158 @@ void op_delete_layer(struct op *op)
 {
     if (layer_of_path(op, true) == 0)
         all_layers(op, delete_it);
+}
+
+/* ---- policies: kept and shown; they tell other accounts what they may, and there is one account here ---- */
+
+static const char *policy_revision(struct op *op, const struct val *o)
+{
+    struct arena *a = op->q->req->arena;
+
+    return lambda_revision_of(a, arena_printf(a, "%s/%s", val_str_at(o, "metadata.uid", ""),
+                                              val_text(val_get(val_at(o, "metadata.annotations"), A_POLICY), "")));
+}
+
+/* Writes the layer's document, in the object that it was made from. */
+static void put_layer_policy(struct op *op, const struct val *o, const struct val *policy, aws_fn *then)
+{
+    struct arena *a = op->q->req->arena;
+    bool any = val_len(val_get(policy, "Statement"));
+    struct val *meta;
+    const char *text = json_text(a, policy, NULL);
+
+    if (strlen(text) > LAMBDA_POLICY_MAX) {
+        lambda_error(op->q, 400, "PolicyLengthExceededException", "The final policy size (%zu) is bigger than the limit (%d).", strlen(text),
+                     LAMBDA_POLICY_MAX);
+        return;
+    }
+    op->patch = val_map(a);
+    meta = val_need_map(a, op->patch, "metadata");
+    val_put(a, meta, "resourceVersion", val_at(o, "metadata.resourceVersion"));
+    val_put(a, val_need_map(a, meta, "annotations"), A_POLICY, any ? val_str(a, text) : val_null(a));
+    aws_call(op->q, &(struct client_call){.verb = CLIENT_PATCH, .resource = LAYERS, .ns = LAMBDA_NS, .body = op->patch,
+        .name = layer_object(op, op->alias, op->number), .patch_type = CLIENT_PATCH_MERGE}, then, op);
+}
+
+/* The layer as it was read, with its document; false: answered. */
+static bool policy_at_hand(struct op *op, const struct client_result *r, struct val **ret_policy)
+{
+    const char *want = http_param(op->q->req, "RevisionId");
+
+    if ((r->err && r->err->code == ERR_NOT_FOUND) || (!r->err && val_bool_at(r->val, "spec.deleted", false))) {
+        no_layer(op, op->alias, op->number);
+        return false;
+    }
+    if (r->err) {
+        lambda_api_error(op, r->err, r->status);
+        return false;
+    }
+    if (want && !streq(want, policy_revision(op, r->val))) {
+        lambda_error(op->q, 412, "PreconditionFailedException", "The RevisionId provided does not match the latest RevisionId. Call the "
+                     "GetLayerVersionPolicy API to retrieve the latest RevisionId");
+        return false;
+    }
+    *ret_policy = lambda_policy_read(op->q->req->arena, val_text(val_get(val_at(r->val, "metadata.annotations"), A_POLICY), NULL));
+    return true;
+}
+
+static void on_policy_written(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    struct op *op = arg;
+    struct val *v;
+
+    if (r->err && r->err->code == ERR_CONFLICT && op->tries++ < LAYER_TRIES) {
+        op->run(op); /* somebody else wrote in between */
+    } else if (r->err) {
+        lambda_api_error(op, r->err, r->status);
+    } else if (op->run == op_remove_layer_permission) {
+        lambda_reply(q, 204, NULL);
+    } else {
+        v = val_map(q->req->arena);
+        val_put_str(q->req->arena, v, "Statement",
+                    json_text(q->req->arena, lambda_statement(op, layer_arn(op, op->alias, op->number)), NULL));
+        val_put_str(q->req->arena, v, "RevisionId", policy_revision(op, r->val));
+        lambda_reply(q, 201, v);
+    }
+}
+
+static void on_add(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    struct op *op = arg;
+    const char *sid = val_str_at(op->in, "StatementId", "");
+    struct val *policy;
+    struct err err;
+
+    if (!policy_at_hand(op, r, &policy))
+        return;
+    VAL_EACH(val_get(policy, "Statement"), it)
+        if (streq(val_str_at(it, "Sid", ""), sid)) {
+            lambda_error(q, 409, "ResourceConflictException", "The statement id (%s) provided already exists. Please provide a new statement "
+                         "id, or remove the existing statement.", sid);
+            return;
+        }
+    val_push(q->req->arena, val_need_list(q->req->arena, policy, "Statement"), lambda_statement(op, layer_arn(op, op->alias, op->number)));
+    if (policy_check(policy, POLICY_RESOURCE, &err) < 0)
+        lambda_error(q, 400, "InvalidParameterValueException", "%s", err.msg);
+    else
+        put_layer_policy(op, r->val, policy, on_policy_written);
+}
+
+static void on_remove(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    struct op *op = arg;
+    const char *sid = op->path_n > 3 ? op->path[3] : "";
+    struct val *policy, *list;
+
+    if (!policy_at_hand(op, r, &policy))
+        return;
+    list = val_get(policy, "Statement");
+    for (uint32_t i = 0; i < val_len(list); i++)
+        if (streq(val_str_at(&list->items[i], "Sid", ""), sid)) {
+            val_remove(list, i);
+            put_layer_policy(op, r->val, policy, on_policy_written);
+            return;
+        }
+    lambda_error(q, 404, "ResourceNotFoundException", "Statement %s is not found in resource policy.", sid);
+}
+
+static void on_show(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    struct op *op = arg;
+    struct val *policy, *v;
+
+    if (!policy_at_hand(op, r, &policy))
+        return;
+    if (!val_len(val_get(policy, "Statement"))) {
+        lambda_error(q, 404, "ResourceNotFoundException", "No policy is associated with the given resource.");
+        return;
+    }
+    v = val_map(q->req->arena);
+    val_put_str(q->req->arena, v, "Policy", json_text(q->req->arena, policy, NULL));
+    val_put_str(q->req->arena, v, "RevisionId", policy_revision(op, r->val));
+    lambda_reply(q, 200, v);
+}
+
+static void read_layer(struct op *op, aws_fn *then)
+{
+    if (layer_of_path(op, true) == 0)
+        aws_call(op->q, &(struct client_call){.verb = CLIENT_GET, .resource = LAYERS, .ns = LAMBDA_NS,
+            .name = layer_object(op, op->alias, op->number)}, then, op);
+}
+
+void op_add_layer_permission(struct op *op)
+{
+    read_layer(op, on_add);
+}
+
+void op_get_layer_policy(struct op *op)
+{
+    read_layer(op, on_show);
+}
+
+void op_remove_layer_permission(struct op *op)
+{
+    read_layer(op, on_remove);
 }
 
 /* ---- the layers of a function ---- */

@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* what: 'f' the function (with its qualifier), 'F' the function as a whole, 'l' the layer, 'v' its version, '*' no one. */
+/* what: 'f' the function (with its qualifier), 'F' the function as a whole, 'l' the layer, 'v' its version, 'r' the ARN in the
+ * path, 'a' the ARN in the query, 's' the event source mapping,
+ * '*' no one. */
 static const struct row {
     void (*run)(struct op *op);
     const char *action, *method; /* NULL: any */
@@ -51,10 +53,34 @@ static const struct row {
     {op_put_event_conf, "UpdateFunctionEventInvokeConfig", "POST", 'f', 0},
     {op_get_event_conf, "GetFunctionEventInvokeConfig", NULL, 'f', 0},
     {op_delete_event_conf, "DeleteFunctionEventInvokeConfig", NULL, 'f', 0},
-    {op_code_signing, "GetFunctionCodeSigningConfig", NULL, 'F', 0},
-    {op_list_tags, "ListTags", NULL, 'F', 0},
-    {op_tag, "TagResource", NULL, 'F', 0},
-    {op_untag, "UntagResource", NULL, 'F', 0},
+    {op_layer_by_arn, "GetLayerVersion", NULL, 'a', 0},
+    {op_add_layer_permission, "AddLayerVersionPermission", NULL, 'v', 0},
+    {op_get_layer_policy, "GetLayerVersionPolicy", NULL, 'v', 0},
+    {op_remove_layer_permission, "RemoveLayerVersionPermission", NULL, 'v', 0},
+    {op_get_resource_policy, "GetResourcePolicy", NULL, 'r', 0},
+    {op_put_resource_policy, "PutResourcePolicy", NULL, 'r', 0},
+    {op_delete_resource_policy, "DeleteResourcePolicy", NULL, 'r', 0},
+    {op_create_signing, "CreateCodeSigningConfig", NULL, '*', 0},
+    {op_get_signing, "GetCodeSigningConfig", NULL, 'r', 0},
+    {op_update_signing, "UpdateCodeSigningConfig", NULL, 'r', 0},
+    {op_delete_signing, "DeleteCodeSigningConfig", NULL, 'r', 0},
+    {op_list_signing, "ListCodeSigningConfigs", NULL, '*', 0},
+    {op_list_signed, "ListFunctionsByCodeSigningConfig", NULL, 'r', 0},
+    {op_get_function_signing, "GetFunctionCodeSigningConfig", NULL, 'F', 0},
+    {op_put_function_signing, "PutFunctionCodeSigningConfig", NULL, 'F', 0},
+    {op_delete_function_signing, "DeleteFunctionCodeSigningConfig", NULL, 'F', 0},
+    {op_create_source, "CreateEventSourceMapping", NULL, '*', 0},
+    {op_no_source, "GetEventSourceMapping", "GET", 's', 0},
+    {op_no_source, "UpdateEventSourceMapping", "PUT", 's', 0},
+    {op_no_source, "DeleteEventSourceMapping", "DELETE", 's', 0},
+    {op_list_sources, "ListEventSourceMappings", NULL, '*', 0},
+    {op_get_runtime_updates, "GetRuntimeManagementConfig", NULL, 'f', 0},
+    {op_put_runtime_updates, "PutRuntimeManagementConfig", NULL, 'f', 0},
+    {op_get_recursion, "GetFunctionRecursionConfig", NULL, 'F', 0},
+    {op_put_recursion, "PutFunctionRecursionConfig", NULL, 'F', 0},
+    {op_list_tags, "ListTags", NULL, 'r', 0},
+    {op_tag, "TagResource", NULL, 'r', 0},
+    {op_untag, "UntagResource", NULL, 'r', 0},
     {op_account_settings, "GetAccountSettings", NULL, '*', 0},
 };
 
@@ -83,6 +109,12 @@ static const char *resource_of(struct op *op, char what)
 
         return lambda_arn(q, lambda_name_parse(q, name, &n, &err) == 0 ? n.name : name);
     }
+    case 'r':
+        return op->raw_name;
+    case 'a':
+        return http_param(q->req, "Arn") ? http_param(q->req, "Arn") : "*";
+    case 's':
+        return arena_printf(a, "arn:aws:lambda:%s:%s:event-source-mapping:%s", q->d->region, q->d->account, op->raw_name);
     case 'l':
     case 'v': {
         const char *mark = str_starts(op->raw_name, "arn:") ? strstr(op->raw_name, ":layer:") : NULL;

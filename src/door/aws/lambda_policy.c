@@ -1,32 +1,11 @@
-/* door/aws/lambda_policy.c - resource policies: kept, and shown as they were given; lambda_may.c and url.c ask them. */
+/* door/aws/lambda_policy.c - resource policies: kept, and shown as they were given; lambda_may.c and url.c ask them.
+ *
+ * A function, its versions and its aliases have a policy each. All statements lie in one document at the Function
+ * (annotation A_POLICY); a statement's Resource says whose it is, which is also what it is judged by. */
 #include "door/aws/lambda_int.h"
 
-/* A version or an alias has a policy of its own: statements of all lie together, and their Resource says whose they are. */
-static const char *resource_of(struct op *op)
+struct val *lambda_policy_read(struct arena *a, const char *text)
 {
-    const char *arn = lambda_arn(op->q, op->n.name), *q = op->n.qualifier;
-
-    return q && !streq(q, "$LATEST") ? arena_printf(op->q->req->arena, "%s:%s", arn, q) : arn;
-}
-
-static bool is_of(struct op *op, const struct val *statement)
-{
-    return streq(val_str_at(statement, "Resource", ""), resource_of(op));
-}
-
-/* The function, and what the request's qualifier names must be there; NULL: 404 was answered. */
-static const struct obj *need_qualified(struct op *op)
-{
-    const struct obj *o = lambda_head(op);
-    struct lambda_qualified w;
-
-    return o && lambda_qualified(op, &w) == 0 ? o : NULL;
-}
-
-static struct val *policy_of(struct op *op, const struct obj *o)
-{
-    struct arena *a = op->q->req->arena;
-    const char *text = obj_annotation(o, A_POLICY);
     struct err err;
     struct val *v = text ? json_parse(a, text, strlen(text), &err) : NULL;
 
@@ -38,52 +17,87 @@ static struct val *policy_of(struct op *op, const struct obj *o)
     }
     return v;
 }
-static void put_policy(struct op *op, const struct val *policy,
-                       void (*then)(struct op *, const struct obj *))
+
+static const char *resource_of(struct op *op)
+{
+    if (!op->n.qualifier)
+        return lambda_arn(op->q, op->n.name);
+    return arena_printf(op->q->req->arena, "%s:%s", lambda_arn(op->q, op->n.name), op->n.qualifier);
+}
+
+/* The statements of this resource, as a document of their own; others: those of all others. */
+static struct val *policy_of(struct op *op, const struct obj *head, bool others)
 {
     struct arena *a = op->q->req->arena;
-    struct val *notes;
+    struct val *all = lambda_policy_read(a, obj_annotation(head, A_POLICY)), *list = val_list(a);
 
+    VAL_EACH(val_get(all, "Statement"), it)
+        if (streq(val_str_at(it, "Resource", ""), resource_of(op)) != others)
+            val_push(a, list, it);
+    val_put(a, all, "Statement", list);
+    return all;
+}
+
+static const char *revision_of(struct op *op, const struct obj *head)
+{
+    struct arena *a = op->q->req->arena;
+
+    return lambda_revision_of(a, arena_printf(a, "%s/%s", head->uid, json_text(a, policy_of(op, head, false), NULL)));
+}
+
+/* The function, when the qualifier (if any) names a version or an alias, and the revision is the wanted one; NULL: answered. */
+static const struct obj *need_resource(struct op *op)
+{
+    const char *want = val_str_at(op->in, "RevisionId", NULL);
+    struct lambda_qualified w;
+
+    if (lambda_qualified(op, &w) < 0)
+        return NULL;
+    if (!want)
+        want = http_param(op->q->req, "RevisionId");
+    if (!want || streq(want, revision_of(op, w.head)))
+        return w.head;
+    lambda_error(op->q, 412, "PreconditionFailedException",
+                 "The RevisionId provided does not match the latest RevisionId. Call the GetPolicy API to retrieve the latest RevisionId");
+    return NULL;
+}
+
+/* Writes the resource's policy: these statements. */
+static void put_policy(struct op *op, const struct obj *head, const struct val *statements, void (*then)(struct op *, const struct obj *))
+{
+    struct arena *a = op->q->req->arena;
+    struct val *all = policy_of(op, head, true), *list = val_get(all, "Statement"), *notes, *meta;
+    const char *text;
+
+    VAL_EACH(statements, it)
+        val_push(a, list, it);
+    text = json_text(a, all, NULL);
+    if (strlen(text) > LAMBDA_POLICY_MAX) {
+        lambda_error(op->q, 400, "PolicyLengthExceededException", "The final policy size (%zu) is bigger than the limit (%d).", strlen(text),
+                     LAMBDA_POLICY_MAX);
+        return;
+    }
     op->patch = val_map(a);
-    notes = val_need_map(a, val_need_map(a, op->patch, "metadata"), "annotations");
-    if (val_len(val_get(policy, "Statement")))
-        val_put_str(a, notes, A_POLICY, json_text(a, policy, NULL));
+    meta = val_need_map(a, op->patch, "metadata");
+    val_put(a, meta, "resourceVersion", val_printf(a, "%lld", (long long)head->revision));
+    notes = val_need_map(a, meta, "annotations");
+    if (val_len(list))
+        val_put_str(a, notes, A_POLICY, text);
     else
         val_put(a, notes, A_POLICY, val_null(a));
-    lambda_patch(op, NULL, then);
+    lambda_patch_again(op, then);
 }
-static void reply_statement(struct op *op, const struct obj *o)
-{
-    struct arena *a = op->q->req->arena;
-    const struct val *list = val_get(policy_of(op, o), "Statement");
-    struct val *v = val_map(a);
 
-    val_put_str(a, v, "Statement", list && list->n ? json_text(a, &list->items[list->n - 1], NULL) : "{}");
-    lambda_reply(op->q, 201, v);
-}
-void op_add_permission(struct op *op)
+struct val *lambda_statement(struct op *op, const char *resource)
 {
+    static const struct { const char *field, *key; } KEYS[] = {{"SourceAccount", "AWS:SourceAccount"},
+        {"FunctionUrlAuthType", "lambda:FunctionUrlAuthType"}, {"EventSourceToken", "lambda:EventSourceToken"},
+        {"PrincipalOrgID", "aws:PrincipalOrgID"}, {"OrganizationId", "aws:PrincipalOrgID"}};
+    const char *principal = val_str_at(op->in, "Principal", ""), *source = val_str_at(op->in, "SourceArn", NULL);
     struct arena *a = op->q->req->arena;
-    const struct obj *o = need_qualified(op);
-    const char *sid = val_str_at(op->in, "StatementId", ""), *principal = val_str_at(op->in, "Principal", "");
-    const char *source = val_str_at(op->in, "SourceArn", NULL), *account = val_str_at(op->in, "SourceAccount", NULL);
-    static const struct { const char *field, *key; } KEYS[] = {{"FunctionUrlAuthType", "lambda:FunctionUrlAuthType"},
-        {"EventSourceToken", "lambda:EventSourceToken"}, {"PrincipalOrgID", "aws:PrincipalOrgID"}};
-    struct val *policy, *s;
-    struct err err = {0};
+    struct val *s = val_map(a);
 
-    if (!o)
-        return;
-    policy = policy_of(op, o);
-    VAL_EACH(val_get(policy, "Statement"), it)
-        if (is_of(op, it) && streq(val_str_at(it, "Sid", ""), sid)) {
-            lambda_error(op->q, 409, "ResourceConflictException",
-                         "The statement id (%s) provided already exists. Please provide a new statement id, or remove the "
-                         "existing statement.", sid);
-            return;
-        }
-    s = val_map(a);
-    val_put_str(a, s, "Sid", sid);
+    val_put_str(a, s, "Sid", val_str_at(op->in, "StatementId", ""));
     val_put_str(a, s, "Effect", "Allow");
     if (strchr(principal, '.') && !str_starts(principal, "arn:"))
         val_put_str(a, val_need_map(a, s, "Principal"), "Service", principal);
@@ -94,75 +108,159 @@ void op_add_permission(struct op *op)
     else
         val_put_str(a, val_need_map(a, s, "Principal"), "AWS", principal);
     val_put_str(a, s, "Action", val_str_at(op->in, "Action", ""));
-    val_put_str(a, s, "Resource", resource_of(op));
+    val_put_str(a, s, "Resource", resource);
     if (source)
         val_put_str(a, val_need_map(a, val_need_map(a, s, "Condition"), "ArnLike"), "AWS:SourceArn", source);
-    if (account)
-        val_put_str(a, val_need_map(a, val_need_map(a, s, "Condition"), "StringEquals"), "AWS:SourceAccount", account);
     for (size_t i = 0; i < ARRAY_LEN(KEYS); i++)
         if (val_str_at(op->in, KEYS[i].field, NULL))
             val_put_str(a, val_need_map(a, val_need_map(a, s, "Condition"), "StringEquals"), KEYS[i].key,
                         val_str_at(op->in, KEYS[i].field, ""));
-    val_push(a, val_need_list(a, policy, "Statement"), s);
-    if (policy_check(policy, POLICY_RESOURCE, &err) < 0) {
-        lambda_error(op->q, 400, "InvalidParameterValueException", "%s",
-                     str_starts(err.msg, "Invalid principal")
-                         ? "The provided principal was invalid. Please check the principal and try again." : err.msg);
-        return;
-    }
-    put_policy(op, policy, reply_statement);
+    return s;
 }
-void op_get_policy(struct op *op)
+
+static bool is_sound(struct op *op, const struct val *policy)
+{
+    struct err err = {0};
+
+    if (policy_check(policy, POLICY_RESOURCE, &err) == 0)
+        return true;
+    lambda_error(op->q, 400, "InvalidParameterValueException", "%s",
+                 str_starts(err.msg, "Invalid principal") ? "The provided principal was invalid. Please check the principal and try again." : err.msg);
+    return false;
+}
+
+/* ---- by the statement ---- */
+
+static void reply_statement(struct op *op, const struct obj *head)
 {
     struct arena *a = op->q->req->arena;
-    const struct obj *o = need_qualified(op);
-    struct val *v, *policy;
+    struct val *v = val_map(a);
 
-    if (!o)
+    (void)head;
+    val_put_str(a, v, "Statement", json_text(a, lambda_statement(op, resource_of(op)), NULL));
+    lambda_reply(op->q, 201, v);
+}
+
+void op_add_permission(struct op *op)
+{
+    const char *sid = val_str_at(op->in, "StatementId", "");
+    const struct obj *head = need_resource(op);
+    struct arena *a = op->q->req->arena;
+    struct val *policy;
+
+    if (!head)
         return;
-    policy = policy_of(op, o);
-    for (uint32_t i = 0; i < val_len(val_get(policy, "Statement"));)
-        if (is_of(op, &val_get(policy, "Statement")->items[i]))
-            i++;
-        else
-            val_remove(val_get(policy, "Statement"), i);
+    if (op->n.qualifier && streq(op->n.qualifier, "$LATEST")) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "We currently do not support adding policies for $LATEST.");
+        return;
+    }
+    policy = policy_of(op, head, false);
+    VAL_EACH(val_get(policy, "Statement"), it)
+        if (streq(val_str_at(it, "Sid", ""), sid)) {
+            lambda_error(op->q, 409, "ResourceConflictException",
+                         "The statement id (%s) provided already exists. Please provide a new statement id, or remove the "
+                         "existing statement.", sid);
+            return;
+        }
+    val_push(a, val_get(policy, "Statement"), lambda_statement(op, resource_of(op)));
+    if (is_sound(op, policy))
+        put_policy(op, head, val_get(policy, "Statement"), reply_statement);
+}
+
+void op_remove_permission(struct op *op)
+{
+    const char *sid = op->path_n > 1 ? op->path[1] : "";
+    const struct obj *head = need_resource(op);
+    struct val *list;
+
+    if (!head)
+        return;
+    list = val_get(policy_of(op, head, false), "Statement");
+    for (uint32_t i = 0; i < val_len(list); i++)
+        if (streq(val_str_at(&list->items[i], "Sid", ""), sid)) {
+            val_remove(list, i);
+            put_policy(op, head, list, lambda_reply_none);
+            return;
+        }
+    lambda_error(op->q, 404, "ResourceNotFoundException", "Statement %s is not found in resource policy.", sid);
+}
+
+/* ---- as a whole ---- */
+
+static void reply_policy(struct op *op, const struct obj *head)
+{
+    struct arena *a = op->q->req->arena;
+    struct val *v = val_map(a), *policy = policy_of(op, head, false);
+
     if (!val_len(val_get(policy, "Statement"))) {
         lambda_error(op->q, 404, "ResourceNotFoundException", "The resource you requested does not exist.");
         return;
     }
-    v = val_map(a);
     val_put_str(a, v, "Policy", json_text(a, policy, NULL));
-    val_put_str(a, v, "RevisionId", lambda_revision(op->q, o));
+    val_put_str(a, v, "RevisionId", revision_of(op, head));
     lambda_reply(op->q, 200, v);
 }
-void op_remove_permission(struct op *op)
+
+void op_get_policy(struct op *op)
 {
-    const struct obj *o = need_qualified(op);
+    const struct obj *head = need_resource(op);
+
+    if (head)
+        reply_policy(op, head);
+}
+
+/* The function (version, alias) whose ARN the path has; NULL: answered. */
+static const struct obj *resource_of_path(struct op *op)
+{
+    if (op->n.name)
+        return need_resource(op);
+    lambda_error(op->q, 404, "ResourceNotFoundException", "The resource you requested does not exist. (%.300s)", op->raw_name);
+    return NULL;
+}
+
+void op_get_resource_policy(struct op *op)
+{
+    const struct obj *head = resource_of_path(op);
+
+    if (head)
+        reply_policy(op, head);
+}
+
+void op_put_resource_policy(struct op *op)
+{
+    const struct obj *head = resource_of_path(op);
+    const char *text = val_str_at(op->in, "Policy", "");
+    struct err err = {0};
     struct val *policy, *list;
 
-    if (!o)
+    if (!head)
         return;
-    policy = policy_of(op, o);
+    policy = json_parse(op->q->req->arena, text, strlen(text), &err);
+    if (!val_is(policy, VAL_MAP)) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "The policy is not a JSON document. %s", err.msg);
+        return;
+    }
+    if (!is_sound(op, policy))
+        return;
     list = val_get(policy, "Statement");
-    for (uint32_t i = 0; op->path_n > 1 && i < val_len(list); i++)
-        if (is_of(op, &list->items[i]) && streq(val_str_at(&list->items[i], "Sid", ""), op->path[1])) {
-            val_remove(list, i);
-            put_policy(op, policy, lambda_reply_none);
+    if (val_is(list, VAL_MAP)) {
+        list = val_list(op->q->req->arena);
+        val_push(op->q->req->arena, list, val_get(policy, "Statement"));
+    }
+    VAL_EACH(list, it)
+        if (!streq(val_str_at(it, "Resource", ""), resource_of(op))) {
+            lambda_error(op->q, 400, "InvalidParameterValueException", "The Resource of each statement must be %s", resource_of(op));
             return;
         }
-    lambda_error(op->q, 404, "ResourceNotFoundException", "Statement %s is not found in resource policy.",
-                 op->path_n > 1 ? op->path[1] : "");
+    put_policy(op, head, list, reply_policy);
 }
 
-void op_code_signing(struct op *op)
+void op_delete_resource_policy(struct op *op)
 {
-    struct arena *a = op->q->req->arena;
-    struct val *v;
+    const struct obj *head = resource_of_path(op);
 
-    if (!lambda_need(op))
-        return;
-    v = val_map(a);
-    val_put_str(a, v, "FunctionName", op->n.name);
-    val_put_str(a, v, "CodeSigningConfigArn", "");
-    lambda_reply(op->q, 200, v);
+    if (head && !val_len(val_get(policy_of(op, head, false), "Statement")))
+        lambda_error(op->q, 404, "ResourceNotFoundException", "The resource you requested does not exist.");
+    else if (head)
+        put_policy(op, head, NULL, lambda_reply_none);
 }

@@ -218,12 +218,120 @@ void op_delete_event_conf(struct op *op)
         lambda_put_list(op, w.head, "events", events_without(op, w.head), reply_events);
 }
 
+/* ---- updates of the runtime, per version; recursion ---- */
+
+static const struct val *find_updates(const struct obj *head, const char *qualifier)
+{
+    VAL_EACH(val_at(obj_val(head), "spec.runtimeUpdates"), it)
+        if (streq(val_str_at(it, "qualifier", ""), qualifier))
+            return it;
+    return NULL;
+}
+
+/* $LATEST or a version's number: aliases have none. NULL: answered. */
+static const char *updates_qualifier(struct op *op, struct lambda_qualified *w)
+{
+    if (lambda_qualified(op, w) < 0)
+        return NULL;
+    if (!w->alias)
+        return events_qualifier(op);
+    lambda_error(op->q, 400, "InvalidParameterValueException", "Runtime management is of a version or $LATEST, not of the alias %s", op->n.qualifier);
+    return NULL;
+}
+
+static void reply_updates(struct op *op, const struct obj *head)
+{
+    struct arena *a = op->q->req->arena;
+    const struct val *u = find_updates(head, events_qualifier(op));
+    struct val *v = val_map(a);
+
+    val_put_str(a, v, "UpdateRuntimeOn", val_str_at(u, "updateOn", "Auto"));
+    val_put(a, v, "FunctionArn", val_printf(a, "%s:%s", lambda_arn(op->q, op->n.name), events_qualifier(op)));
+    lambda_reply(op->q, 200, v);
+}
+
+void op_get_runtime_updates(struct op *op)
+{
+    struct lambda_qualified w;
+
+    if (updates_qualifier(op, &w))
+        reply_updates(op, w.head);
+}
+
+void op_put_runtime_updates(struct op *op)
+{
+    struct arena *a = op->q->req->arena;
+    const char *on = val_str_at(op->in, "UpdateRuntimeOn", ""), *version = val_str_at(op->in, "RuntimeVersionArn", NULL), *qualifier;
+    struct lambda_qualified w;
+    struct val *list, *u;
+
+    qualifier = updates_qualifier(op, &w);
+    if (!qualifier)
+        return;
+    if (streq(on, "Manual") != (version != NULL)) {
+        lambda_error(op->q, 400, "InvalidParameterValueException",
+                     version ? "RuntimeVersionArn can only be provided when UpdateRuntimeOn is Manual."
+                             : "RuntimeVersionArn must be provided when UpdateRuntimeOn is Manual.");
+        return;
+    }
+    if (version) { /* runtimes are what this machine has: there is no older one to stay with */
+        lambda_error(op->q, 501, "NotImplementedException", "tandem keeps no versions of runtimes: a function can not stay with %.200s", version);
+        return;
+    }
+    list = val_list(a);
+    VAL_EACH(val_at(obj_val(w.head), "spec.runtimeUpdates"), it)
+        if (!streq(val_str_at(it, "qualifier", ""), qualifier))
+            val_push(a, list, it);
+    u = val_map(a);
+    val_put_str(a, u, "qualifier", qualifier);
+    val_put_str(a, u, "updateOn", on);
+    val_push(a, list, u);
+    lambda_put_list(op, w.head, "runtimeUpdates", list, reply_updates);
+}
+
+static void reply_recursion(struct op *op, const struct obj *head)
+{
+    struct val *v = val_map(op->q->req->arena);
+
+    val_put_str(op->q->req->arena, v, "RecursiveLoop", val_str_at(obj_val(head), "spec.recursiveLoop", "Terminate"));
+    lambda_reply(op->q, 200, v);
+}
+
+void op_get_recursion(struct op *op)
+{
+    const struct obj *head = lambda_need(op);
+
+    if (head)
+        reply_recursion(op, head);
+}
+
+void op_put_recursion(struct op *op)
+{
+    struct arena *a = op->q->req->arena;
+
+    if (!lambda_need(op))
+        return;
+    op->patch = val_map(a);
+    val_put_str(a, val_need_map(a, op->patch, "spec"), "recursiveLoop", val_str_at(op->in, "RecursiveLoop", ""));
+    lambda_patch(op, NULL, reply_recursion);
+}
+
 /* ---- tags ---- */
+
+/* The function that tags are of; NULL: answered, here or by those of something else. */
+static const struct obj *need_tagged(struct op *op)
+{
+    if (op->n.name)
+        return lambda_need(op);
+    if (!lambda_signing_tags(op))
+        lambda_error(op->q, 404, "ResourceNotFoundException", "The resource you requested does not exist. (%.300s)", op->raw_name);
+    return NULL;
+}
 
 void op_list_tags(struct op *op)
 {
     struct arena *a = op->q->req->arena;
-    const struct obj *o = lambda_need(op);
+    const struct obj *o = need_tagged(op);
     struct val *v;
 
     if (!o)
@@ -239,7 +347,7 @@ void op_tag(struct op *op)
 {
     struct arena *a = op->q->req->arena;
 
-    if (!lambda_need(op))
+    if (!need_tagged(op))
         return;
     if (!val_is(val_get(op->in, "Tags"), VAL_MAP)) {
         lambda_error(op->q, 400, "InvalidParameterValueException", "Tags must be a map");
@@ -255,7 +363,7 @@ void op_untag(struct op *op)
     const char *name, *value;
     struct val *tags;
 
-    if (!lambda_need(op))
+    if (!need_tagged(op))
         return;
     op->patch = val_map(a);
     tags = val_need_map(a, val_need_map(a, op->patch, "spec"), "tags");

@@ -60,15 +60,11 @@ struct val *lambda_conf_of(struct op *op, const struct lambda_qualified *w)
 
 /* ---- pages ---- */
 
-struct page {
-    int64_t from, left, at;
-};
-
-static int page_read(struct op *op, struct page *ret)
+int lambda_page_read(struct op *op, struct lambda_page *ret)
 {
     const char *marker = http_param(op->q->req, "Marker"), *max = http_param(op->q->req, "MaxItems");
 
-    *ret = (struct page){.left = max ? strtoll(max, NULL, 10) : PAGE_DEFAULT};
+    *ret = (struct lambda_page){.left = max ? strtoll(max, NULL, 10) : PAGE_DEFAULT};
     if (max && (ret->left < 1 || ret->left > PAGE_MAX || !is_number(max))) {
         lambda_error(op->q, 400, "ValidationException", "1 validation error detected: Value '%.40s' at 'maxItems' failed to "
                      "satisfy constraint: Member must have value between 1 and %d", max, PAGE_MAX);
@@ -82,8 +78,7 @@ static int page_read(struct op *op, struct page *ret)
     return 0;
 }
 
-/* Is the next item on this page? Sets NextMarker behind the last one. */
-static bool page_takes(struct op *op, struct page *p, struct val *answer)
+bool lambda_page_takes(struct op *op, struct lambda_page *p, struct val *answer)
 {
     struct arena *a = op->q->req->arena;
 
@@ -102,21 +97,21 @@ void op_list_versions(struct op *op)
     struct arena *a = op->q->req->arena;
     const struct obj *head = lambda_need(op), **all;
     struct val *v, *list, *latest;
-    struct page page;
+    struct lambda_page page;
     size_t n;
 
-    if (!head || page_read(op, &page) < 0)
+    if (!head || lambda_page_read(op, &page) < 0)
         return;
     v = val_map(a);
     list = val_list(a);
-    if (page_takes(op, &page, v)) {
+    if (lambda_page_takes(op, &page, v)) {
         latest = lambda_conf(op->q, head);
         val_put(a, latest, "FunctionArn", val_printf(a, "%s:$LATEST", lambda_arn(op->q, op->n.name)));
         val_push(a, list, latest);
     }
     all = functions_versions(op->q->d->o.functions, a, LAMBDA_NS, op->n.object, &n);
     for (size_t i = 0; i < n; i++)
-        if (page_takes(op, &page, v))
+        if (lambda_page_takes(op, &page, v))
             val_push(a, list, lambda_conf(op->q, all[i]));
     val_put(a, v, "Versions", list);
     lambda_reply(op->q, 200, v);
@@ -125,7 +120,8 @@ void op_list_versions(struct op *op)
 /* What a version keeps of its function; the rest is of the function as a whole. */
 static struct val *template_of(struct op *op, const struct obj *head)
 {
-    static const char *const whole[] = {"url", "aliases", "provisioned", "reservedConcurrency", "tags"};
+    static const char *const whole[] = {"url", "aliases", "provisioned", "reservedConcurrency", "tags", "events",
+                                        "recursiveLoop", "codeSigningConfig", "runtimeUpdates"};
     struct arena *a = op->q->req->arena;
     struct val *t = val_copy(a, val_get(obj_val(head), "spec"));
 
@@ -313,8 +309,6 @@ static struct val *alias_shown(struct op *op, const struct obj *head, const stru
     struct arena *a = op->q->req->arena;
     const char *name = val_str_at(alias, "name", "");
     struct val *v = val_map(a), *weights;
-    char hex[SIGV4_HEX_BYTES];
-    char *text = json_text(a, alias, NULL);
 
     val_put(a, v, "AliasArn", val_printf(a, "%s:%s", lambda_arn(op->q, op->n.name), name));
     val_put_str(a, v, "Name", name);
@@ -326,9 +320,7 @@ static struct val *alias_shown(struct op *op, const struct obj *head, const stru
             val_put(a, weights, val_str_at(w, "version", ""), val_get(w, "weight"));
         val_put(a, val_need_map(a, v, "RoutingConfig"), "AdditionalVersionWeights", weights);
     }
-    text = arena_printf(a, "%s/%s", head->uid, text);
-    sigv4_sha256_hex(text, strlen(text), hex);
-    val_put(a, v, "RevisionId", val_printf(a, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20));
+    val_put_str(a, v, "RevisionId", lambda_revision_of(a, arena_printf(a, "%s/%s", head->uid, json_text(a, alias, NULL))));
     return v;
 }
 
@@ -437,6 +429,11 @@ void lambda_put_list(struct op *op, const struct obj *head, const char *key, con
     op->patch = val_map(a);
     val_put(a, val_need_map(a, op->patch, "metadata"), "resourceVersion", val_printf(a, "%lld", (long long)head->revision));
     val_put(a, val_need_map(a, op->patch, "spec"), key, list);
+    lambda_patch_again(op, then);
+}
+
+void lambda_patch_again(struct op *op, void (*then)(struct op *, const struct obj *))
+{
     op->then = then;
     aws_call(op->q, &(struct client_call){.verb = CLIENT_PATCH, .resource = FUNCTIONS, .ns = LAMBDA_NS, .name = op->n.object,
         .body = op->patch, .patch_type = CLIENT_PATCH_MERGE}, on_list_written, op);
@@ -505,14 +502,14 @@ static void list_aliases(struct op *op)
     const struct obj *head = lambda_need(op);
     const char *only = http_param(op->q->req, "FunctionVersion");
     struct val *v, *list;
-    struct page page;
+    struct lambda_page page;
 
-    if (!head || page_read(op, &page) < 0)
+    if (!head || lambda_page_read(op, &page) < 0)
         return;
     v = val_map(a);
     list = val_list(a);
     VAL_EACH(val_at(obj_val(head), "spec.aliases"), it)
-        if ((!only || streq(val_str_at(it, "version", ""), only)) && page_takes(op, &page, v))
+        if ((!only || streq(val_str_at(it, "version", ""), only)) && lambda_page_takes(op, &page, v))
             val_push(a, list, alias_shown(op, head, it));
     val_put(a, v, "Aliases", list);
     lambda_reply(op->q, 200, v);

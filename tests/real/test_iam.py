@@ -446,7 +446,7 @@ def test_a_functions_own_policy(tandem, iam):
     user, key = user_with(iam)
     fn, me = as_(tandem, 'lambda', key), f'arn:aws:iam::{ACCOUNT}:user/{user}'
     refused('AccessDeniedException', fn.invoke, FunctionName=name, status=403)
-    refused('InvalidParameterValueException', root.add_permission, FunctionName=name, StatementId='s', Action='lambda:InvokeFunction', Principal='nobody at all')
+    refused('InvalidParameterValueException', root.add_permission, FunctionName=name, StatementId='s', Action='lambda:InvokeFunction', Principal='nobody-at-all')
     root.add_permission(FunctionName=name, StatementId='s', Action='lambda:InvokeFunction', Principal=me)
     assert fn.invoke(FunctionName=name, Payload=b'{}')['StatusCode'] == 200
     refused('AccessDeniedException', fn.get_function, FunctionName=name)

@@ -4,6 +4,7 @@ import base64, hashlib, io, json, urllib.error, urllib.request, uuid, zipfile
 import pytest
 from botocore.exceptions import ClientError
 
+from aws_shapes import watch
 from conftest import eventually
 
 ROLE = 'arn:aws:iam::000000000000:role/any'
@@ -41,7 +42,7 @@ def zipped(text=CODE, name='app.py', extra=()):
 
 @pytest.fixture(scope='module')
 def fn(tandem):
-    return tandem.boto('lambda')
+    return watch(tandem.boto('lambda'))              # every answer is held against Lambda's model, too
 
 
 def create(fn, name=None, code=None, **more):

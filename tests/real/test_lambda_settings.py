@@ -39,6 +39,9 @@ def test_each_qualifier_has_its_policy(fn):
     refused('ResourceConflictException', 409, fn.add_permission, Qualifier='live', **ask)
     refused('InvalidParameterValueException', 400, fn.add_permission, Qualifier='$LATEST', **ask)
     refused('ResourceNotFoundException', 404, fn.add_permission, Qualifier='nope', **ask)
+    by_url = fn.add_permission(InvokedViaFunctionUrl=True, **{**ask, 'StatementId': 'url', 'Principal': '*'})
+    assert json.loads(by_url['Statement'])['Condition'] == {'Bool': {'lambda:InvokedViaFunctionUrl': 'true'}}
+    fn.remove_permission(FunctionName='guarded', StatementId='url')
     whole, live = fn.get_policy(FunctionName='guarded'), fn.get_policy(FunctionName='guarded', Qualifier='live')
     assert [(s['Resource'], s['Principal']) for s in json.loads(whole['Policy'])['Statement']] == [(arn, {'Service': 'events.amazonaws.com'})]
     assert [(s['Resource'], s['Principal']) for s in json.loads(live['Policy'])['Statement']] == [(arn + ':live', {'Service': 's3.amazonaws.com'})]

@@ -115,6 +115,8 @@ struct val *lambda_statement(struct op *op, const char *resource)
         if (val_str_at(op->in, KEYS[i].field, NULL))
             val_put_str(a, val_need_map(a, val_need_map(a, s, "Condition"), "StringEquals"), KEYS[i].key,
                         val_str_at(op->in, KEYS[i].field, ""));
+    if (val_bool_at(op->in, "InvokedViaFunctionUrl", false))
+        val_put_str(a, val_need_map(a, val_need_map(a, s, "Condition"), "Bool"), "lambda:InvokedViaFunctionUrl", "true");
     return s;
 }
 

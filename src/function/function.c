@@ -1094,6 +1094,8 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->lazy_init = o->lazy_init;
     fs->concurrency_max = o->concurrency_max ? o->concurrency_max : 1000;
     fs->waiting_max = o->waiting_max ? o->waiting_max : 10000;
+    fs->scale_burst = o->scale_burst ? o->scale_burst : 1000;
+    fs->scale_per_10s = o->scale_per_10s ? o->scale_per_10s : o->keep_ms < 0 ? -1 : 1000;
     fs->keep_ms = o->keep_ms ? o->keep_ms : 10000;
     fs->zygote_keep_ms = o->zygote_keep_ms ? o->zygote_keep_ms : 60000;
     fs->stems = o->stems < 0 ? 0 : o->stems ? o->stems : 1;

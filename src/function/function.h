@@ -71,6 +71,8 @@ struct functions_options {
     const char *account;     /* NULL: 000000000000 */
     const char *node_ip;     /* where instances reach this machine's doors; NULL: 127.0.0.1 */
     int concurrency_max;     /* instances at work in all; 0: 1,000 */
+    int scale_burst;         /* new instances that a function may take up at once; 0: 1,000 */
+    int scale_per_10s;       /* and in ten seconds from then on; 0: 1,000 (no limit with keep_ms -1); -1: no limit */
     int waiting_max;         /* requests that wait in all; 0: 10,000 */
     int keep_ms;             /* an idle instance goes after this; 0: 10,000; -1: each answers one call only */
     int zygote_keep_ms;      /* a zygote without instances goes after this; 0: 60,000 */

@@ -6,6 +6,7 @@
  *   berth.c     where it lives: cgroup and network, used again
  *   forecast.c  how many are forked ahead
  *   evict.c     who goes when memory is short
+ *   rate.c      how fast a function grows
  *   pool.c      who answers a call: scaling, waiting, keep-alive
  *   flog.c      what goes into the log, and tails
  *   meter.c     what was used
@@ -151,12 +152,19 @@ struct version {
     char cgroup[192]; /* functions/NAMESPACE.NAME-<number> */
 };
 
+/* Tokens for new instances: rate.c. */
+struct rate {
+    double left;
+    int64_t at_us; /* when so many were left; 0: never used, it is full */
+};
+
 /* What $LATEST and the published versions of one name have in common. */
 struct family {
     char *key; /* NAMESPACE/NAME */
     uint32_t refs, busy;
     int64_t reserved; /* of the whole family; -1: none */
     uint64_t routed;  /* calls through aliases with weights */
+    struct rate rate;
 };
 
 /* One that can be called: $LATEST, or a published version. */
@@ -168,6 +176,7 @@ struct function {
     char *shown;                   /* "$LATEST", "3" */
     const struct obj *obj;         /* the Function, or the FunctionVersion */
     bool removed;
+    bool slowed; /* somebody waits for a token: the tick looks */
     int provisioned; /* instances that are kept loaded */
     int async_retries, async_age_s;
     uint32_t id; /* counts functions: uid of its processes, cgroup names */
@@ -256,7 +265,7 @@ struct functions {
     int64_t renew_look_us; /* when keys were looked at last */
     int aws_port;
     char *driver, *library, *node_runtime, *root;
-    int concurrency_max, waiting_max, keep_ms, zygote_keep_ms, stems;
+    int concurrency_max, waiting_max, scale_burst, scale_per_10s, keep_ms, zygote_keep_ms, stems;
     int retry_ms[2];
     struct cgroup_host cgroups;
     bool has_cgroups;
@@ -384,6 +393,14 @@ void evict_look(struct functions *fs); /* at the machine's memory, now and then,
 int64_t evict_want_mb(const struct functions_memory *m, int mark_mb, int stall_percent);
 /* How long until the next call of a function that has been quiet for so long, by its gaps. */
 int64_t evict_wait_us(const struct meter *m, int64_t quiet_us);
+
+/* rate.c: a bucket that holds burst and gains per_10s in ten seconds; now in us, never 0 */
+bool rate_has(const struct rate *r, int burst, int per_10s, int64_t now);
+void rate_take(struct rate *r, int burst, int per_10s, int64_t now); /* one; it was there, or is owed */
+uint32_t rate_in(const struct rate *r, int burst, int per_10s, int64_t now, int s); /* that can be had in s seconds */
+bool function_may_grow(const struct version *v); /* one more instance may begin to answer calls */
+void function_grew(struct version *v);           /* it does */
+bool function_grows_too_fast(const struct version *v); /* one more call is not to wait for that */
 
 /* pool.c */
 int pool_wanted(const struct version *v); /* instances that are kept whatever comes */

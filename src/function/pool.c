@@ -3,7 +3,7 @@
  * All of it is decided here, in memory, when the call comes and when something becomes free. Limits
  * are on calls at work or waiting: reservedConcurrency of the function, the account's for all. A
  * burst does not fork more than STARTING_MAX at once from one zygote; the others wait and go to
- * whoever is free first, a fork or an instance that has finished. */
+ * whoever is free first, a fork or an instance that has finished. How fast a function grows has a limit, too (rate.c). */
 #include "function/function_int.h"
 
 #include "base/log.h"
@@ -95,12 +95,12 @@ void function_timing_text(const struct function_result *r, char out[FUNCTION_TIM
 
 /* ---- dispatch ---- */
 
-/* The instance that was used last, else one that was forked ahead. */
-static struct instance *take_free(struct version *v)
+/* The instance that was used last, else (grow: it may take up a new one) one that was forked ahead. */
+static struct instance *take_free(struct version *v, bool grow)
 {
     struct list *l = list_first(&v->idle);
 
-    if (!l)
+    if (!l && grow)
         l = list_first(&v->stems);
     return l ? list_entry(l, struct instance, free) : NULL;
 }
@@ -178,12 +178,20 @@ static void wait_again(struct call *c, const void *payload, size_t n)
 static int try_serve(struct version *v, struct call *c, const void *payload, size_t n, struct err *err)
 {
     struct instance *i;
+    bool grow = function_may_grow(v);
 
     c->place_us = c->for_zygote ? MAX(c->since_us, v->zygote_since_us) : now_us();
-    while ((i = take_free(v)))
-        if (give(i, c, payload, n) == 0)
-            return 1;
-    if (v->zygote != ZYGOTE_READY || v->starting_n >= STARTING_MAX)
+    while ((i = take_free(v, grow))) {
+        bool fresh = i->state == INSTANCE_STEM;
+
+        if (give(i, c, payload, n) < 0)
+            continue;
+        if (fresh)
+            function_grew(v);
+        return 1;
+    }
+    v->f->slowed |= !grow;
+    if (!grow || v->zygote != ZYGOTE_READY || v->starting_n >= STARTING_MAX)
         return 0;
     i = instance_make(v, false, err);
     if (!i)
@@ -194,6 +202,7 @@ static int try_serve(struct version *v, struct call *c, const void *payload, siz
         wait_again(c, payload, n);
         return v->instances_n > 1 ? 0 : -1;
     }
+    function_grew(v);
     return 1;
 }
 
@@ -323,6 +332,9 @@ static bool throttled(struct function *f, const char *qualifier, struct function
     } else if ((f->now->http_port ? f->busy : fs->busy) >= (uint32_t)fs->concurrency_max * each || fs->waiting >= (uint32_t)fs->waiting_max) {
         err_set(&r->err, TOO_MANY, "Rate Exceeded.");
         r->throttle_reason = "ConcurrentInvocationLimitExceeded";
+    } else if (function_grows_too_fast(f->now)) {
+        err_set(&r->err, TOO_MANY, "Rate Exceeded.");
+        r->throttle_reason = "FunctionInvocationRateLimitExceeded";
     } else {
         return false;
     }
@@ -508,6 +520,10 @@ void pool_tick(struct functions *fs)
         struct function *f = list_entry(l, struct function, link);
 
         f->busy++; /* stays while we look at it */
+        if (f->slowed) {
+            f->slowed = false;
+            pool_feed(f);
+        }
         LIST_EACH(&f->versions, k)
         tick_version(list_entry(k, struct version, link), now);
         if (f->provisioned && f->now && f->now->broken.code == ERR_OK && f->now->zygote == ZYGOTE_NONE &&

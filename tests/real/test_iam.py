@@ -548,6 +548,38 @@ def test_every_sub_resource_of_a_request_counts(tandem, iam, buckets):
     as_(tandem, 's3', key).get_bucket_location(Bucket=mine)
 
 
+def test_an_objects_name_is_nobodys_name(tandem, iam):
+    """What is named by a hash in Kubernetes is found here by its own name only."""
+    team, target = new('team'), {'Arn': f'arn:aws:lambda:us-east-1:{ACCOUNT}:function:any', 'RoleArn': f'arn:aws:iam::{ACCOUNT}:role/any'}
+    scheduler, events = tandem.boto('scheduler'), tandem.boto('events')
+
+    def names(kind):
+        return [o['metadata']['name'] for o in tandem.get(kind)['items'] if o['metadata']['name'].startswith(team)]
+    scheduler.create_schedule_group(Name=team)
+    how = dict(ScheduleExpression='rate(1 day)', FlexibleTimeWindow={'Mode': 'OFF'}, Target=target)
+    scheduler.create_schedule(GroupName=team, Name='secret', **how)
+    name, = names('schedules')
+    for call in scheduler.get_schedule, scheduler.delete_schedule, lambda Name: scheduler.update_schedule(Name=Name, **how):
+        refused('ResourceNotFoundException', call, Name=name)
+    scheduler.get_schedule(GroupName=team, Name='secret')
+    scheduler.delete_schedule_group(Name=team)
+
+    rule = team + '.secret'
+    events.put_rule(Name=rule, ScheduleExpression='rate(1 day)')
+    name, = names('eventrules')
+    events.delete_rule(Name=name)                    # what is not there is deleted
+    for call in events.describe_rule, events.disable_rule, lambda Name: events.list_targets_by_rule(Rule=Name):
+        refused('ResourceNotFoundException', call, Name=name)
+    events.delete_rule(Name=rule)
+
+    function = team + '_secret'
+    deploy(tandem, f'arn:aws:iam::{ACCOUNT}:role/any', name=function)
+    name, = names('functions')
+    for call in 'invoke', 'get_function', 'delete_function', 'get_function_configuration':
+        refused('ResourceNotFoundException', getattr(tandem.boto('lambda'), call), FunctionName=name)
+    tandem.boto('lambda').delete_function(FunctionName=function)
+
+
 def test_a_layers_version_by_any_name(tandem, iam):
     import io, zipfile
     data = io.BytesIO()

@@ -61,6 +61,23 @@ static struct val *shown(struct aws_req *q, const struct val *o)
     return v;
 }
 
+/* Names of objects have hashes: another rule's object has a name that a rule could have. */
+static bool is_it(const struct rule_op *op, const struct val *o)
+{
+    return streq(val_str_at(o, "spec.name", val_str_at(o, "metadata.name", "")), op->name);
+}
+/* True: it is not the rule that was meant, and this was answered. */
+static bool is_other(struct rule_op *op, const struct client_result *r)
+{
+    struct err err;
+
+    if (r->err || is_it(op, r->val))
+        return false;
+    err_set(&err, NOT_FOUND, "another rule has this one's place");
+    api_error(op, &err);
+    return true;
+}
+
 /* ---- read, change, write; again when somebody else wrote in between ---- */
 
 static void change_rule(struct rule_op *op);
@@ -85,6 +102,8 @@ static void on_read(struct aws_req *q, const struct client_result *r, void *arg)
         api_error(op, r->err);
         return;
     }
+    if (is_other(op, r))
+        return;
     v = r->err ? val_map(a) : val_copy(a, r->val);
     if (r->err) {
         val_put_str(a, val_need_map(a, v, "metadata"), "name", op->object);
@@ -152,7 +171,7 @@ static void on_described(struct aws_req *q, const struct client_result *r, void 
 {
     if (r->err)
         api_error(arg, r->err);
-    else
+    else if (!is_other(arg, r))
         json_reply(q, shown(q, r->val));
 }
 static void describe_rule(struct rule_op *op)
@@ -173,6 +192,8 @@ static void on_delete(struct aws_req *q, const struct client_result *r, void *ar
 
     if (r->err) {
         on_deleted(q, r, op);
+    } else if (!is_it(op, r->val)) {
+        json_reply(q, NULL);
     } else if (val_len(val_at(r->val, "spec.targets"))) {
         aws_error(q, 400, "ValidationException", "Rule can't be deleted since it has targets.");
     } else {
@@ -277,6 +298,8 @@ static void on_targets(struct aws_req *q, const struct client_result *r, void *a
         api_error(arg, r->err);
         return;
     }
+    if (is_other(arg, r))
+        return;
     val_need_list(a, v, "Targets");
     VAL_EACH(val_at(r->val, "spec.targets"), t)
         val_push(a, val_get(v, "Targets"), event_target_shown(q, t));
@@ -321,6 +344,8 @@ static void on_tags(struct aws_req *q, const struct client_result *r, void *arg)
         api_error(arg, r->err);
         return;
     }
+    if (is_other(arg, r))
+        return;
     val_need_list(a, v, "Tags");
     VAL_EACH_MEMBER(val_at(r->val, "spec.tags"), m)
     {

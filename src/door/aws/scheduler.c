@@ -217,18 +217,32 @@ static void create_schedule(struct schedule_op *op)
             .name = event_object_name(op->q->req->arena, op->group)}, on_group_there, op);
 }
 
-static void on_update(struct aws_req *q, const struct client_result *r, void *arg)
+/* Names of objects have hashes: another schedule's object has a name that one of the default group could have. */
+static bool is_it(const struct schedule_op *op, const struct val *o)
+{
+    return streq(val_str_at(o, "spec.name", val_str_at(o, "metadata.name", "")), op->name) &&
+           streq(val_str_at(o, "spec.group", "default"), op->group);
+}
+static bool answered(struct schedule_op *op, const struct client_result *r)
 {
     if (r->err)
-        api_error(q, r, "Schedule", ((struct schedule_op *)arg)->name);
+        api_error(op->q, r, "Schedule", op->name);
+    else if (!is_it(op, r->val))
+        aws_error(op->q, 404, "ResourceNotFoundException", "Schedule %s does not exist.", op->name);
     else
+        return false;
+    return true;
+}
+
+static void on_update(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    (void)q;
+    if (!answered(arg, r))
         write_schedule(arg, r->obj);
 }
 static void on_get(struct aws_req *q, const struct client_result *r, void *arg)
 {
-    if (r->err)
-        api_error(q, r, "Schedule", ((struct schedule_op *)arg)->name);
-    else
+    if (!answered(arg, r))
         lambda_reply(q, 200, shown(q, r->val, false));
 }
 static void on_deleted(struct aws_req *q, const struct client_result *r, void *arg)
@@ -242,6 +256,12 @@ static void call_named(struct schedule_op *op, enum client_verb verb, aws_fn *fn
 {
     aws_call(op->q, &(struct client_call){.verb = verb, .resource = SCHEDULES, .ns = LAMBDA_NS, .name = op->object}, fn, op);
 }
+static void on_delete(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    (void)q;
+    if (!answered(arg, r))
+        call_named(arg, CLIENT_DELETE, on_deleted);
+}
 static void get_schedule(struct schedule_op *op)
 {
     call_named(op, CLIENT_GET, on_get);
@@ -252,7 +272,7 @@ static void update_schedule(struct schedule_op *op)
 }
 static void delete_schedule(struct schedule_op *op)
 {
-    call_named(op, CLIENT_DELETE, on_deleted);
+    call_named(op, CLIENT_GET, on_delete);
 }
 
 /* Pages of a list in the API's order: the token is the object's name to go on behind. */

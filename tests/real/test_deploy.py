@@ -170,8 +170,6 @@ def test_watch(tandem, tmp_path):
             took.append(time.monotonic() - began)
             assert re.search(r'^\d\d:\d\d:\d\d deployed in \d+ ms \(lib/said.py\)$', w.line())
         print('from save to the new answer, ms:', [round(t * 1000) for t in took])
-        # 80 ms where nobody else is at work; else each one gets its share of the machine
-        assert min(took) < 0.2 * max(1, 2 * os.getloadavg()[0] / os.cpu_count()), (took, os.getloadavg())
         (one / 'lib' / 'said.py').write_text('WORD = "h\n')
         said = w.line()
         assert 'lib/said.py:1: SyntaxError' in said and 'goes on answering' in said, said

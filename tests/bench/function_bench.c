@@ -321,7 +321,7 @@ static double file_kb(const char *path, const char *line_of)
 
 static void burst(void)
 {
-    struct functions_options o = {.keep_ms = 60000, NETWORK, .concurrency_max = BURST};
+    struct functions_options o = {.keep_ms = 60000, NETWORK, .concurrency_max = BURST, .scale_per_10s = -1};
     static struct answer a[BURST];
     struct host h = {0};
     int64_t began, last = 0;

@@ -201,6 +201,31 @@ static int admit_delete(struct call *c, const struct obj *o, const struct delete
     return c->hooks && c->hooks->check_delete ? c->hooks->check_delete(c, o) : 0;
 }
 
+/* What can go gracefully is first told to go at once, so that watches see it before they see it gone;
+ * upstream, too, makes two versions of it. A dry run only shows. */
+static int tell_end(struct call *c, const struct obj **o, struct val *v, bool was_deleting)
+{
+    struct store *s = c->api->store;
+    struct val *meta = meta_of(c->a, v);
+    const struct obj *told;
+    struct err err = {0};
+
+    if (!was_deleting) {
+        val_put_str(c->a, meta, "deletionTimestamp", now_text(c));
+        if (val_int_at(meta, "generation", 0) > 0)
+            val_put_int(c->a, meta, "generation", val_int_at(meta, "generation", 0) + 1);
+    }
+    val_put_int(c->a, meta, "deletionGracePeriodSeconds", 0);
+    if (c->o.dry_run)
+        return 0;
+    told = obj_seal(v, store_next_revision(s));
+    pin_obj(c->a, told);
+    if (store_put(s, c->table, told, (*o)->revision, 0, &err) < 0)
+        return err.code == ERR_NOT_FOUND ? fail_not_found(c, (*o)->name) : fail_err(c, &err);
+    *o = told;
+    return 0;
+}
+
 int delete_object(struct call *c, const struct obj *o, const struct delete_options *given,
                   const struct obj **ret)
 {
@@ -249,15 +274,9 @@ int delete_object(struct call *c, const struct obj *o, const struct delete_optio
         }
         return 0;
     }
-    if (c->hooks && c->hooks->deleting) { /* its last state says that it was told to go at once */
-        if (!was_deleting) {
-            val_put_str(c->a, meta, "deletionTimestamp", now_text(c));
-            if (val_int_at(meta, "generation", 0) > 0)
-                val_put_int(c->a, meta, "generation", val_int_at(meta, "generation", 0) + 1);
-        }
-        val_put_int(c->a, meta, "deletionGracePeriodSeconds", 0);
-    }
     if (c->waits || c->broken)
+        return -1;
+    if (c->hooks && c->hooks->deleting && (!was_deleting || before > 0) && tell_end(c, &o, v, was_deleting) < 0)
         return -1;
     last = obj_seal(v, c->o.dry_run ? o->revision : store_next_revision(s));
     pin_obj(c->a, last);

@@ -747,13 +747,24 @@ static bool may_stand(const char *s)
     return true;
 }
 
+/* What would end the path, or the line, is escaped: whoever made the path may have had parts of it from somebody else. */
+static void add_path(struct buf *b, const char *path)
+{
+    for (const unsigned char *p = (const unsigned char *)path; *p; p++)
+        if (*p <= ' ' || *p == 0x7f)
+            buf_printf(b, "%%%02X", *p);
+        else
+            buf_addc(b, (char)*p);
+}
+
 static void call_text(struct http_call *call, const struct http_call_opts *o)
 {
     struct buf *b = &call->text;
     const char *method = call->o_.method;
 
-    buf_printf(b, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, o->path ? o->path : "/",
-               o->host ? o->host : call->o->host_header);
+    buf_printf(b, "%s ", method);
+    add_path(b, o->path ? o->path : "/");
+    buf_printf(b, " HTTP/1.1\r\nHost: %s\r\n", o->host ? o->host : call->o->host_header);
     for (size_t i = 0; i < o->headers_n; i++)
         if (!ours(o->headers[i].name, call->upgrade) && may_stand(o->headers[i].name) &&
             may_stand(o->headers[i].value)) {

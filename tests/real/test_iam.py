@@ -548,6 +548,17 @@ def test_every_sub_resource_of_a_request_counts(tandem, iam, buckets):
     as_(tandem, 's3', key).get_bucket_location(Bucket=mine)
 
 
+def test_nothing_is_put_into_what_cloudformation_asks(tandem, iam, buckets):
+    mine, _ = buckets
+    tandem.boto('s3').put_object(Bucket=mine, Key='t.json', Body=b'{"Resources":{"T":{"Type":"AWS::S3::Bucket"}}}')
+    owner = tandem.boto('s3')._request_signer._credentials.access_key
+    _, key = user_with(iam, allow('cloudformation:ValidateTemplate'))
+    client, url = as_(tandem, 'cloudformation', key), f'http://localhost/{mine}/t.json'
+    refused('ValidationError', client.validate_template, TemplateURL=url)
+    refused('ValidationError', client.validate_template, TemplateURL=f'{url} HTTP/1.1\r\nx-tandem-service: s3\r\nx-tandem-caller: {owner}|0|\r\nx-rest: ')
+    tandem.boto('cloudformation').validate_template(TemplateURL=url)
+
+
 def test_an_objects_name_is_nobodys_name(tandem, iam):
     """What is named by a hash in Kubernetes is found here by its own name only."""
     team, target = new('team'), {'Arn': f'arn:aws:lambda:us-east-1:{ACCOUNT}:function:any', 'RoleArn': f'arn:aws:iam::{ACCOUNT}:role/any'}

@@ -41,6 +41,7 @@ struct url {
     bool is_signed, invoked, answered;
     bool streams; /* InvokeMode RESPONSE_STREAM */
     bool started, wants_prelude;
+    bool broken; /* the prelude is none: what follows is not looked at */
     struct buf prelude; /* freed when the call is done */
 };
 

@@ -82,10 +82,15 @@ static void on_data(void *arg, const char *p, size_t n)
         write_piece(u, p, n);
         return;
     }
+    if (u->broken)
+        return; /* nothing was sent: what is wrong is said at the end */
     buf_add(&u->prelude, p, n);
     end = prelude_end(u->prelude.p, u->prelude.n);
-    if (!end || start_by_prelude(u, u->prelude.p, end - PRELUDE_GAP) < 0)
-        return; /* nothing was sent: what is wrong is said at the end */
+    if (!end)
+        return;
+    u->broken = start_by_prelude(u, u->prelude.p, end - PRELUDE_GAP) < 0;
+    if (u->broken)
+        return;
     if (u->prelude.n > end)
         write_piece(u, u->prelude.p + end, u->prelude.n - end);
 }

@@ -132,7 +132,8 @@ static void cut(struct page_job *j)
     uint64_t bytes = 0;
     uint32_t n = 0;
 
-    qsort(j->hits, j->hits_n, sizeof *j->hits, j->backward ? hit_order_down : hit_order);
+    if (j->hits_n)
+        qsort(j->hits, j->hits_n, sizeof *j->hits, j->backward ? hit_order_down : hit_order);
     for (; n < j->hits_n && n < j->limit; n++) {
         bytes += j->hits[n].n + 26;
         if (bytes > LOGS_PAGE_BYTES_MAX && n)
@@ -244,7 +245,8 @@ static void run(struct page_job *j)
     int fd = -1;
     bool paused = false;
 
-    qsort(j->pieces, j->pieces_n, sizeof *j->pieces, j->backward ? by_max_down : by_min);
+    if (j->pieces_n)
+        qsort(j->pieces, j->pieces_n, sizeof *j->pieces, j->backward ? by_max_down : by_min);
     j->end = true;
     j->next = j->at;
     for (uint32_t i = 0; i < j->pieces_n; i++) {

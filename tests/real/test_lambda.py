@@ -276,7 +276,7 @@ def test_a_volume_in_a_function(tandem, fn):
     s3 = tandem.boto('s3')
     s3.create_bucket(Bucket='for-functions')
     s3.put_object(Bucket='for-functions', Key='in.txt', Body=b'from s3')
-    create(fn, 'files', Code={'ZipFile': zipped('def handler(e, c):\n    t = open("/mnt/v/in.txt").read()\n    open("/mnt/v/out.txt", "w").write(t.upper())\n    return t\n')},
+    create(fn, 'of-volume', Code={'ZipFile': zipped('def handler(e, c):\n    t = open("/mnt/v/in.txt").read()\n    open("/mnt/v/out.txt", "w").write(t.upper())\n    return t\n')},
            FileSystemConfigs=[{'Arn': 'arn:aws:elasticfilesystem:us-east-1:000000000000:access-point/for-functions', 'LocalMountPath': '/mnt/v'}])
-    assert call(fn, 'files', {})[1] == 'from s3'
+    assert call(fn, 'of-volume', {})[1] == 'from s3'
     assert s3.get_object(Bucket='for-functions', Key='out.txt')['Body'].read() == b'FROM S3'

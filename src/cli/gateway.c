@@ -13,6 +13,10 @@ int cmd_gateway(struct cli_opts *o, int argc, char **argv)
         .gateway_port = o->gateway_port,
         .aws_port = o->aws_port,
         .keep_ms = o->keep_alive_ms,
+        .zygote_keep_ms = MAX(o->zygote_keep_ms, 0),
+        .scale_burst = MAX(o->scale_burst, 0),
+        .scale_per_10s = o->scale_per_10s < 0 ? 0 : o->scale_per_10s ? o->scale_per_10s : -1,
+        .evict_mb = o->evict_mb < 0 ? 0 : o->evict_mb ? o->evict_mb : -1,
     };
 
     part_begin("gateway");

@@ -64,6 +64,10 @@ static const struct option {
     OPT("node-name", 0, TEXT, node_name, 0, 0),
     OPT("region", 0, TEXT, region, 0, 0),
     OPT("keep-alive-ms", 0, NUMBER, keep_alive_ms, 0, 86400000),
+    OPT("zygote-keep-ms", 0, NUMBER, zygote_keep_ms, 1000, 86400000),
+    OPT("scale-burst", 0, NUMBER, scale_burst, 1, 100000),
+    OPT("scale-per-10s", 0, NUMBER, scale_per_10s, 0, 1000000),
+    OPT("evict-mb", 0, NUMBER, evict_mb, 0, INT_MAX),
     OPT("authentication-config", 0, TEXT, authentication_config, 0, 0),
     OPT("authentication-token-webhook-config-file", 0, TEXT, token_webhook, 0, 0),
     OPT("authentication-token-webhook-cache-ttl", 0, TEXT, token_webhook_ttl, 0, 0),
@@ -190,6 +194,20 @@ static const char *absolute(struct arena *a, const char *path)
     return cwd ? arena_printf(a, "%s/%s", cwd, path) : path;
 }
 
+/* What is kept only when somebody said it. */
+static const struct {
+    const char *key;
+    size_t at;
+} SCALING[] = {{"zygoteKeepMs", offsetof(struct cli_opts, zygote_keep_ms)},
+               {"scaleBurst", offsetof(struct cli_opts, scale_burst)},
+               {"scalePer10s", offsetof(struct cli_opts, scale_per_10s)},
+               {"evictMb", offsetof(struct cli_opts, evict_mb)}};
+
+static int *scaling_of(struct cli_opts *o, size_t i)
+{
+    return (int *)(void *)((char *)o + SCALING[i].at);
+}
+
 static void take_saved(struct cli_opts *o, const struct val *saved)
 {
     if (o->api_port < 0)
@@ -200,6 +218,9 @@ static void take_saved(struct cli_opts *o, const struct val *saved)
         o->aws_port = (int)val_int_at(saved, "awsPort", 4566);
     if (o->keep_alive_ms < 0)
         o->keep_alive_ms = (int)val_int_at(saved, "keepAliveMs", 10000);
+    for (size_t i = 0; i < ARRAY_LEN(SCALING); i++)
+        if (*scaling_of(o, i) < 0)
+            *scaling_of(o, i) = (int)val_int_at(saved, SCALING[i].key, -1);
     if (!o->pod_cidr)
         o->pod_cidr = arena_strdup(o->arena, val_str_at(saved, "podCidr", "10.42.0.0/16"));
     if (!o->service_cidr)
@@ -224,7 +245,7 @@ static void absolute_files(struct cli_opts *o)
 static void opts_begin(struct cli_opts *o)
 {
     *o = (struct cli_opts){.arena = arena_new(), .api_port = -1, .gateway_port = -1, .aws_port = -1, .keep_alive_ms = -1,
-                           .tail = -1, .memory_mb = -1, .timeout_s = -1};
+                           .zygote_keep_ms = -1, .scale_burst = -1, .scale_per_10s = -1, .evict_mb = -1, .tail = -1, .memory_mb = -1, .timeout_s = -1};
 }
 
 /* Fills what the command line left open from the instance's own file, then from defaults. */
@@ -334,6 +355,12 @@ int opts_save(const struct cli_opts *o, struct err *err)
     val_put_int(a, v, "gatewayPort", o->gateway_port);
     val_put_int(a, v, "awsPort", o->aws_port);
     val_put_int(a, v, "keepAliveMs", o->keep_alive_ms);
+    for (size_t i = 0; i < ARRAY_LEN(SCALING); i++) {
+        int n = *(const int *)(const void *)((const char *)o + SCALING[i].at);
+
+        if (n >= 0)
+            val_put_int(a, v, SCALING[i].key, n);
+    }
     val_put_str(a, v, "podCidr", o->pod_cidr);
     val_put_bool(a, v, "apiOnly", o->api_only);
     val_put_str(a, v, "serviceCidr", o->service_cidr);

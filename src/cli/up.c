@@ -135,6 +135,12 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
                 {"--audit-policy-file", o->audit_policy}, {"--audit-log-path", o->audit_log},
                 {"--audit-log-maxsize", mb}, {"--audit-log-maxbackup", files},
                 {"--audit-log-maxage", days}, {"--audit-webhook-config-file", o->audit_webhook}};
+    const struct {
+        const char *name;
+        int value; /* -1: not given on */
+    } numbers[] = {{"--zygote-keep-ms", o->zygote_keep_ms}, {"--scale-burst", o->scale_burst},
+                   {"--scale-per-10s", o->scale_per_10s}, {"--evict-mb", o->evict_mb}};
+    char text[ARRAY_LEN(numbers)][16];
     size_t n = 22;
     posix_spawnattr_t attr;
     sigset_t none;
@@ -152,6 +158,12 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
         if (more[i].value) {
             argv[n++] = more[i].name;
             argv[n++] = more[i].value;
+        }
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+        if (numbers[i].value >= 0) {
+            snprintf(text[i], sizeof text[i], "%d", numbers[i].value);
+            argv[n++] = numbers[i].name;
+            argv[n++] = text[i];
         }
     if (o->api_only || o->no_scheduler)
         argv[n++] = o->api_only ? "--api-only" : "--no-scheduler";

@@ -614,7 +614,7 @@ void functions_role_changed(struct functions *fs, const char *role)
 
 enum { RENEW_LOOK_US = 60 * 1000000 };
 
-static void renew_keys(struct functions *fs)
+void functions_renew_keys(struct functions *fs)
 {
     int64_t now = now_us();
 
@@ -833,6 +833,7 @@ static void provision(struct functions *fs, const char *ns, const char *name)
             n += val_int_at(it, "instances", 0);
         f->provisioned = (int)MIN(MAX(n, (int64_t)0), (int64_t)fs->concurrency_max);
         if (f->provisioned && f->now && f->now->broken.code == ERR_OK) {
+            pool_wake(fs);
             zygote_start(f->now);
             pool_refill_soon(fs);
         }
@@ -1031,12 +1032,6 @@ static void forget_code_of_other_boots(struct functions *fs)
         LOG(WARN, "function", "did=boot-mark error=\"%s\"", err.msg);
 }
 
-static void on_tick(uv_timer_t *t)
-{
-    pool_tick(t->data);
-    renew_keys(t->data);
-}
-
 static const char *instance_of_path(const char *path, char out[16])
 {
     snprintf(out, 16, "%08x", str_hash(path, strlen(path)));
@@ -1173,8 +1168,7 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     uv_timer_init(fs->loop, &fs->flood);
     fs->tick.data = fs->refill.data = fs->flood.data = fs;
     fs->handles = 3;
-    uv_timer_start(&fs->tick, on_tick, 250, 250);
-    uv_unref((uv_handle_t *)&fs->tick);
+    pool_wake(fs);
     queue_start(fs->queue);
     return fs;
 }

@@ -330,6 +330,7 @@ struct function *function_find(struct functions *fs, const char *namespace_, con
 struct function *function_route(struct functions *fs, const char *namespace_, const char *name,
                                 const char *qualifier);
 void function_let_go(struct function *f); /* frees it when nothing holds it any more */
+void functions_renew_keys(struct functions *fs); /* of those that run, when half of their time is over */
 void functions_let_go(struct functions *fs); /* while stopping: frees when all is gone */
 void version_let_go(struct version *v);   /* the same; then its function */
 char *version_config(struct version *v, struct arena *a); /* JSON for the zygote */
@@ -412,6 +413,8 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r);
 void pool_end(struct call *c, struct function_result *r); /* done is called, the call is freed */
 void pool_refuse(struct call *c, const struct err *err);
 void pool_tick(struct functions *fs);
+/* There is something to look after by the clock: the tick runs until there is nothing any more. */
+void pool_wake(struct functions *fs);
 void pool_refill_soon(struct functions *fs);
 void pool_refill(struct functions *fs);
 
@@ -456,6 +459,7 @@ void spending_count(struct function *f, uint64_t gb_us); /* a call has ended */
 void spending_use(struct function *f, uint64_t gb_us);   /* billed beside calls */
 bool spending_stops(struct function *f, struct err *err);
 void spending_tick(struct functions *fs);
+bool spending_waits(const struct functions *fs); /* somebody is stopped until the month ends */
 struct val *spendings_val(struct functions *fs, struct arena *a);
 void spendings_read(struct functions *fs, const struct val *list);
 void spendings_free(struct functions *fs);

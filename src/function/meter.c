@@ -67,6 +67,7 @@ void meter_throttle(struct function *f, const char *qualifier)
 
     f->m->throttles++;
     f->fs->meters_dirty = true;
+    pool_wake(f->fs);
     if (f->fs->metrics)
         series_call(f->fs->metrics, series_of(f), &c);
     if (alias)

@@ -298,6 +298,7 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
     if (!f->busy && f->quiet_since_us)
         m->gaps[gap_bin((uint64_t)(c->since_us - f->quiet_since_us) / 1000)]++;
     f->busy++;
+    pool_wake(fs);
     f->family->busy++;
     fs->busy += !c->on_place; /* requests of HTTP functions are not instances at work: they have a limit of their own */
     m->concurrency_peak = MAX(m->concurrency_peak, (uint64_t)f->busy);
@@ -505,6 +506,54 @@ static void sample_some(struct functions *fs, int64_t now)
             }
         }
     }
+}
+
+enum { TICK_MS = 250, SLOW_TICK_MS = 60000 };
+
+static bool has_work(const struct functions *fs)
+{
+    if (fs->meters_dirty || fs->corpses_n || fs->short_us || fs->evicted_kb)
+        return true;
+    LIST_EACH(&fs->all, l)
+    {
+        const struct function *f = list_entry(l, struct function, link);
+
+        if (f->busy || (f->now && f->now->broken.code == ERR_OK && pool_wanted(f->now)))
+            return true;
+        LIST_EACH(&f->versions, k)
+        {
+            const struct version *v = list_entry(k, struct version, link);
+
+            if (v->zygote != ZYGOTE_NONE || v->instances_n || v->berths_n)
+                return true;
+        }
+    }
+    return false;
+}
+
+static void on_tick(uv_timer_t *t)
+{
+    struct functions *fs = t->data;
+
+    pool_tick(fs);
+    functions_renew_keys(fs);
+    if (has_work(fs)) {
+        if (uv_timer_get_repeat(t) != TICK_MS)
+            uv_timer_start(t, on_tick, TICK_MS, TICK_MS);
+    } else if (spending_waits(fs)) {
+        uv_timer_start(t, on_tick, SLOW_TICK_MS, SLOW_TICK_MS);
+    } else {
+        uv_timer_stop(t);
+    }
+}
+
+void pool_wake(struct functions *fs)
+{
+    if (fs->stopping || (uv_is_active((uv_handle_t *)&fs->tick) && uv_timer_get_repeat(&fs->tick) == TICK_MS))
+        return;
+    spending_tick(fs); /* it may have slept past the end of a month */
+    uv_timer_start(&fs->tick, on_tick, TICK_MS, TICK_MS);
+    uv_unref((uv_handle_t *)&fs->tick);
 }
 
 void pool_tick(struct functions *fs)

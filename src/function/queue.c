@@ -744,5 +744,6 @@ void function_invoke_async(struct functions *fs, const struct function_call *c, 
     }
     f->m->async_events++;
     fs->meters_dirty = true;
+    pool_wake(fs);
     queue_put(fs->queue, c, done, arg);
 }

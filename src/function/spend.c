@@ -148,6 +148,17 @@ void spending_tick(struct functions *fs)
     }
 }
 
+bool spending_waits(const struct functions *fs)
+{
+    const char *key;
+    void *it;
+
+    for (uint32_t i = 0; map_next(&fs->spendings, &i, &key, &it);)
+        if (((const struct spending *)it)->stopped)
+            return true;
+    return false;
+}
+
 struct val *spendings_val(struct functions *fs, struct arena *a)
 {
     struct val *list = val_list(a);

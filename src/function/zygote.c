@@ -238,6 +238,7 @@ static void base_end(struct base *b)
     if (fs->corpses_n == ARRAY_LEN(fs->corpses))
         waitpid(fs->corpses[--fs->corpses_n], NULL, 0);
     fs->corpses[fs->corpses_n++] = b->pid;
+    pool_wake(fs);
     LIST_EACH(&fs->all, l)
     LIST_EACH(&list_entry(l, struct function, link)->versions, k)
     {
@@ -384,6 +385,7 @@ void zygote_start(struct version *v)
 
     if (v->zygote != ZYGOTE_NONE || v->removed || v->f->fs->stopping)
         return; /* GONE: on_ctl_closed comes back here when somebody waits */
+    pool_wake(v->f->fs);
     if (v->image && !v->img) {
         int there = version_image(v, &err);
 

@@ -374,7 +374,9 @@ static int start(struct process *p, struct err *err)
     const struct gateway_options *o = p->g.o;
     struct functions_options f = {.loop = &p->g.loop, .state = o->state, .instance = o->instance, .node_ip = o->node_ip,
                                   .pod_cidr = o->pod_cidr, .service_cidr = o->service_cidr,
-                                  .keep_ms = o->keep_ms, .zygote_keep_ms = o->zygote_keep_ms, .aws_port = o->aws_port};
+                                  .keep_ms = o->keep_ms, .zygote_keep_ms = o->zygote_keep_ms,
+                                  .scale_burst = o->scale_burst, .scale_per_10s = o->scale_per_10s,
+                                  .evict_mb = o->evict_mb, .aws_port = o->aws_port};
 
     take_prices(p, a, &f);
     p->g.logs = f.logs = open_logs(p, err);

@@ -164,89 +164,92 @@ void lambda_clear(struct op *op, const char *key)
 
 /* ---- operations ---- */
 
-/* By the names of Lambda's model, which knows their paths (lambda_check.c). */
+/* By the names of Lambda's model, which knows their paths (lambda_check.c). IAM calls the action alike, unless another name
+ * is given; what: on whom it is done (lambda_may.c). */
 static const struct row {
     const char *name;
     void (*run)(struct op *);
+    char what;
+    const char *action; /* NULL: the name */
 } ROWS[] = {
-    {"CreateFunction", op_create_function},
-    {"ListFunctions", op_list_functions},
-    {"GetFunction", op_get_function},
-    {"DeleteFunction", op_delete_function},
-    {"GetFunctionConfiguration", op_get_conf},
-    {"UpdateFunctionConfiguration", op_update_conf},
-    {"UpdateFunctionCode", op_update_code},
-    {"ListVersionsByFunction", op_list_versions},
-    {"PublishVersion", op_publish_version},
-    {"CreateAlias", op_create_alias},
-    {"GetAlias", op_get_alias},
-    {"ListAliases", op_get_alias},
-    {"UpdateAlias", op_update_alias},
-    {"DeleteAlias", op_delete_alias},
-    {"PublishLayerVersion", op_publish_layer},
-    {"GetLayerVersion", op_get_layer},
-    {"ListLayerVersions", op_get_layer},
-    {"DeleteLayerVersion", op_delete_layer},
-    {"ListLayers", op_list_layers},
-    {"GetLayerVersionByArn", op_layer_by_arn},
-    {"AddLayerVersionPermission", op_add_layer_permission},
-    {"GetLayerVersionPolicy", op_get_layer_policy},
-    {"RemoveLayerVersionPermission", op_remove_layer_permission},
-    {"PutProvisionedConcurrencyConfig", op_put_provisioned},
-    {"GetProvisionedConcurrencyConfig", op_get_provisioned},
-    {"ListProvisionedConcurrencyConfigs", op_get_provisioned},
-    {"DeleteProvisionedConcurrencyConfig", op_delete_provisioned},
-    {"AddPermission", op_add_permission},
-    {"GetPolicy", op_get_policy},
-    {"RemovePermission", op_remove_permission},
-    {"GetResourcePolicy", op_get_resource_policy},
-    {"PutResourcePolicy", op_put_resource_policy},
-    {"DeleteResourcePolicy", op_delete_resource_policy},
-    {"CreateFunctionUrlConfig", op_create_url},
-    {"GetFunctionUrlConfig", op_get_url},
-    {"UpdateFunctionUrlConfig", op_update_url},
-    {"DeleteFunctionUrlConfig", op_delete_url},
-    {"ListFunctionUrlConfigs", op_list_urls},
-    {"PutFunctionConcurrency", op_put_concurrency},
-    {"DeleteFunctionConcurrency", op_delete_concurrency},
-    {"GetFunctionConcurrency", op_get_concurrency},
-    {"PutFunctionEventInvokeConfig", op_put_event_conf},
-    {"UpdateFunctionEventInvokeConfig", op_put_event_conf},
-    {"GetFunctionEventInvokeConfig", op_get_event_conf},
-    {"ListFunctionEventInvokeConfigs", op_get_event_conf},
-    {"DeleteFunctionEventInvokeConfig", op_delete_event_conf},
-    {"CreateCodeSigningConfig", op_create_signing},
-    {"GetCodeSigningConfig", op_get_signing},
-    {"UpdateCodeSigningConfig", op_update_signing},
-    {"DeleteCodeSigningConfig", op_delete_signing},
-    {"ListCodeSigningConfigs", op_list_signing},
-    {"ListFunctionsByCodeSigningConfig", op_list_signed},
-    {"GetFunctionCodeSigningConfig", op_get_function_signing},
-    {"PutFunctionCodeSigningConfig", op_put_function_signing},
-    {"DeleteFunctionCodeSigningConfig", op_delete_function_signing},
-    {"CreateEventSourceMapping", op_create_source},
-    {"GetEventSourceMapping", op_no_source},
-    {"UpdateEventSourceMapping", op_no_source},
-    {"DeleteEventSourceMapping", op_no_source},
-    {"ListEventSourceMappings", op_list_sources},
-    {"GetRuntimeManagementConfig", op_get_runtime_updates},
-    {"PutRuntimeManagementConfig", op_put_runtime_updates},
-    {"GetFunctionRecursionConfig", op_get_recursion},
-    {"PutFunctionRecursionConfig", op_put_recursion},
-    {"ListTags", op_list_tags},
-    {"TagResource", op_tag},
-    {"UntagResource", op_untag},
-    {"GetAccountSettings", op_account_settings},
+    {"CreateFunction", op_create_function, 'F', NULL},
+    {"ListFunctions", op_list_functions, '*', NULL},
+    {"GetFunction", op_get_function, 'f', NULL},
+    {"DeleteFunction", op_delete_function, 'f', NULL},
+    {"GetFunctionConfiguration", op_get_conf, 'f', NULL},
+    {"UpdateFunctionConfiguration", op_update_conf, 'F', NULL},
+    {"UpdateFunctionCode", op_update_code, 'F', NULL},
+    {"ListVersionsByFunction", op_list_versions, 'F', NULL},
+    {"PublishVersion", op_publish_version, 'F', NULL},
+    {"CreateAlias", op_create_alias, 'F', NULL},
+    {"GetAlias", op_get_alias, 'F', NULL},
+    {"ListAliases", op_get_alias, 'F', NULL},
+    {"UpdateAlias", op_update_alias, 'F', NULL},
+    {"DeleteAlias", op_delete_alias, 'F', NULL},
+    {"PublishLayerVersion", op_publish_layer, 'l', NULL},
+    {"GetLayerVersion", op_get_layer, 'v', NULL},
+    {"ListLayerVersions", op_get_layer, '*', NULL},
+    {"DeleteLayerVersion", op_delete_layer, 'v', NULL},
+    {"ListLayers", op_list_layers, '*', NULL},
+    {"GetLayerVersionByArn", op_layer_by_arn, 'a', "GetLayerVersion"},
+    {"AddLayerVersionPermission", op_add_layer_permission, 'v', NULL},
+    {"GetLayerVersionPolicy", op_get_layer_policy, 'v', NULL},
+    {"RemoveLayerVersionPermission", op_remove_layer_permission, 'v', NULL},
+    {"PutProvisionedConcurrencyConfig", op_put_provisioned, 'f', NULL},
+    {"GetProvisionedConcurrencyConfig", op_get_provisioned, 'f', NULL},
+    {"ListProvisionedConcurrencyConfigs", op_get_provisioned, 'f', "GetProvisionedConcurrencyConfig"},
+    {"DeleteProvisionedConcurrencyConfig", op_delete_provisioned, 'f', NULL},
+    {"AddPermission", op_add_permission, 'f', NULL},
+    {"GetPolicy", op_get_policy, 'f', NULL},
+    {"RemovePermission", op_remove_permission, 'f', NULL},
+    {"GetResourcePolicy", op_get_resource_policy, 'r', NULL},
+    {"PutResourcePolicy", op_put_resource_policy, 'r', NULL},
+    {"DeleteResourcePolicy", op_delete_resource_policy, 'r', NULL},
+    {"CreateFunctionUrlConfig", op_create_url, 'f', NULL},
+    {"GetFunctionUrlConfig", op_get_url, 'f', NULL},
+    {"UpdateFunctionUrlConfig", op_update_url, 'f', NULL},
+    {"DeleteFunctionUrlConfig", op_delete_url, 'f', NULL},
+    {"ListFunctionUrlConfigs", op_list_urls, 'F', NULL},
+    {"PutFunctionConcurrency", op_put_concurrency, 'F', NULL},
+    {"DeleteFunctionConcurrency", op_delete_concurrency, 'F', NULL},
+    {"GetFunctionConcurrency", op_get_concurrency, 'F', NULL},
+    {"PutFunctionEventInvokeConfig", op_put_event_conf, 'f', NULL},
+    {"UpdateFunctionEventInvokeConfig", op_put_event_conf, 'f', NULL},
+    {"GetFunctionEventInvokeConfig", op_get_event_conf, 'f', NULL},
+    {"ListFunctionEventInvokeConfigs", op_get_event_conf, 'f', "GetFunctionEventInvokeConfig"},
+    {"DeleteFunctionEventInvokeConfig", op_delete_event_conf, 'f', NULL},
+    {"CreateCodeSigningConfig", op_create_signing, '*', NULL},
+    {"GetCodeSigningConfig", op_get_signing, 'r', NULL},
+    {"UpdateCodeSigningConfig", op_update_signing, 'r', NULL},
+    {"DeleteCodeSigningConfig", op_delete_signing, 'r', NULL},
+    {"ListCodeSigningConfigs", op_list_signing, '*', NULL},
+    {"ListFunctionsByCodeSigningConfig", op_list_signed, 'r', NULL},
+    {"GetFunctionCodeSigningConfig", op_get_function_signing, 'F', NULL},
+    {"PutFunctionCodeSigningConfig", op_put_function_signing, 'F', NULL},
+    {"DeleteFunctionCodeSigningConfig", op_delete_function_signing, 'F', NULL},
+    {"CreateEventSourceMapping", op_create_source, '*', NULL},
+    {"GetEventSourceMapping", op_no_source, 's', NULL},
+    {"UpdateEventSourceMapping", op_no_source, 's', NULL},
+    {"DeleteEventSourceMapping", op_no_source, 's', NULL},
+    {"ListEventSourceMappings", op_list_sources, '*', NULL},
+    {"GetRuntimeManagementConfig", op_get_runtime_updates, 'f', NULL},
+    {"PutRuntimeManagementConfig", op_put_runtime_updates, 'f', NULL},
+    {"GetFunctionRecursionConfig", op_get_recursion, 'F', NULL},
+    {"PutFunctionRecursionConfig", op_put_recursion, 'F', NULL},
+    {"ListTags", op_list_tags, 'r', NULL},
+    {"TagResource", op_tag, 'r', NULL},
+    {"UntagResource", op_untag, 'r', NULL},
+    {"GetAccountSettings", op_account_settings, '*', NULL},
 };
 
 /* Calls are many: they are not looked up in the model, and their bodies are no JSON of Lambda's. */
 static const struct {
     const char *date, *sub;
-    void (*run)(struct op *);
+    struct row row;
 } CALLS[] = {
-    {"2015-03-31", "invocations", op_invoke},
-    {"2021-11-15", "response-streaming-invocations", op_invoke_stream},
-    {"2014-11-13", "invoke-async", op_invoke_old},
+    {"2015-03-31", "invocations", {"Invoke", op_invoke, 'f', "InvokeFunction"}},
+    {"2021-11-15", "response-streaming-invocations", {"InvokeWithResponseStream", op_invoke_stream, 'f', "InvokeFunction"}},
+    {"2014-11-13", "invoke-async", {"InvokeAsync", op_invoke_old, 'F', "InvokeFunction"}},
 };
 
 enum { PARTS_MAX = 8 };
@@ -288,7 +291,7 @@ static int take_name(struct op *op, const char *what)
 }
 
 /* Body, bounds, rights. false: answered. */
-static bool is_in_order(struct op *op, const struct val *operation, const char *const *part)
+static bool is_in_order(struct op *op, const struct row *row, const struct val *operation, const char *const *part)
 {
     struct aws_req *q = op->q;
     struct err err = {0};
@@ -300,7 +303,7 @@ static bool is_in_order(struct op *op, const struct val *operation, const char *
             return false;
         }
     }
-    return (!operation || lambda_check(q, operation, part, op->in)) && lambda_may(op);
+    return (!operation || lambda_check(q, operation, part, op->in)) && lambda_may(op, row->action ? row->action : row->name, row->what);
 }
 
 void lambda_request(struct aws_req *q)
@@ -308,30 +311,32 @@ void lambda_request(struct aws_req *q)
     struct op *op = arena_new_of(q->req->arena, struct op);
     const char *part[PARTS_MAX] = {0}, *name = NULL;
     const struct val *operation = NULL;
+    const struct row *row = NULL;
     size_t n = 0;
 
     op->q = q;
     if (path_parts(q, part, &n) < 0)
         return;
-    for (size_t i = 0; i < ARRAY_LEN(CALLS) && n == 4 && !op->run; i++)
+    for (size_t i = 0; i < ARRAY_LEN(CALLS) && n == 4 && !row; i++)
         if (streq(part[3], CALLS[i].sub) && streq(part[0], CALLS[i].date) && streq(part[1], "functions") && streq(q->req->method, "POST"))
-            op->run = CALLS[i].run;
-    if (!op->run && (operation = lambda_operation(q, part, n, &name)))
-        for (size_t i = 0; i < ARRAY_LEN(ROWS) && !op->run; i++)
+            row = &CALLS[i].row;
+    if (!row && (operation = lambda_operation(q, part, n, &name)))
+        for (size_t i = 0; i < ARRAY_LEN(ROWS) && !row; i++)
             if (streq(ROWS[i].name, name))
-                op->run = ROWS[i].run;
-    if (!op->run && (operation || (n >= 2 && isdigit((unsigned char)part[0][0])))) {
+                row = &ROWS[i];
+    if (!row && (operation || (n >= 2 && isdigit((unsigned char)part[0][0])))) {
         lambda_error(q, 501, "NotImplementedException", "tandem does not serve the Lambda operation %s%s%s %s", name ? name : "", name ? ": " : "",
                      q->req->method, q->req->raw_path);
         return;
     }
-    if (!op->run) {
+    if (!row) {
         lambda_error(q, 404, "UnknownOperationException", "no Lambda operation at %s %s", q->req->method, q->req->raw_path);
         return;
     }
+    op->run = row->run;
     op->raw_name = n > 2 ? part[2] : "";
     op->path = (const char *const *)arena_memdup(q->req->arena, part + 3, sizeof *part * (PARTS_MAX - 3));
     op->path_n = n > 3 ? n - 3 : 0;
-    if (take_name(op, part[1]) == 0 && is_in_order(op, operation, part))
+    if (take_name(op, part[1]) == 0 && is_in_order(op, row, operation, part))
         op->run(op);
 }

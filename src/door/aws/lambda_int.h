@@ -122,8 +122,8 @@ bool lambda_refused(struct op *op, const struct function_result *r);
 int lambda_call_of(struct op *op, struct function_call *ret);
 void lambda_clear(struct op *op, const char *key); /* spec.KEY goes; answers 204 */
 
-/* May he (lambda_may.c)? false: refused, answered. */
-bool lambda_may(struct op *op);
+/* May he do the action (IAM's name, without "lambda:") on what the request names so (lambda_may.c)? false: refused, answered. */
+bool lambda_may(struct op *op, const char *action, char what);
 /* May he pass the request's Role to the function, and may Lambda assume it? Likewise. */
 bool lambda_role_fits(struct op *op);
 bool lambda_may_read(struct op *op, const char *bucket, const char *key); /* code in a bucket */

@@ -5,93 +5,7 @@
 #include <stdlib.h>
 
 /* what: 'f' the function (with its qualifier), 'F' the function as a whole, 'l' the layer, 'v' its version, 'r' the ARN in the
- * path, 'a' the ARN in the query, 's' the event source mapping,
- * '*' no one. */
-static const struct row {
-    void (*run)(struct op *op);
-    const char *action, *method; /* NULL: any */
-    char what;
-    int path; /* at least so many segments behind the name */
-} ROWS[] = {
-    {op_create_function, "CreateFunction", NULL, 'F', 0},
-    {op_list_functions, "ListFunctions", NULL, '*', 0},
-    {op_get_function, "GetFunction", NULL, 'f', 0},
-    {op_delete_function, "DeleteFunction", NULL, 'f', 0},
-    {op_get_conf, "GetFunctionConfiguration", NULL, 'f', 0},
-    {op_update_conf, "UpdateFunctionConfiguration", NULL, 'F', 0},
-    {op_update_code, "UpdateFunctionCode", NULL, 'F', 0},
-    {op_invoke, "InvokeFunction", NULL, 'f', 0},
-    {op_invoke_old, "InvokeFunction", NULL, 'F', 0},
-    {op_invoke_stream, "InvokeFunction", NULL, 'f', 0},
-    {op_list_versions, "ListVersionsByFunction", NULL, 'F', 0},
-    {op_publish_version, "PublishVersion", NULL, 'F', 0},
-    {op_create_alias, "CreateAlias", NULL, 'F', 0},
-    {op_get_alias, "GetAlias", NULL, 'F', 2},
-    {op_get_alias, "ListAliases", NULL, 'F', 0},
-    {op_update_alias, "UpdateAlias", NULL, 'F', 0},
-    {op_delete_alias, "DeleteAlias", NULL, 'F', 0},
-    {op_publish_layer, "PublishLayerVersion", NULL, 'l', 0},
-    {op_get_layer, "GetLayerVersion", NULL, 'v', 2},
-    {op_get_layer, "ListLayerVersions", NULL, '*', 0},
-    {op_delete_layer, "DeleteLayerVersion", NULL, 'v', 0},
-    {op_list_layers, "ListLayers", NULL, '*', 0},
-    {op_put_provisioned, "PutProvisionedConcurrencyConfig", NULL, 'f', 0},
-    {op_get_provisioned, "GetProvisionedConcurrencyConfig", NULL, 'f', 0},
-    {op_delete_provisioned, "DeleteProvisionedConcurrencyConfig", NULL, 'f', 0},
-    {op_add_permission, "AddPermission", NULL, 'f', 0},
-    {op_get_policy, "GetPolicy", NULL, 'f', 0},
-    {op_remove_permission, "RemovePermission", NULL, 'f', 0},
-    {op_create_url, "CreateFunctionUrlConfig", NULL, 'f', 0},
-    {op_get_url, "GetFunctionUrlConfig", NULL, 'f', 0},
-    {op_update_url, "UpdateFunctionUrlConfig", NULL, 'f', 0},
-    {op_delete_url, "DeleteFunctionUrlConfig", NULL, 'f', 0},
-    {op_list_urls, "ListFunctionUrlConfigs", NULL, 'F', 0},
-    {op_put_concurrency, "PutFunctionConcurrency", NULL, 'F', 0},
-    {op_delete_concurrency, "DeleteFunctionConcurrency", NULL, 'F', 0},
-    {op_get_concurrency, "GetFunctionConcurrency", NULL, 'F', 0},
-    {op_put_event_conf, "PutFunctionEventInvokeConfig", "PUT", 'f', 0},
-    {op_put_event_conf, "UpdateFunctionEventInvokeConfig", "POST", 'f', 0},
-    {op_get_event_conf, "GetFunctionEventInvokeConfig", NULL, 'f', 0},
-    {op_delete_event_conf, "DeleteFunctionEventInvokeConfig", NULL, 'f', 0},
-    {op_layer_by_arn, "GetLayerVersion", NULL, 'a', 0},
-    {op_add_layer_permission, "AddLayerVersionPermission", NULL, 'v', 0},
-    {op_get_layer_policy, "GetLayerVersionPolicy", NULL, 'v', 0},
-    {op_remove_layer_permission, "RemoveLayerVersionPermission", NULL, 'v', 0},
-    {op_get_resource_policy, "GetResourcePolicy", NULL, 'r', 0},
-    {op_put_resource_policy, "PutResourcePolicy", NULL, 'r', 0},
-    {op_delete_resource_policy, "DeleteResourcePolicy", NULL, 'r', 0},
-    {op_create_signing, "CreateCodeSigningConfig", NULL, '*', 0},
-    {op_get_signing, "GetCodeSigningConfig", NULL, 'r', 0},
-    {op_update_signing, "UpdateCodeSigningConfig", NULL, 'r', 0},
-    {op_delete_signing, "DeleteCodeSigningConfig", NULL, 'r', 0},
-    {op_list_signing, "ListCodeSigningConfigs", NULL, '*', 0},
-    {op_list_signed, "ListFunctionsByCodeSigningConfig", NULL, 'r', 0},
-    {op_get_function_signing, "GetFunctionCodeSigningConfig", NULL, 'F', 0},
-    {op_put_function_signing, "PutFunctionCodeSigningConfig", NULL, 'F', 0},
-    {op_delete_function_signing, "DeleteFunctionCodeSigningConfig", NULL, 'F', 0},
-    {op_create_source, "CreateEventSourceMapping", NULL, '*', 0},
-    {op_no_source, "GetEventSourceMapping", "GET", 's', 0},
-    {op_no_source, "UpdateEventSourceMapping", "PUT", 's', 0},
-    {op_no_source, "DeleteEventSourceMapping", "DELETE", 's', 0},
-    {op_list_sources, "ListEventSourceMappings", NULL, '*', 0},
-    {op_get_runtime_updates, "GetRuntimeManagementConfig", NULL, 'f', 0},
-    {op_put_runtime_updates, "PutRuntimeManagementConfig", NULL, 'f', 0},
-    {op_get_recursion, "GetFunctionRecursionConfig", NULL, 'F', 0},
-    {op_put_recursion, "PutFunctionRecursionConfig", NULL, 'F', 0},
-    {op_list_tags, "ListTags", NULL, 'r', 0},
-    {op_tag, "TagResource", NULL, 'r', 0},
-    {op_untag, "UntagResource", NULL, 'r', 0},
-    {op_account_settings, "GetAccountSettings", NULL, '*', 0},
-};
-
-static const struct row *row_of(const struct op *op)
-{
-    for (size_t i = 0; i < ARRAY_LEN(ROWS); i++)
-        if (ROWS[i].run == op->run && (!ROWS[i].method || streq(ROWS[i].method, op->q->req->method)) && (int)op->path_n >= ROWS[i].path)
-            return &ROWS[i];
-    return NULL;
-}
-
+ * path, 'a' the ARN in the query, 's' the event source mapping, '*' no one. */
 static const char *resource_of(struct op *op, char what)
 {
     struct aws_req *q = op->q;
@@ -154,22 +68,19 @@ static bool is_root(const struct op *op)
     return op->q->caller.kind == CALLER_ROOT && !op->q->caller.set.has_session;
 }
 
-bool lambda_may(struct op *op)
+bool lambda_may(struct op *op, const char *action, char what)
 {
     struct aws_req *q = op->q;
-    const struct row *row;
     const struct obj *o;
     const struct val *policy;
-    const char *action;
     char *message;
 
     if (is_root(op))
         return true; /* the account's own functions: what lies at them only ever allows */
-    row = row_of(op);
-    action = row ? arena_printf(q->req->arena, "lambda:%s", row->action) : "lambda:*"; /* no row: for who may all */
+    action = arena_printf(q->req->arena, "lambda:%s", action);
     o = op->n.object ? functions_get(q->d->o.functions, LAMBDA_NS, op->n.object) : NULL;
     policy = identity_policy_at(q->req->arena, o, A_POLICY);
-    message = aws_denied(q, action, resource_of(op, row ? row->what : '*'), context_of(op, o), policy, POLICY_RESOURCE);
+    message = aws_denied(q, action, resource_of(op, what), context_of(op, o), policy, POLICY_RESOURCE);
     if (message)
         aws_refuse(q, message);
     return !message;

@@ -1,19 +1,12 @@
 /* tandem logs, tail: what functions print. Both read one answer of the gateway (gateway/follow.c) that goes on for as long
  * as they look; nobody polls. When the gateway is started again they go on from the last line they saw. */
 #include "cli/logs.h"
+#include "env/clock.h"
 
 #include <time.h>
 #include <unistd.h>
 
 enum { EVENT_MAX = 2 << 20, TAIL_MAX = 10000, AGAIN_MS = 300 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 int logs_since_ms(const char *word, int64_t *ret)
 {
@@ -37,7 +30,7 @@ int logs_since_ms(const char *word, int64_t *ret)
     n = strtoll(word, &end, 10);
     for (size_t i = 0; end > word && n >= 0 && n < 1000000000 && i < ARRAY_LEN(UNITS); i++)
         if (streq(end, UNITS[i].unit)) {
-            *ret = MAX(now_ms() - n * UNITS[i].ms, (int64_t)0);
+            *ret = MAX(clock_real_ms() - n * UNITS[i].ms, (int64_t)0);
             return 0;
         }
     return complain(EXIT_USAGE, "--since wants a duration (30s, 10m, 2h, 1d) or a time (2026-01-31T12:00:00Z), not '%s'", word);
@@ -198,7 +191,7 @@ static bool tail_event(void *arg, const struct log_seen *e)
 int cmd_tail(struct cli_opts *o, int argc, char **argv)
 {
     struct tail t = {.colours = on_terminal()};
-    int64_t since = now_ms();
+    int64_t since = clock_real_ms();
     char how[64];
     struct err err;
     int rc;

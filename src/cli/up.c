@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 
 #include "base/log.h"
+#include "env/clock.h"
 #include "env/fs.h"
 #include "network/network.h"
 
@@ -44,14 +45,6 @@ struct supervisor {
     int ready_fd; /* -1, or the pipe that a waiting `up --detach` reads */
     bool told_ready, stopping;
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 int instance_pid(const struct cli_opts *o)
 {
@@ -179,7 +172,7 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
         errno = rc;
         return err_sys(err, "start %s", p->name);
     }
-    p->started_ms = now_ms();
+    p->started_ms = clock_mono_ms();
     p->again_ms = 0;
     LOG(INFO, "supervisor", "did=started what=%s pid=%d", p->name, (int)p->pid);
     return 0;
@@ -204,7 +197,7 @@ static bool part_ready(const struct supervisor *s, enum part_id id)
 
 static void part_ended(struct supervisor *s, struct part *p, int status)
 {
-    int64_t lived = now_ms() - p->started_ms;
+    int64_t lived = clock_mono_ms() - p->started_ms;
 
     p->backoff_ms = lived > CALM_MS ? 0 : MIN(MAX(p->backoff_ms * 2, 50), (int)BACKOFF_MAX_MS);
     LOG(WARN, "supervisor", "did=ended what=%s pid=%d %s=%d lived_ms=%lld again_in_ms=%d", p->name,
@@ -212,7 +205,7 @@ static void part_ended(struct supervisor *s, struct part *p, int status)
         WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), (long long)lived,
         p->backoff_ms);
     p->pid = 0;
-    p->again_ms = s->stopping ? 0 : now_ms() + p->backoff_ms + 1;
+    p->again_ms = s->stopping ? 0 : clock_mono_ms() + p->backoff_ms + 1;
 }
 
 static void reap(struct supervisor *s)
@@ -249,13 +242,13 @@ static void stop_all(struct supervisor *s)
     s->stopping = true;
     for (size_t i = 0; i < ARRAY_LEN(ORDER); i++) {
         struct part *p = &s->parts[ORDER[i]];
-        int64_t limit = now_ms() + STOP_LIMIT_MS;
+        int64_t limit = clock_mono_ms() + STOP_LIMIT_MS;
 
         if (!p->pid)
             continue;
         kill(p->pid, SIGTERM);
-        while (p->pid && now_ms() < limit) {
-            wait_signal((int)(limit - now_ms()));
+        while (p->pid && clock_mono_ms() < limit) {
+            wait_signal((int)(limit - clock_mono_ms()));
             reap(s);
         }
         if (p->pid) {
@@ -274,7 +267,7 @@ static int start_all(struct supervisor *s, struct err *err)
     int last = s->o->api_only ? SERVER : GATEWAY;
 
     for (int i = SERVER; i <= last; i++) {
-        int64_t limit = now_ms() + START_LIMIT_MS;
+        int64_t limit = clock_mono_ms() + START_LIMIT_MS;
         int sig;
 
         if (spawn(s, &s->parts[i], err) < 0)
@@ -289,7 +282,7 @@ static int start_all(struct supervisor *s, struct err *err)
             if (!s->parts[i].pid)
                 return err_set(err, INTERNAL, "the %s ended while it started; its last words are "
                                "above or in %s/logs/tandem.log", s->parts[i].name, s->o->state);
-            if (now_ms() > limit)
+            if (clock_mono_ms() > limit)
                 return err_set(err, TIMEOUT, "the %s does not listen after %d s",
                                s->parts[i].name, START_LIMIT_MS / 1000);
         }
@@ -314,7 +307,7 @@ static void tell_ready(struct supervisor *s)
 static int supervise(struct supervisor *s)
 {
     for (;;) {
-        int64_t now = now_ms(), next = -1;
+        int64_t now = clock_mono_ms(), next = -1;
         struct err err;
         int sig;
 

@@ -2,6 +2,7 @@
  * a folder that is never quiet is deployed every LONGEST_MS. Before each deploy the changed files are read by their
  * language (guess_check): code that cannot even be read is told, and what answered before goes on answering. */
 #include "cli/deploy.h"
+#include "env/clock.h"
 
 #include <errno.h>
 #include <fts.h>
@@ -26,14 +27,6 @@ struct watch {
     size_t changed_n;
     bool dirty, root_gone;
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 /* Of editors and of version control, or never part of what is saved by hand. */
 static bool is_noise(const char *name)
@@ -170,7 +163,7 @@ static int wait_change(struct watch *w, int64_t *ret_begin_ms, struct err *err)
     int64_t begin = 0;
 
     for (;;) {
-        int64_t longest = w->dirty ? begin + LONGEST_MS - now_ms() : 0;
+        int64_t longest = w->dirty ? begin + LONGEST_MS - clock_mono_ms() : 0;
         int got = poll(&(struct pollfd){.fd = w->fd, .events = POLLIN}, 1,
                        !w->dirty ? -1 : (int)MAX(MIN((int64_t)QUIET_MS, longest), (int64_t)0));
 
@@ -181,8 +174,8 @@ static int wait_change(struct watch *w, int64_t *ret_begin_ms, struct err *err)
         if (w->root_gone)
             return err_set(err, NOT_FOUND, "%s is gone", w->root);
         if (w->dirty && !begin)
-            begin = now_ms();
-        if (w->dirty && (got == 0 || now_ms() - begin >= LONGEST_MS))
+            begin = clock_mono_ms();
+        if (w->dirty && (got == 0 || clock_mono_ms() - begin >= LONGEST_MS))
             break;
     }
     *ret_begin_ms = begin;
@@ -209,7 +202,7 @@ static void again(struct cli_opts *o, const struct target *t, struct watch *w, c
         complain(EXIT_FAILURE, "%s; not deployed, the code before this goes on answering", err.msg);
     } else {
         say_time(stdout);
-        printf("deployed in %lld ms (%s%s)\n", (long long)(now_ms() - begin_ms), w->changed_n ? w->changed[0] : t->path,
+        printf("deployed in %lld ms (%s%s)\n", (long long)(clock_mono_ms() - begin_ms), w->changed_n ? w->changed[0] : t->path,
                w->changed_n > 1 ? ", ..." : "");
         fflush(stdout);
     }

@@ -26,6 +26,11 @@ int64_t clock_mono_ns(void)
     return read_ns(CLOCK_MONOTONIC);
 }
 
+int64_t clock_mono_ms(void)
+{
+    return clock_mono_ns() / 1000000;
+}
+
 int64_t clock_mono_us(void)
 {
     return clock_mono_ns() / 1000;

@@ -6,7 +6,8 @@
 
 int64_t clock_real_ms(void); /* since 1970 */
 int64_t clock_real_ns(void);
-int64_t clock_mono_us(void); /* never goes back */
+int64_t clock_mono_ms(void); /* never goes back */
+int64_t clock_mono_us(void);
 int64_t clock_mono_ns(void);
 
 enum { CLOCK_TEXT_BYTES = 40 };

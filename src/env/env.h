@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/base.h"
+#include "env/random.h"
 
 struct env;
 struct env_timer;
@@ -32,7 +33,7 @@ int64_t env_mono_us(struct env *env);
 uint64_t env_random(struct env *env);
 uint32_t env_below(struct env *env, uint32_t n); /* 0 .. n-1; n > 0 */
 void env_bytes(struct env *env, void *p, size_t n);
-enum { ENV_UUID_BYTES = 37, ENV_SUFFIX_BYTES = 6 };
+enum { ENV_UUID_BYTES = UUID_BYTES, ENV_SUFFIX_BYTES = 6 };
 const char *env_uuid(struct env *env, char out[ENV_UUID_BYTES]);     /* version 4; gives back out */
 const char *env_suffix(struct env *env, char out[ENV_SUFFIX_BYTES]); /* 5 letters as generateName's */
 

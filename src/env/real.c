@@ -2,6 +2,7 @@
  * async handle keeps the loop alive until env_free(). */
 #include "env/clock.h"
 #include "env/env_int.h"
+#include "env/random.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -33,26 +34,16 @@ static int64_t real_mono_us(_unused_ struct env *env)
     return clock_mono_us();
 }
 
-static void fill(void *p, size_t n)
-{
-    for (size_t at = 0; at < n;) {
-        ssize_t got = getrandom((char *)p + at, n - at, 0);
-
-        ASSERT(got > 0 || errno == EINTR);
-        at += got > 0 ? (size_t)got : 0;
-    }
-}
-
 static void real_bytes(struct env *env, void *p, size_t n)
 {
     struct real *r = (struct real *)env;
 
     if (n > sizeof r->pool / 4) {
-        fill(p, n);
+        random_bytes(p, n);
         return;
     }
     if (n > r->pool_left) {
-        fill(r->pool, sizeof r->pool);
+        random_bytes(r->pool, sizeof r->pool);
         r->pool_left = sizeof r->pool;
     }
     r->pool_left -= n;

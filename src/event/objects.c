@@ -15,6 +15,7 @@
 #include "base/map.h"
 #include "codec/json.h"
 #include "codec/obj.h"
+#include "env/clock.h"
 #include "function/function.h"
 #include "volume/volume.h"
 
@@ -87,14 +88,6 @@ struct objects {
     bool gone;
     uint64_t sequence;
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* ---- events to functions ---- */
 
@@ -243,12 +236,12 @@ void objects_tell(struct objects *os, const struct object_event *e)
 
     if (!w)
         return;
-    forget_old(os, now_ms());
+    forget_old(os, clock_mono_ms());
     t = xcalloc(1, sizeof *t);
     t->volume = xstrdup(e->volume);
     t->key = xstrdup(e->key);
     t->removed = str_starts(e->name, "ObjectRemoved:");
-    t->at_ms = now_ms();
+    t->at_ms = clock_mono_ms();
     snprintf(t->etag, sizeof t->etag, "%s", e->etag);
     list_push(&os->told, &t->link);
     fire(os, e);
@@ -299,7 +292,7 @@ static void look(struct objects *os, struct pending *p)
 static void on_timer(uv_timer_t *timer)
 {
     struct objects *os = timer->data;
-    int64_t now = now_ms();
+    int64_t now = clock_mono_ms();
     int looked = 0;
 
     LIST_EACH(&os->pending, l)
@@ -334,7 +327,7 @@ static void later(struct objects *os, const char *volume, const char *key, bool 
         list_remove(&p->link);
     }
     p->removed = removed;
-    p->since_ms = now_ms();
+    p->since_ms = clock_mono_ms();
     list_push(&os->pending, &p->link);
     if (!uv_is_active((uv_handle_t *)&os->timer))
         uv_timer_start(&os->timer, on_timer, WAIT_MS, 0);

@@ -10,7 +10,9 @@
 #include "codec/json.h"
 #include "codec/kubetime.h"
 #include "codec/obj.h"
+#include "env/clock.h"
 #include "env/fs.h"
+#include "env/random.h"
 #include "event/expression.h"
 #include "event/input.h"
 #include "function/function.h"
@@ -56,12 +58,7 @@ struct asked { /* a target that was called */
 
 static int64_t now_s(const struct schedules *s)
 {
-    struct timespec t;
-
-    if (s->o.now_ms)
-        return s->o.now_ms(s->o.arg) / 1000;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return t.tv_sec;
+    return (s->o.now_ms ? s->o.now_ms(s->o.arg) : clock_real_ms()) / 1000;
 }
 
 /* ---- the record of what was told ---- */
@@ -340,7 +337,7 @@ static void fire(struct entry *e)
         told(e);
         return;
     }
-    function_request_id(id);
+    uuid_new(id);
     event.id = id;
     event.arn = arn_of(e, a, &event.name);
     e->asked++; /* a target may answer at once; the last word is ours */

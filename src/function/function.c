@@ -2,6 +2,7 @@
 #include "function/function_int.h"
 
 #include "codec/json.h"
+#include "env/clock.h"
 #include "function/code.h"
 #include "function/queue.h"
 #include "http/client.h"
@@ -23,10 +24,7 @@ enum { UID_FIRST = 0x30000000, START_AHEAD_MAX = 8 };
 
 int64_t wall_ms(void)
 {
-    struct timespec t;
-
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return clock_real_ms();
 }
 
 const char *wall_text(int64_t ms, char out[32])
@@ -44,34 +42,6 @@ const char *wall_text(int64_t ms, char out[32])
     }
     snprintf(out, 32, "%s.%03dZ", last, (int)(ms % 1000));
     return out;
-}
-
-void uuid_make(char out[FUNCTION_ID_MAX])
-{
-    static __thread unsigned char pool[512];
-    static __thread size_t left;
-    const unsigned char *b;
-
-    if (left < 16) {
-        ASSERT(getrandom(pool, sizeof pool, 0) == sizeof pool);
-        left = sizeof pool;
-    }
-    left -= 16;
-    b = pool + left;
-    for (int i = 0; i < 16; i++) {  /* not by printf: there is one for each request */
-        unsigned byte = i == 6 ? (b[i] & 15u) | 0x40 : i == 8 ? (b[i] & 0x3fu) | 0x80 : b[i];
-
-        if (i == 4 || i == 6 || i == 8 || i == 10)
-            *out++ = '-';
-        *out++ = "0123456789abcdef"[byte >> 4];
-        *out++ = "0123456789abcdef"[byte & 15];
-    }
-    *out = 0;
-}
-
-void function_request_id(char out[FUNCTION_ID_MAX])
-{
-    uuid_make(out);
 }
 
 static char *key_of(const char *ns, const char *name, char out[512])

@@ -236,8 +236,6 @@ typedef void function_done_fn(void *arg, const struct function_result *r);
  * is for function_forget(), good until done is called; 0: it was called already. */
 uint64_t function_invoke(struct functions *fs, const struct function_call *call,
                          function_done_fn *done, void *arg);
-/* A fresh request id, for a caller that wants to know it before the call. */
-void function_request_id(char out[FUNCTION_ID_MAX]);
 /* The caller has gone: done will not be called. The function runs to its end, as on Lambda; a
  * request that still waits is dropped. */
 void function_forget(struct functions *fs, uint64_t ticket);

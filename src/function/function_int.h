@@ -321,7 +321,6 @@ static inline int64_t now_us(void)
 int64_t wall_ms(void);
 /* "2026-01-02T15:04:05.123Z" */
 const char *wall_text(int64_t ms, char out[32]);
-void uuid_make(char out[FUNCTION_ID_MAX]);
 
 /* function.c */
 struct function *function_find(struct functions *fs, const char *namespace_, const char *name);

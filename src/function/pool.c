@@ -7,6 +7,7 @@
 #include "function/function_int.h"
 
 #include "base/log.h"
+#include "env/random.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -282,7 +283,7 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
     if (q->request_id)
         snprintf(c->id, sizeof c->id, "%s", q->request_id);
     else
-        uuid_make(c->id);
+        uuid_new(c->id);
     c->arn = q->arn ? xstrdup(q->arn)
                     : xasprintf("arn:aws:lambda:%s:%s:function:%s", fs->region, fs->account, f->name);
     c->client_context = dup_or_null(q->client_context);
@@ -314,7 +315,7 @@ static void refuse(struct functions *fs, const struct function_call *q, function
     if (q->request_id)
         snprintf(id, sizeof id, "%s", q->request_id);
     else
-        uuid_make(id);
+        uuid_new(id);
     r->request_id = id;
     r->version = "$LATEST";
     done(arg, r);

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "codec/json.h"
+#include "env/random.h"
 #include "function/destination.h"
 #include "function/function_int.h"
 
@@ -688,7 +689,7 @@ void queue_put(struct queue *q, const struct function_call *c, function_queued_f
     if (c->request_id)
         snprintf(e->id, sizeof e->id, "%s", c->request_id);
     else
-        uuid_make(e->id);
+        uuid_new(e->id);
     val_put_str(a, meta, "ns", str_empty(c->namespace_) ? "default" : c->namespace_);
     val_put_str(a, meta, "name", c->name);
     if (c->qualifier)

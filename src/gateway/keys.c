@@ -6,7 +6,6 @@
 #include "door/aws/identity.h"
 #include "function/function.h"
 
-#include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <time.h>
@@ -22,32 +21,13 @@ struct keys {
     struct client_op *making;
 };
 
-/* A member of the Secret's data, in the arena. */
-static const char *member(struct arena *a, const struct obj *o, const char *name)
-{
-    const struct val *v = val_get(val_get(obj_val(o), "data"), name);
-    unsigned char *out;
-    int n;
-
-    if (!val_is(v, VAL_STR) || v->n % 4 || !v->n)
-        return NULL;
-    out = arena_alloc(a, v->n / 4 * 3 + 1);
-    n = EVP_DecodeBlock(out, (const unsigned char *)v->s, (int)v->n);
-    if (n < 0)
-        return NULL;
-    for (uint32_t i = v->n; i > 0 && v->s[i - 1] == '='; i--)
-        n--;
-    out[n] = 0;
-    return (const char *)out;
-}
-
 static void on_secret(void *arg, const struct obj *o)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct keys *k = arg;
 
     if (streq(o->name, FUNCTIONS_KEY))
-        functions_set_key(k->functions, member(a, o, "accessKeyId"), member(a, o, "secretAccessKey"));
+        functions_set_key(k->functions, identity_secret_text(a, o, "accessKeyId"), identity_secret_text(a, o, "secretAccessKey"));
 }
 
 static void on_changed(void *arg, const struct obj *was, const struct obj *o)

@@ -7,6 +7,7 @@
 
 #include "codec/json.h"
 #include "codec/obj.h"
+#include "env/random.h"
 #include "gateway/keys.h"
 
 #include <openssl/evp.h>
@@ -501,11 +502,11 @@ void url_request(struct gateway *g, struct http_req *req)
         return;
     u->is_signed = !streq(val_str_at(config, "authType", "AWS_IAM"), "NONE");
     if (!val_is_null(val_at(obj_val(o), "spec.http"))) {
-        function_request_id(u->id);
+        uuid_new(u->id);
         url_http(u, val_get(obj_val(o), "spec"));
         return;
     }
     u->streams = streq(val_str_at(config, "invokeMode", "BUFFERED"), "RESPONSE_STREAM");
-    function_request_id(u->id);
+    uuid_new(u->id);
     http_body(req, FUNCTION_PAYLOAD_MAX, on_body, u);
 }

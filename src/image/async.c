@@ -2,6 +2,7 @@
  * others wait their turn), so that a slow registry never keeps libuv's few threads, which the
  * file calls of the loop need. */
 #include "image/image_int.h"
+#include "env/clock.h"
 
 #include <stdatomic.h>
 #include <time.h>
@@ -40,11 +41,8 @@ static int at_work;
 static bool job_progress(void *arg, const char *what, int64_t done, int64_t total)
 {
     struct image_job *j = arg;
-    struct timespec t;
-    int64_t ms;
+    int64_t ms = clock_mono_ms();
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
     pthread_mutex_lock(&j->mu);
     if (j->progress && ms - j->told_ms >= PROGRESS_EVERY_MS) {
         j->told_ms = ms;

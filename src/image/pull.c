@@ -1,6 +1,7 @@
 /* Images from registries: which addresses to ask, the manifest, the config, then the missing
  * layers on a few threads, each downloaded to a file, checked and unpacked. */
 #include "image/registry.h"
+#include "env/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -351,7 +352,7 @@ struct image *image_pull(struct image_store *s, const char *ref, const struct im
         return NULL;
     p.username = p.o->username;
     p.password = p.o->password;
-    p.deadline_ms = registry_now_ms() + (p.o->timeout_ms > 0 ? p.o->timeout_ms : PULL_TIMEOUT_MS);
+    p.deadline_ms = clock_mono_ms() + (p.o->timeout_ms > 0 ? p.o->timeout_ms : PULL_TIMEOUT_MS);
     pthread_mutex_init(&p.mu, NULL);
     alone = pull_begin(s, full);
     if (!alone) /* somebody has just done it; if it failed, we try ourselves */

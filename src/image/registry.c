@@ -1,4 +1,5 @@
 #include "image/registry.h"
+#include "env/clock.h"
 
 #include <curl/curl.h>
 #include <ctype.h>
@@ -34,14 +35,6 @@ struct transfer {
     bool cancelled, too_large;
     int sys; /* errno of a write */
 };
-
-int64_t registry_now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 static char *dup0(const char *s)
 {
@@ -211,7 +204,7 @@ static int get_once(struct transfer *t, const char *url, const char *const *head
     struct body_arg b = {c, t, false};
     char text[CURL_ERROR_SIZE] = "";
     CURLcode code;
-    int64_t left = r->o.deadline_ms - registry_now_ms();
+    int64_t left = r->o.deadline_ms - clock_mono_ms();
 
     ASSERT(c);
     if (left <= 0) {
@@ -391,9 +384,9 @@ static int status_error(struct transfer *t, const char *url, struct err *err)
 
 static int pause_ms(struct transfer *t, int64_t ms, struct err *err)
 {
-    int64_t until = MIN(registry_now_ms() + ms, t->r->o.deadline_ms);
+    int64_t until = MIN(clock_mono_ms() + ms, t->r->o.deadline_ms);
 
-    while (registry_now_ms() < until) {
+    while (clock_mono_ms() < until) {
         if (on_progress(t, 0, 0, 0, 0))
             return err_set(err, CANCELLED, "cancelled");
         usleep(50000);
@@ -433,7 +426,7 @@ static int get(struct transfer *t, const char *url, const char *const *headers, 
             status_error(t, url, &e);
         }
         if (tries >= TRIES || !err_retry(e.code) || e.code == ERR_NO_SPACE || e.sys ||
-            registry_now_ms() >= r->o.deadline_ms) {
+            clock_mono_ms() >= r->o.deadline_ms) {
             *err = e;
             return -1;
         }

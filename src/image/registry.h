@@ -2,6 +2,7 @@
  * authentication, retries, resumed downloads. By libcurl; blocking; any threads may share one. */
 #pragma once
 
+#include "env/clock.h"
 #include "image/image_int.h"
 
 struct registry;
@@ -18,7 +19,6 @@ struct registry_options {
 struct registry *registry_new(const struct registry_options *o);
 void *registry_free(struct registry *r);
 DEFINE_AUTO(struct registry *, registry_free, registry_free)
-int64_t registry_now_ms(void); /* monotonic */
 
 /* GET base/v2/repo/kind/ref into ret (at most JSON_BLOB_MAX); its digest is checked when ref is
  * one. Gives the content type (64 bytes). */

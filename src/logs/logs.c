@@ -6,6 +6,7 @@
 #include "logs/logs_int.h"
 
 #include "base/log.h"
+#include "env/clock.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -14,14 +15,6 @@
 #include <time.h>
 
 enum { SWEEP_MS = 60000, IDS_PER_ROUND = 512 };
-
-int64_t logs_now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* ---- groups ---- */
 
@@ -60,7 +53,7 @@ struct log_group *group_new(struct logs *l, const char *ns, const char *name)
     g->name = xstrdup(name);
     g->uid = xstrdup("");
     g->dir = folder_of(l, ns, g->key);
-    g->created = logs_now_ms();
+    g->created = clock_real_ms();
     list_init(&g->streams);
     list_init(&g->segments);
     list_init(&g->puts);
@@ -158,7 +151,7 @@ void logs_group_remove(struct logs *l, const char *ns, const char *name, const c
     if (!g || (uid && *g->uid && !streq(uid, g->uid)))
         return;
     if (g->made || g->users) { /* out of the way at once: another of that name may come before it is removed */
-        char *gone = xasprintf("%s/.gone-%lld-%u", l->dir, (long long)logs_now_ms(), ++l->gone_next);
+        char *gone = xasprintf("%s/.gone-%lld-%u", l->dir, (long long)clock_real_ms(), ++l->gone_next);
 
         if (rename(g->dir, gone) == 0)
             add_path(&l->remove, &l->remove_n, gone);
@@ -413,7 +406,7 @@ int logs_stream_make(struct logs *l, const char *ns, const char *group, const ch
         return err_set(err, INVALID_ARGUMENT, "a log stream's name has 1 to %d bytes", LOGS_STREAM_NAME_MAX);
     if (stream_find(g, stream))
         return err_set(err, ALREADY_EXISTS, "The specified log stream already exists");
-    stream_name(g, stream_add(g, stream, strlen(stream), g->stream_next, logs_now_ms()));
+    stream_name(g, stream_add(g, stream, strlen(stream), g->stream_next, clock_real_ms()));
     return 0;
 }
 
@@ -424,7 +417,7 @@ int logs_stream_remove(struct logs *l, const char *ns, const char *group, const 
 
     if (!s)
         return err_set(err, NOT_FOUND, "The specified log %s does not exist.", g ? "stream" : "group");
-    record_add(g, RECORD_GONE, s->id, logs_now_ms(), 0, "", 0);
+    record_add(g, RECORD_GONE, s->id, clock_real_ms(), 0, "", 0);
     segment_gone(group_segment(g), s->id);
     stream_forget(g, s);
     return 0;
@@ -476,7 +469,7 @@ int logs_put(struct logs *l, const char *ns, const char *group, const char *stre
 {
     struct log_group *g = group_find(l, ns, group);
     struct stream *s = g ? stream_find(g, stream) : NULL;
-    int64_t now = logs_now_ms();
+    int64_t now = clock_real_ms();
     struct put *p;
     size_t bytes = 0;
 
@@ -581,7 +574,7 @@ static void sweep_group(struct log_group *g, int64_t now)
 static void on_sweep(uv_timer_t *t)
 {
     struct logs *l = t->data;
-    int64_t now = logs_now_ms();
+    int64_t now = clock_real_ms();
     const char *key;
     void *g;
 

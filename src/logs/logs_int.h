@@ -146,7 +146,6 @@ struct logs {
     void *done_arg;
 };
 
-int64_t logs_now_ms(void);
 
 /* logs.c */
 struct log_group *group_find(const struct logs *l, const char *ns, const char *name);

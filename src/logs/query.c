@@ -5,6 +5,7 @@
  * when no block that is left can hold an earlier one, or when it has read SCAN_MAX: then all that it has seen below the
  * next block's beginning is the answer, and the position says that everything up to there was looked at. */
 #include "logs/logs_int.h"
+#include "env/clock.h"
 #include "logs/pattern.h"
 
 #include <fcntl.h>
@@ -456,7 +457,7 @@ void logs_query(struct logs *l, const struct log_query *q, logs_page_fn *fn, voi
         g->users++;
         j->dir = xstrdup(g->dir);
         if (g->retention_days)
-            j->from = MAX(j->from, logs_now_ms() - (int64_t)g->retention_days * 86400000);
+            j->from = MAX(j->from, clock_real_ms() - (int64_t)g->retention_days * 86400000);
     }
     if (!g || j->cancelled || take_streams(j, q, &err) < 0) {
         j->work.data = j;

@@ -1,5 +1,6 @@
 /* One container of a pod: its image, its start, its end, its pause before the next start. */
 #include "codec/json.h"
+#include "env/clock.h"
 #include "env/fs.h"
 #include "node/node_int.h"
 
@@ -278,7 +279,7 @@ static bool image_sync(struct ctr *c)
 static void start_failed(struct ctr *c, const struct err *err)
 {
     struct pod *p = c->pod;
-    int64_t now = now_ms();
+    int64_t now = clock_real_ms();
 
     pod_event(p, "Warning", "Failed", "Error: failed to start container \"%s\": %s", c->name,
               err->msg);

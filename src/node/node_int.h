@@ -59,7 +59,6 @@ struct node {
     struct proxy *proxy;
 };
 
-int64_t now_ms(void); /* wall clock */
 int64_t mono_ms(struct node *n);
 
 /* register.c: the Node object, its status and lease */

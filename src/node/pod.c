@@ -2,6 +2,7 @@
 #include "codec/json.h"
 #include "codec/kubetime.h"
 #include "codec/quantity.h"
+#include "env/clock.h"
 #include "env/fs.h"
 #include "node/node_int.h"
 #include "sandbox/shim.h"
@@ -37,14 +38,6 @@ static void pod_move(struct pod *p, enum pod_stage to)
     ASSERT(MOVES[p->stage] & 1 << to);
     LOG(DEBUG, "node", "pod=%s/%s from=%s to=%s", p->ns, p->name, STAGES[p->stage], STAGES[to]);
     p->stage = to;
-}
-
-int64_t now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 int64_t mono_ms(struct node *n)
@@ -239,7 +232,7 @@ static void pod_known(struct pod *p)
     read_conds(p);
     p->start_ms = kubetime_parse(val_str_at(obj_val(p->o), "status.startTime", ""));
     if (p->start_ms < 0)
-        p->start_ms = now_ms();
+        p->start_ms = clock_real_ms();
 }
 
 struct pod *pod_new(struct node *n, const struct obj *o)
@@ -367,7 +360,7 @@ static void states_merge(struct pod *p, const struct val *list, bool alive)
         if (running && !alive) { /* it ended with its shim */
             c->now.code = 137;
             c->now.signal = 9;
-            c->now.finished_ms = now_ms();
+            c->now.finished_ms = clock_real_ms();
             snprintf(c->now.reason, sizeof c->now.reason, "Error");
         }
     }
@@ -432,7 +425,7 @@ static void shim_closed(void *arg)
         c->state = CTR_EXITED;
         c->now.code = 137;
         c->now.signal = 9;
-        c->now.finished_ms = now_ms();
+        c->now.finished_ms = clock_real_ms();
         snprintf(c->now.reason, sizeof c->now.reason, "Error");
         c->ready = c->started = false;
         c->restart_at_ms = 0;
@@ -733,7 +726,7 @@ static void states_from_api(struct pod *p)
             c->restarts = (int)val_int_at(s, "restartCount", 0);
             c->attempt = c->restarts + 1;
             c->now = (struct ctr_run){
-                .there = true, .attempt = c->restarts, .code = 137, .finished_ms = now_ms()};
+                .there = true, .attempt = c->restarts, .code = 137, .finished_ms = clock_real_ms()};
             snprintf(c->now.reason, sizeof c->now.reason, "ContainerStatusUnknown");
             c->now.started_ms = kubetime_parse(
                 val_str_at(s, "state.running.startedAt", val_str_at(t, "startedAt", "")));
@@ -829,7 +822,7 @@ static bool must_stop(struct pod *p)
         streq(phase, "Succeeded"))
         return true;
     if (deadline) {
-        int64_t left = p->start_ms + deadline * 1000 - now_ms();
+        int64_t left = p->start_ms + deadline * 1000 - clock_real_ms();
         if (left <= 0) {
             end_pod(p, "DeadlineExceeded",
                     "Pod was active on the node longer than the specified deadline");

@@ -2,6 +2,7 @@
  * changed and every five minutes, its Lease every ten seconds. */
 #include "codec/json.h"
 #include "codec/kubetime.h"
+#include "env/clock.h"
 #include "node/node_int.h"
 
 #include <arpa/inet.h>
@@ -93,7 +94,7 @@ static void put_condition(struct arena *a, struct val *list, const char *type, c
 
     val_put_str(a, c, "type", type);
     val_put_str(a, c, "status", status);
-    val_put_str(a, c, "lastHeartbeatTime", kubetime_text(text, now_ms()));
+    val_put_str(a, c, "lastHeartbeatTime", kubetime_text(text, clock_real_ms()));
     val_put_str(a, c, "lastTransitionTime", kubetime_text(text, since_ms));
     val_put_str(a, c, "reason", reason);
     val_put_str(a, c, "message", message);
@@ -303,7 +304,7 @@ int node_register_start(struct node *n, struct err *err)
     sysinfo(&si);
     n->memory_bytes = (int64_t)si.totalram * si.mem_unit;
     n->cpu_n = sysconf(_SC_NPROCESSORS_ONLN);
-    n->boot_ms = now_ms();
+    n->boot_ms = clock_real_ms();
     first_line("/etc/machine-id", n->machine_id, sizeof n->machine_id);
     first_line("/proc/sys/kernel/random/boot_id", n->boot_id, sizeof n->boot_id);
     n->beat = env_timer_new(n->env, beat, n);

@@ -9,6 +9,7 @@
 #include "codec/json.h"
 #include "codec/kubetime.h"
 #include "codec/quantity.h"
+#include "env/clock.h"
 #include "env/fs.h"
 #include "node/node_int.h"
 
@@ -46,7 +47,7 @@ static struct val *meter_row(struct pod *p, struct arena *a)
         val_put_str(a, o, "name", val_str_at(owner, "name", ""));
     }
     val_put_int(a, v, "started_ms", p->start_ms);
-    val_put_int(a, v, "seconds", (now_ms() - p->start_ms) / 1000);
+    val_put_int(a, v, "seconds", (clock_real_ms() - p->start_ms) / 1000);
     val_put_int(a, v, "cpu_us", u.cpu_us);
     val_put_int(a, v, "memory_bytes", u.memory_bytes);
     val_put_int(a, v, "memory_peak_bytes", u.memory_peak_bytes);
@@ -72,7 +73,7 @@ static void meter(void *arg)
         if (p->o && p->stage >= POD_SETUP && p->stage <= POD_STOP)
             val_push(a, pods, meter_row(p, a));
     }
-    val_put_int(a, v, "time_ms", now_ms());
+    val_put_int(a, v, "time_ms", clock_real_ms());
     val_put_str(a, v, "node", n->o.name);
     val_put(a, v, "pods", pods);
     json_write(&text, v);
@@ -91,7 +92,7 @@ static struct val *summary_part(struct arena *a, const struct cgroup_usage *u, i
     if (started_ms > 0)
         val_put_str(a, v, "startTime", kubetime_text(text, started_ms));
     cpu = val_need_map(a, v, "cpu");
-    val_put_str(a, cpu, "time", kubetime_text(text, now_ms()));
+    val_put_str(a, cpu, "time", kubetime_text(text, clock_real_ms()));
     val_put_int(a, cpu, "usageCoreNanoSeconds", u->cpu_us * 1000);
     memory = val_need_map(a, v, "memory");
     val_put_str(a, memory, "time", text);

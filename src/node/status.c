@@ -2,6 +2,7 @@
  */
 #include "codec/json.h"
 #include "codec/kubetime.h"
+#include "env/clock.h"
 #include "node/node_int.h"
 
 #include <stdio.h>
@@ -126,7 +127,7 @@ static struct val *ctr_status(struct arena *a, const struct ctr *c)
 static void set_cond(struct pod *p, enum cond i, bool is, const char *reason)
 {
     if (!p->cond[i].known || p->cond[i].is != is)
-        p->cond[i].since_ms = now_ms();
+        p->cond[i].since_ms = clock_real_ms();
     p->cond[i].known = true;
     p->cond[i].is = is;
     p->cond[i].reason = is ? NULL : reason;

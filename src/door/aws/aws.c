@@ -16,6 +16,7 @@
 #include "door/aws/identity_int.h"
 #include "door/aws/ssm.h"
 #include "door/aws/cfn_int.h"
+#include "env/random.h"
 #include "event/event.h"
 #include "volume/volume.h"
 
@@ -133,18 +134,6 @@ void aws_work(struct aws_req *q, void (*work)(void *arg), void (*done)(struct aw
     *j = (struct job){.q = q, .run = work, .done = done, .arg = arg};
     j->work.data = j;
     uv_queue_work(q->d->o.loop, &j->work, job_run, job_done);
-}
-
-static void make_id(char out[40])
-{
-    unsigned char r[16];
-    char hex[33];
-
-    RAND_bytes(r, sizeof r);
-    r[6] = (unsigned char)((r[6] & 15) | 64);
-    r[8] = (unsigned char)((r[8] & 63) | 128);
-    sigv4_hex(r, 16, hex);
-    snprintf(out, 40, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
 }
 
 static bool is_s3(const struct aws_req *q)
@@ -295,7 +284,7 @@ static void on_request(struct http_req *req, void *arg)
     q->d = arg;
     q->req = req;
     req->user = q;
-    make_id(q->id);
+    uuid_new(q->id);
     if (cfn_response_url(q->d, req))
         return;
     if (streq(req->path, "/healthz")) {
@@ -366,7 +355,7 @@ void aws_inner(struct aws_door *d, struct http_req *req)
     q->d = d;
     q->req = req;
     req->user = q;
-    make_id(q->id);
+    uuid_new(q->id);
     q->sig = (struct sigv4){.kind = SIGV4_HEADER, .key_id = token ? arena_strndup(a, caller, (size_t)(time_ - caller)) : "",
                             .service = service ? service : "", .date = "", .region = d->region, .signed_headers = "", .signature = "",
                             .amz_date = ""};

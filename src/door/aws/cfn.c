@@ -257,22 +257,12 @@ static void describe_resource(struct aws_req *q, const char *action)
 
 static const struct val *change_set_of(struct aws_req *q, struct cfn_stack **ret_stack)
 {
-    const char *want = query_param(q, "ChangeSetName"), *stack = query_param(q, "StackName");
+    const char *want = query_param(q, "ChangeSetName");
+    const struct val *set = cfn_change_set(q->d->cfn, want, query_param(q, "StackName"), ret_stack);
 
-    LIST_EACH(&q->d->cfn->stacks, l)
-    {
-        struct cfn_stack *s = list_entry(l, struct cfn_stack, link);
-
-        if (!want || streq(s->status, "DELETE_COMPLETE") || (stack && !streq(s->name, stack) && !streq(s->id, stack)))
-            continue;
-        VAL_EACH(s->change_sets, c)
-            if (streq(val_str_at(c, "ChangeSetId", ""), want) || (stack && streq(val_str_at(c, "ChangeSetName", ""), want))) {
-                *ret_stack = s;
-                return c;
-            }
-    }
-    aws_error(q, 404, "ChangeSetNotFound", "ChangeSet [%s] does not exist", want ? want : "");
-    return NULL;
+    if (!set)
+        aws_error(q, 404, "ChangeSetNotFound", "ChangeSet [%s] does not exist", want ? want : "");
+    return set;
 }
 
 static void get_template(struct aws_req *q, const char *action)

@@ -107,6 +107,8 @@ struct cfn_stack *cfn_stack_new(struct cfn *c, const char *name);
 void cfn_stack_free(struct cfn_stack *s);
 /* By name (the living one) or id (deleted ones, too); NULL: there is none. */
 struct cfn_stack *cfn_find(struct cfn *c, const char *name_or_id);
+/* A change set by its id, or by its name in a stack (name or id; NULL: ids only); NULL: there is none. It lies in *ret's arena. */
+struct val *cfn_change_set(struct cfn *c, const char *name_or_id, const char *stack, struct cfn_stack **ret);
 struct cfn_res *cfn_res_find(const struct cfn_stack *s, const char *logical);
 struct cfn_res *cfn_res_new(struct cfn_stack *s, const char *logical, const char *type);
 void cfn_res_remove(struct cfn_stack *s, struct cfn_res *r);
@@ -117,7 +119,6 @@ void cfn_stack_status(struct cfn_stack *s, const char *status, const char *reaso
 void cfn_save(struct cfn_stack *s, bool now, void (*fn)(void *arg), void *arg);
 void cfn_save_spec(struct cfn_stack *s);
 size_t cfn_stack_bytes(struct cfn_stack *s);
-int64_t cfn_now_ms(void);
 char *cfn_uuid(struct arena *a);
 bool cfn_running(const struct cfn_stack *s); /* ..._IN_PROGRESS, REVIEW_ apart */
 void cfn_load(struct cfn *c);                 /* the mirror of Stack objects */

@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "env/clock.h"
 
 /* ---- values that lie in the parameter store ---- */
 
@@ -552,7 +553,7 @@ static void delete_done(struct cfn_stack *s)
         end_operation(s, "ROLLBACK_COMPLETE", NULL);
         return;
     }
-    s->deleted_ms = cfn_now_ms();
+    s->deleted_ms = clock_real_ms();
     s->change_sets = val_list(s->a);
     s->finalizer_gone = true;
     cfn_save_spec(s);
@@ -614,7 +615,7 @@ void cfn_begin(struct cfn_stack *s, const char *status, const char *token)
     s->token = token ? arena_strdup(s->a, token) : NULL;
     s->retain = NULL;
     if (str_starts(status, "UPDATE"))
-        s->updated_ms = cfn_now_ms();
+        s->updated_ms = clock_real_ms();
     cfn_stack_status(s, status, "User Initiated");
 }
 

@@ -12,27 +12,16 @@
 
 #include "base/log.h"
 #include "codec/kubetime.h"
+#include "env/clock.h"
+#include "env/random.h"
 
 enum { ARENA_SPARE = 4 << 20, REASON_MAX = 1024, RETRY_MS = 1000 };
 
-int64_t cfn_now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 char *cfn_uuid(struct arena *a)
 {
-    unsigned char r[16];
-    char hex[33];
+    char text[UUID_BYTES];
 
-    RAND_bytes(r, sizeof r);
-    r[6] = (unsigned char)((r[6] & 15) | 64);
-    r[8] = (unsigned char)((r[8] & 63) | 128);
-    sigv4_hex(r, 16, hex);
-    return arena_printf(a, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+    return arena_strdup(a, uuid_new(text));
 }
 
 bool cfn_running(const struct cfn_stack *s)
@@ -70,7 +59,7 @@ struct cfn_stack *cfn_stack_new(struct cfn *c, const char *name)
         *p = (char)tolower((unsigned char)*p);
     s->object = arena_printf(s->a, "%s-%.8s", low, s->uuid);
     s->status = "REVIEW_IN_PROGRESS";
-    s->created_ms = cfn_now_ms();
+    s->created_ms = clock_real_ms();
     s->spec = val_map(s->a);
     val_put_str(s->a, s->spec, "stackName", name);
     val_put_str(s->a, s->spec, "stackId", s->id);
@@ -118,6 +107,25 @@ struct cfn_stack *cfn_find(struct cfn *c, const char *name)
     return found;
 }
 
+struct val *cfn_change_set(struct cfn *c, const char *want, const char *stack, struct cfn_stack **ret)
+{
+    if (!want)
+        return NULL;
+    LIST_EACH(&c->stacks, l)
+    {
+        struct cfn_stack *s = list_entry(l, struct cfn_stack, link);
+
+        if (streq(s->status, "DELETE_COMPLETE") || (stack && !streq(s->name, stack) && !streq(s->id, stack)))
+            continue;
+        VAL_EACH(s->change_sets, v)
+            if (streq(val_str_at(v, "ChangeSetId", ""), want) || (stack && streq(val_str_at(v, "ChangeSetName", ""), want))) {
+                *ret = s;
+                return v;
+            }
+    }
+    return NULL;
+}
+
 struct cfn_res *cfn_res_find(const struct cfn_stack *s, const char *logical)
 {
     for (uint32_t i = 0; i < s->res_n; i++)
@@ -137,7 +145,7 @@ struct cfn_res *cfn_res_new(struct cfn_stack *s, const char *logical, const char
     s->res[s->res_n++] = r;
     r->logical = arena_strdup(s->a, logical);
     r->type = arena_strdup(s->a, type);
-    r->at_ms = cfn_now_ms();
+    r->at_ms = clock_real_ms();
     r->status = "CREATE_IN_PROGRESS";
     return r;
 }
@@ -172,14 +180,14 @@ void cfn_event(struct cfn_stack *s, const struct cfn_res *r, const char *status,
         .id = r ? arena_printf(s->a, "%s-%s-%s", r->logical, status, uuid) : uuid,
         .logical = r ? r->logical : s->name, .phys = r ? r->phys : s->id,
         .type = r ? r->type : "AWS::CloudFormation::Stack", .status = arena_strdup(s->a, status),
-        .reason = reason ? arena_strndup(s->a, reason, MIN(strlen(reason), (size_t)REASON_MAX)) : NULL, .at_ms = cfn_now_ms()};
+        .reason = reason ? arena_strndup(s->a, reason, MIN(strlen(reason), (size_t)REASON_MAX)) : NULL, .at_ms = clock_real_ms()};
 }
 
 void cfn_res_status(struct cfn_stack *s, struct cfn_res *r, const char *status, const char *reason)
 {
     r->status = arena_strdup(s->a, status);
     r->reason = reason ? arena_strndup(s->a, reason, MIN(strlen(reason), (size_t)REASON_MAX)) : NULL;
-    r->at_ms = cfn_now_ms();
+    r->at_ms = clock_real_ms();
     cfn_event(s, r, status, reason);
 }
 

@@ -1,5 +1,6 @@
 /* door/aws/cfn_type.c - the table of resource types as one, and custom resources. */
 #include "door/aws/cfn_int.h"
+#include "env/clock.h"
 
 #include <stdio.h>
 
@@ -46,13 +47,13 @@ static void custom_call(struct cfn_work *w, const char *request)
         cfn_fail(w, "InvalidRequest", "Invalid ServiceToken: tandem calls functions (arn:aws:lambda:...), not \"%.200s\"", arn);
         return;
     }
-    w->deadline_ms = cfn_now_ms() + CFN_CUSTOM_MS;
+    w->deadline_ms = clock_real_ms() + CFN_CUSTOM_MS;
     if (val_get(w->props, "ServiceTimeout")) {
         const char *text = cfn_scalar(w->a, val_get(w->props, "ServiceTimeout"));
         long long seconds = 0;
 
         if (text && sscanf(text, "%lld", &seconds) == 1 && seconds > 0 && seconds <= 3600)
-            w->deadline_ms = cfn_now_ms() + seconds * 1000;
+            w->deadline_ms = clock_real_ms() + seconds * 1000;
     }
     if (!r->token) { /* else it was called before a restart, and its event is in the durable queue */
         r->token = arena_strdup(w->s->a, cfn_uuid(w->a));

@@ -1,5 +1,6 @@
 /* door/aws/cfn_type_lambda.c - AWS::Lambda::*. */
 #include "door/aws/cfn_int.h"
+#include "env/clock.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -147,7 +148,7 @@ static void got_state(struct cfn_work *w, const struct cfn_answer *ans)
         cfn_fail(w, "NotStabilized", "%s", val_str_at(ans->v, "StateReason", val_str_at(ans->v, "LastUpdateStatusReason", "it failed")));
     else if (streq(state, "Active") && !streq(update, "InProgress"))
         return;
-    else if (cfn_now_ms() > w->deadline_ms)
+    else if (clock_real_ms() > w->deadline_ms)
         cfn_fail(w, "NotStabilized", "the function is still %s", state);
     else
         wait_active(w);
@@ -158,7 +159,7 @@ static void wait_active(struct cfn_work *w)
     struct cfn_call c = cfn_rest(w, "GET", NULL, F "%s/configuration", seg(w, w->phys));
 
     if (!w->deadline_ms)
-        w->deadline_ms = cfn_now_ms() + CFN_WAIT_MS;
+        w->deadline_ms = clock_real_ms() + CFN_WAIT_MS;
     else
         c.delay_ms = 40;
     c.got = got_state;

@@ -11,6 +11,7 @@
 #include <strings.h>
 
 #include "base/log.h"
+#include "env/clock.h"
 
 enum { TRIES_MAX = 8, RETRY_MS = 250, ANSWER_MAX = 8 << 20 };
 
@@ -369,7 +370,7 @@ static void next(struct cfn_work *w)
         if (!w->calls)
             w->end = &w->calls;
         if (w->at->wait) {
-            uv_timer_start(w->timer, on_timer, (uint64_t)MAX(w->deadline_ms - cfn_now_ms(), 1), 0);
+            uv_timer_start(w->timer, on_timer, (uint64_t)MAX(w->deadline_ms - clock_real_ms(), 1), 0);
             return;
         }
         if (w->at->delay_ms) {

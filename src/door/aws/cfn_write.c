@@ -1,6 +1,7 @@
 /* door/aws/cfn_write.c - CloudFormation's operations that change something, and those that need a template's text (which may
  * lie in a bucket). What is answered is in the Stack object before. */
 #include "door/aws/cfn_int.h"
+#include "env/clock.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -568,7 +569,7 @@ static void create_change_set(struct wop *op)
     val_put_str(a, c, "ChangeSetId", op->set_id);
     if (param(op, "Description"))
         val_put_str(a, c, "Description", param(op, "Description"));
-    val_put_str(a, c, "CreationTime", iso_time(a, cfn_now_ms()));
+    val_put_str(a, c, "CreationTime", iso_time(a, clock_real_ms()));
     val_put_str(a, c, "Type", create ? "CREATE" : "UPDATE");
     if (!changes) {
         val_put_str(a, c, "Status", "FAILED");
@@ -590,29 +591,10 @@ static void create_change_set(struct wop *op)
     replied(op, s);
 }
 
-static struct val *find_set(struct wop *op, struct cfn_stack **ret)
-{
-    const char *want = param(op, "ChangeSetName"), *stack = param(op, "StackName");
-
-    LIST_EACH(&op->q->d->cfn->stacks, l)
-    {
-        struct cfn_stack *s = list_entry(l, struct cfn_stack, link);
-
-        if (!want || streq(s->status, "DELETE_COMPLETE") || (stack && !streq(s->name, stack) && !streq(s->id, stack)))
-            continue;
-        VAL_EACH(s->change_sets, c)
-            if (streq(val_str_at(c, "ChangeSetId", ""), want) || (stack && streq(val_str_at(c, "ChangeSetName", ""), want))) {
-                *ret = s;
-                return c;
-            }
-    }
-    return NULL;
-}
-
 static void execute_change_set(struct wop *op)
 {
     struct cfn_stack *s;
-    struct val *c = find_set(op, &s), *spec;
+    struct val *c = cfn_change_set(op->q->d->cfn, param(op, "ChangeSetName"), param(op, "StackName"), &s), *spec;
 
     if (!c) {
         aws_error(op->q, 404, "ChangeSetNotFound", "ChangeSet [%s] does not exist", param(op, "ChangeSetName") ? param(op, "ChangeSetName") : "");
@@ -641,7 +623,7 @@ static void execute_change_set(struct wop *op)
 static void delete_change_set(struct wop *op)
 {
     struct cfn_stack *s;
-    struct val *c = find_set(op, &s);
+    struct val *c = cfn_change_set(op->q->d->cfn, param(op, "ChangeSetName"), param(op, "StackName"), &s);
 
     if (!c) { /* as there, unless the stack is not there */
         if (param(op, "StackName") && !cfn_find(op->q->d->cfn, param(op, "StackName")))

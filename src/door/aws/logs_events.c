@@ -4,6 +4,7 @@
  * f/ or b/ before it and /s behind. A page that is empty at the end gives back the token that it was asked with. */
 #include "door/aws/logs_int.h"
 
+#include "env/clock.h"
 #include "logs/pattern.h"
 
 #include <ctype.h>
@@ -11,14 +12,6 @@
 #include <time.h>
 
 enum { EVENTS_MAX = 10000, BATCH_BYTES_MAX = 1048576, EVENT_EXTRA = 26, DAY_MS = 86400000 };
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 static char *digits(struct arena *a, struct log_pos p)
 {
@@ -104,7 +97,7 @@ void logs_put_events(struct aws_req *q, const struct val *in)
     struct log_stream_info known;
     struct val *rejected = val_map(a);
     struct log_put *v;
-    int64_t now = now_ms(), expired;
+    int64_t now = clock_real_ms(), expired;
     int n, from = 0, to;
     struct err err;
 

@@ -8,6 +8,7 @@
 #include "codec/kubetime.h"
 #include "door/aws/events_int.h"
 #include "door/aws/lambda_int.h"
+#include "env/clock.h"
 #include "event/expression.h"
 
 #define SCHEDULES "tandem.dev/v1/schedules"
@@ -29,10 +30,8 @@ static const char *arn(struct aws_req *q, const char *what, const char *rest)
 static const char *now_text(struct arena *a)
 {
     char text[KUBETIME_MAX];
-    struct timespec t;
 
-    clock_gettime(CLOCK_REALTIME, &t);
-    return arena_strdup(a, kubetime_text(text, (int64_t)t.tv_sec * 1000));
+    return arena_strdup(a, kubetime_text(text, clock_real_ms() / 1000 * 1000));
 }
 
 static void api_error(struct aws_req *q, const struct client_result *r, const char *what, const char *name)

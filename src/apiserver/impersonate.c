@@ -53,8 +53,8 @@ static bool account_name(struct arena *a, const char *user, char **ret_ns, char 
     return true;
 }
 
-/* KEY of PREFIX-KEY headers in lower case, unescaped; the name as it is when it can not be. */
-char *extra_key(struct arena *a, const char *name)
+/* KEY of a PREFIX-KEY header in lower case, unescaped; the name as it is when it can not be. */
+static char *extra_key(struct arena *a, const char *name)
 {
     char *low = arena_strdup(a, name), *key;
 
@@ -64,20 +64,20 @@ char *extra_key(struct arena *a, const char *name)
     return key ? key : low;
 }
 
-static struct val *read_extra(struct exchange *x)
+struct val *headers_extra(struct exchange *x, const char *prefix)
 {
-    static const char prefix[] = "impersonate-extra-";
     struct arena *a = x->http->arena;
+    size_t n = strlen(prefix);
     struct val *extra = NULL;
 
     for (size_t i = 0; i < x->http->headers_n; i++) {
         const struct http_header *h = &x->http->headers[i];
 
-        if (strncasecmp(h->name, prefix, sizeof(prefix) - 1) != 0)
+        if (strncasecmp(h->name, prefix, n) != 0)
             continue;
         if (!extra)
             extra = val_map(a);
-        val_push_str(a, val_need_list(a, extra, extra_key(a, h->name + sizeof(prefix) - 1)), h->value);
+        val_push_str(a, val_need_list(a, extra, extra_key(a, h->name + n)), h->value);
     }
     return extra;
 }
@@ -88,7 +88,7 @@ static void read_wanted(struct exchange *x, struct wanted *w)
     const char *g;
 
     *w = (struct wanted){.user = http_get(x->http, "impersonate-user"),
-                         .uid = http_get(x->http, "impersonate-uid"), .extra = read_extra(x)};
+                         .uid = http_get(x->http, "impersonate-uid"), .extra = headers_extra(x, "impersonate-extra-")};
     w->groups = arena_array(a, const char *, x->http->headers_n + 1);
     for (size_t i = 0; (g = http_get_next(x->http, "impersonate-group", &i));)
         w->groups[w->groups_n++] = g;

@@ -42,12 +42,10 @@ static void by_certificate(struct exchange *x, const struct http_peer *p)
 /* A certificate under the front proxies' own CA says whom it speaks for in X-Remote-* headers. */
 static bool by_front_proxy(struct exchange *x, const struct http_peer *p)
 {
-    static const char prefix[] = "x-remote-extra-";
     struct arena *a = x->http->arena;
     const char *user = http_get(x->http, "x-remote-user"), *g;
     const char *uid = http_get(x->http, "x-remote-uid");
     const char **groups;
-    struct val *extra = NULL;
     size_t n = 0;
 
     if (str_empty(user) || !p->cert_trusted || !authn_is_front_proxy(x->f->api->authn, p))
@@ -56,16 +54,8 @@ static bool by_front_proxy(struct exchange *x, const struct http_peer *p)
     for (size_t i = 0; (g = http_get_next(x->http, "x-remote-group", &i));)
         groups[n++] = g;
     groups[n++] = GROUP_AUTHENTICATED;
-    for (size_t i = 0; i < x->http->headers_n; i++) {
-        const struct http_header *h = &x->http->headers[i];
-
-        if (strncasecmp(h->name, prefix, sizeof(prefix) - 1) != 0)
-            continue;
-        if (!extra)
-            extra = val_map(a);
-        val_push_str(a, val_need_list(a, extra, extra_key(a, h->name + sizeof(prefix) - 1)), h->value);
-    }
-    x->user = (struct auth_user){.name = user, .uid = uid ? uid : "", .groups = groups, .extra = extra};
+    x->user = (struct auth_user){.name = user, .uid = uid ? uid : "", .groups = groups,
+                                 .extra = headers_extra(x, "x-remote-extra-")};
     return true;
 }
 

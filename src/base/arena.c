@@ -146,21 +146,31 @@ void *arena_memdup(struct arena *a, const void *p, size_t n)
     return memcpy(arena_raw(a, n), p, n);
 }
 
-char *arena_printf(struct arena *a, const char *fmt, ...)
+char *arena_vprintf(struct arena *a, const char *fmt, va_list ap)
 {
     char small[256], *p;
-    va_list ap;
+    va_list again;
     int n;
 
-    va_start(ap, fmt);
+    va_copy(again, ap);
     n = vsnprintf(small, sizeof small, fmt, ap);
-    va_end(ap);
     ASSERT(n >= 0);
     p = arena_raw(a, (size_t)n + 1);
     if ((size_t)n < sizeof small)
-        return memcpy(p, small, (size_t)n + 1);
+        memcpy(p, small, (size_t)n + 1);
+    else
+        vsnprintf(p, (size_t)n + 1, fmt, again);
+    va_end(again);
+    return p;
+}
+
+char *arena_printf(struct arena *a, const char *fmt, ...)
+{
+    va_list ap;
+    char *p;
+
     va_start(ap, fmt);
-    vsnprintf(p, (size_t)n + 1, fmt, ap);
+    p = arena_vprintf(a, fmt, ap);
     va_end(ap);
     return p;
 }

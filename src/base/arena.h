@@ -7,6 +7,8 @@
  * Thread: one at a time. Small arenas cost one malloc; blocks double from 4 KiB to 256 KiB. */
 #pragma once
 
+#include <stdarg.h>
+
 #include "base/base.h"
 
 struct arena;
@@ -22,6 +24,7 @@ void *arena_raw(struct arena *a, size_t n) __attribute__((malloc, returns_nonnul
 char *arena_strdup(struct arena *a, const char *s);
 char *arena_strndup(struct arena *a, const char *s, size_t n); /* adds the final 0 */
 char *arena_printf(struct arena *a, const char *fmt, ...) _printf_(2, 3);
+char *arena_vprintf(struct arena *a, const char *fmt, va_list ap) _printf_(2, 0);
 void *arena_memdup(struct arena *a, const void *p, size_t n);
 size_t arena_bytes(const struct arena *a); /* handed out so far */
 

@@ -4,12 +4,11 @@
 
 #include "base/buf.h"
 #include "codec/json.h"
+#include "door/aws/identity.h"
 #include "env/fs.h"
 
 #include <ctype.h>
 #include <errno.h>
-#include <openssl/rand.h>
-#include <time.h>
 #include <unistd.h>
 
 static const char *ns_of(const struct cli_opts *o)
@@ -17,39 +16,13 @@ static const char *ns_of(const struct cli_opts *o)
     return o->namespace_ ? o->namespace_ : "default";
 }
 
-static void random_text(char *to, size_t n, const char *alphabet)
-{
-    size_t letters = strlen(alphabet);
-    unsigned char bytes[64];
-
-    ASSERT(n < sizeof bytes && letters == 32);
-    if (RAND_bytes(bytes, (int)n) != 1)
-        abort(); /* no key may ever be made without randomness */
-    for (size_t i = 0; i < n; i++)
-        to[i] = alphabet[bytes[i] & 31];
-    to[n] = 0;
-}
-
 static int key_create(struct cli_opts *o)
 {
-    static const char UPPER[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    static const char MIXED[] = "abcdefghijkmnpqrstuvwxyzABCDEFGH";
     _auto_(arena_freep) struct arena *a = arena_new();
-    char id[21] = "AKIA", secret[41], lower[21];
-    struct val *v = val_map(a), *data;
+    const char *id, *secret;
+    struct val *v = identity_new_key(a, NULL, &id, &secret);
     struct err err;
 
-    random_text(id + 4, 16, UPPER);
-    random_text(secret, 40, MIXED);
-    for (int i = 0; i < 21; i++)
-        lower[i] = (char)tolower(id[i]);
-    val_put_str(a, v, "apiVersion", "v1");
-    val_put_str(a, v, "kind", "Secret");
-    val_put_str(a, v, "type", "tandem.dev/access-key");
-    val_put_str(a, val_need_map(a, v, "metadata"), "name", arena_printf(a, "access-key-%s", lower));
-    data = val_need_map(a, v, "stringData");
-    val_put_str(a, data, "accessKeyId", id);
-    val_put_str(a, data, "secretAccessKey", secret);
     if (!api_request(o, a, "POST", "/api/v1/namespaces/kube-system/secrets", v, &err))
         return complain_err(&err);
     printf("{\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"%s\"}\n", id, secret);

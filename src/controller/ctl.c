@@ -308,6 +308,14 @@ const struct obj *ctl_finalizer(struct ctl *ctl, enum kind kind, const struct ob
 
 /* ---- telling ---- */
 
+void ctl_put_count(struct arena *a, struct val *status, const char *key, int64_t n)
+{
+    if (n)
+        val_put_int(a, status, key, n);
+    else
+        val_del(status, key);
+}
+
 const char *ctl_time(struct ctl *ctl)
 {
     char buf[KUBETIME_MAX];

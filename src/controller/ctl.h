@@ -103,6 +103,8 @@ const struct obj *ctl_finalizer(struct ctl *ctl, enum kind kind, const struct ob
                                 const char *name, bool there, struct err *err) _must_check_;
 
 /* ---- telling ---- */
+/* A count as Go writes one with omitempty: 0 is not written. */
+void ctl_put_count(struct arena *a, struct val *status, const char *key, int64_t n);
 #define ctl_event(ctl, about, type, reason, ...)                                                   \
     client_event((ctl)->client, (ctl)->me->component, about, type, reason, __VA_ARGS__)
 /* Sets a condition in status.conditions of an edited tree. lastTransitionTime moves with the

@@ -400,14 +400,6 @@ static int forget_old(struct pass *p, struct err *err)
 
 /* ---- tell ---- */
 
-static void put_count(struct arena *a, struct val *status, const char *key, int64_t n)
-{
-    if (n)
-        val_put_int(a, status, key, n);
-    else
-        val_del(status, key);
-}
-
 struct sums {
     int64_t spec, replicas, ready, available, updated;
 };
@@ -519,11 +511,11 @@ static int write_status(struct pass *p, bool progressing, struct err *err)
     v = obj_edit(now, a);
     status = val_need_map(a, v, "status");
     val_put_int(a, status, "observedGeneration", obj_generation(p->d));
-    put_count(a, status, "replicas", s.replicas);
-    put_count(a, status, "updatedReplicas", s.updated);
-    put_count(a, status, "readyReplicas", s.ready);
-    put_count(a, status, "availableReplicas", s.available);
-    put_count(a, status, "unavailableReplicas", MAX(s.spec - s.available, (int64_t)0));
+    ctl_put_count(a, status, "replicas", s.replicas);
+    ctl_put_count(a, status, "updatedReplicas", s.updated);
+    ctl_put_count(a, status, "readyReplicas", s.ready);
+    ctl_put_count(a, status, "availableReplicas", s.available);
+    ctl_put_count(a, status, "unavailableReplicas", MAX(s.spec - s.available, (int64_t)0));
     enough = s.available >= p->r.replicas - p->r.unavailable;
     ctl_condition(ctl, v, "Available", enough ? "True" : "False",
                   enough ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable",

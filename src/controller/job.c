@@ -171,20 +171,12 @@ static bool listed(const struct val *list, const char *uid)
     return false;
 }
 
-static void put_count(struct arena *a, struct val *status, const char *key, int64_t n)
-{
-    if (n)
-        val_put_int(a, status, key, n);
-    else
-        val_del(status, key);
-}
-
 static int save(struct pass *p, struct err *err)
 {
     struct arena *a = p->ctl->arena;
 
-    put_count(a, p->status, "succeeded", p->succeeded);
-    put_count(a, p->status, "failed", p->failed);
+    ctl_put_count(a, p->status, "succeeded", p->succeeded);
+    ctl_put_count(a, p->status, "failed", p->failed);
     if (p->indexed && *indexes_text(&p->done, a))
         val_put_str(a, p->status, "completedIndexes", indexes_text(&p->done, a));
     if (p->per_index >= 0)
@@ -631,7 +623,7 @@ static int tell(struct pass *p, struct err *err)
     if (reload(p, err) < 0)
         return err->code == ERR_NOT_FOUND ? 0 : -1;
     list_pods(p);
-    put_count(a, p->status, "active", p->active.n);
+    ctl_put_count(a, p->status, "active", p->active.n);
     val_put_int(a, p->status, "ready", p->ready);
     val_put_int(a, p->status, "terminating", p->terminating);
     val_need_map(a, p->status, "uncountedTerminatedPods");

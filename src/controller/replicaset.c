@@ -58,14 +58,6 @@ static enum again drop_pods(struct ctl *ctl, const struct obj *set, struct objs 
     return DONE;
 }
 
-static void put_count(struct arena *a, struct val *status, const char *key, int64_t n)
-{
-    if (n)
-        val_put_int(a, status, key, n);
-    else
-        val_del(status, key);
-}
-
 static int write_status(struct ctl *ctl, enum kind kind, const char *key, const struct obj *set,
                         enum again acted, const struct err *why, struct err *err)
 {
@@ -94,9 +86,9 @@ static int write_status(struct ctl *ctl, enum kind kind, const char *key, const 
     v = obj_edit(now, a);
     status = val_need_map(a, v, "status");
     val_put_int(a, status, "replicas", n);
-    put_count(a, status, "fullyLabeledReplicas", labeled);
-    put_count(a, status, "readyReplicas", ready);
-    put_count(a, status, "availableReplicas", available);
+    ctl_put_count(a, status, "fullyLabeledReplicas", labeled);
+    ctl_put_count(a, status, "readyReplicas", ready);
+    ctl_put_count(a, status, "availableReplicas", available);
     val_put_int(a, status, "observedGeneration", obj_generation(set));
     if (acted == RETRY) { /* once: the text names a new pod each time, and our write wakes us */
         if (!condition_of(now, "ReplicaFailure"))

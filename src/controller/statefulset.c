@@ -271,14 +271,6 @@ static int claim_owners(struct pass *p, struct err *err)
 
 /* ---- tell ---- */
 
-static void put_count(struct arena *a, struct val *status, const char *key, int64_t n)
-{
-    if (n)
-        val_put_int(a, status, key, n);
-    else
-        val_del(status, key);
-}
-
 
 static int tell(struct pass *p, const char *key, struct err *err)
 {
@@ -314,10 +306,10 @@ static int tell(struct pass *p, const char *key, struct err *err)
     }
     val_put_int(a, s, "observedGeneration", obj_generation(p->set));
     val_put_int(a, s, "replicas", all);
-    put_count(a, s, "readyReplicas", ready);
+    ctl_put_count(a, s, "readyReplicas", ready);
     val_put_int(a, s, "availableReplicas", available);
-    put_count(a, s, "currentReplicas", of_current);
-    put_count(a, s, "updatedReplicas", updated);
+    ctl_put_count(a, s, "currentReplicas", of_current);
+    ctl_put_count(a, s, "updatedReplicas", updated);
     val_put_str(a, s, "currentRevision", current);
     val_put_str(a, s, "updateRevision", p->hash);
     val_put_int(a, s, "collisionCount", p->history.collisions);

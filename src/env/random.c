@@ -15,6 +15,20 @@ void random_bytes(void *p, size_t n)
     }
 }
 
+void random_text(char *to, size_t n, const char *alphabet32)
+{
+    unsigned char bytes[64];
+
+    for (size_t at = 0; at < n; at += sizeof bytes) {
+        size_t some = n - at < sizeof bytes ? n - at : sizeof bytes;
+
+        random_bytes(bytes, some);
+        for (size_t i = 0; i < some; i++)
+            to[at + i] = alphabet32[bytes[i] & 31];
+    }
+    to[n] = 0;
+}
+
 const char *uuid_text(const unsigned char random[16], char out[UUID_BYTES])
 {
     char *to = out;

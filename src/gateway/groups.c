@@ -24,14 +24,8 @@ static void on_appear(void *arg, const char *ns, const char *name)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct groups *g = arg;
-    struct val *v = val_map(a);
-    char object[80];
-
-    val_put_str(a, v, "apiVersion", "tandem.dev/v1");
-    val_put_str(a, v, "kind", "LogGroup");
-    val_put_str(a, val_need_map(a, v, "metadata"), "name", logs_object_name(name, object));
-    val_put_str(a, val_need_map(a, v, "spec"), "name", name);
-    client_call(g->client, &(struct client_call){.verb = CLIENT_CREATE, .resource = RESOURCE, .ns = ns, .body = v}, on_made, g);
+    client_call(g->client, &(struct client_call){.verb = CLIENT_CREATE, .resource = RESOURCE, .ns = ns,
+                                                .body = logs_object(a, name)}, on_made, g);
 }
 
 static void on_added(void *arg, const struct obj *o)

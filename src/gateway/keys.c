@@ -6,7 +6,6 @@
 #include "door/aws/identity.h"
 #include "function/function.h"
 
-#include <openssl/rand.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -35,18 +34,6 @@ static void on_changed(void *arg, const struct obj *was, const struct obj *o)
     on_secret(arg, o);
 }
 
-static void random_text(char *to, size_t n, const char *alphabet32)
-{
-    unsigned char bytes[64];
-
-    ASSERT(n < sizeof bytes);
-    if (RAND_bytes(bytes, (int)n) != 1)
-        abort(); /* no key may ever be made without randomness */
-    for (size_t i = 0; i < n; i++)
-        to[i] = alphabet32[bytes[i] & 31];
-    to[n] = 0;
-}
-
 static void on_made(void *arg, const struct client_result *r)
 {
     struct keys *k = arg;
@@ -60,22 +47,13 @@ static void on_synced(void *arg)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct keys *k = arg;
-    struct val *v = val_map(a), *data;
-    char id[21] = "AKIA", secret[41];
+    const char *id, *secret;
 
     if (mirror_get(k->mirror, "kube-system", FUNCTIONS_KEY))
         return;
-    random_text(id + 4, 16, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567");
-    random_text(secret, 40, "abcdefghijkmnpqrstuvwxyzABCDEFGH");
-    val_put_str(a, v, "apiVersion", "v1");
-    val_put_str(a, v, "kind", "Secret");
-    val_put_str(a, v, "type", "tandem.dev/access-key");
-    val_put_str(a, val_need_map(a, v, "metadata"), "name", FUNCTIONS_KEY);
-    data = val_need_map(a, v, "stringData"); /* last: a put to v moves it */
-    val_put_str(a, data, "accessKeyId", id);
-    val_put_str(a, data, "secretAccessKey", secret);
     k->making = client_call(k->client, &(struct client_call){.verb = CLIENT_CREATE, .resource = "v1/secrets",
-                                                             .ns = "kube-system", .body = v}, on_made, k);
+                                                             .ns = "kube-system",
+                                                             .body = identity_new_key(a, FUNCTIONS_KEY, &id, &secret)}, on_made, k);
 }
 
 /* A session of the function's role, named as the function; it is replaced when half of it is over. */

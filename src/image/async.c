@@ -5,7 +5,6 @@
 #include "env/clock.h"
 
 #include <stdatomic.h>
-#include <time.h>
 #include <uv.h>
 
 enum { JOBS_AT_ONCE = 4, PROGRESS_EVERY_MS = 100 };

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <strings.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { TRIES = 4, CONNECT_MS = 10000, STALL_S = 30 };

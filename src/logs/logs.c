@@ -6,13 +6,13 @@
 #include "logs/logs_int.h"
 
 #include "base/log.h"
+#include "codec/val.h"
 #include "env/clock.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <time.h>
 
 enum { SWEEP_MS = 60000, IDS_PER_ROUND = 512 };
 
@@ -224,6 +224,18 @@ const char *logs_object_name(const char *group, char out[80])
             out[n++] = '-';
     snprintf(out + n, 80 - n, "%s%08x", n && out[n - 1] != '-' ? "-" : "", str_hash(group, strlen(group)));
     return out;
+}
+
+struct val *logs_object(struct arena *a, const char *group)
+{
+    struct val *v = val_map(a);
+    char name[80];
+
+    val_put_str(a, v, "apiVersion", "tandem.dev/v1");
+    val_put_str(a, v, "kind", "LogGroup");
+    val_put_str(a, val_need_map(a, v, "metadata"), "name", logs_object_name(group, name));
+    val_put_str(a, val_need_map(a, v, "spec"), "name", group);
+    return v;
 }
 
 /* ---- segments ---- */

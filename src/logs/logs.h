@@ -60,6 +60,8 @@ bool logs_group_next(const struct logs *l, uint32_t *i, struct log_group_info *r
 
 /* What the object of a group is called: its name as far as an object can have it, and a hash. Gives back out. */
 const char *logs_object_name(const char *group, char out[80]);
+/* That object, as it is made; in the arena. */
+struct val *logs_object(struct arena *a, const char *group);
 
 /* ---- streams ---- */
 

@@ -14,7 +14,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { SETUP_RETRY_MS = 1000, ABSENT_GRACE_MS = 1000, PIDS_MAX = 16384 };

@@ -6,9 +6,7 @@
 #include "door/aws/cfn_int.h"
 
 #include <ctype.h>
-#include <openssl/rand.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "codec/kubetime.h"

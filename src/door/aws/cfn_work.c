@@ -74,13 +74,11 @@ void cfn_phys(struct cfn_work *w, const char *phys)
 struct cfn_call cfn_rest(struct cfn_work *w, const char *method, const struct val *body, const char *fmt, ...)
 {
     struct cfn_call c = {.service = "lambda", .method = method};
-    char path[2048];
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(path, sizeof path, fmt, ap);
+    c.path = arena_vprintf(w->a, fmt, ap);
     va_end(ap);
-    c.path = arena_strdup(w->a, path);
     if (body) {
         c.body = json_text(w->a, body, &c.body_n);
         c.type = "application/json";
@@ -92,13 +90,11 @@ struct cfn_call cfn_s3(struct cfn_work *w, const char *method, const char *body,
 {
     struct cfn_call c = {.service = "s3", .method = method, .body = body, .body_n = body ? strlen(body) : 0,
                          .type = body ? "application/xml" : NULL};
-    char path[2048];
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(path, sizeof path, fmt, ap);
+    c.path = arena_vprintf(w->a, fmt, ap);
     va_end(ap);
-    c.path = arena_strdup(w->a, path);
     return c;
 }
 

@@ -13,6 +13,7 @@ struct rule_op {
     const struct val *in;
     const char *name, *object;
     void (*change)(struct rule_op *op, struct val *v); /* of a copy of the rule, in the arena */
+    struct val *(*show)(struct aws_req *q, const struct val *rule);
     struct val *answer;
     bool missing_is_fine;
     int tries;
@@ -76,6 +77,22 @@ static bool is_other(struct rule_op *op, const struct client_result *r)
     err_set(&err, NOT_FOUND, "another rule has this one's place");
     api_error(op, &err);
     return true;
+}
+
+static void on_shown(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    struct rule_op *op = arg;
+
+    if (r->err)
+        api_error(op, r->err);
+    else if (!is_other(op, r))
+        json_reply(q, op->show(q, r->val));
+}
+/* Answers with what show() makes of the rule. */
+static void show_rule(struct rule_op *op, struct val *(*show)(struct aws_req *q, const struct val *rule))
+{
+    op->show = show;
+    aws_call(op->q, &(struct client_call){.verb = CLIENT_GET, .resource = RULES, .ns = LAMBDA_NS, .name = op->object}, on_shown, op);
 }
 
 /* ---- read, change, write; again when somebody else wrote in between ---- */
@@ -167,16 +184,9 @@ static void enable_rule(struct rule_op *op)
     change_rule(op);
 }
 
-static void on_described(struct aws_req *q, const struct client_result *r, void *arg)
-{
-    if (r->err)
-        api_error(arg, r->err);
-    else if (!is_other(arg, r))
-        json_reply(q, shown(q, r->val));
-}
 static void describe_rule(struct rule_op *op)
 {
-    aws_call(op->q, &(struct client_call){.verb = CLIENT_GET, .resource = RULES, .ns = LAMBDA_NS, .name = op->object}, on_described, op);
+    show_rule(op, shown);
 }
 
 static void on_deleted(struct aws_req *q, const struct client_result *r, void *arg)
@@ -289,25 +299,18 @@ static void put_targets(struct rule_op *op)
     change_rule(op);
 }
 
-static void on_targets(struct aws_req *q, const struct client_result *r, void *arg)
+static struct val *targets_shown(struct aws_req *q, const struct val *rule)
 {
     struct arena *a = q->req->arena;
-    struct val *v = val_map(a);
+    struct val *v = val_map(a), *list = val_need_list(a, v, "Targets");
 
-    if (r->err) {
-        api_error(arg, r->err);
-        return;
-    }
-    if (is_other(arg, r))
-        return;
-    val_need_list(a, v, "Targets");
-    VAL_EACH(val_at(r->val, "spec.targets"), t)
-        val_push(a, val_get(v, "Targets"), event_target_shown(q, t));
-    json_reply(q, v);
+    VAL_EACH(val_at(rule, "spec.targets"), t)
+        val_push(a, list, event_target_shown(q, t));
+    return v;
 }
 static void list_targets(struct rule_op *op)
 {
-    aws_call(op->q, &(struct client_call){.verb = CLIENT_GET, .resource = RULES, .ns = LAMBDA_NS, .name = op->object}, on_targets, op);
+    show_rule(op, targets_shown);
 }
 
 /* ---- tags, the one bus ---- */
@@ -335,31 +338,24 @@ static void tag_rule(struct rule_op *op)
     op->change = set_tags;
     change_rule(op);
 }
-static void on_tags(struct aws_req *q, const struct client_result *r, void *arg)
+static struct val *tags_shown(struct aws_req *q, const struct val *rule)
 {
     struct arena *a = q->req->arena;
-    struct val *v = val_map(a);
+    struct val *v = val_map(a), *list = val_need_list(a, v, "Tags");
 
-    if (r->err) {
-        api_error(arg, r->err);
-        return;
-    }
-    if (is_other(arg, r))
-        return;
-    val_need_list(a, v, "Tags");
-    VAL_EACH_MEMBER(val_at(r->val, "spec.tags"), m)
+    VAL_EACH_MEMBER(val_at(rule, "spec.tags"), m)
     {
         struct val *t = val_map(a);
 
         val_put_str(a, t, "Key", m->key);
         val_put(a, t, "Value", &m->v);
-        val_push(a, val_get(v, "Tags"), t);
+        val_push(a, list, t);
     }
-    json_reply(q, v);
+    return v;
 }
 static void list_tags(struct rule_op *op)
 {
-    aws_call(op->q, &(struct client_call){.verb = CLIENT_GET, .resource = RULES, .ns = LAMBDA_NS, .name = op->object}, on_tags, op);
+    show_rule(op, tags_shown);
 }
 
 static void describe_bus(struct rule_op *op)

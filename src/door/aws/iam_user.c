@@ -41,8 +41,8 @@ void iam_create_key(struct iam_op *op)
 {
     const struct obj *user = iam_entity(op);
     struct arena *a = op->a;
-    struct val *v = val_map(a), *meta, *data;
-    char id[21] = "AKIA", secret[41], *name;
+    const char *id, *secret;
+    struct val *v, *meta;
 
     if (!user)
         return;
@@ -50,21 +50,10 @@ void iam_create_key(struct iam_op *op)
         iam_fail(op, 409, "LimitExceeded", "Cannot exceed quota for AccessKeysPerUser: %d", KEYS_MAX);
         return;
     }
-    iam_random(id + 4, 16, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567");
-    iam_random(secret, 40, "abcdefghijkmnpqrstuvwxyzABCDEFGH");
-    name = arena_printf(a, "access-key-%s", id);
-    for (char *p = name; *p; p++)
-        *p = (char)tolower((unsigned char)*p);
-    val_put_str(a, v, "apiVersion", "v1");
-    val_put_str(a, v, "kind", "Secret");
-    val_put_str(a, v, "type", "tandem.dev/access-key");
+    v = identity_new_key(a, NULL, &id, &secret);
     meta = val_need_map(a, v, "metadata");
-    val_put_str(a, meta, "name", name);
     val_put_str(a, meta, "namespace", "kube-system");
     val_put_str(a, val_need_map(a, meta, "annotations"), A_KEY_USER, iam_name_of(user));
-    data = val_need_map(a, v, "stringData"); /* last: a put to v moves it */
-    val_put_str(a, data, "accessKeyId", id);
-    val_put_str(a, data, "secretAccessKey", secret);
     iam_create(op, "v1/secrets", op->id->keys, v, reply_key);
 }
 

@@ -3,7 +3,6 @@
 
 #include <ctype.h>
 #include <openssl/evp.h>
-#include <openssl/rand.h>
 #include <stdio.h>
 #include <strings.h>
 #include <time.h>
@@ -15,6 +14,7 @@
 #include "codec/kubetime.h"
 #include "env/env.h"
 #include "env/fs.h"
+#include "env/random.h"
 #include "http/server.h"
 
 extern const char iam_managed_text[];
@@ -80,23 +80,37 @@ const char *iam_created_of(const struct obj *o)
     return *made ? made : val_str_at(obj_val(o), "metadata.creationTimestamp", "");
 }
 
-void iam_random(char *to, size_t n, const char *alphabet32)
+static void new_pair(char key[21] /* its first four are there */, char secret[SECRET_CHARS + 1])
 {
-    unsigned char bytes[64];
+    random_text(key + 4, 16, BASE32);
+    random_text(secret, SECRET_CHARS, "abcdefghijkmnpqrstuvwxyzABCDEFGH");
+}
 
-    ASSERT(n < sizeof bytes);
-    if (RAND_bytes(bytes, (int)n) != 1)
-        abort(); /* no key may ever be made without randomness */
-    for (size_t i = 0; i < n; i++)
-        to[i] = alphabet32[bytes[i] & 31];
-    to[n] = 0;
+struct val *identity_new_key(struct arena *a, const char *name, const char **ret_id, const char **ret_secret)
+{
+    struct val *v = val_map(a), *data;
+    char id[21] = "AKIA", secret[SECRET_CHARS + 1], lower[21];
+
+    new_pair(id, secret);
+    for (int i = 0; i < 21; i++)
+        lower[i] = (char)tolower((unsigned char)id[i]);
+    val_put_str(a, v, "apiVersion", "v1");
+    val_put_str(a, v, "kind", "Secret");
+    val_put_str(a, v, "type", "tandem.dev/access-key");
+    val_put_str(a, val_need_map(a, v, "metadata"), "name", name ? name : arena_printf(a, "access-key-%s", lower));
+    data = val_need_map(a, v, "stringData"); /* last: a put to v moves it */
+    val_put_str(a, data, "accessKeyId", id);
+    val_put_str(a, data, "secretAccessKey", secret);
+    *ret_id = val_str_at(data, "accessKeyId", "");
+    *ret_secret = val_str_at(data, "secretAccessKey", "");
+    return v;
 }
 
 char *iam_new_id(struct arena *a, const char *prefix)
 {
     char text[18];
 
-    iam_random(text, 17, BASE32);
+    random_text(text, 17, BASE32);
     return arena_printf(a, "%s%s", prefix, text);
 }
 
@@ -474,8 +488,7 @@ void identity_session(struct identity *id, struct arena *a, const struct obj *ro
     struct val *t = val_map(a), *list;
     char key[21] = "ASIA", secret[SECRET_CHARS + 1];
 
-    iam_random(key + 4, 16, BASE32);
-    iam_random(secret, SECRET_CHARS, "abcdefghijkmnpqrstuvwxyzABCDEFGH");
+    new_pair(key, secret);
     *ret = (struct session_keys){.key_id = arena_strdup(a, key), .secret = arena_strdup(a, secret),
                                  .expires_s = o->now_s + o->seconds};
     val_put_str(a, t, "key", key);

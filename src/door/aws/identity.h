@@ -55,6 +55,8 @@ struct caller {
  * none of ours, or of another key. FORBIDDEN: the key is inactive. UNAVAILABLE: nothing is known yet. */
 int identity_find(struct identity *id, struct arena *a, const char *key_id, const char *token, const struct obj *secret,
                   int64_t now_s, struct caller *ret, struct err *err) _must_check_;
+/* A fresh access key: the Secret that holds it, called so (NULL: "access-key-" and its id in lower case). All in the arena. */
+struct val *identity_new_key(struct arena *a, const char *name, const char **ret_id, const char **ret_secret);
 /* What lies in a key's Secret: "accessKeyId", ... in the arena; NULL: it has none. */
 const char *identity_secret_text(struct arena *a, const struct obj *secret, const char *name);
 

@@ -27,7 +27,6 @@ const char *iam_arn_of(struct identity *id, struct arena *a, const struct obj *o
 const char *iam_id_of(struct arena *a, const struct obj *o, const char *prefix);
 const char *iam_created_of(const struct obj *o);
 char *iam_new_id(struct arena *a, const char *prefix);
-void iam_random(char *to, size_t n, const char *alphabet32);
 
 /* NULL: there is none of that name. */
 const struct obj *iam_find(struct mirror *m, struct arena *a, const char *name);

@@ -147,6 +147,8 @@ struct val *lambda_policy_read(struct arena *a, const char *text);
 /* The statement that AddPermission and AddLayerVersionPermission make of a request. */
 struct val *lambda_statement(struct op *op, const char *resource);
 enum { LAMBDA_POLICY_MAX = 20480 };
+/* The document as text; NULL: it is too long, and that is answered. */
+const char *lambda_policy_text(struct op *op, const struct val *policy);
 
 /* The code signing configuration that the request's CodeSigningConfigArn names goes into op->patch; then `then`,
  * unless it is not there. */

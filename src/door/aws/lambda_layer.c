@@ -377,13 +377,10 @@ static void put_layer_policy(struct op *op, const struct val *o, const struct va
     struct arena *a = op->q->req->arena;
     bool any = val_len(val_get(policy, "Statement"));
     struct val *meta;
-    const char *text = json_text(a, policy, NULL);
+    const char *text = lambda_policy_text(op, policy);
 
-    if (strlen(text) > LAMBDA_POLICY_MAX) {
-        lambda_error(op->q, 400, "PolicyLengthExceededException", "The final policy size (%zu) is bigger than the limit (%d).", strlen(text),
-                     LAMBDA_POLICY_MAX);
+    if (!text)
         return;
-    }
     op->patch = val_map(a);
     meta = val_need_map(a, op->patch, "metadata");
     val_put(a, meta, "resourceVersion", val_at(o, "metadata.resourceVersion"));

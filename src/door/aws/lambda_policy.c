@@ -62,6 +62,16 @@ static const struct obj *need_resource(struct op *op)
     return NULL;
 }
 
+const char *lambda_policy_text(struct op *op, const struct val *policy)
+{
+    const char *text = json_text(op->q->req->arena, policy, NULL);
+
+    if (strlen(text) <= LAMBDA_POLICY_MAX)
+        return text;
+    lambda_error(op->q, 400, "PolicyLengthExceededException", "The final policy size (%zu) is bigger than the limit (%d).", strlen(text), LAMBDA_POLICY_MAX);
+    return NULL;
+}
+
 /* Writes the resource's policy: these statements. */
 static void put_policy(struct op *op, const struct obj *head, const struct val *statements, void (*then)(struct op *, const struct obj *))
 {
@@ -71,12 +81,9 @@ static void put_policy(struct op *op, const struct obj *head, const struct val *
 
     VAL_EACH(statements, it)
         val_push(a, list, it);
-    text = json_text(a, all, NULL);
-    if (strlen(text) > LAMBDA_POLICY_MAX) {
-        lambda_error(op->q, 400, "PolicyLengthExceededException", "The final policy size (%zu) is bigger than the limit (%d).", strlen(text),
-                     LAMBDA_POLICY_MAX);
+    text = lambda_policy_text(op, all);
+    if (!text)
         return;
-    }
     op->patch = val_map(a);
     meta = val_need_map(a, op->patch, "metadata");
     val_put(a, meta, "resourceVersion", val_printf(a, "%lld", (long long)head->revision));

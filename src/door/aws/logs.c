@@ -135,24 +135,11 @@ static void empty(struct aws_req *q, const struct obj *o)
     json_reply(q, NULL);
 }
 
-static struct val *object(struct aws_req *q, const char *group)
-{
-    struct arena *a = q->req->arena;
-    struct val *v = val_map(a);
-    char name[80];
-
-    val_put_str(a, v, "apiVersion", "tandem.dev/v1");
-    val_put_str(a, v, "kind", "LogGroup");
-    val_put_str(a, val_need_map(a, v, "metadata"), "name", logs_object_name(group, name));
-    val_put_str(a, val_need_map(a, v, "spec"), "name", group);
-    return v;
-}
-
 static void on_changed(struct aws_req *q, const struct client_result *r, void *arg);
 
 static void create_object(struct aws_req *q, struct change *c)
 {
-    struct val *v = object(q, c->group), *spec = val_get(v, "spec");
+    struct val *v = logs_object(q->req->arena, c->group), *spec = val_get(v, "spec");
 
     VAL_EACH_MEMBER(val_get(c->patch, "spec"), m)
         if (!val_is_null(&m->v))

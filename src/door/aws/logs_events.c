@@ -9,7 +9,6 @@
 
 #include <ctype.h>
 #include <stdio.h>
-#include <time.h>
 
 enum { EVENTS_MAX = 10000, BATCH_BYTES_MAX = 1048576, EVENT_EXTRA = 26, DAY_MS = 86400000 };
 

@@ -1,7 +1,6 @@
 /* door/aws/iam_user.c - access keys of users: Secrets of type tandem.dev/access-key that name their user. */
 #include "door/aws/iam_int.h"
 
-#include <ctype.h>
 #include <strings.h>
 
 enum { KEYS_MAX = 2 };

@@ -26,6 +26,7 @@ static const struct {
 
 struct call {
     char time[32], group[200], stream[120], id[64], rung[12], status[16];
+    char trace[33], span[17]; /* "": it was not sampled */
     int64_t us[STEPS_N], total;
     double billed_ms, memory_mb, used_mb;
     bool cold;
@@ -67,6 +68,22 @@ static double after_word(const char *text, const char *word)
     return p ? strtod(p + strlen(word), NULL) : 0;
 }
 
+static const char *behind(const char *text, const char *word)
+{
+    const char *p = strstr(text, word);
+
+    return p ? p + strlen(word) : NULL;
+}
+
+/* "1-8hex-24hex" and "16hex"; NULL: not said. */
+static void read_ids(struct call *c, const char *root, const char *span)
+{
+    if (!root || strlen(root) < 35 || root[1] != '-' || root[10] != '-')
+        return;
+    snprintf(c->trace, sizeof c->trace, "%.8s%.24s", root + 2, root + 11);
+    snprintf(c->span, sizeof c->span, "%.16s", span ? span : "");
+}
+
 /* false: it is no REPORT. */
 static bool read_text(struct call *c, const char *text)
 {
@@ -81,6 +98,7 @@ static bool read_text(struct call *c, const char *text)
     c->memory_mb = after_word(text, "Memory Size: ");
     c->used_mb = after_word(text, "Max Memory Used: ");
     read_timing(c, timing + strlen("Timing: "));
+    read_ids(c, behind(text, "XRAY TraceId: "), behind(text, "\tSegmentId: "));
     return true;
 }
 
@@ -99,6 +117,7 @@ static bool read_json(struct call *c, const char *text, size_t n)
     c->memory_mb = val_num_at(v, "record.metrics.memorySizeMB", 0);
     c->used_mb = val_num_at(v, "record.metrics.maxMemoryUsedMB", 0);
     read_timing(c, timing);
+    read_ids(c, behind(val_str_at(v, "record.tracing.value", ""), "Root="), val_str_at(v, "record.tracing.spanId", NULL));
     return true;
 }
 
@@ -165,6 +184,10 @@ static struct val *call_val(struct arena *a, const struct call *c)
     val_put_str(a, v, "status", c->status);
     val_put_str(a, v, "rung", c->rung);
     val_put_bool(a, v, "cold", c->cold);
+    if (*c->trace) {
+        val_put_str(a, v, "traceId", c->trace);
+        val_put_str(a, v, "spanId", c->span);
+    }
     us = val_put(a, v, "us", val_map(a));
     for (size_t i = 0; i < STEPS_N; i++)
         val_put_int(a, us, STEPS[i].name, c->us[i]);
@@ -182,9 +205,12 @@ static void show_one(const struct call *c, const struct calls *all)
     for (size_t i = 0; i < ARRAY_LEN(RUNGS); i++)
         if (streq(RUNGS[i].name, c->rung))
             rung = RUNGS[i].what;
-    printf("request   %s\nfunction  %s\nat        %s (its end)\nended     %s\nby        %s%s%s%s\nbilled    %.0f ms, %.0f of %.0f MB\n\n", c->id,
+    printf("request   %s\nfunction  %s\nat        %s (its end)\nended     %s\nby        %s%s%s%s\nbilled    %.0f ms, %.0f of %.0f MB\n", c->id,
            short_name(c), c->time, c->status, c->rung, *rung ? ": " : "", rung, c->cold ? ", a cold start" : "", c->billed_ms, c->used_mb,
            c->memory_mb);
+    if (*c->trace)
+        printf("trace     %s, span %s\n", c->trace, c->span);
+    printf("\n");
     for (size_t i = 0; i < STEPS_N; i++) {
         int n = c->total > 0 ? (int)MIN(c->us[i] * BAR / c->total, (int64_t)BAR) : 0;
 

@@ -16,6 +16,7 @@
 struct objects;
 struct functions;
 struct obj;
+struct http_req;
 
 struct objects_opts {
     uv_loop_t *loop;
@@ -37,5 +38,6 @@ struct object_event {
     int64_t size;
     const char *etag;  /* without quotes; "" for removals */
     uint64_t inode;    /* of the file put; 0: none. The watch leaves its echo out */
+    const struct http_req *req; /* that asked for it: its trace goes on; NULL: none. Borrowed for the call */
 };
 void objects_tell(struct objects *os, const struct object_event *e);

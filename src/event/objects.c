@@ -202,7 +202,8 @@ static void fire(struct objects *os, const struct object_event *e)
             function = arena_strndup(a, at + 10, strcspn(at + 10, ":"));
         val_push(a, val_need_list(a, event, "Records"), record(os, a, n, e));
         text = json_text(a, event, &text_n);
-        function_invoke_async(os->o.functions, &(struct function_call){.name = function, .payload = text, .n = text_n},
+        function_invoke_async(os->o.functions, &(struct function_call){
+                                  .name = function, .payload = text, .n = text_n, .req = e->req, .trigger = FUNCTION_BY_DATASOURCE},
                               queued, xasprintf("%s/%s", e->volume, e->key));
     }
 }

@@ -173,7 +173,8 @@ static void send_one(const struct delivery *d, struct round *round, const struct
     p->round = round;
     if (!str_empty(function)) {
         struct function_call c = {.namespace_ = val_str_at(d->meta, "ns", NULL), .name = function, .payload = text, .n = n,
-                                  .qualifier = val_str_at(to, "qualifier", NULL)};
+                                  .qualifier = val_str_at(to, "qualifier", NULL), .trigger = FUNCTION_BY_PUBSUB,
+                                  .trace_id = d->result->trace_text ? d->result->trace_text : val_str_at(d->meta, "trace", NULL)};
 
         p->key = xstrdup(function);
         function_invoke_async(d->fs, &c, on_queued, p);

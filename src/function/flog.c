@@ -131,6 +131,21 @@ static void event_begin(struct buf *b, const char *type)
     buf_printf(b, "{\"time\":\"%s\",\"type\":\"platform.%s\",\"record\":{", wall_text(wall_ms(), when), type);
 }
 
+/* ,"tracing":{...} of a call that is sampled. */
+static void add_tracing(struct buf *b, const struct call *c)
+{
+    const char *parent = strstr(c->trace_id, ";Parent=");
+
+    if (!c->trace.sampled)
+        return;
+    buf_adds(b, ",\"tracing\":{");
+    if (parent)
+        buf_printf(b, "\"spanId\":\"%.16s\",", parent + 8);
+    buf_adds(b, "\"type\":\"X-Amzn-Trace-Id\",\"value\":");
+    json_write_str(b, c->trace_id, strlen(c->trace_id));
+    buf_addc(b, '}');
+}
+
 static void event_end(struct instance *i, struct call *c, enum log_level_of_function level, struct buf *b)
 {
     buf_adds(b, "}}");
@@ -156,6 +171,7 @@ void flog_start(struct instance *i, struct call *c)
         }
         event_begin(&b, "start");
         buf_printf(&b, "\"requestId\":\"%s\",\"version\":\"%s\"", c->id, v->shown);
+        add_tracing(&b, c);
         event_end(i, c, LEVEL_INFO, &b);
         return;
     }
@@ -198,6 +214,7 @@ static void report_json(struct instance *i, struct call *c, const struct functio
     event_begin(&b, "runtimeDone");
     buf_printf(&b, "\"requestId\":\"%s\",\"status\":\"%s\",\"metrics\":{\"durationMs\":%.3f,\"producedBytes\":%zu}", c->id, status,
                (double)handler_us / 1000, r->n);
+    add_tracing(&b, c);
     event_end(i, c, well ? LEVEL_DEBUG : LEVEL_WARN, &b);
     event_begin(&b, "report");
     buf_printf(&b, "\"requestId\":\"%s\",\"metrics\":{\"durationMs\":%.3f,\"billedDurationMs\":%llu,\"memorySizeMB\":%d,"
@@ -207,13 +224,15 @@ static void report_json(struct instance *i, struct call *c, const struct functio
         buf_printf(&b, ",\"initDurationMs\":%.3f", (double)r->init_us / 1000);
     function_timing_text(r, timing);
     buf_printf(&b, "},\"status\":\"%s\",\"timing\":\"%s\"", status, timing);
+    add_tracing(&b, c);
     event_end(i, c, well ? LEVEL_INFO : LEVEL_WARN, &b);
 }
 
 void flog_report(struct instance *i, struct call *c, const struct function_result *r, int64_t handler_us, uint64_t billed_ms)
 {
     const char *status = status_of(i, r);
-    char text[400 + FUNCTION_TIMING_MAX], timing[FUNCTION_TIMING_MAX];
+    char text[500 + FUNCTION_TIMING_MAX], timing[FUNCTION_TIMING_MAX];
+    const char *parent = strstr(c->trace_id, ";Parent=");
     int n;
 
     if (i->v->log_json) {
@@ -235,6 +254,9 @@ void flog_report(struct instance *i, struct call *c, const struct function_resul
         n += snprintf(text + n, sizeof text - (size_t)n, "Status: error\tError Type: Runtime.ExitError");
     function_timing_text(r, timing);
     n += snprintf(text + n, sizeof text - (size_t)n, "%sTiming: %s\t", text[n - 1] == '\t' ? "" : "\t", timing);
+    if (c->trace.sampled)
+        n += snprintf(text + n, sizeof text - (size_t)n, "XRAY TraceId: 1-%.8s-%s\tSegmentId: %.16s\tSampled: true\t", c->trace.id, c->trace.id + 8,
+                      parent ? parent + 8 : "");
     say(i, c, text, (size_t)n);
 }
 

@@ -368,6 +368,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
     struct version *v = xcalloc(1, sizeof *v);
     struct err *err = &v->broken;
     enum kind_of_runtime kind;
+    const char *tracing;
 
     v->f = f;
     v->number = ++f->fs->version_next;
@@ -387,6 +388,8 @@ static struct version *version_new(struct function *f, const struct val *spec)
              (unsigned long long)v->number);
     set_limits(v);
     read_logging(v, val_get(spec, "loggingConfig"));
+    tracing = val_str_at(spec, "tracingMode", "");
+    v->tracing = streq(tracing, "Active") ? TRACING_ACTIVE : streq(tracing, "PassThrough") ? TRACING_PASS_THROUGH : TRACING_UNSAID;
     if (streq(val_str_at(spec, "packageType", "Zip"), "Image") || !str_empty(val_str_at(spec, "image", NULL))) {
         v->image = xstrdup(val_str_at(spec, "image", ""));
         v->image_digest = xstrdup(val_str_at(spec, "imageDigest", ""));
@@ -1046,6 +1049,7 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->aws_port = o->aws_port;
     fs->logs = o->logs;
     fs->metrics = o->metrics;
+    fs->tracing = o->tracing;
     fs->price_gb_s = o->price_gb_s;
     fs->price_request = o->price_request;
     snprintf(fs->currency, sizeof fs->currency, "%s", o->currency ? o->currency : "USD");

@@ -26,6 +26,7 @@
  *   spec.layers[]             {codeSha256}: zips that lie over each other in /opt, at most 5
  *   spec.loggingConfig        {logFormat: Text|JSON, logGroup, applicationLogLevel, systemLogLevel}
  *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled
+ *   spec.tracingMode          "Active", "PassThrough": function/trace.h
  *   spec.spendingLimit        of a month (UTC), in the currency of the prices: calls are refused from there on
  *   spec.retries              of events: 0..2, default 2
  *   spec.maximumEventAgeSeconds  default 21,600
@@ -39,6 +40,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "codec/val.h"
+#include "function/trace.h"
 
 struct uv_loop_s;
 struct logs;
@@ -95,6 +97,7 @@ struct functions_options {
     void (*memory)(void *arg, struct functions_memory *ret); /* NULL: functions_memory() */
     void *memory_arg;
     int aws_port;            /* of the AWS door, for AWS_ENDPOINT_URL; 0: none */
+    struct functions_tracing tracing;
 };
 
 /* Makes STATE's sub-directories, reads the meter and the queue of events that are still owed.
@@ -163,8 +166,9 @@ struct function_stream {
 
 struct http_origin;
 /* A place in an instance of an HTTP function: requests go to o (http/client.h) until function_leave(). May come from
- * inside function_invoke(). When there is none to be had done is called instead. */
-typedef void function_place_fn(void *arg, struct http_origin *o);
+ * inside function_invoke(). When there is none to be had done is called instead. t: has a span of its own only when the
+ * request's headers are to name it; borrowed for the call. */
+typedef void function_place_fn(void *arg, struct http_origin *o, const struct function_trace *t);
 
 /* One call. All of it is copied (or sent) before function_invoke() returns. */
 struct function_call {
@@ -175,7 +179,11 @@ struct function_call {
     size_t n;
     const char *client_context; /* JSON text, or NULL */
     const char *arn;            /* as the caller named it; NULL: made from the name */
-    const char *trace_id;       /* X-Amzn-Trace-Id, or NULL */
+    const struct http_req *req; /* that it came by, or NULL: its trace headers count; with FUNCTION_BY_HTTP its span tells of it */
+    const char *trace_id;       /* X-Amzn-Trace-Id, where it is not req's; or NULL */
+    const char *tracestate;     /* the same */
+    enum function_trigger trigger;
+    bool event;                 /* it comes from the queue */
     const char *request_id;     /* a UUID; NULL: a fresh one */
     bool log_tail;              /* the result wants the last 4 KiB of log */
     const struct function_stream *stream; /* NULL: the answer in one piece. Borrowed, for good */
@@ -225,6 +233,9 @@ struct function_result {
     int64_t init_us;     /* import of the handler, 0 when warm */
     int64_t handler_us;  /* the handler, as the runtime in the instance saw it */
     int64_t duration_us; /* request sent to answer read */
+    const struct function_trace *trace; /* NULL: it came to no function */
+    const char *trace_text; /* in X-Ray's form, for who comes after */
+    struct function_span *span; /* NULL: not sampled. The caller may set what it answered: span->status */
 };
 /* "rung=stem;queue=0;place=3;fork=0;init=0;handler=12;answer=40;total=55;cold=1", times in us: answer is
  * what is left of the whole, so the six add up to the total. */
@@ -239,8 +250,8 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *call,
 /* The caller has gone: done will not be called. The function runs to its end, as on Lambda; a
  * request that still waits is dropped. */
 void function_forget(struct functions *fs, uint64_t ticket);
-/* Gives a place back (after on_place, which function_forget() does not undo). ok: it answered. */
-void function_leave(struct functions *fs, uint64_t ticket, bool ok);
+/* Gives a place back (after on_place, which function_forget() does not undo). ok: it answered; status: with what, 0: not known. */
+void function_leave(struct functions *fs, uint64_t ticket, bool ok, int status);
 /* A call with a stream, that has begun: its pieces stop (soon) or come again. */
 void function_pause(struct functions *fs, uint64_t ticket, bool pause);
 

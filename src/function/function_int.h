@@ -9,6 +9,7 @@
  *   rate.c      how fast a function grows
  *   pool.c      who answers a call: scaling, waiting, keep-alive
  *   flog.c      what goes into the log, and tails
+ *   trace.c     where a call stands in a trace
  *   meter.c     what was used
  *   spend.c     what that costs in a month, and the stop at a limit
  *   queue.c     events that are owed
@@ -47,6 +48,8 @@ struct call {
     uint64_t ticket;
     char id[FUNCTION_ID_MAX];
     char *arn, *client_context, *trace_id, *alias_series;
+    struct function_trace trace;
+    struct function_span *span; /* NULL: not sampled, or nobody takes spans */
     char *payload; /* a copy, only while it waits */
     size_t n;
     function_done_fn *done; /* NULL: forgotten */
@@ -91,6 +94,7 @@ struct spending {
 };
 
 /* How much is worth a line, of the JSON form. */
+enum tracing_mode { TRACING_UNSAID, TRACING_PASS_THROUGH, TRACING_ACTIVE };
 enum log_level_of_function { LEVEL_TRACE, LEVEL_DEBUG, LEVEL_INFO, LEVEL_WARN, LEVEL_ERROR, LEVEL_FATAL };
 
 enum zygote_state { ZYGOTE_NONE, ZYGOTE_STARTING, ZYGOTE_READY, ZYGOTE_GONE };
@@ -120,6 +124,7 @@ struct version {
     struct err broken; /* not OK: this version cannot run, and why */
     char *log_group;   /* NULL: not asked for yet */
     bool log_json;
+    enum tracing_mode tracing;
     enum log_level_of_function log_app, log_system; /* JSON: lines below are left out */
     /* packageType Image; else image is NULL */
     char *image, *image_digest;
@@ -298,6 +303,8 @@ struct functions {
     int64_t evicted_kb, evict_told_us;
     struct logs *logs; /* NULL: nobody wants to know */
     struct series *metrics; /* the same */
+    struct functions_tracing tracing;
+    int64_t sampled_s; /* the second in which the last call was sampled by X-Ray's rule */
     struct list flooding;
     uv_timer_t flood;
     int null_fd;
@@ -449,6 +456,16 @@ bool flog_flooded(struct instance *i, size_t n);
 void flog_unflood(struct instance *i); /* before the end of a call is read: what is too much goes, the rest is read */
 void flog_tick(struct functions *fs);
 enum { LOG_BURST = 4 << 20, LOG_PER_TICK = 1 << 20 };
+
+/* trace.c */
+/* Where a call of v stands; text is what its function is given. to_queue: it is an event that is kept for later. */
+void trace_begin(struct function_trace *t, const struct version *v, const struct function_call *q, bool to_queue, char text[TRACE_TEXT_MAX]);
+void trace_span_id(char out[17]);
+/* What will be told of it; NULL when nothing will. Then: its result (NULL: none), and its end, which frees it. */
+struct function_span *trace_span(const struct function_trace *t, const struct version *v, const struct function_call *q);
+void trace_span_result(struct function_span *s, const struct function_result *r);
+void trace_span_end(struct functions *fs, struct function_span *s);
+struct function_span *trace_span_free(struct function_span *s);
 
 /* spend.c */
 struct spending *spending_of(struct functions *fs, const char *key);

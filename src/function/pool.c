@@ -18,6 +18,7 @@ static void call_free(struct call *c)
     free(c->arn);
     free(c->client_context);
     free(c->trace_id);
+    trace_span_free(c->span);
     free(c->alias_series);
     free(c->payload);
     free(c->content_type);
@@ -46,8 +47,15 @@ static void call_leave(struct call *c)
 void pool_end(struct call *c, struct function_result *r)
 {
     struct function *f = c->f;
+    struct functions *fs = f->fs;
+    struct function_span *span = STEAL(c->span);
 
     r->request_id = c->id;
+    r->trace = &c->trace;
+    r->trace_text = c->trace_id;
+    r->span = span;
+    if (span)
+        trace_span_result(span, r);
     r->version = r->version ? r->version : "$LATEST";
     if (c->want_tail) {
         r->log_tail_n = MIN(c->tail.n, (size_t)FUNCTION_LOG_TAIL_MAX);
@@ -58,6 +66,7 @@ void pool_end(struct call *c, struct function_result *r)
         f->fs->judged = NULL;
     if (c->done)
         c->done(c->arg, r);
+    trace_span_end(fs, span);
     call_free(c);
     function_let_go(f);
 }
@@ -278,6 +287,7 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
     struct call *c = xcalloc(1, sizeof *c);
     struct functions *fs = f->fs;
     struct meter *m = f->m;
+    char text[TRACE_TEXT_MAX];
 
     c->f = f;
     if (q->request_id)
@@ -287,7 +297,9 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
     c->arn = q->arn ? xstrdup(q->arn)
                     : xasprintf("arn:aws:lambda:%s:%s:function:%s", fs->region, fs->account, f->name);
     c->client_context = dup_or_null(q->client_context);
-    c->trace_id = dup_or_null(q->trace_id);
+    trace_begin(&c->trace, f->now, q, false, text);
+    c->trace_id = xstrdup(text);
+    c->span = trace_span(&c->trace, f->now, q);
     c->alias_series = meter_alias(f, q->qualifier);
     c->done = done;
     c->arg = arg;
@@ -307,10 +319,12 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
     return c;
 }
 
-static void refuse(struct functions *fs, const struct function_call *q, function_done_fn *done, void *arg,
+/* f: NULL when there is none of that name. */
+static void refuse(struct functions *fs, struct function *f, const struct function_call *q, function_done_fn *done, void *arg,
                    struct function_result *r)
 {
-    char id[FUNCTION_ID_MAX];
+    char id[FUNCTION_ID_MAX], text[TRACE_TEXT_MAX];
+    struct function_trace t;
 
     if (q->request_id)
         snprintf(id, sizeof id, "%s", q->request_id);
@@ -318,7 +332,16 @@ static void refuse(struct functions *fs, const struct function_call *q, function
         uuid_new(id);
     r->request_id = id;
     r->version = "$LATEST";
+    if (f && f->now && fs->tracing.span) {
+        trace_begin(&t, f->now, q, false, text);
+        r->trace = &t;
+        r->trace_text = text;
+        r->span = trace_span(&t, f->now, q);
+    }
+    if (r->span)
+        trace_span_result(r->span, r);
     done(arg, r);
+    trace_span_end(fs, r->span);
 }
 
 static bool throttled(struct function *f, const char *qualifier, struct function_result *r)
@@ -369,7 +392,7 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
     else
         throttled(f, q->qualifier, &r);
     if (r.err.code != ERR_OK) {
-        refuse(fs, q, done, arg, &r);
+        refuse(fs, f, q, done, arg, &r);
         return 0;
     }
     c = call_new(f, q, done, arg);
@@ -416,6 +439,7 @@ void function_forget(struct functions *fs, uint64_t ticket)
     if (list_linked(&c->link) || serve_forget(c)) {
         struct function_result r = {0};
 
+        err_set(&r.err, CANCELLED, "who called has gone");
         pool_end(c, &r);
     }
 }

@@ -60,6 +60,7 @@ struct event {
     char id[FUNCTION_ID_MAX];
     function_queued_fn *done; /* until it is on disk */
     void *arg;
+    struct function_span *span; /* likewise */
 };
 
 struct queue {
@@ -478,6 +479,9 @@ static void run_event(struct event *e)
     c.arn = val_str_at(meta, "arn", NULL);
     c.client_context = val_str_at(meta, "context", NULL);
     c.trace_id = val_str_at(meta, "trace", NULL);
+    c.tracestate = val_str_at(meta, "tracestate", NULL);
+    c.trigger = (enum function_trigger)MIN(MAX(val_int_at(meta, "trigger", 0), (int64_t)0), (int64_t)FUNCTION_TRIGGERS - 1);
+    c.event = true;
     c.request_id = e->id;
     run = xcalloc(1, sizeof *run);
     *run = (struct run){e, xstrdup(c.namespace_ ? c.namespace_ : "default"), xstrdup(c.name),
@@ -561,6 +565,7 @@ static void on_committed(uv_work_t *w, int status)
     while ((l = list_first(&q->committing))) {
         struct event *e = list_entry(l, struct event, link);
         function_queued_fn *done = e->done;
+        struct function_span *span = STEAL(e->span);
         void *arg = e->arg;
         char id[FUNCTION_ID_MAX];
 
@@ -573,6 +578,9 @@ static void on_committed(uv_work_t *w, int status)
         } else {
             list_push(&q->ready, l);
         }
+        if (span)
+            trace_span_result(span, &(struct function_result){.err = err, .request_id = id});
+        trace_span_end(q->fs, span);
         if (done)
             done(arg, &err, id);
     }
@@ -665,7 +673,7 @@ void queue_close(struct queue *q, void (*closed)(void *arg), void *arg)
     uv_close((uv_handle_t *)&q->timer, on_timer_closed);
 }
 
-void queue_put(struct queue *q, const struct function_call *c, function_queued_fn *done, void *arg)
+void queue_put(struct queue *q, const struct function_call *c, struct function_span *span, function_queued_fn *done, void *arg)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct val *meta = val_map(a);
@@ -681,11 +689,12 @@ void queue_put(struct queue *q, const struct function_call *c, function_queued_f
     else if (q->owed >= OWED_MAX || q->pending.n > PENDING_BYTES_MAX)
         err_set(&err, TOO_MANY, "too many events are waiting (%u)", q->owed);
     if (err.code != ERR_OK) {
+        trace_span_free(span);
         done(arg, &err, "");
         return;
     }
     e = xcalloc(1, sizeof *e);
-    *e = (struct event){.q = q, .seq = ++q->seq, .since_ms = wall_ms(), .done = done, .arg = arg};
+    *e = (struct event){.q = q, .seq = ++q->seq, .since_ms = wall_ms(), .done = done, .arg = arg, .span = span};
     if (c->request_id)
         snprintf(e->id, sizeof e->id, "%s", c->request_id);
     else
@@ -702,6 +711,10 @@ void queue_put(struct queue *q, const struct function_call *c, function_queued_f
         val_put_str(a, meta, "context", c->client_context);
     if (c->trace_id)
         val_put_str(a, meta, "trace", c->trace_id);
+    if (c->tracestate)
+        val_put_str(a, meta, "tracestate", c->tracestate);
+    if (c->trigger)
+        val_put_int(a, meta, "trigger", c->trigger);
     text = json_text(a, meta, &n);
     meta_n = (uint32_t)n;
     buf_add(&body, &meta_n, sizeof meta_n);
@@ -715,6 +728,23 @@ void queue_put(struct queue *q, const struct function_call *c, function_queued_f
     q->owed++;
     list_push(&q->fresh, &e->link);
     commit(q);
+}
+
+/* All its tries continue the trace of who sent it. */
+static void put_traced(struct function *f, const struct function_call *c, function_queued_fn *done, void *arg)
+{
+    struct function_call with = *c;
+    struct function_trace t;
+    struct function_span *span;
+    char text[TRACE_TEXT_MAX];
+
+    trace_begin(&t, f->now, c, true, text);
+    span = trace_span(&t, f->now, c);
+    if (span)
+        span->queued = true;
+    with.trace_id = text;
+    with.tracestate = span ? span->state : c->tracestate;
+    queue_put(f->fs->queue, &with, span, done, arg);
 }
 
 void function_invoke_async(struct functions *fs, const struct function_call *c, function_queued_fn *done, void *arg)
@@ -746,5 +776,5 @@ void function_invoke_async(struct functions *fs, const struct function_call *c, 
     f->m->async_events++;
     fs->meters_dirty = true;
     pool_wake(fs);
-    queue_put(fs->queue, c, done, arg);
+    put_traced(f, c, done, arg);
 }

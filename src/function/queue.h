@@ -16,5 +16,6 @@ struct queue *queue_open(struct functions *fs, struct err *err) _must_check_;
 void queue_start(struct queue *q); /* begins to run events */
 /* Writes what is not yet written, then frees; closed() is called when that is done. */
 void queue_close(struct queue *q, void (*closed)(void *arg), void *arg);
-void queue_put(struct queue *q, const struct function_call *call, function_queued_fn *done, void *arg);
+/* span: of the putting, ours from here on; NULL: it is not sampled. */
+void queue_put(struct queue *q, const struct function_call *call, struct function_span *span, function_queued_fn *done, void *arg);
 uint32_t queue_owed(const struct queue *q);

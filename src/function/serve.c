@@ -91,7 +91,7 @@ static void place(struct instance *i, struct call *c)
     c->sent_us = now_us();
     c->cold = !i->warm;
     i->warm = true;
-    c->on_place(c->arg, i->origin);
+    c->on_place(c->arg, i->origin, &c->trace);
 }
 
 static void on_start_late(uv_timer_t *t)
@@ -167,7 +167,7 @@ void serve_drop(struct instance *i)
         untake(list_entry(l, struct call, lease));
 }
 
-void function_leave(struct functions *fs, uint64_t ticket, bool ok)
+void function_leave(struct functions *fs, uint64_t ticket, bool ok, int status)
 {
     struct call *c = (struct call *)(uintptr_t)ticket;
     struct function_result r = {0};
@@ -179,6 +179,8 @@ void function_leave(struct functions *fs, uint64_t ticket, bool ok)
     r.cold = c->cold;
     r.rung = c->rung;
     r.function_error = ok ? NULL : "Unhandled";
+    if (c->span)
+        c->span->status = status;
     meter_call(f, &r, r.duration_us, 0, 0, c->alias_series);
     if (i)
         flog_report(i, c, &r, r.duration_us, 0); /* billed is the instance, see settle() */

@@ -46,7 +46,7 @@ static void on_done(void *arg, const struct function_result *r)
         say(req, err_http(r->err.code), err_reason(r->err.code), r->err.msg);
         return;
     }
-    buf_printf(&b, "{\"requestId\":\"%s\",", r->request_id);
+    buf_printf(&b, "{\"requestId\":\"%s\",\"traceId\":\"%s\",", r->request_id, r->trace->id);
     if (r->function_error)
         buf_printf(&b, "\"functionError\":\"%s\",", r->function_error);
     buf_printf(&b,
@@ -80,7 +80,7 @@ static void on_gone(struct http_req *req, void *arg)
 static void on_body(struct http_req *req, char *data, size_t n, const struct err *err, void *arg)
 {
     struct invoke *i = arg;
-    struct function_call c = {.namespace_ = i->ns, .name = i->name, .payload = data, .n = n, .log_tail = true};
+    struct function_call c = {.namespace_ = i->ns, .name = i->name, .payload = data, .n = n, .log_tail = true, .req = req};
     uint64_t ticket;
 
     if (err) {

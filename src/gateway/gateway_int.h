@@ -41,15 +41,17 @@ struct url {
     bool is_signed, invoked, answered;
     bool streams; /* InvokeMode RESPONSE_STREAM */
     bool started, wants_prelude;
+    int status; /* that it started with */
     bool broken; /* the prelude is none: what follows is not looked at */
     struct buf prelude; /* freed when the call is done */
 };
 
 /* url_stream.c: for calls of a URL that streams. Their arg is the struct url. */
 extern const struct function_stream url_stream;
-void url_stream_done(struct url *u, const struct function_result *r);
+/* Both say which status was sent. */
+int url_stream_done(struct url *u, const struct function_result *r);
 /* An answer that was streamed by the function and collected for us. */
-void url_collected(struct url *u, const struct function_result *r);
+int url_collected(struct url *u, const struct function_result *r);
 /* url_http.c: spec is the function's. */
 void url_http(struct url *u, const struct val *spec);
 /* Who signed it (u->caller), and may he call lambda:InvokeFunctionUrl, by his policies or the function's? FORBIDDEN, ... */

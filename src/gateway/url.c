@@ -339,17 +339,22 @@ int url_head(struct http_req *req, const struct val *v, int *ret_status, const c
     return 0;
 }
 
-static void answer_mapped(struct http_req *req, const struct val *v)
+/* These answer with the status they sent. */
+static int refuse(struct http_req *req, int status, const char *message)
+{
+    url_say(req, status, message);
+    return status;
+}
+
+static int answer_mapped(struct http_req *req, const struct val *v)
 {
     const struct val *body = val_get(v, "body");
     const char *type, *text = "";
     size_t n = 0;
     int status;
 
-    if (url_head(req, v, &status, &type) < 0) {
-        url_say(req, 502, "Internal Server Error");
-        return;
-    }
+    if (url_head(req, v, &status, &type) < 0)
+        return refuse(req, 502, "Internal Server Error");
     if (!val_is_null(body)) {
         text = scalar_text(req->arena, body);
         n = body->type == VAL_STR ? body->n : strlen(text);
@@ -358,31 +363,50 @@ static void answer_mapped(struct http_req *req, const struct val *v)
         unsigned char *raw = arena_raw(req->arena, n / 4 * 3 + 4);
         int len = n % 4 ? -1 : EVP_DecodeBlock(raw, (const unsigned char *)text, (int)n);
 
-        if (len < 0) {
-            url_say(req, 502, "Internal Server Error");
-            return;
-        }
+        if (len < 0)
+            return refuse(req, 502, "Internal Server Error");
         for (size_t k = n; k > 0 && text[k - 1] == '='; k--)
             len--;
         text = (const char *)raw;
         n = (size_t)len;
     }
     http_reply(req, status, type ? type : "application/json", text, n);
+    return status;
 }
 
-static void answer(struct http_req *req, const struct function_result *r)
+static int answer(struct http_req *req, const struct function_result *r)
 {
     struct err err;
     struct val *v = json_parse(req->arena, r->payload, r->n, &err);
 
     if (!v)
-        url_say(req, 502, "Internal Server Error");
-    else if (val_is(v, VAL_MAP) && val_get(v, "statusCode"))
-        answer_mapped(req, v);
-    else if (v->type == VAL_STR)
+        return refuse(req, 502, "Internal Server Error");
+    if (val_is(v, VAL_MAP) && val_get(v, "statusCode"))
+        return answer_mapped(req, v);
+    if (v->type == VAL_STR)
         http_reply(req, 200, "application/json", v->s, v->n);
     else
         http_reply(req, 200, "application/json", r->payload, r->n);
+    return 200;
+}
+
+static int answer_any(struct url *u, const struct function_result *r)
+{
+    struct http_req *req = u->req;
+
+    if (r->err.code == ERR_TOO_MANY)
+        return refuse(req, 429, r->err.msg);
+    if (r->err.code == ERR_TOO_LARGE)
+        return refuse(req, 413, r->err.msg);
+    if (r->err.code != ERR_OK)
+        return refuse(req, err_http(r->err.code) == 404 ? 404 : r->err.code == ERR_UNAVAILABLE ? 503 : 502, r->err.msg);
+    if (r->function_error)
+        return refuse(req, 502, "Internal Server Error");
+    if (u->streams)
+        return url_stream_done(u, r);
+    if (r->content_type)
+        return url_collected(u, r);
+    return answer(req, r);
 }
 
 static void on_done(void *arg, const struct function_result *r)
@@ -391,28 +415,21 @@ static void on_done(void *arg, const struct function_result *r)
     struct http_req *req = u->req;
     char timing[FUNCTION_TIMING_MAX];
 
+    int status;
+
     u->answered = true;
     if (u->started) {
-        url_stream_done(u, r);
+        status = url_stream_done(u, r);
+        if (r->span)
+            r->span->status = status;
         return;
     }
     function_timing_text(r, timing);
     http_header(req, "x-tandem-timing", timing);
     http_header(req, "x-amzn-requestid", r->request_id);
-    if (r->err.code == ERR_TOO_MANY)
-        url_say(req, 429, r->err.msg);
-    else if (r->err.code == ERR_TOO_LARGE)
-        url_say(req, 413, r->err.msg);
-    else if (r->err.code != ERR_OK)
-        url_say(req, err_http(r->err.code) == 404 ? 404 : r->err.code == ERR_UNAVAILABLE ? 503 : 502, r->err.msg);
-    else if (r->function_error)
-        url_say(req, 502, "Internal Server Error");
-    else if (u->streams)
-        url_stream_done(u, r);
-    else if (r->content_type)
-        url_collected(u, r);
-    else
-        answer(req, r);
+    status = answer_any(u, r);
+    if (r->span) /* outlives the request, which is gone */
+        r->span->status = status;
 }
 
 static void on_gone(struct http_req *req, void *arg)
@@ -452,7 +469,7 @@ int url_may(struct url *u, const void *body, size_t n, struct err *err)
 static void on_body(struct http_req *req, char *data, size_t n, const struct err *err, void *arg)
 {
     struct url *u = arg;
-    struct function_call c = {.name = u->name, .request_id = u->id, .trace_id = http_get(req, "x-amzn-trace-id")};
+    struct function_call c = {.name = u->name, .request_id = u->id, .req = req, .trigger = FUNCTION_BY_HTTP};
     struct buf event = {0};
     struct err refused;
     uint64_t ticket;

@@ -22,7 +22,7 @@ static void on_proxied(struct http_req *req, int status, const struct err *err, 
     struct visit *v = arg;
 
     v->over = true;
-    function_leave(v->u->g->functions, v->ticket, (err && err->code == ERR_CANCELLED) || (status > 0 && status < 500));
+    function_leave(v->u->g->functions, v->ticket, (err && err->code == ERR_CANCELLED) || (status > 0 && status < 500), status);
 }
 
 static void visit(struct visit *v);
@@ -38,16 +38,32 @@ static bool on_fail(struct http_req *req, const struct err *err, void *arg)
     if (err->code == ERR_TIMEOUT || v->tries++ >= (sent ? 1 : TRIES_MAX) ||
         (sent && !streq(req->method, "GET") && !streq(req->method, "HEAD")))
         return false;
-    function_leave(v->u->g->functions, v->ticket, false);
+    function_leave(v->u->g->functions, v->ticket, false, 0);
     visit(v);
     return true;
 }
 
-static void on_place(void *arg, struct http_origin *o)
+/* A sampled call's own span is the parent of what the function does; else the headers go through as they came. */
+static size_t trace_headers(struct http_req *req, const struct function_trace *t, struct http_header ret[2])
+{
+    char text[TRACEPARENT_BYTES];
+    size_t n = 0;
+
+    if (!*t->span || !trace_parent_text(t, text))
+        return 0;
+    ret[n++] = (struct http_header){"traceparent", arena_strdup(req->arena, text)};
+    if (http_get(req, "x-amzn-trace-id"))
+        ret[n++] = (struct http_header){"x-amzn-trace-id", arena_printf(req->arena, "Root=1-%.8s-%s;Parent=%s;Sampled=1", t->id, t->id + 8, t->span)};
+    return n;
+}
+
+static void on_place(void *arg, struct http_origin *o, const struct function_trace *t)
 {
     struct visit *v = arg;
     struct http_req *req = v->u->req;
-    struct http_proxy_opts opts = {.path = v->target, .timeout_ms = v->timeout_ms, .on_done = on_proxied, .on_fail = on_fail, .arg = v};
+    struct http_header add[2];
+    struct http_proxy_opts opts = {.path = v->target, .timeout_ms = v->timeout_ms, .on_done = on_proxied, .on_fail = on_fail, .arg = v,
+                                   .add = add, .add_n = trace_headers(req, t, add)};
 
     http_on_close(req, NULL, NULL);
     http_proxy(req, o, &opts);
@@ -58,10 +74,13 @@ static void on_done(void *arg, const struct function_result *r)
     struct visit *v = arg;
     struct http_req *req = v->u->req;
 
+    int status = r->err.code == ERR_TOO_MANY ? 429 : r->err.code == ERR_NOT_FOUND ? 404 : r->err.code == ERR_UNAVAILABLE ? 503 : 502;
+
     v->over = true;
     http_header(req, "x-amzn-requestid", r->request_id);
-    url_say(req, r->err.code == ERR_TOO_MANY ? 429 : r->err.code == ERR_NOT_FOUND ? 404 : r->err.code == ERR_UNAVAILABLE ? 503 : 502,
-            r->err.msg);
+    url_say(req, status, r->err.msg);
+    if (r->span)
+        r->span->status = status;
 }
 
 static void on_gone(struct http_req *req, void *arg)
@@ -77,7 +96,8 @@ static void on_gone(struct http_req *req, void *arg)
 
 static void visit(struct visit *v)
 {
-    struct function_call c = {.name = v->u->name, .request_id = v->u->id, .place = on_place};
+    struct function_call c = {.name = v->u->name, .request_id = v->u->id, .place = on_place,
+                              .req = v->u->req, .trigger = FUNCTION_BY_HTTP};
     uint64_t ticket;
 
     http_on_close(v->u->req, on_gone, v);

@@ -36,6 +36,7 @@ static void on_drain(struct http_req *req, void *arg)
 static void start(struct url *u, int status, const char *type)
 {
     u->started = true;
+    u->status = status;
     http_header(u->req, "content-type", type);
     http_header(u->req, "x-amzn-requestid", u->id);
     http_on_drain(u->req, on_drain, u);
@@ -97,8 +98,10 @@ static void on_data(void *arg, const char *p, size_t n)
 
 const struct function_stream url_stream = {on_begin, on_data};
 
-void url_stream_done(struct url *u, const struct function_result *r)
+int url_stream_done(struct url *u, const struct function_result *r)
 {
+    int status = u->started ? u->status : r->streamed ? 502 : 200; /* u goes with the request */
+
     buf_done(&u->prelude);
     if (!r->streamed && !u->started)
         http_reply(u->req, 200, "application/json", r->payload, r->n);
@@ -108,9 +111,10 @@ void url_stream_done(struct url *u, const struct function_result *r)
         http_abort(u->req); /* the client sees that it is cut */
     else
         http_end(u->req);
+    return status;
 }
 
-void url_collected(struct url *u, const struct function_result *r)
+int url_collected(struct url *u, const struct function_result *r)
 {
     struct http_req *req = u->req;
     size_t end = has_prelude(r->content_type) ? prelude_end(r->payload, r->n) : 0;
@@ -121,11 +125,13 @@ void url_collected(struct url *u, const struct function_result *r)
 
     if (!has_prelude(r->content_type)) {
         http_reply(req, 200, *r->content_type ? r->content_type : "application/octet-stream", r->payload, r->n);
-        return;
+        return 200;
     }
     v = end ? json_parse(req->arena, r->payload, end - PRELUDE_GAP, &err) : NULL;
-    if (!val_is(v, VAL_MAP) || url_head(req, v, &status, &type) < 0)
+    if (!val_is(v, VAL_MAP) || url_head(req, v, &status, &type) < 0) {
         url_say(req, 502, "Internal Server Error");
-    else
-        http_reply(req, status, type ? type : "application/octet-stream", r->payload + end, r->n - end);
+        return 502;
+    }
+    http_reply(req, status, type ? type : "application/octet-stream", r->payload + end, r->n - end);
+    return status;
 }

@@ -88,7 +88,7 @@ int lambda_call_of(struct op *op, struct function_call *ret)
         .n = q->body_n,
         .arn = op->n.qualifier ? arena_printf(q->req->arena, "%s:%s", lambda_arn(q, op->n.name), op->n.qualifier)
                                : lambda_arn(q, op->n.name),
-        .trace_id = http_get(q->req, "x-amzn-trace-id"),
+        .req = q->req,
         .request_id = q->id,
         .log_tail = log && streq(log, "Tail"),
     };
@@ -138,7 +138,7 @@ void op_invoke(struct op *op)
 void op_invoke_old(struct op *op)
 {
     struct function_call call = {.namespace_ = LAMBDA_NS, .name = op->n.object, .payload = op->q->body,
-                                 .n = op->q->body_n, .request_id = op->q->id};
+                                 .n = op->q->body_n, .request_id = op->q->id, .req = op->q->req};
 
     if (lambda_need(op))
         function_invoke_async(op->q->d->o.functions, &call, on_queued, op);

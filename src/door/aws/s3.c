@@ -164,7 +164,7 @@ void s3_tell(struct s3_op *op, const char *key, const char *event, const struct 
     if (op->q->d->objects)
         objects_tell(op->q->d->objects, &(struct object_event){
             .volume = op->bucket, .key = key, .name = event, .size = info ? info->size : 0,
-            .etag = info ? info->etag : "", .inode = info ? info->inode : 0});
+            .etag = info ? info->etag : "", .inode = info ? info->inode : 0, .req = op->q->req});
 }
 
 char *s3_http_time(struct arena *a, int64_t ns)

@@ -6,6 +6,7 @@
 #include "function/function.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <spawn.h>
@@ -159,6 +160,8 @@ const char *guess_file(struct arena *a, const char *folder, const struct guess *
     const char *dot = strrchr(g->handler, '.');
     char *stem = arena_strndup(a, g->handler, dot ? (size_t)(dot - g->handler) : strlen(g->handler));
 
+    if (streq(g->runtime, "wasm"))
+        return is_file(a, folder, g->handler) ? g->handler : NULL;
     if (str_starts(g->runtime, "nodejs"))
         return with_ending(a, folder, stem, JS);
     if (!str_starts(g->runtime, "python"))
@@ -171,6 +174,10 @@ const char *guess_file(struct arena *a, const char *folder, const struct guess *
 
 static int known_handler(struct arena *a, const char *folder, const char *runtime, struct guess *g, struct err *err)
 {
+    if (runtime ? streq(runtime, "wasm") : str_ends(g->handler, ".wasm")) {
+        g->runtime = "wasm";
+        return is_file(a, folder, g->handler) ? 0 : err_set(err, INVALID_ARGUMENT, "there is no module %s in %s", g->handler, folder);
+    }
     if (!strchr(g->handler, '.') || g->handler[0] == '/' || strstr(g->handler, ".."))
         return err_set(err, INVALID_ARGUMENT, "--handler wants FILE.FUNCTION, for example app.handler, not '%s'", g->handler);
     if (runtime && !str_starts(runtime, "python") && !str_starts(runtime, "nodejs"))
@@ -183,6 +190,27 @@ static int known_handler(struct arena *a, const char *folder, const char *runtim
     if (!guess_file(a, folder, g))
         return err_set(err, INVALID_ARGUMENT, "there is no file for the handler %s in %s", g->handler, folder);
     return 0;
+}
+
+/* main.wasm, or the only module of the top folder; NULL: none, or several without a main. */
+static const char *wasm_file(struct arena *a, const char *folder)
+{
+    const char *only = NULL;
+    struct dirent *e;
+    DIR *dir;
+
+    if (is_file(a, folder, "main.wasm"))
+        return "main.wasm";
+    dir = opendir(folder);
+    while (dir && (e = readdir(dir)))
+        if (str_ends(e->d_name, ".wasm") && e->d_name[0] != '.') {
+            only = only ? "" : arena_strdup(a, e->d_name);
+            if (!*only)
+                break;
+        }
+    if (dir)
+        closedir(dir);
+    return str_empty(only) ? NULL : only;
 }
 
 static int guess_bootstrap(struct arena *a, const char *folder, struct guess *g, struct err *err)
@@ -199,7 +227,7 @@ int guess_folder(struct arena *a, const char *folder, const char *handler, const
                  struct err *err)
 {
     struct guess g = {.handler = handler, .runtime = runtime};
-    const char *py, *js, *function;
+    const char *py, *js, *wasm, *function;
 
     if (handler) {
         if (known_handler(a, folder, runtime, &g, err) < 0)
@@ -214,13 +242,20 @@ int guess_folder(struct arena *a, const char *folder, const char *handler, const
         *ret = g;
         return 0;
     }
+    wasm = !runtime || streq(runtime, "wasm") ? wasm_file(a, folder) : NULL;
+    if (runtime && streq(runtime, "wasm") && !wasm)
+        return err_set(err, INVALID_ARGUMENT, "%s holds no main.wasm and not just one module; say which it is: --handler FILE.wasm", folder);
     py = runtime && !str_starts(runtime, "python") ? NULL : python_file(a, folder);
     js = runtime && !str_starts(runtime, "nodejs") ? NULL : node_file(a, folder);
+    if (wasm && !py && !js) {
+        *ret = (struct guess){wasm, "wasm"};
+        return 0;
+    }
     if (py && js)
         return err_set(err, INVALID_ARGUMENT, "%s holds %s and %s; say which it is: --handler FILE.FUNCTION", folder, py, js);
     if (!py && !js)
         return err_set(err, INVALID_ARGUMENT, "%s has no handler: lambda_function.py, handler.py, app.py, main.py or index.py, "
-                       "index.mjs, index.js or package.json's main, or an executable bootstrap; else --handler", folder);
+                       "index.mjs, index.js or package.json's main, a module main.wasm, or an executable bootstrap; else --handler", folder);
     function = py ? function_of(a, folder, py, streq(py, "lambda_function.py") ? "lambda_handler" : "handler",
                                 streq(py, "lambda_function.py") ? "handler" : "lambda_handler", err)
                   : function_of(a, folder, js, "handler", NULL, err);

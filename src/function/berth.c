@@ -66,7 +66,7 @@ static struct berth *make(struct version *v, bool compiler, struct err *err)
             return NULL;
         }
     }
-    if (fs->net && !compiler) {
+    if (fs->net && !compiler && !v->wasm) { /* a module has no sockets: the zygote's empty network will do */
         snprintf(b->net_name, sizeof b->net_name, "fn-%u", fs->berth_next);
         b->net_fd = functions_net_take(fs, b->net_name, err);
         if (b->net_fd < 0) {

@@ -151,7 +151,7 @@ const struct obj **functions_versions(const struct functions *fs, struct arena *
 /* ---- versions ---- */
 
 /* Beside Python's own: what runs as a program of its own and speaks the Runtime API (runtime/api.c). */
-enum kind_of_runtime { RUNTIME_PYTHON, RUNTIME_NODE, RUNTIME_PROVIDED };
+enum kind_of_runtime { RUNTIME_PYTHON, RUNTIME_NODE, RUNTIME_PROVIDED, RUNTIME_WASM };
 
 static char *find_program(const char *name)
 {
@@ -233,9 +233,13 @@ static int find_runtime(const char *runtime, enum kind_of_runtime *ret_kind, cha
     } else if (streq(runtime, "provided.al2023") || streq(runtime, "provided.al2") || streq(runtime, "provided")) {
         *ret_kind = RUNTIME_PROVIDED;
         *ret_program = xstrdup("/var/task/bootstrap"); /* or /opt/bootstrap: the driver looks */
+    } else if (streq(runtime, "wasm")) { /* in the zygote's own process, as Python is */
+        *ret_kind = RUNTIME_WASM;
+        if (wasm_check(err) < 0)
+            return -1;
     } else {
         return err_set(err, NOT_IMPLEMENTED, "the runtime %.40s is not supported: use python3.10 to python3.13, nodejs18.x or "
-                       "later, or provided.al2023", runtime);
+                       "later, provided.al2023 or wasm", runtime);
     }
     for (size_t i = 0; i < ARRAY_LEN(pythons) && !*ret_interpreter; i++)
         *ret_interpreter = find_program(pythons[i]);
@@ -373,7 +377,8 @@ static struct version *version_new(struct function *f, const struct val *spec)
     v->f = f;
     v->number = ++f->fs->version_next;
     v->runtime = xstrdup(val_str_at(spec, "runtime", "python3.11"));
-    v->handler = xstrdup(val_str_at(spec, "handler", "lambda_function.lambda_handler"));
+    v->wasm = streq(v->runtime, "wasm") && val_is_null(val_get(spec, "http")); /* packageType Image: below */
+    v->handler = xstrdup(val_str_at(spec, "handler", v->wasm ? "main.wasm" : "lambda_function.lambda_handler"));
     v->sha256 = xstrdup(val_str_at(spec, "codeSha256", ""));
     v->shown = xstrdup(f->shown);
     v->memory_mb = (int)MIN(MAX(val_int_at(spec, "memoryMB", 128), (int64_t)32), (int64_t)10240);
@@ -394,6 +399,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
         v->image = xstrdup(val_str_at(spec, "image", ""));
         v->image_digest = xstrdup(val_str_at(spec, "imageDigest", ""));
         v->image_config = val_get(spec, "imageConfig");
+        v->wasm = false;
     }
     v->spec_of = obj_ref(f->obj);
     if (!val_is_null(val_get(spec, "http"))) {
@@ -407,6 +413,8 @@ static struct version *version_new(struct function *f, const struct val *spec)
     VAL_EACH(val_get(spec, "layers"), it)
     if (v->layers_n < FUNCTION_LAYERS_MAX && !v->image)
         v->layers[v->layers_n++] = xstrdup(val_str_at(it, "codeSha256", ""));
+    if (v->wasm && err->code == ERR_OK)
+        (void)!version_wasm(v, err); /* it may have been refused already */
     v->used_us = now_us();
     list_push(&f->versions, &v->link);
     return v;
@@ -486,8 +494,10 @@ char *version_config(struct version *v, struct arena *a)
 
     val_put_str(a, c, "root", fs->root);
     val_put_str(a, c, "code", v->folder ? v->folder : "");
-    v->compile_wanted = !v->program && access(compiled, F_OK) < 0;
-    if (v->image) {
+    v->compile_wanted = !v->program && !v->wasm && access(compiled, F_OK) < 0;
+    if (v->wasm) {
+        version_wasm_config(v, a, c);
+    } else if (v->image) {
         version_image_config(v, a, c, env);
     } else if (v->http_port && val_len(v->http_command)) {
         val_put(a, c, "exec", val_copy(a, v->http_command));
@@ -1054,6 +1064,8 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->price_request = o->price_request;
     snprintf(fs->currency, sizeof fs->currency, "%s", o->currency ? o->currency : "USD");
     fs->on_spending = o->on_spending;
+    fs->on_state = o->on_state;
+    fs->state_arg = o->state_arg;
     fs->spending_arg = o->spending_arg;
     fs->evict_mb = o->evict_mb;
     fs->evict_stall = o->evict_stall;

@@ -10,7 +10,7 @@
  *
  * What is read of a Function object (kind tandem.dev/v1 Function, namespaced):
  *   spec.runtime              "python3.11" (python3.10 .. python3.13 where the host has it), "nodejs20.x" (18 and
- *                             later, by the host's node), "provided.al2023" (the zip's or a layer's `bootstrap`)
+ *                             later, by the host's node), "provided.al2023" (the zip's or a layer's `bootstrap`), "wasm" (spec.handler: the module's file)
  *   spec.handler              "module.function"
  *   spec.codeSha256           hex; the zip lies in STATE/blobs/sha256/HEX (code.h puts it there)
  *   spec.memoryMB             default 128; 1,769 = one CPU
@@ -88,6 +88,9 @@ struct functions_options {
      * NULL: a namespace) is stopped at its limit or served again. May come from inside any call: it must not call back. */
     double price_gb_s, price_request;
     const char *currency;    /* NULL: USD */
+    /* What functions_wasm_state() says of a function has changed. NULL: nobody wants to know. */
+    void (*on_state)(void *arg, const char *namespace_, const char *name);
+    void *state_arg;
     void (*on_spending)(void *arg, const char *namespace_, const char *name, bool stopped, const char *text);
     void *spending_arg;
     struct series *metrics; /* where calls are counted by the minute; outlives them. NULL: nowhere */
@@ -146,6 +149,9 @@ void function_image_find(struct functions *fs, const char *ref, function_image_f
 /* Of a function of packageType Image: 1 its image is here, 0 it is on its way, -1 with err: it is not to be had
  * (asked for again after some seconds). 1 for others. */
 int functions_image_state(struct functions *fs, const char *namespace_, const char *name, struct err *err);
+/* Of a function of runtime wasm: 1 its module is compiled, 0 not yet (it is seen to; ask again, or wait for
+ * options.on_state), -1 with err: it is refused. 1 for others. */
+int functions_wasm_state(struct functions *fs, const char *namespace_, const char *name, struct err *err);
 /* Names that are known, e.g. for a listing; false: unknown. */
 bool functions_known(const struct functions *fs, const char *namespace_, const char *name);
 /* The object that functions_put() brought last, borrowed until the next call; NULL: unknown. */

@@ -16,6 +16,7 @@
  *   destination.c  where their records go
  *   code.c      zips
  *   image.c     container images
+ *   wasm.c      Wasm modules
  *
  * Owners: functions -> function -> version -> instance. A version lives until its zygote and its
  * instances are gone; a function until its versions are. A call belongs to the list it stands in
@@ -39,6 +40,7 @@ enum {
     NODE_FAILURES_MAX = 3, /* then each instance starts a Node of its own */
     COMPILE_MS = 120000,
     LEVELS_MAX = 64, /* of calls at once, for the forecast */
+    WASM_GRACE_MS = 250, /* a Wasm module's time limit is kept by its host, which goes on then; else it is killed */
     INIT_MS = 10000, /* to load the module; Lambda's own figure */
 };
 
@@ -114,6 +116,7 @@ struct version {
     char *interpreter, *folder;
     char *program; /* the runtime, where it is a program of its own; NULL: Python */
     int memory_mb, timeout_ms, tmp_mb;
+    bool wasm;     /* a module; program is NULL */
     int http_port, http_concurrency; /* port 0: no HTTP function */
     const struct val *http_command;  /* of spec_of */
     char **env; /* NAME, value, NAME, value, ..., NULL */
@@ -283,6 +286,8 @@ struct functions {
     int month; /* that the spendings are of */
     double price_gb_s, price_request;
     char currency[8];
+    void (*on_state)(void *arg, const char *ns, const char *name);
+    void *state_arg;
     void (*on_spending)(void *arg, const char *ns, const char *name, bool stopped, const char *text);
     void *spending_arg;
     bool meters_dirty;
@@ -433,6 +438,13 @@ void version_image_done(struct version *v);
 void function_image_release(struct function *f); /* it goes: nothing is held for it any more */
 void functions_images_cancel(struct functions *fs);
 void functions_images_close(struct functions *fs);
+
+/* wasm.c */
+int wasm_check(struct err *err); /* is there a library on this machine? */
+/* 1: there is machine code of its module; 0: not yet; -1: the module is refused. */
+int version_wasm(struct version *v, struct err *err);
+void version_wasm_config(struct version *v, struct arena *a, struct val *config);
+void version_wasm_settled(struct version *v); /* its zygote is up, or has ended before it was */
 
 /* serve.c: HTTP functions */
 void serve_take(struct instance *i, struct call *c);

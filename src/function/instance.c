@@ -241,22 +241,36 @@ static void fail_call(struct instance *i, const char *type, const char *message,
     buf_done(&body);
 }
 
-static void on_deadline(uv_timer_t *t)
+/* kill: its process has to end for that. */
+static void time_out(struct instance *i, bool kill)
 {
-    struct instance *i = t->data;
     struct call *c = i->call;
     char when[32], text[160];
 
-    if (!c)
-        return;
-    i->deadline_hit = true;
-    i->v->lazy |= !i->inited;
     snprintf(text, sizeof text, "%s %s %s timed out after %.2f seconds", wall_text(wall_ms(), when), c->id,
              i->inited ? "Task" : "Init", (i->inited ? i->v->timeout_ms : INIT_MS) / 1000.0);
     drain_log(i);
     flog_note(i, c, text, "\n\n");
-    instance_stop(i, i->grace_ms); /* extensions are told */
+    if (kill)
+        instance_stop(i, i->grace_ms); /* extensions are told */
     fail_call(i, "Sandbox.Timedout", text, 0);
+}
+
+static void on_deadline(uv_timer_t *t)
+{
+    struct instance *i = t->data;
+
+    if (!i->call)
+        return;
+    i->deadline_hit = true;
+    i->v->lazy |= !i->inited;
+    time_out(i, true);
+}
+
+/* How long a call may run before this side ends it. */
+static uint64_t limit_ms(const struct instance *i)
+{
+    return i->inited ? (uint64_t)i->v->timeout_ms + (i->v->wasm ? WASM_GRACE_MS : 0) : INIT_MS;
 }
 
 /* The process ended while it had a call. */
@@ -427,6 +441,11 @@ static void on_result(struct instance *i, const struct instance_frame *f, const 
     r.handler_us = (int64_t)MIN(f->d, (uint64_t)(r.duration_us - r.start_us - r.init_us));
     c->cold = !i->warm;
     i->warm = true;
+    if (f->result == RESULT_TIMEOUT && i->v->wasm) {
+        i->memory_kb = MIN(f->a, (uint64_t)i->v->memory_mb * 1024);
+        time_out(i, false);
+        return;
+    }
     take_call(i);
     if (f->result == RESULT_BAD_EVENT) {
         err_set(&r.err, INVALID_ARGUMENT, "%.400s", body);
@@ -451,7 +470,7 @@ static void on_inited(struct instance *i, uint8_t extensions)
     i->inited = true;
     i->grace_ms = extensions == 1 ? 2000 : extensions == 2 ? 500 : 0; /* external, internal: Lambda's figures */
     if (i->call)
-        uv_timer_start(&i->timer, on_deadline, (uint64_t)i->v->timeout_ms, 0);
+        uv_timer_start(&i->timer, on_deadline, limit_ms(i), 0);
     if (i->berth && berth_wants_limit(i->v, i->berth)) {
         list_push(&fs->to_limit, &i->limit_link);
         pool_refill_soon(fs);
@@ -637,7 +656,7 @@ int instance_send(struct instance *i, struct call *c, const void *payload, size_
         i->out_at = 0;
         instance_watch(i);
     }
-    uv_timer_start(&i->timer, on_deadline, i->inited ? (uint64_t)i->v->timeout_ms : INIT_MS, 0);
+    uv_timer_start(&i->timer, on_deadline, limit_ms(i), 0);
     return 0;
 }
 

@@ -466,11 +466,12 @@ int pool_wanted(const struct version *v)
 static void tick_version(struct version *v, int64_t now)
 {
     struct functions *fs = v->f->fs;
+    int start_ms = v->wasm ? COMPILE_MS : ZYGOTE_START_MS;
 
-    if (v->zygote == ZYGOTE_STARTING && now - v->zygote_since_us > ZYGOTE_START_MS * 1000LL) {
+    if (v->zygote == ZYGOTE_STARTING && now - v->zygote_since_us > start_ms * 1000LL) {
         struct err err;
 
-        err_set(&err, UNAVAILABLE, "the function's runtime did not start in %d s", ZYGOTE_START_MS / 1000);
+        err_set(&err, UNAVAILABLE, "the function's runtime did not start in %d s", start_ms / 1000);
         LOG(WARN, "function", "function=%s did=zygote error=\"%s\"", v->f->key, err.msg);
         zygote_stop(v);
         pool_fail_waiting(v->f, &err);

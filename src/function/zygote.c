@@ -67,6 +67,12 @@ static void zygote_broke(struct version *v, const char *why)
 
     LOG(WARN, "function", "function=%s did=zygote-end pid=%d early=%d why=\"%s\"", v->f->key, v->zygote_pid, early, why);
     zygote_end(v);
+    if (early && v->wasm)
+        version_wasm_settled(v);
+    if (early && v->broken.code != ERR_OK) {
+        pool_fail_waiting(v->f, &v->broken);
+        return;
+    }
     if (early && v->program && str_starts(v->runtime, "nodejs") && v->f->fs->node_failures < NODE_FAILURES_MAX) {
         v->f->fs->node_failures++; /* it comes again, in the end the plain way, when its socket is closed */
         return;
@@ -105,6 +111,8 @@ static void on_tell(struct version *v, const struct zygote_tell *t)
         v->used_us = now_us();
         LOG(INFO, "function", "function=%s did=zygote pid=%d us=%lld", v->f->key, v->zygote_pid,
             (long long)(now_us() - v->zygote_since_us));
+        if (v->wasm)
+            version_wasm_settled(v);
         pool_feed(v->f);
         pool_refill_soon(fs);
         break;

@@ -102,6 +102,9 @@ static void tell_status(struct process *p, const struct obj *o)
     } else if (!code_is_here(p, sha256)) {
         failed = "the code is not on this machine";
         code = "InvalidZipFileException";
+    } else if ((there = functions_wasm_state(p->g.functions, o->namespace_, o->name, &err)) < 0) {
+        failed = err.msg;
+        code = "FunctionError.InvalidEntryPoint";
     }
     val_put_str(a, status, "state", failed ? "Failed" : there ? "Active" : "Pending");
     val_put_str(a, status, "lastUpdateStatus", failed ? "Failed" : there ? "Successful" : "InProgress");
@@ -124,6 +127,15 @@ static void tell_status(struct process *p, const struct obj *o)
     t = xcalloc(1, sizeof *t);
     *t = (struct tell){p, xasprintf("%s/%s", o->namespace_, o->name)};
     client_call(p->client, &call, on_told, t);
+}
+
+static void on_state(void *arg, const char *ns, const char *name)
+{
+    struct process *p = arg;
+    const struct obj *o = p->client && !p->stopping ? mirror_get(p->mirror, ns, name) : NULL;
+
+    if (o)
+        tell_status(p, o);
 }
 
 static void on_retell(void *arg)
@@ -376,7 +388,8 @@ static int start(struct process *p, struct err *err)
                                   .pod_cidr = o->pod_cidr, .service_cidr = o->service_cidr,
                                   .keep_ms = o->keep_ms, .zygote_keep_ms = o->zygote_keep_ms,
                                   .scale_burst = o->scale_burst, .scale_per_10s = o->scale_per_10s,
-                                  .evict_mb = o->evict_mb, .aws_port = o->aws_port};
+                                  .evict_mb = o->evict_mb, .aws_port = o->aws_port,
+                                  .on_state = on_state, .state_arg = p};
 
     take_prices(p, a, &f);
     p->g.logs = f.logs = open_logs(p, err);

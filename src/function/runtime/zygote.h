@@ -63,6 +63,7 @@ enum instance_result {
     RESULT_ERROR = 1,      /* the handler raised; body = error JSON */
     RESULT_INIT_ERROR = 2, /* the module could not be loaded; the instance leaves */
     RESULT_BAD_EVENT = 3,  /* the payload was no JSON; body = why */
+    RESULT_TIMEOUT = 4,    /* Wasm: the time limit ended it; the instance goes on */
 };
 struct instance_frame {
     uint32_t n; /* bytes that follow this struct */

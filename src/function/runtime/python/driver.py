@@ -35,6 +35,7 @@ RESPONSE_MAX = 6 * 1024 * 1024 + 100
 MODE_PRIVATE, MODE_RDONLY, MODE_NOSUID, MODE_NODEV, MODE_NOEXEC = 1 << 18, 1, 2, 4, 8
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 TASK = "/var/task"
+MODULE = "/var/runtime/module"
 HOSTS = "127.0.0.1 localhost sandbox.localdomain\n::1 localhost\n"
 
 lib = library = None
@@ -65,6 +66,9 @@ def load_lib(path):
         ("z_rehearsed", None, []),
         ("z_max_rss_kb", ctypes.c_uint64, []),
         ("z_loopback_up", ctypes.c_int, []),
+        ("z_wasm_load", ctypes.c_int, [ctypes.c_char_p]),
+        ("z_wasm_compile", ctypes.c_int, [ctypes.c_char_p] * 4 + [ctypes.c_uint, ctypes.c_char_p]),
+        ("z_serve_wasm", None, [ctypes.c_char_p] * 2 + [ctypes.POINTER(ctypes.c_char_p)] * 2 + [ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_uint64]),
         ("z_serve_api", None, [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64]),
     ):
         f = getattr(lib, name)
@@ -130,6 +134,14 @@ def build_etc(root, uid):
             bind(name, root + name, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
 
 
+def prepare_wasm(wasm, empty):
+    """The library is mapped while it is in sight; a module that has no machine code yet gets it."""
+    check(lib.z_wasm_load(wasm["library"].encode()), "load wasmtime")
+    if not os.path.exists(wasm["code"]):
+        words = [word.encode() for word in (config["code"], wasm["file"], wasm["code"], wasm["error"])]
+        check(lib.z_wasm_compile(*words, config["uid"], empty.encode()), "compile " + wasm["file"])
+
+
 def build_image_root():
     """The root of an image: its layers, read-only, below what every sandbox has of its own."""
     base, uid = config["root"], config["uid"]
@@ -160,20 +172,23 @@ def build_root():
     """The function's file tree: the interpreter's part of /usr, the code, the volumes; nothing else."""
     root = config["root"]
     uid = config["uid"]
+    wasm = config.get("wasm")
     read_only = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV
     os.makedirs(root, exist_ok=True)
     check(lib.z_mount(b"tandem", root.encode(), b"tmpfs", MODE_NOSUID, b"mode=755,size=8m"), "root")
-    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+    if wasm:
+        prepare_wasm(wasm, root)
+    for name in () if wasm else ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         path = "/" + name
         if os.path.islink(path):
             os.symlink(os.readlink(path), root + path)
         elif os.path.isdir(path):
             bind(path, root + path, read_only)
-    for name in ("bin", "lib", "lib32", "lib64", "libx32", "share/zoneinfo"):
+    for name in () if wasm else ("bin", "lib", "lib32", "lib64", "libx32", "share/zoneinfo"):
         path = "/usr/" + name
         if os.path.isdir(path) and not os.path.islink(path):
             bind(path, root + path, read_only)
-    if sys.base_prefix != "/usr":  # an interpreter that was built into a place of its own
+    if sys.base_prefix != "/usr" and not wasm:  # an interpreter that was built into a place of its own
         for name in ("bin", "lib"):
             if not os.path.isdir(root + sys.base_prefix + "/" + name):
                 bind(sys.base_prefix + "/" + name, root + sys.base_prefix + "/" + name, read_only)
@@ -195,6 +210,10 @@ def build_root():
         os.makedirs(f"{root}/{name}", exist_ok=True)
     if config.get("runtime_file"):
         copy_file(config["runtime_file"], root + "/var/runtime/" + os.path.basename(config["runtime_file"]))
+    if wasm:
+        with open(root + MODULE, "w"):
+            pass
+        bind(wasm["code"], root + MODULE, read_only, make=False)
     if config.get("fork"):
         copy_file(library, root + "/var/runtime/zygote.node")
         with open(root + "/var/runtime/warm.js", "w") as f:
@@ -599,6 +618,8 @@ def serve(what):
     global request_id
     ready_us, stream = INFO.unpack(info)
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
+    if config.get("wasm"):
+        serve_wasm(what, ready_us)
     if config.get("exec"):  # a runtime that is a program of its own
         if config.get("http_port"):
             lib.z_http(config["http_port"])
@@ -626,6 +647,15 @@ def serve(what):
         result, data = run(handler, request_id, arn, client_context, deadline, body, came_us)
         flush()
         send(result, number, data, init_us, ready_us, int((time.monotonic() - since) * 1e6))
+
+
+def serve_wasm(what, ready_us):
+    env = [word for name, value in os.environ.items() for word in (name, value)]
+    dirs = [TASK, "r", "/tmp", "w"] + (["/opt", "r"] if config.get("layers") else [])
+    for volume in config["volumes"]:
+        dirs += [volume["target"], "r" if volume.get("readOnly") else "w"]
+    lib.z_serve_wasm(MODULE.encode(), config["wasm"]["file"].encode(), c_strings(env), c_strings(dirs), config["wasm"]["memory_mb"],
+                     config["timeout_ms"], what == AHEAD_INIT, ready_us)
 
 
 def warm_up(rounds):
@@ -710,7 +740,7 @@ def begin_zygote():
         os.environ.update(config["env"])
         time.tzset()
         log_as_chosen()
-        if not config.get("exec") and has_extensions():  # they speak HTTP, and so does Python then
+        if not config.get("exec") and not config.get("wasm") and has_extensions():  # they speak HTTP, and so does Python then
             config["exec"] = [sys.executable, "-S", "/var/runtime/bootstrap.py"]
         if config.get("exec"):
             if config.get("own_net"):
@@ -718,7 +748,7 @@ def begin_zygote():
             check(lib.z_loopback_up(), "loopback")  # for instances that have no network of their own
             if config.get("fork") and may_fork() and not has_extensions():
                 become_node()
-        else:
+        elif not config.get("wasm"):
             load_python()
         check(lib.z_config(config["uid"], config["tmp_mb"], b"169.254.0.1", b"/code/rw"), "config")
     except BaseException as e:
@@ -809,7 +839,8 @@ def main():
             if what == COMPILE:
                 compile_all()
             if what == REHEARSE:
-                warm_up(1)
+                if not config.get("wasm"):
+                    warm_up(1)
                 lib.z_rehearsed()
             serve(what)
         except BaseException as e:

@@ -1,0 +1,107 @@
+/* function/runtime/wasmtime_abi.h - the part of wasmtime's C interface that wasm.c uses.
+ *
+ * The library comes from PyPI's wheel (tools/deps), without headers, and is looked for when a function needs it: so
+ * its functions are pointers in a table that wasm_abi_load() fills. Declared as documented for wasmtime 50
+ * (docs.wasmtime.dev/c-api). Structs that the library fills in are only handed back to it; they have room to
+ * spare, in case a later version needs more. What a byte vector and an extern look like is fixed since wasmtime 1. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct wasm_bytes { /* wasm_byte_vec_t, wasm_name_t; freed by wasm_byte_vec_delete() */
+    size_t n;
+    char *p;
+};
+struct wasm_list { /* of wasm_frame_t *, wasm_exporttype_t *, wasm_importtype_t * */
+    size_t n;
+    void **p;
+};
+struct wasm_instance {
+    uint64_t opaque[8];
+};
+struct wasm_extern {
+    uint8_t kind; /* 0: a function; 3: a memory */
+    uint64_t of[8];
+};
+enum { WASM_EXTERN_FUNC = 0, WASM_EXTERN_MEMORY = 3 };
+enum { WASM_TRAP_INTERRUPT = 10, WASM_TRAP_UNREACHABLE = 9 };
+
+typedef ptrdiff_t wasm_write_fn(void *arg, const unsigned char *p, size_t n); /* -errno, or how many were taken */
+
+/* X(result, name, arguments) */
+#define WASM_ABI(X)                                                                                          \
+    X(void *, wasm_config_new, (void))                                                                       \
+    X(void *, wasm_engine_new_with_config, (void *config))                                                   \
+    X(void, wasmtime_config_epoch_interruption_set, (void *config, bool on))                                 \
+    X(void *, wasmtime_pooling_allocation_config_new, (void))                                                \
+    X(void, wasmtime_pooling_allocation_config_delete, (void *pool))                                         \
+    X(void, wasmtime_pooling_allocation_config_total_core_instances_set, (void *pool, uint32_t n))           \
+    X(void, wasmtime_pooling_allocation_config_total_component_instances_set, (void *pool, uint32_t n))      \
+    X(void, wasmtime_pooling_allocation_config_total_memories_set, (void *pool, uint32_t n))                 \
+    X(void, wasmtime_pooling_allocation_config_total_tables_set, (void *pool, uint32_t n))                   \
+    X(void, wasmtime_pooling_allocation_config_total_stacks_set, (void *pool, uint32_t n))                   \
+    X(void, wasmtime_pooling_allocation_config_total_gc_heaps_set, (void *pool, uint32_t n))                 \
+    X(void, wasmtime_pooling_allocation_config_table_elements_set, (void *pool, size_t n))                   \
+    X(void, wasmtime_pooling_allocation_config_max_core_instance_size_set, (void *pool, size_t bytes))       \
+    X(void, wasmtime_pooling_allocation_config_linear_memory_keep_resident_set, (void *pool, size_t bytes))  \
+    X(void, wasmtime_pooling_allocation_strategy_set, (void *config, const void *pool))                      \
+    X(void, wasmtime_engine_increment_epoch, (void *engine))                                                 \
+    X(void *, wasmtime_module_new, (void *engine, const void *wasm, size_t n, void **ret))                   \
+    X(void *, wasmtime_module_serialize, (const void *module, struct wasm_bytes *ret))                       \
+    X(void *, wasmtime_module_deserialize_file, (void *engine, const char *path, void **ret))                \
+    X(void, wasmtime_module_exports, (const void *module, struct wasm_list *ret))                            \
+    X(void, wasmtime_module_imports, (const void *module, struct wasm_list *ret))                            \
+    X(const struct wasm_bytes *, wasm_exporttype_name, (const void *export_type))                            \
+    X(const void *, wasm_exporttype_type, (const void *export_type))                                         \
+    X(const struct wasm_bytes *, wasm_importtype_name, (const void *import_type))                            \
+    X(uint8_t, wasm_externtype_kind, (const void *type))                                                     \
+    X(const void *, wasm_externtype_as_functype_const, (const void *type))                                   \
+    X(const struct wasm_list *, wasm_functype_params, (const void *type))                                    \
+    X(const struct wasm_list *, wasm_functype_results, (const void *type))                                   \
+    X(void *, wasmtime_linker_new, (void *engine))                                                           \
+    X(void *, wasmtime_linker_define_wasi, (void *linker))                                                   \
+    X(void *, wasmtime_linker_instantiate_pre, (const void *linker, const void *module, void **ret))         \
+    X(void *, wasmtime_instance_pre_instantiate,                                                             \
+      (const void *pre, void *context, struct wasm_instance *ret, void **ret_trap))                          \
+    X(bool, wasmtime_instance_export_get,                                                                    \
+      (void *context, const struct wasm_instance *i, const char *name, size_t n, struct wasm_extern *ret))   \
+    X(void *, wasmtime_func_call,                                                                            \
+      (void *context, const void *func, const void *args, size_t n, void *ret, size_t ret_n, void **ret_trap)) \
+    X(size_t, wasmtime_memory_data_size, (const void *context, const void *memory))                          \
+    X(void *, wasmtime_store_new, (void *engine, void *data, void (*done)(void *)))                          \
+    X(void *, wasmtime_store_context, (void *store))                                                         \
+    X(void, wasmtime_store_limiter,                                                                          \
+      (void *store, int64_t memory, int64_t table_elements, int64_t instances, int64_t tables, int64_t memories)) \
+    X(void, wasmtime_store_delete, (void *store))                                                            \
+    X(void, wasmtime_context_set_epoch_deadline, (void *context, uint64_t ticks))                            \
+    X(void *, wasmtime_context_set_wasi, (void *context, void *wasi))                                        \
+    X(void *, wasi_config_new, (void))                                                                       \
+    X(bool, wasi_config_set_argv, (void *wasi, size_t n, const char *const *argv))                           \
+    X(bool, wasi_config_set_env, (void *wasi, size_t n, const char *const *names, const char *const *values)) \
+    X(void, wasi_config_set_stdin_bytes, (void *wasi, struct wasm_bytes *bytes))                             \
+    X(void, wasi_config_set_stdout_custom, (void *wasi, wasm_write_fn *write, void *arg, void (*done)(void *))) \
+    X(void, wasi_config_set_stderr_custom, (void *wasi, wasm_write_fn *write, void *arg, void (*done)(void *))) \
+    X(bool, wasi_config_preopen_dir, (void *wasi, const char *host, const char *guest, bool writable))       \
+    X(void, wasm_byte_vec_new, (struct wasm_bytes *ret, size_t n, const void *p))                            \
+    X(void, wasm_byte_vec_delete, (struct wasm_bytes *v))                                                    \
+    X(void, wasmtime_error_message, (const void *error, struct wasm_bytes *ret))                             \
+    X(bool, wasmtime_error_exit_status, (const void *error, int *ret))                                       \
+    X(void, wasmtime_error_wasm_trace, (const void *error, struct wasm_list *ret))                           \
+    X(void, wasmtime_error_delete, (void *error))                                                            \
+    X(void, wasm_trap_message, (const void *trap, struct wasm_bytes *ret))                                   \
+    X(void, wasm_trap_trace, (const void *trap, struct wasm_list *ret))                                      \
+    X(bool, wasmtime_trap_code, (const void *trap, uint8_t *ret))                                            \
+    X(void, wasm_trap_delete, (void *trap))                                                                  \
+    X(const struct wasm_bytes *, wasmtime_frame_func_name, (const void *frame))                              \
+    X(uint32_t, wasm_frame_func_index, (const void *frame))                                                  \
+    X(void, wasm_frame_vec_delete, (struct wasm_list *list))                                                 \
+    X(void, wasm_exporttype_vec_delete, (struct wasm_list *list))                                            \
+    X(void, wasm_importtype_vec_delete, (struct wasm_list *list))
+
+struct wasm_abi {
+#define X(result, name, args) result(*name) args;
+    WASM_ABI(X)
+#undef X
+};

@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 REL := build/rel
 DEV := build/dev
 
-.PHONY: up down build test check golden sim real conformance real-operators real-deployers real-upstream bench fuzz lint clean deps deps-test
+.PHONY: up down build test check golden sim real chaos conformance real-operators real-deployers real-upstream bench fuzz lint clean deps deps-test
 up: build
 	@STATE=$(STATE) tools/up
 
@@ -38,6 +38,9 @@ sim: build-dev
 	@tests/run sim
 real: build
 	@tests/run real
+# kill -9 of anything at random under load, for MINUTES; SEED=n draws the same victims again. `real` has a short one.
+chaos: build
+	@TANDEM_CHAOS_MINUTES=$(or $(MINUTES),10) TANDEM_CHAOS_SEED=$(SEED) tests/real/run -k test_chaos
 # Operators of others, unchanged: built from their Go modules at first (minutes), then as part of `real`, too.
 real-operators: build
 	@tools/go-tools helm source-controller kustomize-controller

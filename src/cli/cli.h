@@ -23,7 +23,7 @@ struct cli_opts {
     const char *node_name;
     const char *region;  /* of the AWS door */
     int keep_alive_ms;   /* how long an idle function instance stays */
-    int zygote_keep_ms, scale_burst, scale_per_10s, evict_mb; /* as main.c tells; -1: not said */
+    int zygote_keep_ms, scale_burst, scale_per_10s, evict_mb, event_retry_s; /* as main.c tells; -1: not said */
     const char *controllers;  /* NULL: all; else as kube-controller-manager reads it: "*,-job" */
     bool no_scheduler;
     const char *kubeconfig;   /* of the server that `tandem controllers` and `scheduler` work for */

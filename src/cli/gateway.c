@@ -17,6 +17,7 @@ int cmd_gateway(struct cli_opts *o, int argc, char **argv)
         .scale_burst = MAX(o->scale_burst, 0),
         .scale_per_10s = o->scale_per_10s < 0 ? 0 : o->scale_per_10s ? o->scale_per_10s : -1,
         .evict_mb = o->evict_mb < 0 ? 0 : o->evict_mb ? o->evict_mb : -1,
+        .event_retry_s = MAX(o->event_retry_s, 0),
     };
 
     part_begin("gateway");

@@ -21,6 +21,7 @@ const struct command COMMANDS[] = {
      "  --scale-per-10s N    and in ten seconds from then on (default 1000; 0: without limit)\n"
      "  --evict-mb N         with less memory available idle instances go (default a twentieth of the machine's, at most\n"
      "                       1024; 0: never)\n"
+     "  --event-retry-s N    before an event whose function failed is run again (default 60, then twice that)\n"
      "  --controllers LIST   which controllers run, as kube-controller-manager reads it: *,-job or -*\n"
      "  --no-scheduler       pods are placed by somebody else's scheduler\n"
      "  --api-only           the API server alone, with Kubernetes' kinds: no controllers, no node, no functions\n"

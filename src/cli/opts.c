@@ -68,6 +68,7 @@ static const struct option {
     OPT("scale-burst", 0, NUMBER, scale_burst, 1, 100000),
     OPT("scale-per-10s", 0, NUMBER, scale_per_10s, 0, 1000000),
     OPT("evict-mb", 0, NUMBER, evict_mb, 0, INT_MAX),
+    OPT("event-retry-s", 0, NUMBER, event_retry_s, 1, 3600),
     OPT("authentication-config", 0, TEXT, authentication_config, 0, 0),
     OPT("authentication-token-webhook-config-file", 0, TEXT, token_webhook, 0, 0),
     OPT("authentication-token-webhook-cache-ttl", 0, TEXT, token_webhook_ttl, 0, 0),
@@ -201,7 +202,8 @@ static const struct {
 } SCALING[] = {{"zygoteKeepMs", offsetof(struct cli_opts, zygote_keep_ms)},
                {"scaleBurst", offsetof(struct cli_opts, scale_burst)},
                {"scalePer10s", offsetof(struct cli_opts, scale_per_10s)},
-               {"evictMb", offsetof(struct cli_opts, evict_mb)}};
+               {"evictMb", offsetof(struct cli_opts, evict_mb)},
+               {"eventRetryS", offsetof(struct cli_opts, event_retry_s)}};
 
 static int *scaling_of(struct cli_opts *o, size_t i)
 {
@@ -245,7 +247,8 @@ static void absolute_files(struct cli_opts *o)
 static void opts_begin(struct cli_opts *o)
 {
     *o = (struct cli_opts){.arena = arena_new(), .api_port = -1, .gateway_port = -1, .aws_port = -1, .keep_alive_ms = -1,
-                           .zygote_keep_ms = -1, .scale_burst = -1, .scale_per_10s = -1, .evict_mb = -1, .tail = -1, .memory_mb = -1, .timeout_s = -1};
+                           .zygote_keep_ms = -1, .scale_burst = -1, .scale_per_10s = -1, .evict_mb = -1, .event_retry_s = -1, .tail = -1,
+                           .memory_mb = -1, .timeout_s = -1};
 }
 
 /* Fills what the command line left open from the instance's own file, then from defaults. */

@@ -132,7 +132,8 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
         const char *name;
         int value; /* -1: not given on */
     } numbers[] = {{"--zygote-keep-ms", o->zygote_keep_ms}, {"--scale-burst", o->scale_burst},
-                   {"--scale-per-10s", o->scale_per_10s}, {"--evict-mb", o->evict_mb}};
+                   {"--scale-per-10s", o->scale_per_10s}, {"--evict-mb", o->evict_mb},
+                   {"--event-retry-s", o->event_retry_s}};
     char text[ARRAY_LEN(numbers)][16];
     size_t n = 22;
     posix_spawnattr_t attr;

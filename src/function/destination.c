@@ -17,6 +17,7 @@ enum { TARGETS = 2 };
 struct parcel {
     struct round *round;
     char *text, *bucket, *key;
+    char *ns, *function, *qualifier, *trace;
     size_t n;
     uv_work_t work;
     struct err err;
@@ -24,6 +25,8 @@ struct parcel {
 
 struct round {
     struct functions *fs;
+    uint64_t event;
+    struct parcel *last; /* to a function: it ends the event, so it goes when all others are there. Or NULL */
     int left;
     bool whole;
     void (*done)(void *arg, bool whole);
@@ -53,7 +56,7 @@ static struct val *json_or_text(struct arena *a, const char *text, size_t n)
 }
 
 /* As Lambda's documentation of destinations shows it. */
-static char *record_text(const struct delivery *d, struct arena *a, size_t *ret_n)
+char *destination_record(const struct destination_record *d, struct arena *a, size_t *ret_n)
 {
     const struct function_result *r = d->result;
     struct val *v = val_map(a), *context, *answer;
@@ -64,7 +67,7 @@ static char *record_text(const struct delivery *d, struct arena *a, size_t *ret_
     context = val_need_map(a, v, "requestContext");
     val_put_str(a, context, "requestId", d->request_id);
     val_put(a, context, "functionArn",
-            val_printf(a, "arn:aws:lambda:%s:%s:function:%s:%s", d->fs->region, d->fs->account, val_str_at(d->meta, "name", ""),
+            val_printf(a, "arn:aws:lambda:%s:%s:function:%s:%s", d->region, d->account, val_str_at(d->meta, "name", ""),
                        val_str_at(d->meta, "qualifier", "$LATEST")));
     val_put_str(a, context, "condition", d->condition);
     val_put_int(a, context, "approximateInvokeCount", d->tries);
@@ -80,21 +83,37 @@ static char *record_text(const struct delivery *d, struct arena *a, size_t *ret_
     return json_text(a, v, ret_n);
 }
 
-static void round_leave(struct round *round, bool whole)
-{
-    round->whole &= whole;
-    if (--round->left)
-        return;
-    round->done(round->arg, round->whole);
-    free(round);
-}
-
 static void parcel_free(struct parcel *p)
 {
     free(p->text);
     free(p->bucket);
     free(p->key);
+    free(p->ns);
+    free(p->function);
+    free(p->qualifier);
+    free(p->trace);
     free(p);
+}
+
+static void send_event(struct parcel *p, uint64_t ends);
+
+static void round_leave(struct round *round, bool whole)
+{
+    struct parcel *last = round->last;
+
+    round->whole &= whole;
+    if (--round->left)
+        return;
+    if (last && round->whole) {
+        round->last = NULL;
+        round->left++;
+        send_event(last, round->event);
+        return;
+    }
+    if (last)
+        parcel_free(last);
+    round->done(round->arg, round->whole);
+    free(round);
 }
 
 /* ---- into a bucket ---- */
@@ -160,9 +179,17 @@ static void on_queued(void *arg, const struct err *err, const char *request_id)
     bool again = err->code == ERR_UNAVAILABLE || err->code == ERR_TOO_MANY || err->code == ERR_IO;
 
     if (err->code != ERR_OK)
-        LOG(WARN, "function", "did=deliver function=%s error=\"%s\"", p->key, err->msg);
+        LOG(WARN, "function", "did=deliver function=%s error=\"%s\"", p->function, err->msg);
     parcel_free(p);
     round_leave(round, !again);
+}
+
+static void send_event(struct parcel *p, uint64_t ends)
+{
+    struct function_call c = {.namespace_ = p->ns, .name = p->function, .qualifier = p->qualifier, .payload = p->text, .n = p->n,
+                              .trigger = FUNCTION_BY_PUBSUB, .trace_id = p->trace};
+
+    queue_invoke(p->round->fs, &c, ends, on_queued, p);
 }
 
 static void send_one(const struct delivery *d, struct round *round, const struct val *to, const char *text, size_t n, const char *kind)
@@ -171,39 +198,37 @@ static void send_one(const struct delivery *d, struct round *round, const struct
     struct parcel *p = xcalloc(1, sizeof *p);
 
     p->round = round;
+    p->text = xstrndup(text, n);
+    p->n = n;
     if (!str_empty(function)) {
-        struct function_call c = {.namespace_ = val_str_at(d->meta, "ns", NULL), .name = function, .payload = text, .n = n,
-                                  .qualifier = val_str_at(to, "qualifier", NULL), .trigger = FUNCTION_BY_PUBSUB,
-                                  .trace_id = d->result->trace_text ? d->result->trace_text : val_str_at(d->meta, "trace", NULL)};
-
-        p->key = xstrdup(function);
-        function_invoke_async(d->fs, &c, on_queued, p);
+        p->function = xstrdup(function);
+        p->ns = xstrdup(val_str_at(d->meta, "ns", "default"));
+        p->qualifier = val_str_at(to, "qualifier", NULL) ? xstrdup(val_str_at(to, "qualifier", NULL)) : NULL;
+        p->trace = d->trace ? xstrdup(d->trace) : NULL;
+        if (round->last) {
+            send_event(p, 0);
+        } else {
+            round->left--;
+            round->last = p;
+        }
         return;
     }
     p->bucket = xstrdup(bucket);
     p->key = key_of_record(d, kind);
-    p->text = xstrndup(text, n);
-    p->n = n;
     p->work.data = p;
     uv_queue_work(d->fs->loop, &p->work, write_work, on_written);
 }
 
 void deliver(const struct delivery *d, void (*done)(void *arg, bool whole), void *arg)
 {
-    _auto_(arena_freep) struct arena *a = arena_new();
     struct round *round = xcalloc(1, sizeof *round);
 
-    *round = (struct round){.fs = d->fs, .left = 1, .whole = true, .done = done, .arg = arg};
+    *round = (struct round){.fs = d->fs, .event = d->event, .left = 1, .whole = true, .done = done, .arg = arg};
     for (int i = 0; i < TARGETS; i++) {
-        size_t n = d->n;
-        const char *text = d->payload;
-
         if (!destination_is(d->to[i]))
             continue;
-        if (i == 0)
-            text = record_text(d, a, &n);
         round->left++;
-        send_one(d, round, d->to[i], text, n, i == 0 ? "async" : "dead-letter");
+        send_one(d, round, d->to[i], d->text[i], d->n[i], i == 0 ? "async" : "dead-letter");
     }
     round_leave(round, true);
 }

@@ -1155,8 +1155,15 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     fs->tick.data = fs->refill.data = fs->flood.data = fs;
     fs->handles = 3;
     pool_wake(fs);
-    queue_start(fs->queue);
+    if (!o->events_wait)
+        queue_start(fs->queue, 1000);
     return fs;
+}
+
+void functions_settled(struct functions *fs)
+{
+    if (!fs->stopping)
+        queue_start(fs->queue, 0);
 }
 
 static void on_timer_closed(uv_handle_t *h)

@@ -101,6 +101,7 @@ struct functions_options {
     void *memory_arg;
     int aws_port;            /* of the AWS door, for AWS_ENDPOINT_URL; 0: none */
     struct functions_tracing tracing;
+    bool events_wait;        /* events of the queue run after functions_settled(); else those of an earlier life wait a second */
 };
 
 /* Makes STATE's sub-directories, reads the meter and the queue of events that are still owed.
@@ -117,6 +118,8 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
  * takes effect with the next request; requests at work end on the old instance. */
 void functions_put(struct functions *fs, const struct obj *o);
 void functions_remove(struct functions *fs, const char *namespace_, const char *name);
+/* Every function and version that there is was put: from now on an event for one that is not known is nobody's. */
+void functions_settled(struct functions *fs);
 /* A published version (kind tandem.dev/v1 FunctionVersion: spec.function, spec.version, spec.template
  * as a Function's spec). What of a Function is read beside that: spec.aliases[] {name, version,
  * additionalVersions[] {version, weight}}, spec.provisioned[] {qualifier, instances}. */

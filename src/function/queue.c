@@ -2,7 +2,12 @@
  *
  *   struct record      24 bytes, below; crc over the record (crc = 0) and its n bytes
  *   n bytes            PUT: u32 bytes of the JSON that follows, the JSON {ns, name, id, at, arn,
- *                      context, trace}, then the payload. TRY: u32 tries so far. DONE: nothing
+ *                      context, trace, ends, deliver, recordBytes}, then the payload. TRY: u32 tries so
+ *                      far. DONE: nothing
+ *
+ * A PUT with `ends` is the DONE of that event, too. One with `deliver` is no call: it says
+ * where the first recordBytes of its payload and where the rest of it are to go. That an event is through, and
+ * how, is on disk before its record goes anywhere: no kill makes it be told twice, once so and once so.
  *
  * A life appends to a new file and never touches those before it; a torn record can only be the
  * last of a file. Files go from the oldest on, when no event in them is owed: so the DONE of an
@@ -183,6 +188,23 @@ static struct val *event_meta(struct arena *a, const char *body, uint32_t n, con
     return meta;
 }
 
+/* It was over in the earlier life. */
+static void forget_read(struct queue *q, uint64_t seq)
+{
+    char key[24];
+    struct event *e;
+
+    snprintf(key, sizeof key, "%llu", (unsigned long long)seq);
+    e = map_get(&q->by_seq, key);
+    if (!e)
+        return;
+    map_del(&q->by_seq, key);
+    list_remove(&e->link);
+    e->segment->owed--;
+    q->owed--;
+    free(e);
+}
+
 static void read_record(struct queue *q, struct segment *s, const struct record *r, const char *body, off_t at)
 {
     char seq[24];
@@ -207,14 +229,11 @@ static void read_record(struct queue *q, struct segment *s, const struct record 
         list_push(&q->ready, &e->link);
         s->owed++;
         q->owed++;
+        forget_read(q, (uint64_t)val_int_at(meta, "ends", 0));
     } else if (r->type == RECORD_TRY && e && r->n == 4) {
         memcpy(&e->tries, body, 4);
-    } else if (r->type == RECORD_DONE && e) {
-        map_del(&q->by_seq, seq);
-        list_remove(&e->link);
-        e->segment->owed--;
-        q->owed--;
-        free(e);
+    } else if (r->type == RECORD_DONE) {
+        forget_read(q, r->seq);
     }
 }
 
@@ -361,6 +380,15 @@ static void event_lost(struct event *e, struct function *f, const char *why)
         f->m->async_dropped++;
 }
 
+/* Of an event that comes out of another one; zeroes: of one from outside. */
+struct put_more {
+    uint64_t ends;           /* the other one: over when this is on disk */
+    const struct val *to[2]; /* where the record and the letter go; NULL, NULL: this is a call */
+    size_t record_n;         /* bytes of the payload that are the record */
+    int64_t since_ms;
+    struct function_span *span; /* of the putting, the queue's from here on; NULL: it is not sampled */
+};
+
 struct run {
     struct event *e;
     char *ns, *name, *qualifier; /* qualifier: NULL, or as the event was sent to */
@@ -399,26 +427,73 @@ static void on_delivered(void *arg, bool whole)
     queue_maybe_closed(q);
 }
 
+static void queue_put(struct queue *q, const struct function_call *c, const struct put_more *more, function_queued_fn *done, void *arg);
+
+/* What is to be delivered is an event of its own now. */
+static void on_settled(void *arg, const struct err *err, const char *id)
+{
+    on_delivered(arg, err->code == ERR_OK);
+}
+
+/* The record at p, and the letter behind it. */
+static void deliver_both(struct run *run, const struct val *meta, const char *trace, const struct val *const to[2], const char *p,
+                         size_t record_n, size_t n)
+{
+    struct event *e = run->e;
+    struct delivery d = {.fs = e->q->fs, .event = e->seq, .to = {to[0], to[1]}, .text = {p, p + record_n}, .n = {record_n, n - record_n},
+                         .request_id = e->id, .trace = trace, .meta = meta};
+
+    deliver(&d, on_delivered, run);
+}
+
+static void deliver_kept(struct run *run, const struct val *meta, const struct val *list, const char *p, size_t n)
+{
+    int64_t record_n = val_int_at(meta, "recordBytes", 0);
+    const struct val *to[2] = {NULL, NULL};
+    int i = 0;
+
+    VAL_EACH(list, it)
+    if (i < 2)
+        to[i++] = it;
+    deliver_both(run, meta, val_str_at(meta, "trace", NULL), to, p, record_n < 0 || (size_t)record_n > n ? n : (size_t)record_n, n);
+}
+
 /* It is through, well or not; its record goes where the function says, and only then it is over. */
 static void settle(struct run *run, struct function *head, const char *condition, const struct function_result *r)
 {
     struct event *e = run->e;
     _auto_(arena_freep) struct arena *a = arena_new();
-    struct delivery d = {.fs = e->q->fs, .request_id = e->id, .condition = condition, .tries = e->tries + 1, .result = r};
+    struct queue *q = e->q;
+    struct destination_record d = {.region = q->fs->region, .account = q->fs->account, .request_id = e->id,
+                                   .condition = condition, .tries = e->tries + 1, .result = r};
+    const struct val *to[2];
+    const char *trace;
+    char *text, *both;
+    size_t n;
     const struct val *rules = head ? events_rules(head->obj, run->qualifier) : NULL;
     bool well = streq(condition, "Success");
 
-    d.to[0] = val_get(rules, well ? "onSuccess" : "onFailure");
-    d.to[1] = well || !head ? NULL : val_at(obj_val(head->obj), "spec.deadLetterTo");
-    if (!destination_is(d.to[0]) && !destination_is(d.to[1])) {
+    to[0] = val_get(rules, well ? "onSuccess" : "onFailure");
+    to[1] = well || !head ? NULL : val_at(obj_val(head->obj), "spec.deadLetterTo");
+    to[0] = destination_is(to[0]) ? to[0] : NULL;
+    to[1] = destination_is(to[1]) ? to[1] : NULL;
+    d.meta = to[0] || to[1] ? event_read(e, a, &d.payload, &d.n) : NULL;
+    if (!d.meta) {
         on_delivered(run, true);
         return;
     }
-    d.meta = event_read(e, a, &d.payload, &d.n);
-    if (d.meta)
-        deliver(&d, on_delivered, run);
-    else
-        on_delivered(run, true);
+    text = destination_record(&d, a, &n);
+    trace = r->trace_text ? r->trace_text : val_str_at(d.meta, "trace", NULL);
+    if (!to[1] && val_str_at(to[0], "function", NULL)) { /* one event, which ends this one */
+        deliver_both(run, d.meta, trace, to, text, n, n);
+        return;
+    }
+    both = arena_raw(a, n + d.n + 1);
+    memcpy(both, text, n);
+    memcpy(both + n, d.payload, d.n);
+    queue_put(q, &(struct function_call){.namespace_ = run->ns, .name = run->name, .qualifier = run->qualifier, .request_id = e->id,
+                                         .payload = both, .n = n + d.n, .trace_id = trace},
+              &(struct put_more){.ends = e->seq, .to = {to[0], to[1]}, .record_n = n, .since_ms = e->since_ms}, on_settled, run);
 }
 
 static void on_run(void *arg, const struct function_result *r)
@@ -465,6 +540,7 @@ static void run_event(struct event *e)
     struct function_call c = {0};
     const char *payload = NULL;
     struct val *meta = event_read(e, a, &payload, &c.n);
+    const struct val *to;
     struct run *run;
 
     if (!meta) {
@@ -487,7 +563,11 @@ static void run_event(struct event *e)
     *run = (struct run){e, xstrdup(c.namespace_ ? c.namespace_ : "default"), xstrdup(c.name),
                         c.qualifier ? xstrdup(c.qualifier) : NULL};
     q->running++;
-    function_invoke(q->fs, &c, on_run, run);
+    to = val_get(meta, "deliver");
+    if (to)
+        deliver_kept(run, meta, to, payload, c.n);
+    else
+        function_invoke(q->fs, &c, on_run, run);
 }
 
 static void run_ready(struct queue *q)
@@ -641,16 +721,17 @@ static void on_timer(uv_timer_t *t)
     run_ready(q);
 }
 
-void queue_start(struct queue *q)
+void queue_start(struct queue *q, int64_t after_ms)
 {
+    if (q->started)
+        return;
     q->started = true;
-    /* events of an earlier life wait a moment: their functions must be known first */
     LIST_EACH(&q->ready, l)
     {
         struct event *e = list_entry(l, struct event, link);
 
         list_remove(l);
-        run_later(e, 1000);
+        run_later(e, after_ms);
     }
     uv_timer_start(&q->timer, on_timer, 100, 100);
 }
@@ -673,7 +754,8 @@ void queue_close(struct queue *q, void (*closed)(void *arg), void *arg)
     uv_close((uv_handle_t *)&q->timer, on_timer_closed);
 }
 
-void queue_put(struct queue *q, const struct function_call *c, struct function_span *span, function_queued_fn *done, void *arg)
+/* done and its error: queue.h, function_invoke_async(). */
+static void queue_put(struct queue *q, const struct function_call *c, const struct put_more *more, function_queued_fn *done, void *arg)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct val *meta = val_map(a);
@@ -686,15 +768,15 @@ void queue_put(struct queue *q, const struct function_call *c, struct function_s
 
     if (q->closing)
         err_set(&err, UNAVAILABLE, "tandem is stopping");
-    else if (q->owed >= OWED_MAX || q->pending.n > PENDING_BYTES_MAX)
+    else if (!more->ends && (q->owed >= OWED_MAX || q->pending.n > PENDING_BYTES_MAX)) /* else it takes the place of another one */
         err_set(&err, TOO_MANY, "too many events are waiting (%u)", q->owed);
     if (err.code != ERR_OK) {
-        trace_span_free(span);
+        trace_span_free(more->span);
         done(arg, &err, "");
         return;
     }
     e = xcalloc(1, sizeof *e);
-    *e = (struct event){.q = q, .seq = ++q->seq, .since_ms = wall_ms(), .done = done, .arg = arg, .span = span};
+    *e = (struct event){.q = q, .seq = ++q->seq, .since_ms = more->since_ms ? more->since_ms : wall_ms(), .done = done, .arg = arg, .span = more->span};
     if (c->request_id)
         snprintf(e->id, sizeof e->id, "%s", c->request_id);
     else
@@ -715,6 +797,15 @@ void queue_put(struct queue *q, const struct function_call *c, struct function_s
         val_put_str(a, meta, "tracestate", c->tracestate);
     if (c->trigger)
         val_put_int(a, meta, "trigger", c->trigger);
+    if (more->ends)
+        val_put_int(a, meta, "ends", (int64_t)more->ends);
+    if (more->to[0] || more->to[1]) {
+        struct val *to = val_need_list(a, meta, "deliver");
+
+        for (int i = 0; i < 2; i++)
+            val_push(a, to, more->to[i] ? val_copy(a, more->to[i]) : val_null(a));
+        val_put_int(a, meta, "recordBytes", (int64_t)more->record_n);
+    }
     text = json_text(a, meta, &n);
     meta_n = (uint32_t)n;
     buf_add(&body, &meta_n, sizeof meta_n);
@@ -731,7 +822,7 @@ void queue_put(struct queue *q, const struct function_call *c, struct function_s
 }
 
 /* All its tries continue the trace of who sent it. */
-static void put_traced(struct function *f, const struct function_call *c, function_queued_fn *done, void *arg)
+static void put_traced(struct function *f, const struct function_call *c, uint64_t ends, function_queued_fn *done, void *arg)
 {
     struct function_call with = *c;
     struct function_trace t;
@@ -744,10 +835,15 @@ static void put_traced(struct function *f, const struct function_call *c, functi
         span->queued = true;
     with.trace_id = text;
     with.tracestate = span ? span->state : c->tracestate;
-    queue_put(f->fs->queue, &with, span, done, arg);
+    queue_put(f->fs->queue, &with, &(struct put_more){.ends = ends, .span = span}, done, arg);
 }
 
 void function_invoke_async(struct functions *fs, const struct function_call *c, function_queued_fn *done, void *arg)
+{
+    queue_invoke(fs, c, 0, done, arg);
+}
+
+void queue_invoke(struct functions *fs, const struct function_call *c, uint64_t ends, function_queued_fn *done, void *arg)
 {
     struct function *f = function_route(fs, c->namespace_, c->name, c->qualifier);
     struct err err = {0};
@@ -776,5 +872,5 @@ void function_invoke_async(struct functions *fs, const struct function_call *c, 
     f->m->async_events++;
     fs->meters_dirty = true;
     pool_wake(fs);
-    put_traced(f, c, done, arg);
+    put_traced(f, c, ends, done, arg);
 }

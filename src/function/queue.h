@@ -13,9 +13,13 @@ struct queue;
 
 /* Reads what an earlier life owes. NULL and err when the folder cannot be used. */
 struct queue *queue_open(struct functions *fs, struct err *err) _must_check_;
-void queue_start(struct queue *q); /* begins to run events */
+/* Begins to run events; those of an earlier life after so many ms: their functions must be known first, or they
+ * would be dropped as nobody's. */
+void queue_start(struct queue *q, int64_t after_ms);
 /* Writes what is not yet written, then frees; closed() is called when that is done. */
 void queue_close(struct queue *q, void (*closed)(void *arg), void *arg);
-/* span: of the putting, ours from here on; NULL: it is not sampled. */
-void queue_put(struct queue *q, const struct function_call *call, struct function_span *span, function_queued_fn *done, void *arg);
+/* function_invoke_async() of an event that ends another one.
+ * ends: 0, or an event (by its number) that is over when this one is on disk: one record says both, so that
+ * no kill makes the record of an event be sent twice or never. */
+void queue_invoke(struct functions *fs, const struct function_call *call, uint64_t ends, function_queued_fn *done, void *arg);
 uint32_t queue_owed(const struct queue *q);

@@ -170,6 +170,14 @@ static void on_removed(void *arg, const struct obj *o)
     functions_remove(p->g.functions, o->namespace_, o->name);
 }
 
+static void on_synced(void *arg)
+{
+    struct process *p = arg;
+
+    if (p->mirror && p->versions && mirror_synced(p->mirror) && mirror_synced(p->versions))
+        functions_settled(p->g.functions);
+}
+
 static void on_version(void *arg, const struct obj *o)
 {
     functions_put_version(((struct process *)arg)->g.functions, o);
@@ -257,9 +265,10 @@ static void on_connect(void *arg)
 {
     struct process *p = arg;
     struct mirror_args m = {.resource = "tandem.dev/v1/functions", .added = on_added, .changed = on_changed,
-                            .removed = on_removed, .arg = p};
+                            .removed = on_removed, .synced = on_synced, .arg = p};
     struct mirror_args v = {.resource = "tandem.dev/v1/functionversions", .added = on_version,
-                            .changed = on_version_changed, .removed = on_version_removed, .arg = p};
+                            .changed = on_version_changed, .removed = on_version_removed, .synced = on_synced,
+                            .arg = p};
     struct mirror_args n = {.resource = "v1/namespaces", .added = on_namespace, .changed = on_namespace_changed,
                             .removed = on_namespace_removed, .arg = p};
     struct err err;
@@ -389,6 +398,7 @@ static int start(struct process *p, struct err *err)
                                   .keep_ms = o->keep_ms, .zygote_keep_ms = o->zygote_keep_ms,
                                   .scale_burst = o->scale_burst, .scale_per_10s = o->scale_per_10s,
                                   .evict_mb = o->evict_mb, .aws_port = o->aws_port,
+                                  .retry_ms = {o->event_retry_s * 1000, o->event_retry_s * 2000}, .events_wait = true,
                                   .on_state = on_state, .state_arg = p};
 
     take_prices(p, a, &f);

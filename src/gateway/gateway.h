@@ -20,7 +20,7 @@ struct gateway_options {
     const char *service_cidr;
     const char *address;    /* to listen at; NULL: 0.0.0.0 */
     int gateway_port, aws_port; /* 0: not opened */
-    int keep_ms, zygote_keep_ms, scale_burst, scale_per_10s, evict_mb; /* 0: the defaults of function/function.h */
+    int keep_ms, zygote_keep_ms, scale_burst, scale_per_10s, evict_mb, event_retry_s; /* 0: the defaults of function/function.h */
 };
 
 /* Runs until SIGTERM or SIGINT; the process's exit status. */

@@ -159,7 +159,7 @@ static void gather_version(struct version *v, int64_t now, struct candidates *c,
         if (i->state == INSTANCE_DYING)
             *ret_going_kb += kb_of(i);
     }
-    spare = alive - pool_wanted(v);
+    spare = alive - pool_owed(v);
     /* the front was used last: the further behind, the more calls at once it takes until it is wanted */
     LIST_EACH(&v->idle, l)
     {
@@ -185,7 +185,7 @@ static void gather_version(struct version *v, int64_t now, struct candidates *c,
         c->n = first + (size_t)MAX(spare, (int64_t)0);
     if (n > spare && spare > 0) /* those at the end are the ones that go */
         memmove(&c->v[first], &c->v[first + (size_t)(n - spare)], (size_t)spare * sizeof *c->v);
-    if (v->zygote == ZYGOTE_READY && !v->instances_n && !f->waiting_n && !pool_wanted(v))
+    if (v->zygote == ZYGOTE_READY && !v->instances_n && !f->waiting_n && !pool_owed(v))
         add(c, (struct candidate){RANK_ZYGOTE, v, NULL,
                                   worth(MAX(v->zygote_started_us - v->zygote_since_us, (int64_t)ZYGOTE_START_MIN_US),
                                         level_wait_us(f, 1, now), ZYGOTE_KB), ZYGOTE_KB});

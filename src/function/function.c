@@ -673,6 +673,7 @@ void function_let_go(struct function *f)
     free(f->name);
     free(f->shown);
     free(f->series);
+    scale_done(f);
     free(f);
     if (list_empty(&fs->all))
         bases_stop(fs); /* no function, no process */
@@ -795,6 +796,7 @@ static void put(struct functions *fs, const struct obj *o, const char *name, con
     f->async_age_s = (int)val_int_at(spec, "maximumEventAgeSeconds", 21600);
     if (!same)
         version_replace(f);
+    scale_read(f);
 }
 
 /* How many instances each of a family keeps loaded, by what the Function says. */

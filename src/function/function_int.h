@@ -7,6 +7,7 @@
  *   forecast.c  how many are forked ahead
  *   evict.c     who goes when memory is short
  *   rate.c      how fast a function grows
+ *   kpa.c       how many instances there should be, by Knative's algorithm; scale.c does it
  *   pool.c      who answers a call: scaling, waiting, keep-alive
  *   flog.c      what goes into the log, and tails
  *   trace.c     where a call stands in a trace
@@ -186,6 +187,7 @@ struct function {
     bool removed;
     bool slowed; /* somebody waits for a token: the tick looks */
     int provisioned; /* instances that are kept loaded */
+    struct kpa *kpa; /* annotated: how many there should be; else NULL */
     int async_retries, async_age_s;
     uint32_t id; /* counts functions: uid of its processes, cgroup names */
     struct version *now;
@@ -414,8 +416,19 @@ bool function_may_grow(const struct version *v); /* one more instance may begin 
 void function_grew(struct version *v);           /* it does */
 bool function_grows_too_fast(const struct version *v); /* one more call is not to wait for that */
 
+/* scale.c: functions that are annotated for Knative's autoscaler; the others: nothing, 0, false */
+void scale_read(struct function *f); /* f->obj or f->now is new */
+void scale_done(struct function *f);
+void scale_seen(struct function *f, int calls); /* so many came (1), or ended (-1) */
+void scale_tick(struct function *f, int64_t now);
+bool scale_full(const struct version *v); /* there may not be more instances */
+int scale_wanted(const struct function *f); /* instances that there should be */
+int scale_owed(const struct function *f);   /* that may not be fewer */
+void scale_tell(const struct function *f, struct arena *a, struct val *o); /* for the meter */
+
 /* pool.c */
-int pool_wanted(const struct version *v); /* instances that are kept whatever comes */
+int pool_wanted(const struct version *v); /* instances that are kept: provisioned, or what scale.c says */
+int pool_owed(const struct version *v);   /* those of them that are kept whatever comes */
 void pool_feed(struct function *f); /* something became free: serve who waits */
 void pool_fail_waiting(struct function *f, const struct err *err);
 /* The call was sent, but nothing of it was run: back to the front of the waiting room. */

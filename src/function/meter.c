@@ -164,6 +164,7 @@ static void live_processes(struct functions *fs, struct arena *a, struct val *o,
     val_put_int(a, o, "processes", instances + stems + zygotes);
     val_put_int(a, o, "concurrency", f->busy);
     val_put_int(a, o, "waiting", f->waiting_n);
+    scale_tell(f, a, o);
 }
 
 static struct val *meter_val(struct functions *fs, struct arena *a, const struct meter *m, bool live)

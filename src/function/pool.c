@@ -37,6 +37,7 @@ static void call_leave(struct call *c)
         f->fs->waiting--;
     }
     f->busy--;
+    scale_seen(f, -1);
     f->family->busy--;
     f->fs->busy -= !c->on_place;
     if (!f->busy)
@@ -201,7 +202,7 @@ static int try_serve(struct version *v, struct call *c, const void *payload, siz
         return 1;
     }
     v->f->slowed |= !grow;
-    if (!grow || v->zygote != ZYGOTE_READY || v->starting_n >= STARTING_MAX)
+    if (!grow || v->zygote != ZYGOTE_READY || v->starting_n >= STARTING_MAX || scale_full(v))
         return 0;
     i = instance_make(v, false, err);
     if (!i)
@@ -312,6 +313,7 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
         m->gaps[gap_bin((uint64_t)(c->since_us - f->quiet_since_us) / 1000)]++;
     f->busy++;
     pool_wake(fs);
+    scale_seen(f, 1);
     f->family->busy++;
     fs->busy += !c->on_place; /* requests of HTTP functions are not instances at work: they have a limit of their own */
     m->concurrency_peak = MAX(m->concurrency_peak, (uint64_t)f->busy);
@@ -457,10 +459,20 @@ void function_pause(struct functions *fs, uint64_t ticket, bool pause)
 
 /* ---- time ---- */
 
-/* Instances that are kept loaded whatever comes (provisioned concurrency). */
 int pool_wanted(const struct version *v)
 {
-    return v->f->now == v ? v->f->provisioned : 0;
+    return v->f->now == v ? MAX(v->f->provisioned, scale_wanted(v->f)) : 0;
+}
+
+int pool_owed(const struct version *v)
+{
+    return v->f->now == v ? MAX(v->f->provisioned, scale_owed(v->f)) : 0;
+}
+
+/* While memory is short only what is owed is made. */
+static int wanted_now(const struct version *v)
+{
+    return v->f->fs->short_us ? pool_owed(v) : pool_wanted(v);
 }
 
 static void tick_version(struct version *v, int64_t now)
@@ -481,7 +493,7 @@ static void tick_version(struct version *v, int64_t now)
     {
         struct instance *i = list_entry(l, struct instance, link);
 
-        if (i->state == INSTANCE_IDLE && !i->leases_n && fs->keep_ms >= 0 && now - i->idle_since_us > fs->keep_ms * 1000LL &&
+        if (i->state == INSTANCE_IDLE && !i->leases_n && fs->keep_ms >= 0 && !v->f->kpa && now - i->idle_since_us > fs->keep_ms * 1000LL &&
             (int)v->instances_n > pool_wanted(v))
             instance_stop(i, serve_grace_ms(i));
         else if (i->state == INSTANCE_DYING && !i->exited && !i->killed && !i->stopping)
@@ -492,7 +504,7 @@ static void tick_version(struct version *v, int64_t now)
             instance_kill(i);
     }
     berths_trim(v, false);
-    if (v->zygote == ZYGOTE_READY && (int)v->instances_n < pool_wanted(v))
+    if (v->zygote == ZYGOTE_READY && (int)v->instances_n < wanted_now(v))
         pool_refill_soon(fs); /* one of them ended, or was none: a compiler counts while it runs */
     if (v->zygote == ZYGOTE_READY && v == v->f->now && (int)v->stems_n != forecast_stems(v)) {
         struct list *last = v->stems.prev;
@@ -601,7 +613,8 @@ void pool_tick(struct functions *fs)
         }
         LIST_EACH(&f->versions, k)
         tick_version(list_entry(k, struct version, link), now);
-        if (f->provisioned && f->now && f->now->broken.code == ERR_OK && f->now->zygote == ZYGOTE_NONE &&
+        scale_tick(f, now);
+        if (f->now && f->now->broken.code == ERR_OK && f->now->zygote == ZYGOTE_NONE && wanted_now(f->now) &&
             now - f->now->zygote_since_us > 5000000)
             zygote_start(f->now);
         f->busy--;
@@ -649,7 +662,7 @@ void pool_refill(struct functions *fs)
         if (v->compile_wanted && !v->compiling) {
             v->compile_wanted = false;
             v->compiling = instance_fork(v, true, &err) != NULL;
-        } else if (((int)v->stems_n < forecast_stems(v) || (int)v->instances_n < f->provisioned) && !v->starting_n) {
+        } else if (((int)v->stems_n < forecast_stems(v) || (int)v->instances_n < wanted_now(v)) && !v->starting_n) {
             i = instance_fork(v, false, &err);
             if (!i)
                 continue;
@@ -657,7 +670,7 @@ void pool_refill(struct functions *fs)
             list_push(&v->stems, &i->free);
             v->stems_n++;
         }
-        again |= (int)v->stems_n < forecast_stems(v) || (int)v->instances_n < f->provisioned;
+        again |= (int)v->stems_n < forecast_stems(v) || (int)v->instances_n < wanted_now(v);
         if (!v->starting_n)
             again |= berths_refill(v);
     }

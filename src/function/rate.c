@@ -38,7 +38,7 @@ uint32_t rate_in(const struct rate *r, int burst, int per_10s, int64_t now, int 
 /* Nothing to count: no limit, or one that was paid before. */
 static bool is_free(const struct version *v)
 {
-    return v->f->fs->scale_per_10s < 0 || (int)(v->instances_n - v->stems_n) < pool_wanted(v);
+    return v->f->fs->scale_per_10s < 0 || (int)(v->instances_n - v->stems_n) < pool_owed(v);
 }
 
 bool function_may_grow(const struct version *v)

@@ -16,7 +16,7 @@
     H(flow_url_rule) H(priority_level) H(limit_response) H(webhooks) H(webhook_client)             \
     H(admission_rule) H(match_resources) H(policy_spec) H(mutation) H(param_ref)                   \
     H(binding_actions) H(apiservice) H(crd_definition) H(device_request) H(opaque_config) H(device_attribute) H(cel_selector) H(device_claim) H(resourceclaim)            \
-    H(resourceclaimtemplate) H(resourceslice)
+    H(resourceclaimtemplate) H(resourceslice) H(autoscaling)
 
 #define DECLARE(name) validate_hook_fn v_##name;
 HOOKS(DECLARE)

@@ -143,15 +143,15 @@ static inline void host_remove(struct host *h)
         fprintf(stderr, "cannot remove %s\n", h->state);
 }
 
-/* spec: JSON members beside code, or "". */
-static inline void host_put(struct host *h, const char *name, const char *sha256, const char *spec)
+/* spec: JSON members beside code, or "". annotations: JSON members. */
+static inline void host_put_noted(struct host *h, const char *name, const char *sha256, const char *spec, const char *annotations)
 {
     struct arena *a = arena_new();
     struct err err;
     char *text = arena_printf(a,
                               "{\"apiVersion\":\"tandem.dev/v1\",\"kind\":\"Function\",\"metadata\":{\"name\":\"%s\","
-                              "\"namespace\":\"default\",\"uid\":\"u-%s\"},\"spec\":{\"codeSha256\":\"%s\"%s%s}}",
-                              name, name, sha256, spec[0] ? "," : "", spec);
+                              "\"namespace\":\"default\",\"uid\":\"u-%s\",\"annotations\":{%s}},\"spec\":{\"codeSha256\":\"%s\"%s%s}}",
+                              name, name, annotations, sha256, spec[0] ? "," : "", spec);
     struct val *v = json_parse(a, text, strlen(text), &err);
     struct obj *o;
 
@@ -165,8 +165,13 @@ static inline void host_put(struct host *h, const char *name, const char *sha256
     arena_free(a);
 }
 
+static inline void host_put(struct host *h, const char *name, const char *sha256, const char *spec)
+{
+    host_put_noted(h, name, sha256, spec, "");
+}
+
 /* One file lambda_function.py. */
-static inline void host_function(struct host *h, const char *name, const char *python, const char *spec)
+static inline void host_function_noted(struct host *h, const char *name, const char *python, const char *spec, const char *annotations)
 {
     const char *const files[] = {"lambda_function.py", python, NULL};
     struct buf zip = {0};
@@ -179,7 +184,12 @@ static inline void host_function(struct host *h, const char *name, const char *p
         abort();
     }
     buf_done(&zip);
-    host_put(h, name, sha, spec);
+    host_put_noted(h, name, sha, spec, annotations);
+}
+
+static inline void host_function(struct host *h, const char *name, const char *python, const char *spec)
+{
+    host_function_noted(h, name, python, spec, "");
 }
 
 static inline void host_on_done(void *arg, const struct function_result *r)

@@ -47,10 +47,104 @@ static void no_tick_without_work(void **state)
     host_remove(&h);
 }
 
+static int there(const struct host *h, const char *name)
+{
+    int n = 0;
+
+    LIST_EACH(&function_find(h->fs, NULL, name)->now->instances, l)
+    {
+        const struct instance *i = list_entry(l, struct instance, link);
+
+        n += i->state != INSTANCE_DYING && !i->compiler;
+    }
+    return n;
+}
+
+static void want_there(struct host *h, const char *name, int n)
+{
+    for (int i = 0; i < 600 && there(h, name) != n; i++)
+        host_sleep(h, 50);
+    assert_int_equal(there(h, name), n);
+}
+
+#define KN "\"autoscaling.knative.dev/"
+static const char SLOW[] = "import time\ndef lambda_handler(e, c):\n    time.sleep(e)\n    return 1\n";
+
+/* Goal: instances of an annotated function are as many as the autoscaler says: the initial ones without a call, min-scale
+ * whatever comes, never more than max-scale, also while more calls wait; those of others go by their idle time. Without
+ * the annotations it is one of the others again. */
+static void annotated_functions_keep_what_is_said(void **state)
+{
+    struct host h = {0};
+    struct functions_options o = {.keep_ms = 300, .zygote_keep_ms = 60000};
+    struct answer a[12];
+    struct err err;
+    const struct version *v;
+
+    (void)state;
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_function_noted(&h, "noted", SLOW, "\"timeoutSeconds\":60", KN "min-scale\":\"2\"," KN "max-scale\":\"4\"," KN "initial-scale\":\"3\"," KN "window\":\"6s\"");
+    want_there(&h, "noted", 3); /* before any call */
+    want_there(&h, "noted", 2); /* fewer are enough, two are owed */
+    v = function_find(h.fs, NULL, "noted")->now;
+    for (size_t i = 0; i < ARRAY_LEN(a); i++)
+        host_send(&h, "noted", "1.5", &a[i]);
+    want_there(&h, "noted", 4);
+    assert_true(v->f->waiting_n > 0);
+    for (size_t i = 0; i < ARRAY_LEN(a); i++) {
+        host_wait(&h, &a[i]);
+        assert_true(there(&h, "noted") <= 4);
+        assert_int_equal(a[i].err.code, ERR_OK);
+        assert_null(a[i].error);
+        answer_done(&a[i]);
+    }
+    want_there(&h, "noted", 2);
+    host_sleep(&h, 1000);
+    assert_int_equal(there(&h, "noted"), 2); /* keep_ms is for others */
+    host_function_noted(&h, "noted", SLOW, "\"timeoutSeconds\":60", "");
+    assert_ptr_equal(function_find(h.fs, NULL, "noted")->now, v); /* the same code: nothing starts anew */
+    assert_null(v->f->kpa);
+    host_call(&h, "noted", "0", &a[0]);
+    assert_null(a[0].error);
+    answer_done(&a[0]);
+    host_stop(&h);
+    host_remove(&h);
+}
+
+/* Goal: from none by a call, to none when the window is over. */
+static void to_none_and_back(void **state)
+{
+    struct host h = {0};
+    struct functions_options o = {.keep_ms = 300, .zygote_keep_ms = 1000};
+    struct answer a;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_function_noted(&h, "zero", CODE, "", KN "initial-scale\":\"0\"," KN "activation-scale\":\"2\"," KN "window\":\"6s\"");
+    host_sleep(&h, 1500);
+    assert_int_equal(there(&h, "zero"), 0);
+    for (int round = 0; round < 2; round++) {
+        host_call(&h, "zero", "{}", &a);
+        assert_int_equal(a.err.code, ERR_OK);
+        assert_true(a.cold);
+        answer_done(&a);
+        want_there(&h, "zero", 2); /* activation-scale */
+        want_there(&h, "zero", 0);
+    }
+    for (int i = 0; i < 400 && ticks(&h); i++)
+        host_sleep(&h, 50);
+    assert_false(ticks(&h));
+    host_stop(&h);
+    host_remove(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_tick_without_work),
+        cmocka_unit_test(annotated_functions_keep_what_is_said),
+        cmocka_unit_test(to_none_and_back),
     };
 
     if (geteuid() != 0) {

@@ -154,7 +154,7 @@ static void event_end(struct instance *i, struct call *c, enum log_level_of_func
     buf_done(b);
 }
 
-void flog_start(struct instance *i, struct call *c)
+void flog_init_start(struct instance *i)
 {
     const struct version *v = i->v;
     struct buf b = {0};
@@ -162,22 +162,93 @@ void flog_start(struct instance *i, struct call *c)
     int n;
 
     if (v->log_json) {
-        if (!i->warm) {
-            event_begin(&b, "initStart");
-            buf_printf(&b, "\"initializationType\":\"%s\",\"phase\":\"init\",\"runtimeVersion\":\"%s\",\"functionName\":\"%s\","
-                           "\"functionVersion\":\"%s\"", v->f->provisioned ? "provisioned-concurrency" : "on-demand", v->runtime,
-                       v->f->name, v->shown);
-            event_end(i, NULL, LEVEL_INFO, &b);
-        }
+        event_begin(&b, "initStart");
+        buf_printf(&b, "\"initializationType\":\"%s\",\"phase\":\"init\",\"runtimeVersion\":\"%s\",\"functionName\":\"%s\","
+                       "\"functionVersion\":\"%s\"", i->maker ? "snap-start" : v->f->provisioned ? "provisioned-concurrency" : "on-demand",
+                   v->runtime, v->f->name, v->shown);
+        event_end(i, NULL, LEVEL_INFO, &b);
+        return;
+    }
+    n = snprintf(text, sizeof text, "INIT_START Runtime Version: %.60s\tRuntime Version ARN: ", v->runtime);
+    say(i, NULL, text, (size_t)n);
+}
+
+void flog_init_report(struct instance *i, const char *status)
+{
+    struct buf b = {0};
+    char text[200];
+    int n;
+
+    if (i->v->log_json) {
+        event_begin(&b, "initReport");
+        buf_printf(&b, "\"initializationType\":\"snap-start\",\"phase\":\"init\",\"status\":\"%s\",\"metrics\":{\"durationMs\":%.3f}",
+                   status ? status : "success", (double)i->init_us / 1000);
+        event_end(i, NULL, status ? LEVEL_WARN : LEVEL_INFO, &b);
+        return;
+    }
+    n = snprintf(text, sizeof text, "INIT_REPORT Init Duration: %.2f ms\tPhase: init%s%s", (double)i->init_us / 1000,
+                 status ? "\tStatus: " : "", status ? status : "");
+    say(i, NULL, text, (size_t)n);
+}
+
+void flog_restore_start(struct instance *i)
+{
+    const struct version *v = i->v;
+    struct buf b = {0};
+    char text[200];
+    int n;
+
+    if (v->log_json) {
+        event_begin(&b, "restoreStart");
+        buf_printf(&b, "\"runtimeVersion\":\"%s\",\"functionName\":\"%s\",\"functionVersion\":\"%s\"", v->runtime, v->f->name, v->shown);
+        event_end(i, NULL, LEVEL_INFO, &b);
+        return;
+    }
+    n = snprintf(text, sizeof text, "RESTORE_START Runtime Version: %.60s\tRuntime Version ARN: ", v->runtime);
+    say(i, NULL, text, (size_t)n);
+}
+
+void flog_restore_report(struct instance *i)
+{
+    struct buf b = {0};
+    char text[100];
+    int n;
+
+    if (i->v->log_json) {
+        event_begin(&b, "restoreReport");
+        buf_printf(&b, "\"status\":\"success\",\"metrics\":{\"durationMs\":%.3f}", (double)i->restore_us / 1000);
+        event_end(i, NULL, LEVEL_INFO, &b);
+        return;
+    }
+    n = snprintf(text, sizeof text, "RESTORE_REPORT Restore Duration: %.2f ms", (double)i->restore_us / 1000);
+    say(i, NULL, text, (size_t)n);
+}
+
+/* Of a restore that a call waited for, its hooks are billed: Lambda's "Billed Restore Duration". */
+static unsigned long long restore_billed_ms(const struct instance *i, const struct function_result *r)
+{
+    return (unsigned long long)((MIN(i->hooks_us, r->init_us) + 999) / 1000);
+}
+
+void flog_start(struct instance *i, struct call *c)
+{
+    const struct version *v = i->v;
+    struct buf b = {0};
+    char text[200];
+    int n;
+
+    if (i->restored && !i->inited) {
+        i->start_owed = true; /* after RESTORE_REPORT */
+        return;
+    }
+    if (!i->warm && !i->restored)
+        flog_init_start(i);
+    if (v->log_json) {
         event_begin(&b, "start");
         buf_printf(&b, "\"requestId\":\"%s\",\"version\":\"%s\"", c->id, v->shown);
         add_tracing(&b, c);
         event_end(i, c, LEVEL_INFO, &b);
         return;
-    }
-    if (!i->warm) {
-        n = snprintf(text, sizeof text, "INIT_START Runtime Version: %.60s\tRuntime Version ARN: ", v->runtime);
-        say(i, NULL, text, (size_t)n);
     }
     n = snprintf(text, sizeof text, "START RequestId: %s Version: %s", c->id, v->shown);
     say(i, c, text, (size_t)n);
@@ -220,7 +291,9 @@ static void report_json(struct instance *i, struct call *c, const struct functio
     buf_printf(&b, "\"requestId\":\"%s\",\"metrics\":{\"durationMs\":%.3f,\"billedDurationMs\":%llu,\"memorySizeMB\":%d,"
                    "\"maxMemoryUsedMB\":%llu", c->id, (double)handler_us / 1000, (unsigned long long)billed_ms, i->v->memory_mb,
                (unsigned long long)((i->memory_kb + 1023) / 1024));
-    if (r->init_us)
+    if (i->restored && r->cold)
+        buf_printf(&b, ",\"restoreDurationMs\":%.3f,\"billedRestoreDurationMs\":%llu", (double)i->restore_us / 1000, restore_billed_ms(i, r));
+    else if (r->init_us)
         buf_printf(&b, ",\"initDurationMs\":%.3f", (double)r->init_us / 1000);
     function_timing_text(r, timing);
     buf_printf(&b, "},\"status\":\"%s\",\"timing\":\"%s\"", status, timing);
@@ -246,7 +319,10 @@ void flog_report(struct instance *i, struct call *c, const struct function_resul
                  "Used: %llu MB\t",
                  c->id, (double)handler_us / 1000, (unsigned long long)billed_ms, i->v->memory_mb,
                  (unsigned long long)((i->memory_kb + 1023) / 1024));
-    if (r->init_us)
+    if (i->restored && r->cold)
+        n += snprintf(text + n, sizeof text - (size_t)n, "Restore Duration: %.2f ms\tBilled Restore Duration: %llu ms\t",
+                      (double)i->restore_us / 1000, restore_billed_ms(i, r));
+    else if (r->init_us)
         n += snprintf(text + n, sizeof text - (size_t)n, "Init Duration: %.2f ms\t", (double)r->init_us / 1000);
     if (streq(status, "timeout"))
         n += snprintf(text + n, sizeof text - (size_t)n, "Status: timeout");

@@ -389,6 +389,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
     list_init(&v->idle);
     list_init(&v->stems);
     list_init(&v->berths);
+    v->snap.image = -1;
     snprintf(v->cgroup, sizeof v->cgroup, "functions/%.63s.%.80s-%llu", f->namespace_, f->name,
              (unsigned long long)v->number);
     set_limits(v);
@@ -415,6 +416,12 @@ static struct version *version_new(struct function *f, const struct val *spec)
         v->layers[v->layers_n++] = xstrdup(val_str_at(it, "codeSha256", ""));
     if (v->wasm && err->code == ERR_OK)
         (void)!version_wasm(v, err); /* it may have been refused already */
+    if (streq(val_str_at(spec, "snapStart", ""), "PublishedVersions") && !streq(f->shown, "$LATEST") && !v->program && !v->wasm && err->code == ERR_OK) {
+        const char *state = val_str_at(obj_val(f->obj), "status.state", "");
+
+        v->snap.state = streq(state, "Failed") ? SNAP_FAILED : SNAP_WANTED;
+        v->snap.good = streq(state, "Active");
+    }
     v->used_us = now_us();
     list_push(&f->versions, &v->link);
     return v;
@@ -423,6 +430,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
 static void version_free(struct version *v)
 {
     version_image_done(v);
+    snapshot_drop(v);
     obj_unref(v->spec_of);
     free(v->runtime);
     free(v->handler);
@@ -465,9 +473,10 @@ static char *read_small(const char *path)
 }
 
 static const struct val *spec_of(const struct obj *o);
+static void version_replace(struct function *f);
 
 /* The keys of its role, or those that all functions share. */
-static void add_keys(struct version *v, struct arena *a, struct val *env)
+void version_keys(struct version *v, struct arena *a, struct function_keys *ret)
 {
     struct functions *fs = v->f->fs;
     const char *role = v->f->obj ? val_str_at(spec_of(v->f->obj), "role", "") : "";
@@ -478,12 +487,29 @@ static void add_keys(struct version *v, struct arena *a, struct val *env)
     v->renew_us = own && k.seconds ? now_us() + k.seconds * 1000000 / 2 : 0;
     if (!own)
         k = (struct function_keys){.access_key = fs->access_key, .secret_key = fs->secret_key};
+    *ret = k;
+}
+
+static void add_keys(struct version *v, struct arena *a, struct val *env)
+{
+    struct function_keys k;
+
+    version_keys(v, a, &k);
     if (!k.access_key || !k.secret_key)
         return;
     val_put_str(a, env, "AWS_ACCESS_KEY_ID", k.access_key);
     val_put_str(a, env, "AWS_SECRET_ACCESS_KEY", k.secret_key);
     if (k.session_token)
         val_put_str(a, env, "AWS_SESSION_TOKEN", k.session_token);
+}
+
+/* Its keys are others now. Who has them in his environment starts anew. */
+static void version_renew(struct version *v)
+{
+    if (v->snap.state != SNAP_NONE)
+        snapshot_keys_renew(v);
+    else
+        version_replace(v->f);
 }
 
 char *version_config(struct version *v, struct arena *a)
@@ -527,7 +553,13 @@ char *version_config(struct version *v, struct arena *a)
     val_put_str(a, c, "handler", v->handler);
     val_put_str(a, c, "version", v->shown);
     val_put_int(a, c, "timeout_ms", v->timeout_ms);
-    add_keys(v, a, env);
+    if (v->snap.state != SNAP_NONE) {
+        snapshot_env(v, a, env);
+        val_put_bool(a, c, "snapshot", true);
+        val_put_bool(a, c, "own_net", !fs->net);
+    } else {
+        add_keys(v, a, env);
+    }
     for (char **e = v->env; e && *e; e += 2) /* the function's own come last and count */
         val_put_str(a, env, e[0], e[1]);
     if (v->f->provisioned)
@@ -553,8 +585,6 @@ char *version_config(struct version *v, struct arena *a)
     return json_text(a, c, NULL);
 }
 
-static void version_replace(struct function *f);
-
 const char *functions_node_ip(const struct functions *fs)
 {
     return fs->node_ip;
@@ -573,7 +603,7 @@ void functions_set_key(struct functions *fs, const char *access_key, const char 
         struct function *f = list_entry(l, struct function, link);
 
         if (f->now && f->now->zygote != ZYGOTE_NONE) /* it runs with the old ones, or none */
-            version_replace(f);
+            version_renew(f->now);
     }
 }
 
@@ -591,7 +621,7 @@ void functions_role_changed(struct functions *fs, const char *role)
         bool runs = !f->removed && f->obj && f->now && f->now->zygote != ZYGOTE_NONE;
 
         if (!fs->stopping && runs && (role ? streq(val_str_at(spec_of(f->obj), "role", ""), role) : f->now->keyless))
-            version_replace(f);
+            version_renew(f->now);
     }
 }
 
@@ -609,7 +639,7 @@ void functions_renew_keys(struct functions *fs)
         struct function *f = list_entry(l, struct function, link);
 
         if (!f->removed && f->obj && f->now && f->now->zygote != ZYGOTE_NONE && f->now->renew_us && now > f->now->renew_us)
-            version_replace(f);
+            version_renew(f->now);
     }
 }
 
@@ -704,7 +734,7 @@ static void version_retire(struct version *v)
     {
         struct instance *i = list_entry(l, struct instance, link);
 
-        if (i->state != INSTANCE_BUSY && !i->leases_n)
+        if (i->maker || (i->state != INSTANCE_BUSY && !i->leases_n))
             instance_stop(i, serve_grace_ms(i));
     }
     if (!v->instances_n)
@@ -732,7 +762,7 @@ static bool same_version(const struct obj *a, const struct obj *b)
 {
     static const char *const names[] = {"runtime", "handler", "codeSha256", "memoryMB", "timeoutSeconds",
                                         "environment", "ephemeralStorageMB", "fileSystems", "layers", "role", "packageType",
-                                        "image", "imageDigest", "imageConfig", "loggingConfig", "http"};
+                                        "image", "imageDigest", "imageConfig", "loggingConfig", "http", "snapStart"};
     const struct val *x = spec_of(a), *y = spec_of(b);
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -764,7 +794,7 @@ static void version_replace(struct function *f)
     LOG(INFO, "function", "function=%s did=version runtime=%s memory_mb=%d code=%.12s", f->key, v->runtime, v->memory_mb,
         v->sha256);
     /* ready before the first call; it leaves again when none comes */
-    if (v->broken.code == ERR_OK && (f->waiting_n || (!f->fs->short_us && may_start_ahead(f->fs))))
+    if (v->broken.code == ERR_OK && v->snap.state != SNAP_FAILED && (f->waiting_n || (snapshot_awaited(v) && !v->snap.good) || (!f->fs->short_us && may_start_ahead(f->fs))))
         zygote_start(v);
     pool_feed(f);
 }
@@ -1068,6 +1098,8 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->on_spending = o->on_spending;
     fs->on_state = o->on_state;
     fs->state_arg = o->state_arg;
+    fs->on_snapshot = o->on_snapshot;
+    fs->snapshot_arg = o->snapshot_arg;
     fs->spending_arg = o->spending_arg;
     fs->evict_mb = o->evict_mb;
     fs->evict_stall = o->evict_stall;

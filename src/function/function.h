@@ -93,6 +93,10 @@ struct functions_options {
     void *state_arg;
     void (*on_spending)(void *arg, const char *namespace_, const char *name, bool stopped, const char *text);
     void *spending_arg;
+    /* What came of a published version's snapshot (object: the FunctionVersion's name): it can be called or not, starts
+     * from the snapshot (on) or not, and why not. May come from inside any call: it must not call back. */
+    void (*on_snapshot)(void *arg, const char *namespace_, const char *object, bool active, bool on, const char *code, const char *reason);
+    void *snapshot_arg;
     struct series *metrics; /* where calls are counted by the minute; outlives them. NULL: nowhere */
     struct logs *logs;       /* where what functions print goes; outlives them. NULL: nowhere */
     int evict_mb;            /* with less memory available idle processes go; 0: a twentieth, at most 1,024; -1: never */
@@ -222,6 +226,7 @@ extern const char *const function_rung_names[FUNCTION_RUNGS];
 
 struct function_result {
     struct err err;
+    const char *error_type;      /* err: Lambda's name of it where the code does not tell (SnapStartException, ...); or NULL */
     const char *throttle_reason; /* ReservedFunctionConcurrentInvocationLimitExceeded, ... */
     const char *function_error;  /* NULL, or "Unhandled" */
     bool streamed;               /* the answer went to stream.data; payload is only that of an error */

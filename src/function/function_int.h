@@ -3,6 +3,7 @@
  *   function.c  the registry: objects in, versions of code and configuration out
  *   zygote.c    one version's zygote process
  *   instance.c  one sandboxed process: its socket, its log pipe, its time limit, its end
+ *   snapshot.c  an initialised function as an image (SnapStart)
  *   berth.c     where it lives: cgroup and network, used again
  *   forecast.c  how many are forked ahead
  *   evict.c     who goes when memory is short
@@ -107,6 +108,17 @@ struct volume_mount {
     bool read_only;
 };
 
+enum snap_state { SNAP_NONE, SNAP_WANTED, SNAP_MAKING, SNAP_READY, SNAP_UNABLE, SNAP_FAILED };
+
+/* See snapshot.c. */
+struct snap {
+    enum snap_state state; /* NONE: the version asks for none */
+    int image;             /* memfd; -1: none */
+    pid_t base_pid;        /* of the base that it belongs to */
+    bool good;             /* it was initialised once without an error */
+    char token[36];        /* that instances show their keeper of credentials */
+};
+
 struct version {
     struct list link; /* function.versions */
     struct function *f;
@@ -157,6 +169,7 @@ struct version {
     struct list stems; /* sandboxed, nothing loaded yet */
     struct list berths; /* free ones */
     uint32_t instances_n, starting_n, stems_n, berths_n;
+    struct snap snap;
     struct cgroup_limits limits;
     char cgroup[192]; /* functions/NAMESPACE.NAME-<number> */
 };
@@ -224,6 +237,11 @@ struct instance {
     pid_t pid;
     bool forked, exited, killed, warm, compiler, ahead; /* ahead: forked before there was a call for it */
     bool inited; /* its module is loaded */
+    bool maker, told; /* it makes a snapshot; it has said what came of it */
+    bool restored;   /* it goes on from one */
+    bool start_owed; /* START is not in its log yet: it is being restored */
+    int64_t restore_us, hooks_us, init_us; /* restored: how long that took, and of it the function's hooks; maker: its init */
+    int keys;        /* of versions with snapshots: our end of the pipe to its keeper of credentials; -1: none */
     bool init_ahead; /* it loads the module without a call */
     struct list limit_link; /* functions.to_limit: its cpu limit is still to be set */
     int sock, log; /* -1: closed */
@@ -270,6 +288,8 @@ struct functions {
     uv_loop_t *loop;
     char *state, *instance, *region, *account, *node_ip;
     char *access_key, *secret_key, *dns;
+    void (*on_snapshot)(void *arg, const char *ns, const char *object, bool active, bool on, const char *code, const char *reason);
+    void *snapshot_arg;
     function_keys_fn *keys_of; /* NULL: all have the above */
     void *keys_arg;
     int64_t renew_look_us; /* when keys were looked at last */
@@ -347,6 +367,7 @@ void functions_renew_keys(struct functions *fs); /* of those that run, when half
 void functions_let_go(struct functions *fs); /* while stopping: frees when all is gone */
 void version_let_go(struct version *v);   /* the same; then its function */
 char *version_config(struct version *v, struct arena *a); /* JSON for the zygote */
+void version_keys(struct version *v, struct arena *a, struct function_keys *ret); /* its credentials now; no access_key: none */
 
 int functions_net_take(struct functions *fs, const char *owner, struct err *err); /* a borrowed descriptor */
 void functions_net_give(struct functions *fs, const char *owner);
@@ -371,6 +392,7 @@ int instance_send(struct instance *i, struct call *c, const void *payload, size_
 void instance_kill(struct instance *i);
 void instance_watch(struct instance *i); /* call.paused changed: reads its socket, or not */
 void instance_read_log(struct instance *i); /* again, after it was stopped */
+void instance_read_all(struct instance *i); /* what it has printed so far is in the log */
 void instance_sample(struct instance *i);
 void instance_leave_lists(struct instance *i);
 void instance_unwatch(struct instance *i);
@@ -394,6 +416,20 @@ void berth_limit(struct version *v, struct berth *b);
 bool berth_wants_limit(const struct version *v, const struct berth *b);
 bool berths_refill(struct version *v); /* makes one ahead; true: there is more to make */
 void berths_trim(struct version *v, bool all);
+
+/* snapshot.c */
+bool snapshot_usable(const struct version *v);  /* instances go on from it */
+bool snapshot_awaited(const struct version *v); /* it is to be made first: nobody is forked before */
+int snapshot_limit_ms(const struct version *v); /* for the initialisation */
+void snapshot_make(struct version *v);          /* when it is wanted and there is a zygote */
+void snapshot_drop(struct version *v);          /* the image goes; it is made again when it is needed */
+bool snapshot_frame(struct instance *i, const struct instance_frame *f, const char *body); /* false: that is none of it */
+void snapshot_exited(struct instance *i, int status, bool oom);
+bool snapshot_broke(struct instance *i, int status); /* true: it ended while it was restored, by no fault of the call */
+void snapshot_late(uv_timer_t *t);
+int snapshot_keys_open(struct instance *i, struct err *err);
+void snapshot_keys_renew(struct version *v);
+void snapshot_env(struct version *v, struct arena *a, struct val *env);
 
 /* forecast.c */
 void forecast_seen(struct function *f);                /* one more call is under way */
@@ -473,6 +509,10 @@ const char *function_own_name(const struct function *f); /* the one its owner kn
 const char *flog_stream(struct instance *i);
 void flog_text(struct instance *i, const char *text, size_t n); /* a line that the function printed */
 void flog_start(struct instance *i, struct call *c);
+void flog_init_start(struct instance *i);
+void flog_init_report(struct instance *i, const char *status); /* of i->init_us; status NULL: it went well */
+void flog_restore_start(struct instance *i);
+void flog_restore_report(struct instance *i); /* of i->restore_us */
 void flog_note(struct instance *i, struct call *c, const char *text, const char *tail); /* the platform's, on a call that went wrong */
 void flog_report(struct instance *i, struct call *c, const struct function_result *r, int64_t handler_us, uint64_t billed_ms);
 void tail_add(struct call *c, const char *text, size_t n);

@@ -45,6 +45,7 @@ static void instance_free(struct instance *i)
     list_remove(&i->slot_link);
     list_remove(&i->limit_link);
     list_remove(&i->flood_link);
+    closep(&i->keys);
     free(i);
     v->instances_n--;
     if (v->removed && !v->instances_n)
@@ -207,6 +208,11 @@ void instance_read_log(struct instance *i)
         uv_poll_start(&i->log_poll, UV_READABLE, on_log);
 }
 
+void instance_read_all(struct instance *i)
+{
+    drain_log(i);
+}
+
 /* ---- errors in the form of the platform ---- */
 
 /* The call is no longer this instance's. */
@@ -241,6 +247,21 @@ static void fail_call(struct instance *i, const char *type, const char *message,
     buf_done(&body);
 }
 
+/* What the function does after a restore has its own limit; the call never ran. */
+static void restore_late(struct instance *i)
+{
+    struct function_result r = {.error_type = "SnapStartTimeoutException"};
+    struct call *c = i->call;
+
+    err_set(&r.err, TIMEOUT, "Lambda couldn't restore the snapshot within the timeout limit.");
+    drain_log(i);
+    flog_note(i, c, "RESTORE_REPORT Restore Duration: 10000.00 ms\tStatus: timeout", "\n");
+    instance_kill(i);
+    r.duration_us = now_us() - c->sent_us;
+    take_call(i);
+    pool_finish(i, c, &r);
+}
+
 /* kill: its process has to end for that. */
 static void time_out(struct instance *i, bool kill)
 {
@@ -264,7 +285,10 @@ static void on_deadline(uv_timer_t *t)
         return;
     i->deadline_hit = true;
     i->v->lazy |= !i->inited;
-    time_out(i, true);
+    if (i->restored && !i->inited)
+        restore_late(i);
+    else
+        time_out(i, true);
 }
 
 /* How long a call may run before this side ends it. */
@@ -281,7 +305,7 @@ static void fail_by_status(struct instance *i, int status, bool oom)
     struct call *c = i->call;
     const char *type = "Runtime.ExitError";
 
-    if (i->init_ahead && !i->inited && !fs->stopping && c->payload) {
+    if ((snapshot_broke(i, status) || (i->init_ahead && !i->inited)) && !fs->stopping && c->payload) {
         take_call(i);
         pool_again(c);
         return;
@@ -352,10 +376,10 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
 
     if (i->exited)
         return;
-    while (i->call && i->state == INSTANCE_BUSY && read_sock(i))
+    while ((i->call || i->maker) && i->state == INSTANCE_BUSY && read_sock(i))
         ; /* it may have answered and left: the zygote's word was only faster */
     i->exited = true;
-    i->v->lazy |= i->init_ahead && !i->inited && !i->killed;
+    i->v->lazy |= i->init_ahead && !i->inited && !i->killed && !snapshot_broke(i, status);
     instance_leave_lists(i);
     list_remove(&i->limit_link);
     i->state = INSTANCE_DYING;
@@ -366,6 +390,8 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
           ((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) || (i->v->program && WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGKILL));
     if (i->v->http_port)
         serve_exited(i, status);
+    if (i->maker)
+        snapshot_exited(i, status, oom);
     if (i->call)
         fail_by_status(i, status, oom);
     uv_close((uv_handle_t *)&i->sock_poll, on_closed);
@@ -447,7 +473,12 @@ static void on_result(struct instance *i, const struct instance_frame *f, const 
         return;
     }
     take_call(i);
-    if (f->result == RESULT_BAD_EVENT) {
+    if (f->result == RESULT_RESTORE_ERROR) {
+        err_set(&r.err, UNAVAILABLE, "The afterRestore() runtime hook encountered an error. For more information, check the Amazon CloudWatch logs.");
+        r.error_type = "SnapStartException";
+        r.payload = NULL;
+        r.n = 0;
+    } else if (f->result == RESULT_BAD_EVENT) {
         err_set(&r.err, INVALID_ARGUMENT, "%.400s", body);
         r.payload = NULL;
         r.n = 0;
@@ -457,17 +488,26 @@ static void on_result(struct instance *i, const struct instance_frame *f, const 
     if (c->streams)
         end_stream(c, &r);
     i->memory_kb = MIN(f->a, (uint64_t)i->v->memory_mb * 1024);
-    if (f->result == RESULT_INIT_ERROR)
+    if (f->result == RESULT_INIT_ERROR || f->result == RESULT_RESTORE_ERROR)
         instance_kill(i);
     pool_finish(i, c, &r);
 }
 
 /* The module is loaded: from here on the time limit of the handler counts, and the cpu limit. */
-static void on_inited(struct instance *i, uint8_t extensions)
+static void on_inited(struct instance *i, uint8_t extensions, uint64_t restore_us, uint64_t hooks_us)
 {
     struct functions *fs = i->v->f->fs;
 
     i->inited = true;
+    if (i->restored) {
+        i->restore_us = (int64_t)MIN(restore_us, (uint64_t)INIT_MS * 1000);
+        i->hooks_us = (int64_t)MIN(hooks_us, (uint64_t)i->restore_us);
+        drain_log(i);
+        flog_restore_report(i);
+        if (i->start_owed && i->call)
+            flog_start(i, i->call);
+        i->start_owed = false;
+    }
     i->grace_ms = extensions == 1 ? 2000 : extensions == 2 ? 500 : 0; /* external, internal: Lambda's figures */
     if (i->call)
         uv_timer_start(&i->timer, on_deadline, limit_ms(i), 0);
@@ -487,8 +527,17 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
         memcpy(&f, p + at, sizeof f);
         if (f.type == FRAME_INITED && i->init_ahead && !i->inited && !f.id && !f.n) {
             at += sizeof f;
-            on_inited(i, f.result);
+            on_inited(i, f.result, f.b, f.c);
             continue;
+        }
+        if (i->maker && !i->told && f.n <= INSTANCE_FRAME_MAX) {
+            if (n - at < sizeof f + f.n)
+                break;
+            at += sizeof f + f.n;
+            if (snapshot_frame(i, &f, p + at - f.n))
+                continue;
+            misbehaved(i, "it does not keep the protocol");
+            return -1;
         }
         if (!i->call || f.id != i->frames || f.n > INSTANCE_FRAME_MAX) {
             misbehaved(i, "it does not keep the protocol");
@@ -498,7 +547,7 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
             break;
         at += sizeof f + f.n;
         if (f.type == FRAME_INITED && !i->inited && !f.n) {
-            on_inited(i, f.result);
+            on_inited(i, f.result, f.b, f.c);
         } else if (f.type == FRAME_STREAM && i->inited && !i->call->streams && f.n < LINE_MAX_BYTES) {
             begin_stream(i->call, p + at - f.n, f.n);
         } else if (f.type == FRAME_DATA && i->call->streams) {
@@ -716,10 +765,11 @@ struct instance *instance_make(struct version *v, bool compiler, struct err *err
     struct instance *i = xcalloc(1, sizeof *i);
 
     i->v = v;
-    i->sock = i->log = i->theirs[0] = i->theirs[1] = -1;
+    i->sock = i->log = i->theirs[0] = i->theirs[1] = i->keys = -1;
     list_init(&i->leases);
     list_init(&i->dials);
     i->compiler = compiler;
+    i->restored = !compiler && snapshot_usable(v);
     i->slot = ++fs->slot_next;
     i->asked_us = now_us();
     i->log_left = LOG_BURST;
@@ -738,9 +788,9 @@ struct instance *instance_make(struct version *v, bool compiler, struct err *err
 
 int instance_launch(struct instance *i, struct err *err)
 {
-    struct zygote_ask ask = {.what = i->compiler ? ASK_COMPILE : ASK_FORK, .slot = i->slot, .cpu = -1,
+    struct zygote_ask ask = {.what = i->compiler ? ASK_COMPILE : i->maker ? ASK_SNAPSHOT : ASK_FORK, .slot = i->slot, .cpu = -1,
                              .net = i->berth->net_fd >= 0, .init = i->init_ahead};
-    int fds[ZYGOTE_FDS_MAX] = {i->theirs[0], i->theirs[1]}, n = 2, ret;
+    int fds[ZYGOTE_FDS_MAX] = {i->theirs[0], i->theirs[1]}, n = 2, keys = -1, ret;
 
     for (int k = 0; k < CGROUP_FDS; k++)
         if (i->berth->fds[k] >= 0) {
@@ -749,8 +799,19 @@ int instance_launch(struct instance *i, struct err *err)
         }
     if (ask.net)
         fds[n++] = i->berth->net_fd;
+    if (i->maker || i->restored) {
+        ask.image = 1;
+        fds[n++] = i->v->snap.image;
+    }
+    if (i->v->snap.state != SNAP_NONE && !i->compiler && (keys = snapshot_keys_open(i, err)) >= 0) {
+        ask.keys = 1;
+        fds[n++] = keys;
+    }
+    if (i->restored)
+        flog_restore_start(i);
     memcpy(ask.stream, flog_stream(i), sizeof ask.stream);
     ret = zygote_ask(i->v, &ask, fds, n, err);
+    closep(&keys);
     closep(&i->theirs[0]);
     closep(&i->theirs[1]);
     i->theirs[0] = i->theirs[1] = -1;

@@ -139,7 +139,7 @@ static int give(struct instance *i, struct call *c, const void *payload, size_t 
         pool_refill_soon(i->v->f->fs);
         return 0;
     }
-    if (i->init_ahead && !i->inited && !c->payload) { /* it may yet turn out to be of no use */
+    if ((i->init_ahead || i->restored) && !i->inited && !c->payload) { /* it may yet turn out to be of no use */
         c->payload = xmalloc(n + 1);
         if (n)
             memcpy(c->payload, payload, n);
@@ -202,7 +202,7 @@ static int try_serve(struct version *v, struct call *c, const void *payload, siz
         return 1;
     }
     v->f->slowed |= !grow;
-    if (!grow || v->zygote != ZYGOTE_READY || v->starting_n >= STARTING_MAX || scale_full(v))
+    if (!grow || v->zygote != ZYGOTE_READY || v->starting_n >= STARTING_MAX || scale_full(v) || snapshot_awaited(v))
         return 0;
     i = instance_make(v, false, err);
     if (!i)
@@ -248,7 +248,7 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
     struct version *v = i->v;
     struct function *f = c->f;
     int64_t handler_us = MAX(r->duration_us - r->start_us - r->init_us, (int64_t)0);
-    int64_t billed_us = handler_us + r->init_us;
+    int64_t billed_us = handler_us + (i->restored ? MIN(i->hooks_us, r->init_us) : r->init_us);
     uint64_t billed_ms = (uint64_t)(billed_us + 999) / 1000;
 
     r->rung = c->rung;
@@ -384,6 +384,12 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
                 q->qualifier ? q->qualifier : "");
     else if (f->now->broken.code != ERR_OK)
         r.err = f->now->broken;
+    else if (f->now->snap.state == SNAP_FAILED)
+        r.error_type = "ResourceConflictException", err_set(&r.err, CONFLICT, "The operation cannot be performed at this time. The function is "
+                "currently in the following state: Failed");
+    else if (snapshot_awaited(f->now) && !f->now->snap.good)
+        r.error_type = "SnapStartNotReadyException", err_set(&r.err, CONFLICT, "Lambda is initializing your function. It will be ready to "
+                "invoke once your function state becomes ACTIVE.");
     else if ((f->now->http_port != 0) != (q->place != NULL))
         err_set(&r.err, INVALID_ARGUMENT, "%s", q->place ? "this function serves no HTTP" : "an HTTP function is called by its URL");
     else if (q->n > FUNCTION_PAYLOAD_MAX)
@@ -657,7 +663,9 @@ void pool_refill(struct functions *fs)
         struct version *v = f->now;
         struct instance *i;
 
-        if (!v || v->zygote != ZYGOTE_READY || f->waiting_n)
+        if (v && v->zygote == ZYGOTE_READY)
+            snapshot_make(v);
+        if (!v || v->zygote != ZYGOTE_READY || f->waiting_n || snapshot_awaited(v))
             continue;
         if (v->compile_wanted && !v->compiling) {
             v->compile_wanted = false;

@@ -53,6 +53,8 @@ static void zygote_end(struct version *v)
     instance_exited(list_entry(l, struct instance, link), SIGKILL, 0);
     v->starting_n = 0;
     berths_trim(v, true);
+    if (v->f->fs->short_us)
+        snapshot_drop(v); /* nobody is there who could share it */
 }
 
 void zygote_stop(struct version *v)
@@ -113,6 +115,7 @@ static void on_tell(struct version *v, const struct zygote_tell *t)
             (long long)(now_us() - v->zygote_since_us));
         if (v->wasm)
             version_wasm_settled(v);
+        snapshot_make(v);
         pool_feed(v->f);
         pool_refill_soon(fs);
         break;

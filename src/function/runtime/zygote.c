@@ -40,7 +40,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { CHILDREN_MAX = 4096, NEXT_COMPILED = 100, NEXT_AHEAD, NEXT_AHEAD_INIT, NEXT_REHEARSE, REHEARSE_MS = 30, HOT_MAX = 4096 };
+enum { CHILDREN_MAX = 4096, NEXT_COMPILED = 100, NEXT_AHEAD, NEXT_AHEAD_INIT, NEXT_REHEARSE, NEXT_RESTORE, NEXT_RESTORE_AHEAD, REHEARSE_MS = 30, HOT_MAX = 4096 };
 
 static struct {
     int ctl, sig, pid_ns, proc;
@@ -94,6 +94,7 @@ static int begin(int ctl)
 }
 
 enum { CTL_FD = 3, PROC_FD = 4 }; /* across an exec */
+enum { IMAGE_FD = 4, KEYS_FD = 5, HIGH_FD = 64 }; /* in an instance of a version with snapshots */
 
 static void on_child(int sig)
 {
@@ -609,8 +610,23 @@ EXPORT int z_rehearse(void)
     return 0;
 }
 
-/* Waits, forks, reaps. Gives back ASK_FORK, NEXT_AHEAD(_INIT), NEXT_REHEARSE, ASK_COMPILE or (base) ASK_ZYGOTE in the child that is to do
- * it, in the zygote NEXT_COMPILED when byte code has been made, 0: leave. */
+static int what_next(void)
+{
+    if (z.ask.what != ASK_FORK)
+        return (int)z.ask.what;
+    if (z.ask.image && !z.ask.init) { /* it is to be restored, but not before there is a call */
+        struct pollfd p = {3, POLLIN, 0};
+
+        while (poll(&p, 1, -1) < 0 && errno == EINTR)
+            ;
+    }
+    if (!nothing_yet())
+        return z.ask.image ? NEXT_RESTORE : ASK_FORK;
+    return !z.ask.init ? NEXT_AHEAD : z.ask.image ? NEXT_RESTORE_AHEAD : NEXT_AHEAD_INIT;
+}
+
+/* Waits, forks, reaps. Gives back ASK_FORK, NEXT_AHEAD(_INIT), NEXT_RESTORE(_AHEAD), NEXT_REHEARSE, ASK_COMPILE, ASK_SNAPSHOT or
+ * (base) ASK_ZYGOTE in the child that is to do it, in the zygote NEXT_COMPILED when byte code has been made, 0: leave. */
 EXPORT int z_next(void)
 {
     for (;;) {
@@ -640,10 +656,10 @@ EXPORT int z_next(void)
                 return ASK_ZYGOTE;
             continue;
         }
-        if ((z.ask.what == ASK_FORK || z.ask.what == ASK_COMPILE) &&
-            z.fds_n == 2 + z.ask.cgroup_n + !!z.ask.net) {
+        if ((z.ask.what == ASK_FORK || z.ask.what == ASK_COMPILE || z.ask.what == ASK_SNAPSHOT) &&
+            z.fds_n == 2 + z.ask.cgroup_n + !!z.ask.net + !!z.ask.image + !!z.ask.keys) {
             if (fork_one() == 0)
-                return z.ask.what == ASK_FORK && nothing_yet() ? (z.ask.init ? NEXT_AHEAD_INIT : NEXT_AHEAD) : (int)z.ask.what;
+                return (int)(z_info.what = (uint32_t)what_next());
             continue;
         }
         z_failed("message", EINVAL);
@@ -672,6 +688,22 @@ static void drop_all(void)
         give_up("no_new_privs");
 }
 
+/* The image and the pipe of keys, to where the driver wants them. Gives back the first number that is to be closed. */
+static unsigned arrange_more(void)
+{
+    int last = z.fds_n - 1, keys = -1, image = -1;
+
+    if (z.ask.keys)
+        keys = fcntl(z.fds[last--], F_DUPFD, HIGH_FD);
+    if (z.ask.image)
+        image = fcntl(z.fds[last], F_DUPFD, HIGH_FD);
+    if ((z.ask.keys && (keys < 0 || dup2(keys, KEYS_FD) < 0)) || (z.ask.image && (image < 0 || dup2(image, IMAGE_FD) < 0)))
+        give_up("descriptors");
+    if (z.ask.keys && !z.ask.image)
+        close(IMAGE_FD);
+    return z.ask.keys ? KEYS_FD + 1 : z.ask.image ? IMAGE_FD + 1 : 4;
+}
+
 /* Moves the descriptors to where the driver wants them (0 null, 1 and 2 log, 3 socket) and closes
  * all others. Their numbers are 4 and up already: 0-3 are taken in the zygote (3 is ctl). */
 static void arrange_fds(void)
@@ -686,10 +718,48 @@ static void arrange_fds(void)
                 close(ours[i]);
         close_fds();
         signal(SIGCHLD, SIG_DFL);
-    } else if (syscall(SYS_close_range, 4, ~0u, 0) < 0) {
+    } else if (syscall(SYS_close_range, arrange_more(), ~0u, 0) < 0) {
         give_up("descriptors");
     }
     z.fds[1] = 2;
+}
+
+/* Behind the filter, as the function's user, before anything of it has run: the keeper of its credentials. */
+static void start_keeper(void)
+{
+    int listener = keys_listen();
+    pid_t pid = listener < 0 ? 0 : fork();
+
+    if (pid < 0)
+        give_up("keeper of credentials");
+    if (pid == 0 && listener >= 0) {
+        close(3);
+        if (z.ask.image)
+            close(IMAGE_FD);
+        prctl(PR_SET_NAME, "credentials");
+        keys_serve(KEYS_FD, listener);
+    }
+    close(listener);
+    close(KEYS_FD);
+}
+
+/* Who makes a snapshot is not the first process, other than those that go on from it: libraries that look for a fork
+ * by getpid() (OpenSSL's random numbers) find one. libc is not asked: what it keeps of its process is to be that of the
+ * first one. */
+static void step_aside(void)
+{
+    pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0), one;
+    int status = 0;
+
+    if (pid < 0)
+        give_up("fork");
+    if (pid == 0)
+        return;
+    close(IMAGE_FD); /* the socket stays: its end is to be ours, with a status */
+    while ((one = waitpid(-1, &status, 0)) != pid)
+        if (one < 0 && errno != EINTR)
+            _exit(125);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
 /* In the child of the fork. After it this process is a function instance for good. */
@@ -733,6 +803,10 @@ static void enter(void)
     prctl(PR_SET_DUMPABLE, 1); /* own /proc files; there is nobody else in here */
     if (seccomp_load(&z.filter, &err) < 0)
         give_up("seccomp");
+    if (z.ask.keys)
+        start_keeper();
+    if (z.ask.what == ASK_SNAPSHOT)
+        step_aside();
     z_info.entered_us = mono_us();
     memcpy(z_info.stream, z.ask.stream, sizeof z_info.stream - 1);
 }

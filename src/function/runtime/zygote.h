@@ -4,7 +4,7 @@
  * has loaded what all functions need and forks zygotes, so that one costs some milliseconds and not
  * the start of an interpreter. A zygote, one per function version, builds the function's root once,
  * in a mount namespace of its own, then waits on a SOCK_SEQPACKET socket and forks instances.
- * Neither ever runs a line of the user's code.
+ * Neither ever runs a line of the user's code: a snapshot (SnapStart) is made by an instance in its own sandbox.
  *
  * gateway -> base: struct zygote_ask, ASK_ZYGOTE with one descriptor, the new zygote's socket, and
  * ASK_KILL; base -> gateway: FORKED, FAILED, EXIT.
@@ -22,9 +22,9 @@
 #include <stdint.h>
 #include <time.h>
 
-enum { ZYGOTE_FDS_MAX = 10 };
+enum { ZYGOTE_FDS_MAX = 12 };
 
-enum zygote_ask_what { ASK_FORK = 1, ASK_KILL, ASK_COMPILE, ASK_ZYGOTE };
+enum zygote_ask_what { ASK_FORK = 1, ASK_KILL, ASK_COMPILE, ASK_ZYGOTE, ASK_SNAPSHOT };
 struct zygote_ask {
     uint32_t what;
     uint32_t slot;     /* the instance's number, chosen by the gateway, never used twice */
@@ -32,6 +32,8 @@ struct zygote_ask {
     uint16_t cgroup_n; /* descriptors */
     uint16_t net;      /* 1: a network namespace follows */
     uint32_t init;     /* 1: load the module without waiting for a call */
+    uint16_t image;    /* 1: an image's descriptor follows: SNAPSHOT makes it, FORK goes on from it (snap.c) */
+    uint16_t keys;     /* 1: then a pipe that brings credentials (keys.c) */
     char stream[80];   /* the instance's log stream: 2026/01/02/[$LATEST]32hex */
 };
 
@@ -57,6 +59,7 @@ enum instance_frame_type {
     FRAME_SHUTDOWN, /* gateway: end the program (SIGTERM), be gone in a milliseconds */
     FRAME_DIAL,     /* gateway, HTTP functions: a connection to the program, please */
     FRAME_DIALED,   /* of that id, with a descriptor; result 1: without, it does not listen */
+    FRAME_SNAPSHOT, /* of who makes one, at its end: OK: the image is whole; INIT_ERROR with its JSON; UNABLE with a text */
 };
 enum instance_result {
     RESULT_OK = 0,
@@ -64,6 +67,8 @@ enum instance_result {
     RESULT_INIT_ERROR = 2, /* the module could not be loaded; the instance leaves */
     RESULT_BAD_EVENT = 3,  /* the payload was no JSON; body = why */
     RESULT_TIMEOUT = 4,    /* Wasm: the time limit ended it; the instance goes on */
+    RESULT_RESTORE_ERROR = 5, /* what was to run after it was restored raised; the instance leaves */
+    RESULT_UNABLE = 6,        /* no snapshot can be made of what was initialised */
 };
 struct instance_frame {
     uint32_t n; /* bytes that follow this struct */
@@ -73,8 +78,9 @@ struct instance_frame {
     uint32_t client_context_n;
     uint64_t id;           /* counts up; RESULT carries the INVOKE's */
     uint64_t a;            /* INVOKE: deadline in ms since 1970. RESULT: peak memory in KiB */
-    uint64_t b;            /* INVOKE: CLOCK_MONOTONIC us when the request came. RESULT: us that init took, 0 when it was done before */
-    uint64_t c;            /* INVOKE: 0. RESULT: CLOCK_MONOTONIC us when the sandbox stood */
+    uint64_t b;            /* INVOKE: CLOCK_MONOTONIC us when the request came. RESULT: us that init took, 0 when it was done before.
+                            * SNAPSHOT: the same. INITED of who was restored: us that it took */
+    uint64_t c;            /* INVOKE: 0. RESULT: CLOCK_MONOTONIC us when the sandbox stood. INITED: us of the hooks after a restore */
     uint64_t d;            /* INVOKE: 0. RESULT: us that the handler took */
 };
 

@@ -26,11 +26,11 @@ import marshal
 import re
 import traceback
 
-FORK, COMPILE, ZYGOTE, COMPILED, AHEAD, AHEAD_INIT, REHEARSE = 1, 3, 4, 100, 101, 102, 103
-INVOKE, RESULT, INITED = 1, 2, 3
-OK, ERROR, INIT_ERROR, BAD_EVENT = 0, 1, 2, 3
+FORK, COMPILE, ZYGOTE, SNAPSHOT, COMPILED, AHEAD, AHEAD_INIT, REHEARSE, RESTORE, RESTORE_AHEAD = 1, 3, 4, 5, 100, 101, 102, 103, 104, 105
+INVOKE, RESULT, INITED, SNAPSHOT_MADE = 1, 2, 3, 9
+OK, ERROR, INIT_ERROR, BAD_EVENT, RESTORE_ERROR, UNABLE = 0, 1, 2, 3, 5, 6
 FRAME = struct.Struct("=IBBHHHIQQQQQ")  # struct instance_frame
-INFO = struct.Struct("=Q80s")  # z_info of zygote.c
+INFO = struct.Struct("=Q80sI")  # z_info of zygote.c
 RESPONSE_MAX = 6 * 1024 * 1024 + 100
 MODE_PRIVATE, MODE_RDONLY, MODE_NOSUID, MODE_NODEV, MODE_NOEXEC = 1 << 18, 1, 2, 4, 8
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
@@ -64,6 +64,8 @@ def load_lib(path):
         ("z_next", ctypes.c_int, []),
         ("z_own_mappings", None, []),
         ("z_rehearsed", None, []),
+        ("z_snapshot", ctypes.c_int, [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]),
+        ("z_restore", ctypes.c_int, [ctypes.c_int]),
         ("z_max_rss_kb", ctypes.c_uint64, []),
         ("z_loopback_up", ctypes.c_int, []),
         ("z_wasm_load", ctypes.c_int, [ctypes.c_char_p]),
@@ -214,6 +216,9 @@ def build_root():
         with open(root + MODULE, "w"):
             pass
         bind(wasm["code"], root + MODULE, read_only, make=False)
+    if config.get("snapshot"):
+        with open(root + "/var/runtime/snapshot_restore_py.py", "w") as f:
+            f.write(HOOKS)
     if config.get("fork"):
         copy_file(library, root + "/var/runtime/zygote.node")
         with open(root + "/var/runtime/warm.js", "w") as f:
@@ -227,6 +232,31 @@ def build_root():
         bind(config["code"], root + "/code/rw", ATTR_NOSUID | ATTR_NODEV, uid)
     check(lib.z_pivot(root.encode()), "pivot_root")
     check(lib.z_mount(None, b"/", None, 4096 | 32 | MODE_RDONLY | MODE_NOSUID, None), "read-only root")
+
+
+# What a module of this name offers, for code that does not bring it along.
+HOOKS = '''"""Functions to be called before a snapshot is made and after one is restored."""
+__all__ = ["register_before_snapshot", "register_after_restore"]
+_before, _after = [], []
+
+
+def register_before_snapshot(func, *args, **kwargs):
+    _before.append((func, args, kwargs))
+    return func
+
+
+def register_after_restore(func, *args, **kwargs):
+    _after.append((func, args, kwargs))
+    return func
+
+
+def get_before_snapshot():
+    return _before
+
+
+def get_after_restore():
+    return _after
+'''
 
 
 # ---- what is loaded ahead --------------------------------------------------------------------------
@@ -616,7 +646,12 @@ def init_ahead():
 
 def serve(what):
     global request_id
-    ready_us, stream = INFO.unpack(info)
+    if what in (RESTORE, RESTORE_AHEAD):
+        failed = lib.z_restore(4)  # else this life ends here, and goes on in take_snapshot()
+        os.close(4)
+        print(f"tandem: the snapshot cannot be used ({os.strerror(-failed)}): this instance initializes itself")
+        what = FORK if what == RESTORE else AHEAD_INIT
+    ready_us, stream, _ = INFO.unpack(info)
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
     if config.get("wasm"):
         serve_wasm(what, ready_us)
@@ -630,14 +665,26 @@ def serve(what):
     if what != FORK:
         warm_up(1)  # takes its copies of the pages that a request will touch while nobody waits
     gc.enable()
-    handler = init_ahead() if what == AHEAD_INIT else None
+    handler, restored_us, hooks_us = None, 0, 0
+    if what == SNAPSHOT:
+        handler, what, ready_us, restored_us, hooks_us = take_snapshot()
+    elif what == AHEAD_INIT:
+        handler = init_ahead()
     while True:
         got = receive()
         if got is None:
             leave(0)
         number, deadline, came_us, (request_id, trace_id, arn, client_context), body = got
         init_us = 0
-        if handler is None:
+        if what == RESTORE:
+            what = FORK
+            init_us = restored_us
+            if hooks_us < 0:
+                send(RESTORE_ERROR, number, handler, init_us, ready_us, 0)
+                leave(65)
+            os.write(3, FRAME.pack(0, INITED, 0, 0, 0, 0, 0, number, 0, restored_us, hooks_us, 0))
+            deadline = int(time.time() * 1000) + config["timeout_ms"]
+        elif handler is None:
             handler, init_us = init(number, ready_us)
             os.write(3, FRAME.pack(0, INITED, 0, 0, 0, 0, 0, number, 0, 0, 0, 0))
             deadline = int(time.time() * 1000) + config["timeout_ms"]  # the handler's time starts here
@@ -681,6 +728,302 @@ def compile_all():
     compileall.compile_dir(TASK, quiet=2, maxlevels=20, force=True,
                            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     os._exit(0)
+
+
+# ---- snapshots: an instance that ends as an image, and those that go on from it -----------------------------------
+
+
+class NoSnapshot(Exception):
+    pass
+
+
+def number_in(text, name, base=10):
+    for row in text.splitlines():
+        if row.startswith(name + ":"):
+            return int(row.split()[1], base)
+    return 0
+
+
+class Descriptors:
+    """What is open beside our own, noted so that it can be made anew: files are opened again at their place, pipes and
+    pairs of sockets within the process are new and empty, a connection to elsewhere is one whose other side has closed
+    it (clients then connect again)."""
+
+    def __init__(self):
+        self.files, self.pipes, self.sockets, self.epolls, self.counters = [], {}, [], [], []
+        for name in sorted(os.listdir("/proc/self/fd"), key=int):
+            fd = int(name)
+            if fd < 5:
+                continue
+            try:
+                link = os.readlink(f"/proc/self/fd/{fd}")
+                with open(f"/proc/self/fdinfo/{fd}") as f:
+                    text = f.read()
+            except OSError:  # that of the listing itself
+                continue
+            flags = number_in(text, "flags", 8)
+            if link.startswith("/") and not link.endswith(" (deleted)"):
+                self.files.append((fd, link, flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC), number_in(text, "pos")))
+            elif link.startswith("pipe:"):
+                self.pipes.setdefault(link, []).append((fd, flags))
+            elif link.startswith("socket:"):
+                self.sockets.append((fd, flags))
+            elif link == "anon_inode:[eventpoll]":
+                watched = [(int(p[1]), int(p[3], 16)) for p in (row.split() for row in text.splitlines()) if p and p[0] == "tfd:"]
+                self.epolls.append((fd, watched))
+            elif link == "anon_inode:[eventfd]":
+                self.counters.append((fd, flags, number_in(text, "eventfd-count", 16)))
+            else:
+                raise NoSnapshot(f"descriptor {fd} is {link}")
+        self.pairs = self.find_pairs() if self.sockets else []
+
+    def find_pairs(self):
+        """Sockets whose other side is ours, too: what is sent into one comes out of the other."""
+        import socket
+
+        mine, pairs = {}, []
+        for fd, _ in self.sockets:
+            s = socket.socket(fileno=os.dup(fd))
+            try:
+                if s.family == socket.AF_UNIX and s.type == socket.SOCK_STREAM and not s.getsockname() and not s.getpeername() and \
+                        struct.unpack("3i", s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0] == os.getpid():
+                    mine[fd] = s
+            except OSError:
+                pass
+        while mine:
+            fd, s = mine.popitem()
+            try:
+                s.send(b"?", socket.MSG_DONTWAIT)
+            except OSError:
+                continue
+            for other, t in list(mine.items()):
+                try:
+                    if t.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                        t.recv(1)
+                        pairs.append((fd, other))
+                        del mine[other]
+                        break
+                except OSError:
+                    pass
+        return pairs
+
+    @staticmethod
+    def put(new, fd, flags):
+        if new != fd:
+            os.dup2(new, fd, inheritable=not flags & os.O_CLOEXEC)
+            os.close(new)
+        os.set_blocking(fd, not flags & os.O_NONBLOCK)
+
+    def make(self):
+        for fd, path, flags, at in self.files:
+            try:
+                new = os.open(path, flags)
+            except OSError as e:
+                print(f"tandem: {path} was open when the snapshot was made and is no more: {e.strerror}")
+                continue
+            self.put(new, fd, flags)
+            if at:
+                try:
+                    os.lseek(fd, at, os.SEEK_SET)
+                except OSError:
+                    pass
+        for ends in self.pipes.values():
+            r, w = map(self.away, os.pipe())
+            for fd, flags in ends:
+                self.put(os.dup(w if flags & os.O_ACCMODE else r), fd, flags)
+            os.close(r)
+            os.close(w)
+        self.make_sockets()
+        for fd, flags, count in self.counters:
+            self.put(os.eventfd(count, os.EFD_CLOEXEC), fd, flags)
+        for fd, watched in self.epolls:
+            import select
+
+            fresh = select.epoll()
+            self.put(os.dup(fresh.fileno()), fd, os.O_CLOEXEC)
+            fresh.close()
+            poll = select.epoll.fromfd(fd)
+            for one, events in watched:
+                try:
+                    poll.register(one, events)
+                except OSError:
+                    pass
+            held.append(poll)  # closing it would close the function's
+
+    @staticmethod
+    def away(fd):
+        """The same under a number that is nobody's."""
+        import fcntl
+
+        new = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 700)
+        os.close(fd)
+        return new
+
+    def make_sockets(self):
+        import socket
+
+        flags = dict(self.sockets)
+        for one, other in self.pairs:
+            a, b = (self.away(s.detach()) for s in socket.socketpair())
+            self.put(a, one, flags.pop(one))
+            self.put(b, other, flags.pop(other))
+        for fd, f in flags.items():
+            a, b = (self.away(s.detach()) for s in socket.socketpair())
+            os.close(b)
+            self.put(a, fd, f)
+
+
+held = []
+
+
+def pack_tmp():
+    """What lies in /tmp, as bytes; None: nothing."""
+    if not os.listdir("/tmp"):
+        return None
+    import io
+    import tarfile
+
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.add("/tmp", arcname=".")
+    return out.getvalue()
+
+
+def unpack_tmp(data):
+    import io
+    import tarfile
+
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        tar.extractall("/tmp", filter="fully_trusted") if hasattr(tarfile, "fully_trusted_filter") else tar.extractall("/tmp")
+
+
+def alone():
+    """Nothing but memory and descriptors is to be kept: no other threads, no children."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        pid = os.fork()  # libraries with threads of their own (BLAS) put them away before a fork and make them anew when needed
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+    n = len(os.listdir("/proc/self/task"))
+    if n > 1:
+        threading = sys.modules.get("threading")
+        names = [t.name for t in threading.enumerate() if t is not threading.main_thread()] if threading else []
+        raise NoSnapshot(f"{n - 1} thread{'s' * (n > 2)} beside the main one {'are' if n > 2 else 'is'} alive after initialization"
+                         + (f" ({', '.join(names)})" if names else ""))
+    children = [name for name in os.listdir("/proc") if name.isdigit() and int(name) > os.getpid()]
+    if children:
+        raise NoSnapshot("it has started processes that are alive")
+
+
+def snapshot_failed(kind, message, trace, since_us, code):
+    log_error(kind, message, trace)
+    flush()
+    body = error_json(message, kind, "", trace)
+    os.write(3, FRAME.pack(len(body), SNAPSHOT_MADE, INIT_ERROR, 0, 0, 0, 0, 0, 0, max(int(time.monotonic() * 1e6) - since_us, 1), 0, 0) + body)
+    leave(code)
+
+
+def hooks_of(which):
+    module = sys.modules.get("snapshot_restore_py")
+    return getattr(module, which)() if module else []
+
+
+def reseed():
+    """All that go on from one image would draw the same random numbers."""
+    if "random" in sys.modules:
+        sys.modules["random"].seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    if "ssl" in sys.modules:
+        sys.modules["ssl"].RAND_add(os.urandom(48), 48.0)
+
+
+def take_snapshot():
+    """Initializes the function and ends as an image. Each instance that goes on from it comes back from here:
+    (handler, what it is to do, when its sandbox stood, us of the restore, us of the hooks). Where those raised:
+    the error's JSON instead of the handler, and -1."""
+    since_us = int(time.monotonic() * 1e6)
+    os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"] = "snap-start"
+    handlers = {n: signal_of(n) for n in range(1, 65)}
+    try:
+        handler = load_handler(config["handler"])
+    except InitError as e:
+        snapshot_failed(e.kind, str(e), e.trace, since_us, 1)
+    except SystemExit as e:
+        leave(exit_code(e))
+    except BaseException as e:
+        snapshot_failed(type(e).__name__, str(e), user_trace(e.__traceback__), since_us, 1)
+    try:
+        before = hooks_of("get_before_snapshot")
+        while before:
+            function, args, kwargs = before.pop()
+            function(*args, **kwargs)
+    except SystemExit as e:
+        leave(exit_code(e))
+    except BaseException as e:
+        snapshot_failed("Runtime.BeforeSnapshotError", f"{type(e).__name__}: {e}", user_trace(e.__traceback__), since_us, 64)
+    init_us = max(int(time.monotonic() * 1e6) - since_us, 1)
+    flush()
+    try:
+        alone()
+        gc.collect()
+        gc.freeze()
+        folder, tmp = os.getcwd(), pack_tmp()
+        handlers = {n: h for n, old in handlers.items() if (h := signal_of(n)) is not old and h is not None}
+        descriptors = Descriptors()
+        made = lib.z_snapshot(4, FRAME.pack(0, SNAPSHOT_MADE, OK, 0, 0, 0, 0, 0, 0, init_us, 0, 0), FRAME.size)
+        if made < 0:
+            raise NoSnapshot({-os_errno("EMLINK"): "it shares memory with other processes", -os_errno("EDEADLK"): "it has more than one thread"}
+                             .get(made, os.strerror(-made)))
+    except Exception as e:
+        text = (str(e) if isinstance(e, NoSnapshot) else f"{type(e).__name__}: {e}").encode()[:400]
+        os.write(3, FRAME.pack(len(text), SNAPSHOT_MADE, UNABLE, 0, 0, 0, 0, 0, 0, init_us, 0, 0) + text)
+        leave(0)
+
+    # from here on it is somebody else: a restored instance
+    ready_us, stream, what = INFO.unpack(info)
+    os.close(4)
+    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
+    descriptors.make()
+    os.chdir(folder)
+    if tmp:
+        unpack_tmp(tmp)
+    for n, h in handlers.items():
+        sys.modules["signal"].signal(n, h)
+    reseed()
+    hooks_since = int(time.monotonic() * 1e6)
+    try:
+        for function, args, kwargs in hooks_of("get_after_restore"):
+            function(*args, **kwargs)
+    except SystemExit as e:
+        leave(exit_code(e))
+    except BaseException as e:
+        if what == RESTORE_AHEAD:
+            leave(124)  # who has a call shall see it
+        trace = user_trace(e.__traceback__)
+        log_error("Runtime.AfterRestoreError", f"{type(e).__name__}: {e}", trace)
+        flush()
+        return error_json(str(e), "Runtime.AfterRestoreError", "", trace), RESTORE, ready_us, int(time.monotonic() * 1e6) - ready_us, -1
+    flush()
+    now = int(time.monotonic() * 1e6)
+    if what == RESTORE_AHEAD:
+        os.write(3, FRAME.pack(0, INITED, 0, 0, 0, 0, 0, 0, 0, now - ready_us, now - hooks_since, 0))
+    return handler, what if what == RESTORE else FORK, ready_us, max(now - ready_us, 1), now - hooks_since
+
+
+def os_errno(name):
+    import errno
+
+    return getattr(errno, name)
+
+
+def signal_of(number):
+    import signal
+
+    try:
+        return signal.getsignal(number)
+    except ValueError:
+        return None
 
 
 # ---- the zygote --------------------------------------------------------------------------------------
@@ -749,6 +1092,8 @@ def begin_zygote():
             if config.get("fork") and may_fork() and not has_extensions():
                 become_node()
         elif not config.get("wasm"):
+            if config.get("snapshot") and config.get("own_net"):
+                lib.z_own_net()
             load_python()
         check(lib.z_config(config["uid"], config["tmp_mb"], b"169.254.0.1", b"/code/rw"), "config")
     except BaseException as e:

@@ -252,6 +252,27 @@ static void on_spending(void *arg, const char *ns, const char *name, bool stoppe
         .sub = "status", .body = patch, .patch_type = CLIENT_PATCH_MERGE}, on_told, t);
 }
 
+/* What came of a published version's snapshot goes into its status: State, and whether starts are from it. */
+static void on_snapshot(void *arg, const char *ns, const char *object, bool active, bool on, const char *code, const char *reason)
+{
+    struct process *p = arg;
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *patch = val_map(a), *status = val_need_map(a, patch, "status");
+    struct tell *t;
+
+    if (!p->client || p->stopping)
+        return;
+    val_put_str(a, status, "state", active ? "Active" : "Failed");
+    val_put_str(a, status, "lastUpdateStatus", active ? "Successful" : "Failed");
+    val_put_str(a, status, "snapshot", on ? "On" : "Off");
+    val_put(a, status, "stateReason", reason ? val_str(a, reason) : val_null(a));
+    val_put(a, status, "stateReasonCode", code ? val_str(a, code) : val_null(a));
+    t = xcalloc(1, sizeof *t);
+    *t = (struct tell){p, xasprintf("%s/%s", ns, object)};
+    client_call(p->client, &(struct client_call){.verb = CLIENT_PATCH, .resource = "tandem.dev/v1/functionversions", .ns = ns,
+        .name = object, .sub = "status", .body = patch, .patch_type = CLIENT_PATCH_MERGE}, on_told, t);
+}
+
 static void on_role(void *arg, const char *arn)
 {
     struct process *p = arg;
@@ -368,6 +389,8 @@ static void take_prices(struct process *p, struct arena *a, struct functions_opt
     struct err err;
 
     f->on_spending = on_spending;
+    f->on_snapshot = on_snapshot;
+    f->snapshot_arg = p;
     f->spending_arg = p;
     if (gather_prices(a, p->g.o->state, &prices, &err) < 0) {
         LOG(WARN, "gateway", "did=run-without-prices error=\"%s\"", err.msg);

@@ -380,8 +380,26 @@ static int refuse_unserved(const struct val *in, const char **ret_type, struct e
     for (size_t i = 0; i < ARRAY_LEN(NOT_SERVED); i++)
         if (!val_is_null(val_get(in, NOT_SERVED[i].member)))
             BAD(PARAMETER, "%s is not supported: %s", NOT_SERVED[i].member, NOT_SERVED[i].why);
-    if (streq(val_str_at(in, "SnapStart.ApplyOn", "None"), "PublishedVersions"))
-        BAD(PARAMETER, "SnapStart is not supported: published versions start without a snapshot (ApplyOn must be None)");
+    return 0;
+}
+
+/* SnapStart as Lambda offers it; images bring a runtime that takes part in it. is: what the function is beside what
+ * is asked for now (NULL: it is being made). */
+int lambda_snap_start_check(const struct val *is, const struct val *spec, const char **ret_type, struct err *err)
+{
+#define OF(name, otherwise) val_str_at(spec, name, val_str_at(is, name, otherwise))
+    const char *runtime = OF("runtime", "");
+    const struct val *files = val_get(spec, "fileSystems");
+
+    if (!streq(OF("snapStart", "None"), "PublishedVersions") || streq(OF("packageType", "Zip"), "Image"))
+        return 0;
+    if (!str_starts(runtime, "python3."))
+        BAD(PARAMETER, "%.60s is not supported for SnapStart enabled functions.", runtime);
+    if (val_len(files ? files : val_get(is, "fileSystems")))
+        BAD(PARAMETER, "EFS is not supported for SnapStart enabled functions.");
+    if (val_int_at(spec, "ephemeralStorageMB", val_int_at(is, "ephemeralStorageMB", 512)) > 512)
+        BAD(PARAMETER, "Ephemeral storage greater than 512 MB is not supported for SnapStart enabled functions.");
+#undef OF
     return 0;
 }
 
@@ -389,6 +407,7 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
                      const char **ret_type, struct err *err)
 {
     static const char *const tracing[] = {"Active", "PassThrough", NULL};
+    static const char *const snapshots[] = {"PublishedVersions", "None", NULL};
     static const char *const packages[] = {"Zip", "Image", NULL};
     struct arena *a = q->req->arena;
     const char *runtime = val_str_at(in, "Runtime", NULL), *handler = val_str_at(in, "Handler", NULL);
@@ -441,6 +460,7 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
         read_int(in, "EphemeralStorage.Size", 512, 10240, a, spec, "ephemeralStorageMB", ret_type, err) < 0 ||
         read_environment(a, in, spec, ret_type, err) < 0 ||
         read_file_systems(a, in, spec, ret_type, err) < 0 ||
+        read_enum(in, "SnapStart.ApplyOn", snapshots, a, spec, "snapStart", ret_type, err) < 0 ||
         read_enum(in, "TracingConfig.Mode", tracing, a, spec, "tracingMode", ret_type, err) < 0 ||
         read_logging(a, in, spec, ret_type, err) < 0)
         return -1;
@@ -478,12 +498,19 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
     const struct val *v = obj_val(o), *spec = val_get(v, "spec"), *x;
     int64_t number = val_int_at(spec, "version", 0);
     const char *name = lambda_name_of(o), *modified = obj_annotation(o, A_MODIFIED);
-    const char *state = val_str_at(v, "status.state", "Active");
+    const char *state = val_str_at(v, "status.state", "Active"), *reason = val_str_at(v, "status.stateReason", NULL);
+    const char *code = val_str_at(v, "status.stateReasonCode", NULL);
     struct val *c = val_map(a);
-    bool image;
+    bool image, snaps;
 
     if (number)
         spec = val_get(spec, "template");
+    if (number && !val_str_at(v, "status.state", NULL) && streq(val_str_at(spec, "snapStart", "None"), "PublishedVersions") &&
+        !streq(val_str_at(spec, "packageType", "Zip"), "Image")) { /* its snapshot is being made */
+        state = "Pending";
+        reason = "The function is being created.";
+        code = "Creating";
+    }
     val_put_str(a, c, "FunctionName", name);
     val_put_str(a, c, "FunctionArn",
                 number ? arena_printf(a, "%s:%lld", lambda_arn(q, name), (long long)number) : lambda_arn(q, name));
@@ -556,9 +583,10 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
         val_put(a, c, "Layers", list);
     }
     val_put_str(a, c, "State", state);
-    if (!str_empty(val_str_at(v, "status.stateReason", NULL))) {
-        val_put_str(a, c, "StateReason", val_str_at(v, "status.stateReason", ""));
-        val_put_str(a, c, "StateReasonCode", val_str_at(v, "status.stateReasonCode", ""));
+    if (!str_empty(reason)) {
+        val_put_str(a, c, "StateReason", reason);
+        if (!str_empty(code))
+            val_put_str(a, c, "StateReasonCode", code);
     }
     val_put_str(a, c, "LastUpdateStatus", val_str_at(v, "status.lastUpdateStatus", "Successful"));
     val_put_str(a, c, "PackageType", val_str_at(spec, "packageType", "Zip"));
@@ -568,8 +596,9 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
     else
         val_push_str(a, val_need_list(a, c, "Architectures"), "x86_64");
     val_put_int(a, val_need_map(a, c, "EphemeralStorage"), "Size", val_int_at(spec, "ephemeralStorageMB", 512));
-    val_put_str(a, val_need_map(a, c, "SnapStart"), "ApplyOn", "None");
-    val_put_str(a, val_get(c, "SnapStart"), "OptimizationStatus", "Off");
+    snaps = number && streq(val_str_at(spec, "snapStart", "None"), "PublishedVersions");
+    val_put_str(a, val_need_map(a, c, "SnapStart"), "ApplyOn", val_str_at(spec, "snapStart", "None"));
+    val_put_str(a, val_get(c, "SnapStart"), "OptimizationStatus", snaps && !streq(val_str_at(v, "status.snapshot", "On"), "Off") && !image ? "On" : "Off");
     val_put_str(a, val_need_map(a, c, "LoggingConfig"), "LogFormat", val_str_at(spec, "loggingConfig.logFormat", "Text"));
     val_put_str(a, val_get(c, "LoggingConfig"), "LogGroup",
                 val_str_at(spec, "loggingConfig.logGroup", arena_printf(a, "/aws/lambda/%s", name)));

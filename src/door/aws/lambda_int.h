@@ -38,6 +38,8 @@ const char *lambda_name_of(const struct obj *o);
 
 /* Takes what a request's JSON says into a merge patch of the object's spec (and the whole spec of a new
  * one). *ret_type is the error's type when it returns -1. */
+/* May a function that is so (is; NULL: it is new) and becomes spec have its SnapStart setting? */
+int lambda_snap_start_check(const struct val *is, const struct val *spec, const char **ret_type, struct err *err);
 int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struct val *spec,
                      const char **ret_type, struct err *err);
 /* FunctionConfiguration of a Function ($LATEST) or a FunctionVersion. */

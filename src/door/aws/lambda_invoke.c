@@ -11,7 +11,10 @@ bool lambda_refused(struct op *op, const struct function_result *r)
 
     if (r->err.code == ERR_OK)
         return false;
-    if (r->err.code == ERR_NOT_FOUND) {
+    if (r->error_type) {
+        lambda_error(q, streq(r->error_type, "SnapStartException") ? 400 : r->err.code == ERR_TIMEOUT ? 408 : err_http(r->err.code),
+                     r->error_type, "%s", r->err.msg);
+    } else if (r->err.code == ERR_NOT_FOUND) {
         lambda_not_found(op);
     } else if (r->err.code == ERR_TOO_MANY) {
         struct arena *a = q->req->arena;

@@ -639,6 +639,7 @@ void op_put_provisioned(struct op *op)
     struct arena *a = op->q->req->arena;
     const struct obj *head;
     const struct val *n = val_get(op->in, "ProvisionedConcurrentExecutions");
+    struct lambda_qualified w;
     struct val *list, *p;
 
     if (!need_qualifier(op, &head))
@@ -652,6 +653,10 @@ void op_put_provisioned(struct op *op)
     if (n->i > 900 || n->i > val_int_at(obj_val(head), "spec.reservedConcurrency", INT64_MAX)) {
         lambda_error(op->q, 400, "InvalidParameterValueException", "Requested Provisioned Concurrency should not be greater than "
                      "the reservedConcurrentExecution for function or the account's unreserved concurrency");
+        return;
+    }
+    if (lambda_qualified(op, &w) == 0 && w.version && streq(val_str_at(obj_val(w.version), "spec.template.snapStart", "None"), "PublishedVersions")) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "Provisioned Concurrency is not supported for SnapStart enabled functions.");
         return;
     }
     list = provisioned_without(op, head);

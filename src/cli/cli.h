@@ -22,6 +22,7 @@ struct cli_opts {
     const char *service_cidr; /* "10.96.0.0/16" */
     const char *node_name;
     const char *region;  /* of the AWS door */
+    const char *otlp_endpoint; /* where traces go, "none"; NULL: as the environment says */
     int keep_alive_ms;   /* how long an idle function instance stays */
     int zygote_keep_ms, scale_burst, scale_per_10s, evict_mb, event_retry_s; /* as main.c tells; -1: not said */
     const char *controllers;  /* NULL: all; else as kube-controller-manager reads it: "*,-job" */

@@ -12,6 +12,7 @@ int cmd_gateway(struct cli_opts *o, int argc, char **argv)
         .service_cidr = o->service_cidr,
         .gateway_port = o->gateway_port,
         .aws_port = o->aws_port,
+        .otlp_endpoint = o->otlp_endpoint,
         .keep_ms = o->keep_alive_ms,
         .zygote_keep_ms = MAX(o->zygote_keep_ms, 0),
         .scale_burst = MAX(o->scale_burst, 0),

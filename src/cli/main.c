@@ -15,6 +15,7 @@ const struct command COMMANDS[] = {
      "  --service-cidr CIDR  addresses of services (default 10.96.0.0/16)\n"
      "  --node-name NAME     (default: the host's name)\n"
      "  --region NAME        of the AWS door (default us-east-1)\n"
+     "  --otlp-endpoint URL  traces of functions to this OpenTelemetry collector (default: OTEL_EXPORTER_OTLP_ENDPOINT; none)\n"
      "  --keep-alive-ms N    how long an idle function instance stays (default 10000)\n"
      "  --zygote-keep-ms N   how long what its instances are forked from stays after the last one (default 60000)\n"
      "  --scale-burst N      new instances that a function may take up at once (default 1000)\n"

@@ -63,6 +63,7 @@ static const struct option {
     OPT("kubeconfig", 0, TEXT, kubeconfig, 0, 0),
     OPT("node-name", 0, TEXT, node_name, 0, 0),
     OPT("region", 0, TEXT, region, 0, 0),
+    OPT("otlp-endpoint", 0, TEXT, otlp_endpoint, 0, 0),
     OPT("keep-alive-ms", 0, NUMBER, keep_alive_ms, 0, 86400000),
     OPT("zygote-keep-ms", 0, NUMBER, zygote_keep_ms, 1000, 86400000),
     OPT("scale-burst", 0, NUMBER, scale_burst, 1, 100000),
@@ -229,6 +230,8 @@ static void take_saved(struct cli_opts *o, const struct val *saved)
         o->service_cidr = arena_strdup(o->arena, val_str_at(saved, "serviceCidr", "10.96.0.0/16"));
     if (!o->node_name)
         o->node_name = arena_strdup(o->arena, val_str_at(saved, "nodeName", ""));
+    if (!o->otlp_endpoint && val_at(saved, "otlpEndpoint"))
+        o->otlp_endpoint = arena_strdup(o->arena, val_str_at(saved, "otlpEndpoint", "none"));
     if (!o->region)
         o->region = arena_strdup(o->arena, val_str_at(saved, "region", "us-east-1"));
 }
@@ -369,6 +372,8 @@ int opts_save(const struct cli_opts *o, struct err *err)
     val_put_str(a, v, "serviceCidr", o->service_cidr);
     val_put_str(a, v, "nodeName", o->node_name);
     val_put_str(a, v, "region", o->region);
+    if (o->otlp_endpoint)
+        val_put_str(a, v, "otlpEndpoint", o->otlp_endpoint);
     json_write_pretty(&b, v);
     snprintf(path, sizeof path, "%s/instance.json", o->state);
     rc = fs_write(path, b.p, b.n, 0644, err);

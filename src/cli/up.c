@@ -159,6 +159,10 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
             argv[n++] = numbers[i].name;
             argv[n++] = text[i];
         }
+    if (o->otlp_endpoint && p == &s->parts[GATEWAY]) {
+        argv[n++] = "--otlp-endpoint";
+        argv[n++] = o->otlp_endpoint;
+    }
     if (o->api_only || o->no_scheduler)
         argv[n++] = o->api_only ? "--api-only" : "--no-scheduler";
     setenv("TANDEM_SUPERVISOR", parent, 1); /* see part_begin() */
@@ -422,6 +426,8 @@ int cmd_up(struct cli_opts *o, int argc, char **argv)
 
     if (o->args_n)
         return complain(EXIT_USAGE, "up takes no words, only options; 'tandem up --help' lists them");
+    if (o->otlp_endpoint && !streq(o->otlp_endpoint, "none") && !str_starts(o->otlp_endpoint, "http://") && !str_starts(o->otlp_endpoint, "https://"))
+        return complain(EXIT_USAGE, "--otlp-endpoint wants http://HOST:PORT or https://..., or none, not '%s'", o->otlp_endpoint);
     if (!o->api_only && geteuid() != 0)
         return complain(EXIT_FAILURE, "containers need root; 'tandem up --api-only' does not");
     lock = take_lock(o, &err);

@@ -372,7 +372,6 @@ static struct version *version_new(struct function *f, const struct val *spec)
     struct version *v = xcalloc(1, sizeof *v);
     struct err *err = &v->broken;
     enum kind_of_runtime kind;
-    const char *tracing;
 
     v->f = f;
     v->number = ++f->fs->version_next;
@@ -394,8 +393,6 @@ static struct version *version_new(struct function *f, const struct val *spec)
              (unsigned long long)v->number);
     set_limits(v);
     read_logging(v, val_get(spec, "loggingConfig"));
-    tracing = val_str_at(spec, "tracingMode", "");
-    v->tracing = streq(tracing, "Active") ? TRACING_ACTIVE : streq(tracing, "PassThrough") ? TRACING_PASS_THROUGH : TRACING_UNSAID;
     if (streq(val_str_at(spec, "packageType", "Zip"), "Image") || !str_empty(val_str_at(spec, "image", NULL))) {
         v->image = xstrdup(val_str_at(spec, "image", ""));
         v->image_digest = xstrdup(val_str_at(spec, "imageDigest", ""));
@@ -811,6 +808,7 @@ static void put(struct functions *fs, const struct obj *o, const char *name, con
 {
     struct function *f = map_get(&fs->by_key, key);
     const struct val *spec = spec_of(o);
+    const char *tracing = val_str_at(spec, "tracingMode", "");
     bool same;
 
     if (fs->stopping || is_gone(fs, o->uid))
@@ -827,6 +825,7 @@ static void put(struct functions *fs, const struct obj *o, const char *name, con
     if (!same)
         version_replace(f);
     scale_read(f);
+    f->now->tracing = streq(tracing, "Active") ? TRACING_ACTIVE : streq(tracing, "PassThrough") ? TRACING_PASS_THROUGH : TRACING_UNSAID;
 }
 
 /* How many instances each of a family keeps loaded, by what the Function says. */

@@ -525,7 +525,6 @@ enum { LOG_BURST = 4 << 20, LOG_PER_TICK = 1 << 20 };
 /* trace.c */
 /* Where a call of v stands; text is what its function is given. to_queue: it is an event that is kept for later. */
 void trace_begin(struct function_trace *t, const struct version *v, const struct function_call *q, bool to_queue, char text[TRACE_TEXT_MAX]);
-void trace_span_id(char out[17]);
 /* What will be told of it; NULL when nothing will. Then: its result (NULL: none), and its end, which frees it. */
 struct function_span *trace_span(const struct function_trace *t, const struct version *v, const struct function_call *q);
 void trace_span_result(struct function_span *s, const struct function_result *r);

@@ -34,7 +34,7 @@ static uint64_t random_id(void)
     return z ? z : 1;
 }
 
-void trace_span_id(char out[17])
+void function_span_id(char out[17])
 {
     *put_hex(out, random_id(), 16) = 0;
 }
@@ -205,9 +205,9 @@ void trace_begin(struct function_trace *t, const struct version *v, const struct
         new_id(t->id);
     t->sampled = sampled(fs, v, t->id, decided);
     if (t->sampled && fs->tracing.span)
-        trace_span_id(t->span);
+        function_span_id(t->span);
     else if (!*t->parent && !to_queue)
-        trace_span_id(parent); /* Lambda always names one */
+        function_span_id(parent); /* Lambda always names one */
     write_text(text, t, *t->span ? t->span : *t->parent ? t->parent : parent, rest);
 }
 

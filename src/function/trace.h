@@ -58,6 +58,8 @@ struct functions_tracing {
     void *arg;
 };
 
+/* A fresh id for a span. */
+void function_span_id(char out[17]);
 /* "00-ID-SPAN-01" for who comes after: the call's own span, else its caller's. False: there is neither. */
 bool trace_parent_text(const struct function_trace *t, char out[TRACEPARENT_BYTES]);
 /* Reads either form (NULL: not said) into id and parent; -1: neither is of use. ret_decided: as functions_tracing.sample has

@@ -2,6 +2,7 @@
 #include "gateway/gateway_int.h"
 
 #include "codec/json.h"
+#include "gateway/otlp.h"
 #include "logs/logs.h"
 
 #include <stdio.h>
@@ -211,6 +212,7 @@ void admin_request(struct gateway *g, struct http_req *req)
         reply_buf(req, "application/json", &b);
     } else if (get && streq(req->path, "/metrics")) {
         functions_meter_prometheus(g->functions, &b);
+        otlp_prometheus(g->otlp, &b);
         reply_buf(req, "text/plain; version=0.0.4; charset=utf-8", &b);
     } else if (get && streq(req->path, "/instances")) {
         functions_instances_json(g->functions, &b);

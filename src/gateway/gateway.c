@@ -13,6 +13,7 @@
 #include "gateway/aws.h"
 #include "gateway/groups.h"
 #include "gateway/keys.h"
+#include "gateway/otlp.h"
 #include "gateway/triggers.h"
 #include "http/client.h"
 #include "logs/logs.h"
@@ -425,6 +426,11 @@ static int start(struct process *p, struct err *err)
                                   .on_state = on_state, .state_arg = p};
 
     take_prices(p, a, &f);
+    p->g.otlp = otlp_new(&p->g.loop, p->http, o->otlp_endpoint, err);
+    if (p->g.otlp)
+        f.tracing = (struct functions_tracing){otlp_sample, otlp_span, p->g.otlp};
+    else if (err->code != ERR_OK)
+        LOG(ERROR, "gateway", "did=run-without-traces error=\"%s\"", err->msg);
     p->g.logs = f.logs = open_logs(p, err);
     p->g.metrics = f.metrics = p->g.logs ? series_new(&p->g.loop, arena_printf(a, "%s/metrics", o->state), err) : NULL;
     if (!p->g.metrics)
@@ -466,6 +472,8 @@ int gateway_main(const struct gateway_options *o)
     p.g.groups = groups_free(p.g.groups);
     if (p.g.metrics)
         p.left++, series_stop(p.g.metrics, on_part_gone, &p);
+    if (p.g.otlp)
+        p.left++, otlp_stop(p.g.otlp, on_part_gone, &p);
     if (p.g.logs) { /* what the last calls printed is on disk then */
         p.left++;
         logs_stop(p.g.logs, on_part_gone, &p);

@@ -20,6 +20,7 @@ struct gateway_options {
     const char *service_cidr;
     const char *address;    /* to listen at; NULL: 0.0.0.0 */
     int gateway_port, aws_port; /* 0: not opened */
+    const char *otlp_endpoint;   /* where traces go, "none"; NULL: what the environment says (gateway/otlp.h) */
     int keep_ms, zygote_keep_ms, scale_burst, scale_per_10s, evict_mb, event_retry_s; /* 0: the defaults of function/function.h */
 };
 

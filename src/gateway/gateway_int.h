@@ -5,6 +5,7 @@
  *   url_http.c    requests for HTTP functions
  *   admin.c    the admin socket;  follow.c: logs there, as they grow
  *   keys.c     access keys
+ *   otlp.c, otlp_span.c  traces of calls to a collector
  *   groups.c   log groups: LogGroup objects and what logs/ keeps
  *   aws.c      where the AWS door hangs on;  triggers.c: where schedules and rules do */
 #pragma once
@@ -26,6 +27,7 @@ struct gateway {
     struct http_server *http, *admin;
     struct keys *keys; /* NULL until the server is there */
     struct identity *identity; /* likewise: who may do what */
+    struct otlp *otlp; /* NULL: traces go nowhere */
     int port; /* of http */
 };
 

@@ -20,7 +20,7 @@ def test_the_example_runs(tandem, tmp_path):
         'AWS_SECRET_ACCESS_KEY': tandem.key['SecretAccessKey']})
     try:
         assert done.returncode == 0, done.stdout + done.stderr
-        for part in ('hello from hello', '"Label": "Invocations"', '"Sum": ', 'good morning', 's3cret', 'patched', 'annotated'):
+        for part in ('hello from hello', '"Label": "Invocations"', '"Sum": ', '"traceId":"4bf92f3577b34da6a3ce929d0e0e4736"', 'good morning', 's3cret', 'patched', 'annotated'):
             assert part in done.stdout, (part, done.stdout, done.stderr)
     finally:
         tandem.kubectl('annotate', 'namespace', 'default', 'tandem.dev/spending-limit-', check=False)

@@ -1,9 +1,11 @@
 """Traces: W3C's and X-Ray's context through functions of every kind, as callers and functions see it."""
-import json, re, shutil, urllib.request, uuid
+import base64, http.client, http.server, json, os, re, shutil, socket, subprocess, threading, time, urllib.error, urllib.request, uuid
+from unittest import mock
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse
 
-from conftest import eventually
+from conftest import eventually, running
 from test_lambda import call, create, fn, zipped  # noqa: F401 (fn is a fixture)
 from test_lambda_runtimes import executable
 
@@ -122,7 +124,6 @@ def test_active_samples(fn):
 
 def test_logs_and_trace_show_the_ids(tandem, seen):
     answer, _ = with_headers(seen, {'traceparent': PARENT}, lambda: call(seen, 'trace-py', {}, LogType='Tail'))
-    import base64
     tail = base64.b64decode(answer['LogResult']).decode()
     assert f'\tXRAY TraceId: 1-{ID[:8]}-{ID[8:]}\tSegmentId: {SPAN}\tSampled: true\t' in tail
     request = answer['ResponseMetadata']['RequestId']
@@ -195,3 +196,194 @@ def test_http_functions_get_the_headers_as_they_came(tandem, server):
     headers = {'traceparent': PARENT, 'tracestate': 'a=1,b=2', 'x-amzn-trace-id': f'{ROOT};Sampled=1'}
     assert ask(tandem, server, headers) == headers
     assert ask(tandem, server, {}) == {'traceparent': None, 'tracestate': None, 'x-amzn-trace-id': None}
+
+
+# ---- spans to a collector ---------------------------------------------------------------------------------
+
+class Collector:
+    """An OTLP/HTTP endpoint: what comes is read with OpenTelemetry's own messages."""
+
+    def __init__(self):
+        self.spans, self.resources, self.headers, self.answers, self.bad, self.gone = [], [], [], [], [], False
+        outer = self
+
+        class H(http.server.BaseHTTPRequestHandler):
+            protocol_version = 'HTTP/1.1'
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers['Content-Length']))
+                if outer.gone:
+                    self.close_connection = True
+                    return
+                status, answer = outer.answers.pop(0) if outer.answers else (200, b'')
+                try:
+                    assert self.headers['Content-Type'] == 'application/x-protobuf' and self.path == '/base/v1/traces', (self.path, self.headers)
+                    got = ExportTraceServiceRequest.FromString(body)
+                    assert not has_unknown(got)
+                except Exception as e:
+                    outer.bad.append(e)
+                if status == 200 and not outer.bad:
+                    outer.headers.append(dict(self.headers))
+                    for r in got.resource_spans:
+                        outer.resources.append({a.key: a.value.string_value for a in r.resource.attributes})
+                        for s in r.scope_spans:
+                            assert s.scope.name == 'tandem'
+                            outer.spans.extend(s.spans)
+                self.send_response(status)
+                self.send_header('Content-Length', str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *a):
+                pass
+        self.server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), H)
+        self.url = f'http://127.0.0.1:{self.server.server_port}/base/'
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def of(self, trace):
+        assert not self.bad, self.bad
+        return [s for s in self.spans if s.trace_id.hex() == trace]
+
+
+def has_unknown(message):
+    from google.protobuf.unknown_fields import UnknownFieldSet
+    return len(UnknownFieldSet(message)) or any(has_unknown(m) for field, value in message.ListFields() if field.type == field.TYPE_MESSAGE
+                                                for m in (value if hasattr(value, '__len__') and not hasattr(value, 'ListFields') else [value]))
+
+
+def attrs(span):
+    return {a.key: getattr(a.value, a.value.WhichOneof('value')) for a in span.attributes}
+
+
+@pytest.fixture(scope='module')
+def traced():
+    with mock.patch.dict(os.environ, {'OTEL_EXPORTER_OTLP_HEADERS': 'x-key=a%20b,x-other=c', 'OTEL_RESOURCE_ATTRIBUTES': 'deployment.environment.name=test'}):
+        collector = Collector()
+        with running('--otlp-endpoint', collector.url, '--pod-cidr', '10.77.0.0/16', '--service-cidr', '10.78.0.0/16', prefix='tt-otlp-') as one:
+            one.collector = collector
+            yield one
+        collector.server.shutdown()
+
+
+@pytest.fixture(scope='module')
+def traced_fn(traced):
+    client = traced.boto('lambda')
+    create(client, 'spans', code=zipped(SEEN ))
+    client.create_function_url_config(FunctionName='spans', AuthType='NONE')
+    return client
+
+
+def test_a_call_is_a_span_with_its_steps(traced, traced_fn):
+    trace = uuid.uuid4().hex
+    got = ask(traced, 'spans', {'traceparent': f'00-{trace}-{SPAN}-01', 'tracestate': 'a=1', 'User-Agent': 'me/1'}, 'x/y?q=1')
+    spans = eventually(lambda: traced.collector.of(trace), 20)
+    server = [s for s in spans if s.kind == 2]
+    assert len(server) == 1, spans
+    server = server[0]
+    assert (server.name, server.parent_span_id.hex(), server.trace_state, server.flags & 0x301) == ('spans', SPAN, 'a=1', 0x301)
+    assert fields(got['trace']) == {'Root': f'1-{trace[:8]}-{trace[8:]}', 'Parent': server.span_id.hex(), 'Sampled': '1'}
+    a = attrs(server)
+    assert re.fullmatch('[0-9a-f-]{36}', a.pop('faas.invocation_id'))
+    cold, rung, port = a.pop('faas.coldstart'), a.pop('tandem.rung'), a.pop('server.port')
+    assert isinstance(cold, bool) and rung in ('warm', 'stem', 'zygote', 'runtime', 'fresh') and f':{port}' in traced.status['gateway']
+    arn = 'arn:aws:lambda:us-east-1:000000000000:function:spans'
+    assert a == {'http.request.method': 'GET', 'url.scheme': 'http', 'url.path': '/function/spans/x/y', 'url.query': 'q=1', 'client.address': '127.0.0.1',
+                 'user_agent.original': 'me/1', 'network.protocol.version': '1.1', 'server.address': '127.0.0.1', 'http.response.status_code': 200,
+                 'k8s.namespace.name': 'default', 'cloud.resource_id': arn, 'aws.lambda.invoked_arn': arn, 'faas.name': 'spans', 'faas.version': '$LATEST',
+                 'faas.trigger': 'http', 'faas.max_memory': 128 << 20}
+    steps = {s.name: s for s in spans if s is not server}
+    assert 'handler' in steps and set(steps) <= {'gateway', 'queue', 'place', 'fork', 'init', 'handler'}
+    for s in steps.values():
+        assert s.parent_span_id == server.span_id and s.kind == 1 and len(s.span_id) == 8
+        assert server.start_time_unix_nano - 1000_000 <= s.start_time_unix_nano <= s.end_time_unix_nano <= server.end_time_unix_nano + 1000_000
+    assert abs(server.end_time_unix_nano / 1e9 - time.time()) < 120
+    assert traced.collector.resources[-1] == {'service.name': 'tandem', 'host.name': socket.gethostname(), 'deployment.environment.name': 'test'}
+    assert (traced.collector.headers[-1]['x-key'], traced.collector.headers[-1]['x-other']) == ('a b', 'c')
+
+
+def test_who_is_sampled(traced, traced_fn):
+    got = fields(call(traced_fn, 'spans', {})[1]['trace'])                              # nothing said: the sampler says yes
+    assert got['Sampled'] == '1'
+    eventually(lambda: traced.collector.of(got['Root'][2:].replace('-', '')), 20)
+    trace = uuid.uuid4().hex
+    assert fields(ask(traced, 'spans', {'traceparent': f'00-{trace}-{SPAN}-00'})['trace'])['Sampled'] == '0'
+    traced_fn.update_function_configuration(FunctionName='spans', TracingConfig={'Mode': 'PassThrough'})
+    traced_fn.get_waiter('function_updated_v2').wait(FunctionName='spans')
+    other = fields(eventually(lambda: (lambda t: fields(t['trace'])['Sampled'] == '0' and t)(call(traced_fn, 'spans', {})[1]))['trace'])
+    traced_fn.update_function_configuration(FunctionName='spans', TracingConfig={'Mode': 'Active'})
+    eventually(lambda: fields(call(traced_fn, 'spans', {})[1]['trace'])['Sampled'] == '1')
+    last = fields(call(traced_fn, 'spans', {})[1]['trace'])['Root'][2:].replace('-', '')
+    eventually(lambda: traced.collector.of(last), 20)
+    assert not traced.collector.of(trace) and not traced.collector.of(other['Root'][2:].replace('-', ''))
+
+
+def test_events_and_failures(traced, traced_fn):
+    create(traced_fn, 'spans-fail', code=zipped('def handler(e, c):\n    raise ValueError("asked to")\n'))
+    traced_fn.put_function_event_invoke_config(FunctionName='spans-fail', MaximumRetryAttempts=0)
+    trace = uuid.uuid4().hex
+    with_headers(traced_fn, {'traceparent': f'00-{trace}-{SPAN}-01'}, lambda: traced_fn.invoke(FunctionName='spans-fail', InvocationType='Event', Payload=b'{}'))
+    spans = eventually(lambda: len(got := [s for s in traced.collector.of(trace) if s.kind != 1]) == 2 and got, 20)
+    producer, consumer = sorted(spans, key=lambda s: s.kind)
+    assert (producer.kind, producer.name, producer.parent_span_id.hex()) == (4, 'send spans-fail', SPAN)
+    assert (consumer.kind, consumer.name, consumer.parent_span_id) == (5, 'spans-fail', producer.span_id)
+    assert (consumer.status.code, consumer.status.message, attrs(consumer)['error.type']) == (2, 'asked to', 'ValueError')
+    assert attrs(producer)['messaging.message.id'] == attrs(consumer)['faas.invocation_id']
+
+
+def test_http_functions_are_children(traced, traced_fn):
+    create(traced_fn, 'spans-http', Runtime='provided.al2023', code=executable(HTTP))
+    traced_fn.create_function_url_config(FunctionName='spans-http', AuthType='NONE')
+    traced.kubectl('patch', 'function', 'spans-http', '--type=merge', '-p', '{"spec":{"http":{"port":8080}}}')
+    eventually(lambda: 'traceparent' in ask(traced, 'spans-http', {}))
+    trace = uuid.uuid4().hex
+    with pytest.raises(urllib.error.HTTPError) as e:
+        ask(traced, 'spans-http', {'traceparent': f'00-{trace}-{SPAN}-01', 'tracestate': 'a=1'}, 'fail')
+    got = json.loads(e.value.read())
+    server = eventually(lambda: [s for s in traced.collector.of(trace) if s.kind == 2], 20)[0]
+    assert got == {'traceparent': f'00-{trace}-{server.span_id.hex()}-01', 'tracestate': 'a=1', 'x-amzn-trace-id': None}
+    assert server.parent_span_id.hex() == SPAN and server.status.code == 2
+    assert attrs(server)['http.response.status_code'] == 503 and attrs(server)['error.type'] == '503'
+
+
+def counters(one):
+    text = subprocess.run(['curl', '-s', '--unix-socket', f'{one.state}/run/gateway.sock', 'http://localhost/metrics'], text=True, capture_output=True).stdout
+    return {m[1]: int(m[2]) for m in re.finditer(r'^tandem_trace_spans_total\{result="(\w+)"\} (\d+)$', text, re.M)}
+
+
+def test_a_collector_that_refuses(traced, traced_fn):
+    before = counters(traced)
+    assert before['sent'] > 0 and before['dropped_failed'] == before['dropped_full'] == 0
+    traced.collector.answers[:] = [(503, b''), (429, b'')]
+    trace = uuid.uuid4().hex
+    ask(traced, 'spans', {'traceparent': f'00-{trace}-{SPAN}-01'})
+    eventually(lambda: traced.collector.of(trace), 40)                                  # tried again until it was taken
+    traced.collector.answers[:] = [(400, b'')]
+    ask(traced, 'spans', {'traceparent': f'00-{uuid.uuid4().hex}-{SPAN}-01'})
+    eventually(lambda: counters(traced)['dropped_failed'] > 0, 20)                      # never again, and counted
+    traced.collector.answers[:] = [(200, ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(rejected_spans=1, error_message='no')).SerializeToString())]
+    ask(traced, 'spans', {'traceparent': f'00-{uuid.uuid4().hex}-{SPAN}-01'})
+    eventually(lambda: counters(traced)['rejected'] == 1, 20)
+
+
+def test_a_collector_that_has_gone(traced, traced_fn):
+    """Calls go on; what nobody takes waits within its limit, and is counted when it does not fit."""
+    traced.collector.gone = True
+    body = 'x=' + 'y' * 1500
+
+    def some(n):
+        c = http.client.HTTPConnection(traced.status['gateway'].split('//')[1], timeout=30)
+        for _ in range(n):
+            c.request('GET', f'/function/spans/?{body}', headers={'traceparent': f'00-{uuid.uuid4().hex}-{SPAN}-01'})
+            answer = c.getresponse()
+            answer.read()
+            assert answer.status == 200
+    for _ in range(40):
+        some(60)
+        if counters(traced)['dropped_full']:
+            break
+    assert counters(traced)['dropped_full'] > 0
+
+
+def test_endpoints_that_are_none(tandem, tmp_path):
+    done = tandem.tandem('up', '--otlp-endpoint', 'localhost:4318', check=False)
+    assert done.returncode == 2 and '--otlp-endpoint wants http://HOST:PORT' in done.stderr

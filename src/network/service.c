@@ -15,6 +15,7 @@
  *   chain postrouting (nat) hairpin and 127.0.0.1 as the host's address, pods to outside masqueraded
  *   chain guard (filter) pods have no way to 127.0.0.0/8, which route_localnet would open, and
  *              none with another's address
+ *   chain closed (filter) nobody in a pod or a function connects to a function
  *
  * Why a class between svc and the chain instead of a verdict in svc: an element with a verdict
  * makes the kernel walk all elements of the table again to look for loops; a class is entered once.
@@ -201,6 +202,27 @@ static void table_postrouting(struct nft *t, const struct net_plan *p)
     nft_rule_end(t, r);
 }
 
+/* A function is called through the gateway: what comes from another function or a pod is not for it, only the
+ * answers to what it asked. Links of functions are called PREFIXf... (pool.c). */
+static void table_closed(struct nft *t, const struct net_plan *p)
+{
+    const struct nft_hook forward = {"filter", NF_INET_FORWARD, NF_IP_PRI_FILTER};
+    uint32_t fresh = NF_CT_STATE_BIT(IP_CT_NEW), zero = 0;
+    char links[32];
+    size_t r;
+
+    snprintf(links, sizeof links, "%sf", p->prefix);
+    nft_chain(t, "closed", &forward);
+    r = nft_rule(t, "closed");
+    x_meta(t, NFT_META_OIFNAME, NFT_REG_1);
+    x_cmp(t, NFT_CMP_EQ, NFT_REG_1, links, strlen(links)); /* begins with */
+    x_ct(t, NFT_CT_STATE, R(4));
+    x_mask(t, R(4), &fresh, &zero, 4);
+    x_cmp(t, NFT_CMP_NEQ, R(4), &zero, 4);
+    x_verdict(t, NF_DROP, NULL);
+    nft_rule_end(t, r);
+}
+
 static void table_make(struct nft *t, const struct net_plan *p)
 {
     const struct nft_hook pre = {"nat", NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST},
@@ -230,6 +252,7 @@ static void table_make(struct nft *t, const struct net_plan *p)
     x_in_cidr(t, false, NFT_CMP_EQ, 0x7f000000, 0xff000000);
     x_verdict(t, NF_DROP, NULL);
     nft_rule_end(t, r);
+    table_closed(t, p);
     r = nft_rule(t, "guard"); /* a pod speaks with its own address only */
     x_meta(t, NFT_META_IIFNAME, NFT_REG_1);
     x_cmp(t, NFT_CMP_EQ, NFT_REG_1, p->prefix, strlen(p->prefix));

@@ -174,7 +174,7 @@ const char *guess_file(struct arena *a, const char *folder, const struct guess *
 
 static int known_handler(struct arena *a, const char *folder, const char *runtime, struct guess *g, struct err *err)
 {
-    if (runtime ? streq(runtime, "wasm") : str_ends(g->handler, ".wasm")) {
+    if (runtime ? streq(runtime, "wasm") : str_ends(g->handler, ".wasm") || str_ends(g->handler, ".wat")) {
         g->runtime = "wasm";
         return is_file(a, folder, g->handler) ? 0 : err_set(err, INVALID_ARGUMENT, "there is no module %s in %s", g->handler, folder);
     }
@@ -192,7 +192,7 @@ static int known_handler(struct arena *a, const char *folder, const char *runtim
     return 0;
 }
 
-/* main.wasm, or the only module of the top folder; NULL: none, or several without a main. */
+/* main.wasm, main.wat, or the only module of the top folder; NULL: none, or several without a main. */
 static const char *wasm_file(struct arena *a, const char *folder)
 {
     const char *only = NULL;
@@ -201,6 +201,8 @@ static const char *wasm_file(struct arena *a, const char *folder)
 
     if (is_file(a, folder, "main.wasm"))
         return "main.wasm";
+    if (is_file(a, folder, "main.wat"))
+        return "main.wat";
     dir = opendir(folder);
     while (dir && (e = readdir(dir)))
         if (str_ends(e->d_name, ".wasm") && e->d_name[0] != '.') {
@@ -255,7 +257,7 @@ int guess_folder(struct arena *a, const char *folder, const char *handler, const
         return err_set(err, INVALID_ARGUMENT, "%s holds %s and %s; say which it is: --handler FILE.FUNCTION", folder, py, js);
     if (!py && !js)
         return err_set(err, INVALID_ARGUMENT, "%s has no handler: lambda_function.py, handler.py, app.py, main.py or index.py, "
-                       "index.mjs, index.js or package.json's main, a module main.wasm, or an executable bootstrap; else --handler", folder);
+                       "index.mjs, index.js or package.json's main, a module main.wasm or main.wat, or an executable bootstrap; else --handler", folder);
     function = py ? function_of(a, folder, py, streq(py, "lambda_function.py") ? "lambda_handler" : "handler",
                                 streq(py, "lambda_function.py") ? "handler" : "lambda_handler", err)
                   : function_of(a, folder, js, "handler", NULL, err);

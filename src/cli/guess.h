@@ -9,7 +9,7 @@ struct guess {
     const char *handler, *runtime; /* "index.handler", "nodejs20.x"; in the arena or literals */
 };
 /* By convention: an executable `bootstrap`; lambda_function.py, handler.py, app.py, main.py, index.py; package.json's
- * main, index, app, handler (.mjs .js .cjs); main.wasm or the only .wasm. handler and runtime (either may be NULL) are what the caller knows already;
+ * main, index, app, handler (.mjs .js .cjs); main.wasm, main.wat or the only .wasm. handler and runtime (either may be NULL) are what the caller knows already;
  * a handler's file must be there. INVALID_ARGUMENT says what is missing and what to write. */
 int guess_folder(struct arena *a, const char *folder, const char *handler, const char *runtime, struct guess *ret,
                  struct err *err) _must_check_;

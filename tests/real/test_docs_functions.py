@@ -21,15 +21,16 @@ def place(tandem, tmp_path_factory):
     return folder
 
 
-def test_the_page_says_what_happens(tandem, place):
+def run(tandem, place, text):
+    """Runs the blocks of a text; how many there were, and marks."""
     tandem.boto('s3')
     env = {**os.environ, 'PATH': f'{place}/bin:{os.path.dirname(sys.executable)}:{os.environ["PATH"]}', 'TANDEM_STATE': tandem.state, 'HOME': str(place),
            'KUBECONFIG': os.path.join(tandem.state, 'kubeconfig'), 'AWS_CONFIG_FILE': '/dev/null', 'AWS_SHARED_CREDENTIALS_FILE': '/dev/null', 'AWS_PAGER': '',
            'AWS_ENDPOINT_URL': tandem.status['aws'], 'AWS_DEFAULT_REGION': 'us-east-1', 'AWS_ACCESS_KEY_ID': tandem.key['AccessKeyId'],
            'AWS_SECRET_ACCESS_KEY': tandem.key['SecretAccessKey']}
-    text = open(PAGE).read().replace('http://127.0.0.1:8080', tandem.status['gateway'].rstrip('/')).replace('http://127.0.0.1:4566', tandem.status['aws'])
-    blocks = re.findall(r'```(sh|python)\n(.*?)```(?:\nIt prints\n\n((?:    [^\n]*\n)+))?', text, re.S)[1:]        # an instance runs already
-    said, marks = '', 0
+    text = text.replace('http://127.0.0.1:8080', tandem.status['gateway'].rstrip('/')).replace('http://127.0.0.1:4566', tandem.status['aws'])
+    blocks = re.findall(r'```(sh|python)\n(.*?)```(?:\nIt prints\n\n((?:    [^\n]*\n)+))?', text, re.S)
+    marks = 0
     for language, block, prints in blocks:
         words = ['bash', '-euo', 'pipefail', '-c', block] if language == 'sh' else [sys.executable, '-c', block]
         done = subprocess.run(words, cwd=place, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
@@ -41,5 +42,23 @@ def test_the_page_says_what_happens(tandem, place):
             assert at >= 0, f'{want!r} is not in what this prints:\n{block}\n{done.stdout}'
             at += len(want)
             marks += 1
-        said += done.stdout
-    assert len(blocks) >= 10 and marks >= 16
+    return len(blocks), marks
+
+
+def sections():
+    """The page without what needs wasmtime's library, and that."""
+    text = open(PAGE).read()
+    wasm = re.search(r'^## A Wasm module\n.*?(?=^## )', text, re.S | re.M).group(0)
+    return text.replace(wasm, '').replace('tandem up --detach\nexport KUBECONFIG=/var/lib/tandem/kubeconfig\n', ''), wasm     # an instance runs already
+
+
+def test_the_page_says_what_happens(tandem, place):
+    blocks, marks = run(tandem, place, sections()[0])
+    assert blocks >= 11 and marks >= 16
+
+
+def test_the_page_says_what_wasm_does(tandem, place):
+    if not os.path.exists(os.environ.get('TANDEM_WASMTIME') or os.path.join(TOP, 'build', 'deps', 'lib', 'libwasmtime.so')):
+        pytest.skip('no wasmtime: tools/deps build brings it')
+    assert run(tandem, place, sections()[1]) == (1, 2)
+    tandem.kubectl('delete', 'function', 'echo')

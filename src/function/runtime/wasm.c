@@ -177,6 +177,26 @@ _Noreturn static void refuse(int out, const char *text, size_t n)
     _exit(0);
 }
 
+/* A module in the text form, which is what a file that begins so must be; else the bytes as they are. Or a text why not. */
+static const unsigned char *from_text(const unsigned char *p, size_t *n, struct buf *text)
+{
+    struct wasm_bytes wasm;
+    size_t at = 0;
+    void *error;
+
+    while (at < *n && strchr(" \t\r\n", p[at]) && p[at])
+        at++;
+    if (at == *n || (p[at] != '(' && p[at] != ';'))
+        return p;
+    error = abi.wasmtime_wat2wasm((const char *)p, *n, &wasm);
+    if (error) {
+        error_text(error, text);
+        return p;
+    }
+    *n = wasm.n;
+    return (const unsigned char *)wasm.p;
+}
+
 /* In the compiler. Says "C" and the machine code, or "E" and why not. */
 _Noreturn static void compile(int in, int out)
 {
@@ -185,11 +205,17 @@ _Noreturn static void compile(int in, int out)
     struct buf text = {0};
     struct stat st;
     const unsigned char *wasm;
+    size_t n;
 
     if (fstat(in, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > MODULE_MAX)
         refuse(out, "it is no file, or too big", 25);
-    wasm = st.st_size ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, in, 0) : NULL;
-    if (st.st_size < 8 || wasm == MAP_FAILED || memcmp(wasm, "\0asm", 4) != 0)
+    n = (size_t)st.st_size;
+    wasm = n ? mmap(NULL, n, PROT_READ, MAP_PRIVATE, in, 0) : NULL;
+    if (n && wasm != MAP_FAILED)
+        wasm = from_text(wasm, &n, &text);
+    if (text.n)
+        refuse(out, text.p, text.n);
+    if (n < 8 || wasm == MAP_FAILED || memcmp(wasm, "\0asm", 4) != 0)
         refuse(out, "it is no WebAssembly module (they begin with \\0asm)", 51);
     if (wasm[4] != 1 || wasm[6] == 1) {
         static const char COMPONENT[] = "it is a component; supported are core modules that are WASI preview 1 commands "
@@ -197,7 +223,7 @@ _Noreturn static void compile(int in, int out)
         refuse(out, COMPONENT, sizeof COMPONENT - 1);
     }
     engine = make_engine();
-    error = abi.wasmtime_module_new(engine, wasm, (size_t)st.st_size, &module);
+    error = abi.wasmtime_module_new(engine, wasm, n, &module);
     linker = abi.wasmtime_linker_new(engine);
     if (!error)
         check_exports(module, &text);

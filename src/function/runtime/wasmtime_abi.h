@@ -49,6 +49,7 @@ typedef ptrdiff_t wasm_write_fn(void *arg, const unsigned char *p, size_t n); /*
     X(void, wasmtime_pooling_allocation_strategy_set, (void *config, const void *pool))                      \
     X(void, wasmtime_engine_increment_epoch, (void *engine))                                                 \
     X(void *, wasmtime_module_new, (void *engine, const void *wasm, size_t n, void **ret))                   \
+    X(void *, wasmtime_wat2wasm, (const char *text, size_t n, struct wasm_bytes *ret))                       \
     X(void *, wasmtime_module_serialize, (const void *module, struct wasm_bytes *ret))                       \
     X(void *, wasmtime_module_deserialize_file, (void *engine, const char *path, void **ret))                \
     X(void, wasmtime_module_exports, (const void *module, struct wasm_list *ret))                            \

@@ -198,6 +198,27 @@ static void bad_modules_are_refused(void **state)
     refused("(module (memory 65536) (memory 65536) (func (export \"_start\")))", NULL, 0, "memor");
 }
 
+static void text_is_a_module_too(void **state)
+{
+    const char *const files[] = {"main.wat", ";; nothing\n(module (func (export \"_start\")))", NULL};
+    struct buf zip = {0};
+    char sha[CODE_HEX];
+    struct err err;
+    struct answer a;
+
+    host_zip(&zip, files);
+    assert_int_equal(code_put(H.state, zip.p, zip.n, sha, &err), 0);
+    buf_done(&zip);
+    host_put(&H, "text", sha, "\"runtime\":\"wasm\",\"handler\":\"main.wat\"");
+    host_call(&H, "text", "{}", &a);
+    assert_int_equal(a.err.code, ERR_OK);
+    assert_null(a.error);
+    assert_int_equal(a.n, 0);
+    answer_done(&a);
+    functions_remove(H.fs, "default", "text");
+    refused(NULL, "(module (func (export \"_start\") (i32.nothing)))", 47, "unknown operator");
+}
+
 static void no_file_is_told(void **state)
 {
     struct wat_bytes wasm;
@@ -250,6 +271,7 @@ int main(void)
         cmocka_unit_test(files_are_those_given),
         cmocka_unit_test(a_module_may_want_too_much),
         cmocka_unit_test(bad_modules_are_refused),
+        cmocka_unit_test(text_is_a_module_too),
         cmocka_unit_test(no_file_is_told),
     };
     struct err err;

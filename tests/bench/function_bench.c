@@ -7,7 +7,7 @@
  * rate: the same back to back. first: a function's first call ever. warm: one caller, and sixteen. burst: 0 -> 1,000
  * instances, and what an idle one takes. events: asynchronous ones, acknowledged when they are on disk. noisy: a quiet
  * function beside one that is flooded. Needs root. */
-#include "../unit/function/host.h"
+#include "../unit/function/wasm.h"
 
 #include "network/network.h"
 
@@ -23,6 +23,12 @@ enum { COLD = 400, WARM = 3000, BURST = 1000, EVENTS = 4000 };
 static const char HELLO[] = "def lambda_handler(e, c):\n    return {'n': 1}\n";
 static const char HELLO_JS[] = "exports.handler = (e, c, done) => done(null, {n: 1});\n";
 static const char HELLO_ASYNC_JS[] = "exports.handler = async (e) => { await new Promise((r) => setTimeout(r, 0)); return {n: 1}; };\n";
+
+/* As small as the others: reads nothing, says {"n":1}. */
+static const char WASM_HELLO[] = "(module (import \"wasi_snapshot_preview1\" \"fd_write\" (func $write (param i32 i32 i32 i32) (result i32)))"
+                                 " (memory (export \"memory\") 17) (data (i32.const 8) \"{\\\"n\\\":1}\")"
+                                 " (func (export \"_start\") (i32.store (i32.const 0) (i32.const 8)) (i32.store (i32.const 4) (i32.const 7))"
+                                 " (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 24)))))";
 
 static int by_value(const void *a, const void *b)
 {
@@ -83,8 +89,8 @@ static void percentiles(const char *what, int64_t *us, int n)
 }
 
 /* What the runtime is called, what its code is. */
-enum kind { PYTHON, PYTHON_BOTO, NODE, NODE_ASYNC, NATIVE };
-static const char *const kind_names[] = {"Python", "Python, 8 modules", "Node", "Node, async", "C"};
+enum kind { PYTHON, PYTHON_BOTO, NODE, NODE_ASYNC, NATIVE, WASM };
+static const char *const kind_names[] = {"Python", "Python, 8 modules", "Node", "Node, async", "C", "Wasm"};
 
 static void put(struct host *h, const char *name, enum kind kind)
 {
@@ -100,6 +106,10 @@ static void put(struct host *h, const char *name, enum kind kind)
 
     if (kind <= PYTHON_BOTO) {
         host_function(h, name, kind == PYTHON ? HELLO : MODULES, "\"memoryMB\":1769");
+        return;
+    }
+    if (kind == WASM) {
+        host_wasm(h, name, WASM_HELLO, "\"memoryMB\":1769");
         return;
     }
     if (kind == NATIVE) {
@@ -130,6 +140,8 @@ static bool missing(enum kind kind)
 {
     struct err err;
 
+    if (kind == WASM)
+        return function_runtime_check("wasm", &err) < 0;
     return (kind == NODE || kind == NODE_ASYNC) && function_runtime_check("nodejs20.x", &err) < 0;
 }
 
@@ -150,6 +162,7 @@ static void end(struct host *h)
 }
 
 static int rungs[FUNCTION_RUNGS];
+static int64_t handler_us; /* of the last call */
 
 static int64_t call(struct host *h, const char *name)
 {
@@ -160,6 +173,7 @@ static int64_t call(struct host *h, const char *name)
     if (a.err.code != ERR_OK || a.error)
         fprintf(stderr, "%s: err=%s error=%s payload=%s\n", name, a.err.msg, a.error ? a.error : "-", a.payload ? a.payload : "-");
     us = a.wall_us;
+    handler_us = a.handler_us;
     rungs[a.rung]++;
     if (getenv("TAIL"))
         fprintf(stderr, "%s", a.tail);
@@ -221,6 +235,35 @@ static void cold(enum kind kind, bool ahead, int n, int rate_n)
         check_rung(what, rung, rate_n);
         cpu_row(what, c, rate_n);
     }
+    end(&h);
+}
+
+/* In a process that is there each call makes an instance of the module and unmakes it: that is Wasm's start. */
+static void module(void)
+{
+    struct functions_options o = {NETWORK};
+    static int64_t us[WARM];
+    struct host h = {0};
+    struct answer a;
+
+    if (missing(WASM))
+        return;
+    begin(&h, &o);
+    put(&h, "f", WASM);
+    call(&h, "f");
+    for (int i = 0; i < WARM; i++) {
+        call(&h, "f");
+        us[i] = handler_us;
+    }
+    percentiles("Wasm: instance made, run, unmade", us, WARM);
+    host_wasm(&h, "g", "(module (func (export \"_start\")))", "\"memoryMB\":1769");
+    host_call(&h, "g", "{}", &a);
+    answer_done(&a);
+    for (int i = 0; i < WARM; i++) {
+        call(&h, "g");
+        us[i] = handler_us;
+    }
+    percentiles("Wasm: the same, of a module that does nothing", us, WARM);
     end(&h);
 }
 
@@ -441,7 +484,7 @@ int main(int argc, char **argv)
     }
     if (unshare(CLONE_NEWNET) < 0 || system("ip link set lo up") != 0)
         return 1;
-    for (int kind = PYTHON; kind <= NATIVE; kind++) {
+    for (int kind = PYTHON; kind <= WASM; kind++) {
         if (which >= 0 && which != kind)
             continue;
         if (strstr("first", only))
@@ -453,6 +496,8 @@ int main(int argc, char **argv)
         if (strstr("warm", only) && kind != PYTHON_BOTO)
             warm((enum kind)kind);
     }
+    if (strstr("module", only) && (which < 0 || which == WASM))
+        module();
     if (strstr("burst", only))
         burst();
     if (strstr("events", only))

@@ -25,9 +25,15 @@ struct wasm_extern {
     uint8_t kind; /* 0: a function; 3: a memory */
     uint64_t of[8];
 };
-enum { WASM_EXTERN_FUNC = 0, WASM_EXTERN_MEMORY = 3 };
+enum { WASM_EXTERN_FUNC = 0, WASM_EXTERN_MEMORY = 3, WASM_TYPE_I32 = 0 };
 enum { WASM_TRAP_INTERRUPT = 10, WASM_TRAP_UNREACHABLE = 9 };
 
+union wasm_raw { /* an argument on its way in, or the result on its way out */
+    int32_t i32;
+    uint64_t all[2];
+};
+/* NULL, or a trap. */
+typedef void *wasm_host_fn(void *arg, void *caller, union wasm_raw *args, size_t n);
 typedef ptrdiff_t wasm_write_fn(void *arg, const unsigned char *p, size_t n); /* -errno, or how many were taken */
 
 /* X(result, name, arguments) */
@@ -63,6 +69,17 @@ typedef ptrdiff_t wasm_write_fn(void *arg, const unsigned char *p, size_t n); /*
     X(const struct wasm_list *, wasm_functype_results, (const void *type))                                   \
     X(void *, wasmtime_linker_new, (void *engine))                                                           \
     X(void *, wasmtime_linker_define_wasi, (void *linker))                                                   \
+    X(void, wasmtime_linker_allow_shadowing, (void *linker, bool on))                                        \
+    X(void *, wasmtime_linker_define_func_unchecked,                                                         \
+      (void *linker, const char *module, size_t module_n, const char *name, size_t name_n, const void *type, \
+       wasm_host_fn *f, void *arg, void (*done)(void *)))                                                    \
+    X(void *, wasm_valtype_new, (uint8_t kind))                                                              \
+    X(void, wasm_valtype_vec_new, (struct wasm_list *ret, size_t n, void *const *types))                     \
+    X(void *, wasm_functype_new, (struct wasm_list *params, struct wasm_list *results))                      \
+    X(void, wasm_functype_delete, (void *type))                                                              \
+    X(bool, wasmtime_caller_export_get, (void *caller, const char *name, size_t n, struct wasm_extern *ret)) \
+    X(void *, wasmtime_caller_context, (void *caller))                                                       \
+    X(uint8_t *, wasmtime_memory_data, (const void *context, const void *memory))                            \
     X(void *, wasmtime_linker_instantiate_pre, (const void *linker, const void *module, void **ret))         \
     X(void *, wasmtime_instance_pre_instantiate,                                                             \
       (const void *pre, void *context, struct wasm_instance *ret, void **ret_trap))                          \

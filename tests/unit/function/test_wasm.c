@@ -57,6 +57,15 @@ static int64_t cold_starts(void)
     return n;
 }
 
+static const char SPEC[] = "\"timeoutSeconds\":0.3,\"memoryMB\":64,\"environment\":{\"MINE\":\"yes\"}";
+
+static bool put(bool files, const char *spec)
+{
+    _auto_(freep) char *text = wat_text(files);
+
+    return host_wasm(&H, "w", text, spec);
+}
+
 static void answers_and_logs(void **state)
 {
     struct answer a;
@@ -125,6 +134,45 @@ static void memory_can_be_used(void **state)
     want("echo", "echo");
 }
 
+/* A module that hands our fd_read or fd_write these, and exits with what it says. */
+static void want_errno(const char *which, unsigned fd, unsigned at, unsigned n, unsigned ret, int want_status)
+{
+    _auto_(freep) char *text = xasprintf(
+        "(module (import \"wasi_snapshot_preview1\" \"%s\" (func $f (param i32 i32 i32 i32) (result i32)))"
+        " (import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32))) (memory (export \"memory\") 1)"
+        " (func (export \"_start\") (i32.store (i32.const 8) (i32.const 65530)) (i32.store (i32.const 12) (i32.const 7))"
+        " (i32.store (i32.const 24) (i32.const -1)) (i32.store (i32.const 28) (i32.const -1))"
+        " (call $exit (call $f (i32.const %u) (i32.const %u) (i32.const %u) (i32.const %u)))))", which, fd, at, n, ret);
+    char status[48];
+
+    assert_true(host_wasm(&H, "w", text, SPEC));
+    snprintf(status, sizeof status, "exit status %d\"", want_status);
+    if (want_status)
+        want_error("payload", "Runtime.ExitError", status, "exit status");
+    else
+        want("payload", "");
+}
+
+static void pointers_are_looked_at(void **state)
+{
+    static const char *const both[] = {"fd_read", "fd_write"};
+
+    for (unsigned i = 0; i < 2; i++) {
+        want_errno(both[i], i, 0, 0, 40, 0);
+        want_errno(both[i], i, 0, 1, 40, 0);             /* a vector of 0 bytes at 0 */
+        want_errno(both[i], i, 8, 1, 40, 21);            /* its end is one byte behind the memory's */
+        want_errno(both[i], i, 24, 1, 40, 21);           /* 4 GB at 4 GB */
+        want_errno(both[i], i, 65532, 1, 40, 21);        /* the vector itself is cut */
+        want_errno(both[i], i, 0xffffffff, 1, 40, 21);
+        want_errno(both[i], i, 0, 1, 65533, 21);         /* no place for the number */
+        want_errno(both[i], i, 0, 0xffffffff, 40, 28);
+        want_errno(both[i], 7, 0, 1, 40, 8);
+        want_errno(both[i], 1 - i, 0, 1, 40, 8);         /* the other direction */
+    }
+    assert_true(put(false, SPEC));
+    want("echo", "echo");
+}
+
 static void files_are_those_given(void **state)
 {
     char path[128];
@@ -137,8 +185,8 @@ static void files_are_those_given(void **state)
     int fd = open(path, O_WRONLY | O_CREAT, 0644);
     assert_int_equal(write(fd, "from a volume", 13), 13);
     close(fd);
-    assert_true(host_wasm(&H, "w", WAT, "\"timeoutSeconds\":0.3,\"memoryMB\":64,\"environment\":{\"MINE\":\"yes\"},"
-                          "\"fileSystems\":[{\"volume\":\"wasm-data\",\"localMountPath\":\"/mnt/data\"}]"));
+    _auto_(freep) char *spec = xasprintf("%s,\"fileSystems\":[{\"volume\":\"wasm-data\",\"localMountPath\":\"/mnt/data\"}]", SPEC);
+    assert_true(put(true, spec));
     want("fhello", "from a volume");
     want_error("f../../etc/passwd", "Runtime.ExitError", "exit status 63", "ExitError"); /* EPERM: it leaves the folder */
 }
@@ -227,7 +275,7 @@ static void no_file_is_told(void **state)
     struct err err = {0};
     int there;
 
-    assert_true(wat_compile(WAT, &wasm));
+    assert_true(wat_compile("(module)", &wasm));
     host_zip_bytes(&zip, "main.wasm", wasm.p, wasm.n, 0644);
     wat_free(&wasm);
     assert_int_equal(code_put(H.state, zip.p, zip.n, sha, &err), 0);
@@ -249,7 +297,7 @@ static int set_up(void **state)
         fprintf(stderr, "%s\n", err.msg);
         return -1;
     }
-    return host_wasm(&H, "w", WAT, "\"timeoutSeconds\":0.3,\"memoryMB\":64,\"environment\":{\"MINE\":\"yes\"}") ? 0 : -1;
+    return put(false, SPEC) ? 0 : -1;
 }
 
 static int tear_down(void **state)
@@ -268,7 +316,14 @@ int main(void)
         cmocka_unit_test(errors_are_the_platforms),
         cmocka_unit_test(who_waits_is_ended),
         cmocka_unit_test(memory_can_be_used),
+        cmocka_unit_test(pointers_are_looked_at),
         cmocka_unit_test(files_are_those_given),
+        /* the same by the library's standard streams */
+        cmocka_unit_test(environment_is_whole),
+        cmocka_unit_test(calls_share_nothing),
+        cmocka_unit_test(errors_are_the_platforms),
+        cmocka_unit_test(who_waits_is_ended),
+        cmocka_unit_test(memory_can_be_used),
         cmocka_unit_test(a_module_may_want_too_much),
         cmocka_unit_test(bad_modules_are_refused),
         cmocka_unit_test(text_is_a_module_too),

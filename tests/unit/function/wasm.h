@@ -1,7 +1,7 @@
 /* tests/unit/function/wasm.h - modules for tests and benches, from their text form by wasmtime's own wat2wasm. */
 #pragma once
 
-#include "function/host.h"
+#include "host.h"
 
 #include <dlfcn.h>
 
@@ -9,7 +9,7 @@
  * t trap · l loop without end · s sleep for a minute · g take memory until it is refused, then give up as allocators do ·
  * w take it and write to all of it, too · b print without end · x exit with 3 · p print to standard error · c count ·
  * f the size of the file that the rest of the payload names, below the third preopened folder (/var/task, /tmp, ...), or its error. */
-static const char WAT[] =
+static const char WAT_IMPORTS[] =
     "(module\n"
     "  (import \"wasi_snapshot_preview1\" \"fd_read\" (func $read (param i32 i32 i32 i32) (result i32)))\n"
     "  (import \"wasi_snapshot_preview1\" \"fd_write\" (func $write (param i32 i32 i32 i32) (result i32)))\n"
@@ -19,7 +19,10 @@ static const char WAT[] =
     "  (import \"wasi_snapshot_preview1\" \"args_sizes_get\" (func $args_sizes (param i32 i32) (result i32)))\n"
     "  (import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))\n"
     "  (import \"wasi_snapshot_preview1\" \"poll_oneoff\" (func $poll (param i32 i32 i32 i32) (result i32)))\n"
-    "  (import \"wasi_snapshot_preview1\" \"path_open\" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))\n"
+    "";
+static const char WAT_OPEN[] =
+    "  (import \"wasi_snapshot_preview1\" \"path_open\" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))\n";
+static const char WAT_BODY[] =
     "  (memory (export \"memory\") 4)\n"
     "  (global $n (mut i32) (i32.const 48))\n"
     "  (func $print (param $fd i32) (param $at i32) (param $n i32) (result i32)\n"
@@ -64,13 +67,21 @@ static const char WAT[] =
     "      (global.set $n (i32.add (global.get $n) (i32.const 1)))\n"
     "      (i32.store8 (i32.const 100000) (i32.add (i32.load8_u (i32.const 100000)) (global.get $n)))\n"
     "      (drop (call $print (i32.const 1) (i32.const 100000) (i32.const 1)))))\n"
+    "";
+static const char WAT_FILE[] =
     "    (if (i32.eq (local.get $c) (i32.const 102)) (then\n"
     "      (local.set $c (call $open (i32.const 5) (i32.const 0) (i32.const 1025) (i32.sub (local.get $n) (i32.const 1))\n"
     "        (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 16)))\n"
     "      (if (local.get $c) (then (call $exit (local.get $c))))\n"
     "      (i32.store (i32.const 0) (i32.const 1024)) (i32.store (i32.const 4) (i32.const 1000))\n"
     "      (drop (call $read (i32.load (i32.const 16)) (i32.const 0) (i32.const 1) (i32.const 8)))\n"
-    "      (drop (call $print (i32.const 1) (i32.const 1024) (i32.load (i32.const 8))))))))\n";
+    "      (drop (call $print (i32.const 1) (i32.const 1024) (i32.load (i32.const 8))))))\n";
+
+/* files: it can open some, and then wasmtime's own standard streams serve it, not ours. The caller's. */
+static inline char *wat_text(bool files)
+{
+    return xasprintf("%s%s%s%s))\n", WAT_IMPORTS, files ? WAT_OPEN : "", WAT_BODY, files ? WAT_FILE : "");
+}
 
 struct wat_bytes {
     size_t n;

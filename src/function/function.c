@@ -822,6 +822,7 @@ static void put(struct functions *fs, const struct obj *o, const char *name, con
     f->obj = obj_ref(o);
     f->async_retries = (int)val_int_at(spec, "retries", 2);
     f->async_age_s = (int)val_int_at(spec, "maximumEventAgeSeconds", 21600);
+    f->durable = val_is(val_get(spec, "durable"), VAL_MAP);
     if (!same)
         version_replace(f);
     scale_read(f);
@@ -1177,7 +1178,7 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     open_network(fs, o);
     meters_read(fs);
     fs->meter_written_us = now_us();
-    fs->queue = queue_open(fs, err);
+    fs->queue = functions_durable_open(fs, err) < 0 ? NULL : queue_open(fs, err);
     if (!fs->queue) {
         functions_free(fs);
         return NULL;
@@ -1209,7 +1210,7 @@ static void on_timer_closed(uv_handle_t *h)
 
 void functions_let_go(struct functions *fs)
 {
-    if (!fs->stopping || !list_empty(&fs->all) || fs->queue)
+    if (!fs->stopping || !list_empty(&fs->all) || fs->queue || fs->durable)
         return;
     bases_stop(fs);
     if (fs->handles)
@@ -1239,6 +1240,7 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
     functions_images_cancel(fs);
     err_set(&err, UNAVAILABLE, "tandem is stopping");
     queue_close(fs->queue, on_queue_closed, fs);
+    functions_durable_close(fs);
     fs->handles++; /* not before the loop below is through */
     LIST_EACH(&fs->all, l)
     {

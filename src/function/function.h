@@ -33,6 +33,7 @@
  *   spec.events[]             {qualifier, retries, maximumEventAgeSeconds, onSuccess, onFailure}: of events sent
  *                             to that qualifier ("$LATEST" too); a destination is {function, qualifier} or {bucket}
  *   spec.deadLetterTo         the same for the bare event that failed for good
+ *   spec.durable              {executionTimeoutSeconds, retentionDays, kmsKey}: a call begins a durable execution (durable.h)
  *   spec.aliases[]            {name, version, additionalVersions[] {version, weight 0..1}}
  *   spec.provisioned[]        {qualifier, instances}: kept loaded for that version or alias */
 #pragma once
@@ -201,6 +202,8 @@ struct function_call {
     bool log_tail;              /* the result wants the last 4 KiB of log */
     const struct function_stream *stream; /* NULL: the answer in one piece. Borrowed, for good */
     function_place_fn *place;   /* not NULL: a place in an HTTP function, payload does not count */
+    const char *execution;      /* of a durable function: the execution's name; NULL: it gets one */
+    bool of_execution;          /* one invocation of an execution that runs (durable.h), not a new one */
 };
 
 /* What came of it; everything is borrowed for the time of the callback.
@@ -237,6 +240,7 @@ struct function_result {
     size_t log_tail_n;
     const char *request_id;
     const char *version; /* "$LATEST" */
+    const char *durable_arn; /* of the durable execution that it was; NULL: none */
     bool cold;           /* a new instance answered */
     enum function_rung rung;
     /* Where its time went, one after the other: queue, place, then duration = start + init + handler + the
@@ -274,6 +278,12 @@ void function_pause(struct functions *fs, uint64_t ticket, bool pause);
 typedef void function_queued_fn(void *arg, const struct err *err, const char *request_id);
 void function_invoke_async(struct functions *fs, const struct function_call *call,
                            function_queued_fn *done, void *arg);
+
+/* Durable executions (function/durable.h); NULL before functions_new() is through. */
+struct durable;
+struct durable *functions_durable(struct functions *fs);
+/* Is what name and qualifier mean a durable function? */
+bool function_is_durable(struct functions *fs, const char *namespace_, const char *name, const char *qualifier);
 
 /* As the kernel tells it; arg does not count. */
 void functions_memory(void *arg, struct functions_memory *ret);

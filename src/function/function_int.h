@@ -198,6 +198,7 @@ struct function {
     char *shown;                   /* "$LATEST", "3" */
     const struct obj *obj;         /* the Function, or the FunctionVersion */
     bool removed;
+    bool durable; /* a call begins an execution */
     bool slowed; /* somebody waits for a token: the tick looks */
     int provisioned; /* instances that are kept loaded */
     struct kpa *kpa; /* annotated: how many there should be; else NULL */
@@ -283,6 +284,7 @@ struct base {
 
 struct queue;
 struct net;
+struct durable;
 
 struct functions {
     uv_loop_t *loop;
@@ -341,6 +343,7 @@ struct functions {
     pid_t corpses[64]; /* bases that were told to leave and are not reaped yet */
     uint32_t corpses_n;
     struct queue *queue;
+    struct durable *durable;
     bool stopping, cpu_strict, lazy_init;
     int node_failures; /* zygotes of Node that did not come up, in a row: a machine's Node may not survive a fork */
     int handles;
@@ -477,6 +480,15 @@ void pool_tick(struct functions *fs);
 void pool_wake(struct functions *fs);
 void pool_refill_soon(struct functions *fs);
 void pool_refill(struct functions *fs);
+
+/* durable_function.c */
+int functions_durable_open(struct functions *fs, struct err *err);
+void functions_durable_close(struct functions *fs);
+/* A call of a durable function: an execution begins, done hears of its end (of its start when it is an event). */
+uint64_t durable_call(struct functions *fs, const struct function_call *c, function_done_fn *done, void *arg);
+void durable_event(struct functions *fs, const struct function_call *c, function_queued_fn *done, void *arg);
+bool durable_has_ticket(uint64_t ticket);
+void durable_call_forget(struct functions *fs, uint64_t ticket);
 
 /* image.c */
 /* 1: the image is there; 0: it is being pulled, zygote_start() is called when it is there; -1: it is not to be had. */

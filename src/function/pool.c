@@ -384,6 +384,8 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
                 q->qualifier ? q->qualifier : "");
     else if (f->now->broken.code != ERR_OK)
         r.err = f->now->broken;
+    else if (f->durable && !q->of_execution)
+        return durable_call(fs, q, done, arg);
     else if (f->now->snap.state == SNAP_FAILED)
         r.error_type = "ResourceConflictException", err_set(&r.err, CONFLICT, "The operation cannot be performed at this time. The function is "
                 "currently in the following state: Failed");
@@ -438,6 +440,10 @@ void function_forget(struct functions *fs, uint64_t ticket)
 {
     struct call *c = (struct call *)(uintptr_t)ticket;
 
+    if (durable_has_ticket(ticket)) {
+        durable_call_forget(fs, ticket);
+        return;
+    }
     if (!c)
         return;
     c->done = NULL;
@@ -456,7 +462,7 @@ void function_pause(struct functions *fs, uint64_t ticket, bool pause)
 {
     struct call *c = (struct call *)(uintptr_t)ticket;
 
-    if (!c || c->paused == pause)
+    if (!c || durable_has_ticket(ticket) || c->paused == pause)
         return;
     c->paused = pause;
     if (c->i)

@@ -857,6 +857,10 @@ void queue_invoke(struct functions *fs, const struct function_call *c, uint64_t 
     else if (c->n > FUNCTION_PAYLOAD_ASYNC_MAX)
         err_set(&err, TOO_LARGE, "Request must be smaller than %d bytes for the InvokeFunction operation",
                 FUNCTION_PAYLOAD_ASYNC_MAX);
+    if (err.code == ERR_OK && f->durable) {
+        durable_event(fs, c, done, arg);
+        return;
+    }
     if (err.code == ERR_OK && c->n) {
         _auto_(arena_freep) struct arena *a = arena_new();
 

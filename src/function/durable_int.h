@@ -1,0 +1,157 @@
+/* function/durable_int.h - between the files of durable executions.
+ *   durable.c          starts, invocations, timers, ends, what others ask
+ *   durable_op.c       operations: what a checkpoint may say, and what it makes of them
+ *   durable_journal.c  files: records appended and read again
+ *   durable_view.c     what is shown: states, lists, histories */
+#pragma once
+
+#include "base/list.h"
+#include "base/map.h"
+#include "codec/json.h"
+#include "function/durable.h"
+#include "function/function_int.h"
+
+#include <uv.h>
+
+enum durable_status { D_RUNNING, D_PAUSING, D_PAUSED, D_SUCCEEDED, D_FAILED, D_TIMED_OUT, D_STOPPED, D_STATUSES };
+extern const char *const durable_status_names[D_STATUSES];
+
+/* Who waits for a record to be on disk. */
+struct durable_waiter {
+    struct list link;
+    void (*fn)(struct durable_waiter *w, const struct err *err); /* frees w */
+};
+
+/* What is known of an execution while something happens to it. */
+struct durable_ops {
+    struct arena *a;
+    struct val *list;    /* operations in the order they began; members that begin with '_' are ours */
+    struct map by_id;    /* to (void *)(index + 1) */
+    struct val *changed; /* indexes, since the last record */
+    struct val *events;  /* since the last record */
+    struct val *pause;   /* {at, reason, clock, token}, or {resumed}: the token of the last resume, or NULL */
+    struct val *updated; /* ids that the invocation that is about to begin is told of */
+    struct val *result;  /* a string, or NULL */
+    struct val *error;   /* ErrorObject, or NULL */
+    struct val *last;    /* {client, token, ids, next}: the last checkpoint with a client token */
+};
+
+/* One execution. The numbers are in every record. */
+struct exec {
+    struct list link; /* durable.all, by start */
+    struct durable *d;
+    char *id, *name, *arn, *ns, *object, *version, *kms_key, *trace;
+    char *parent, *parent_op; /* of a chained invoke; NULL */
+    char input_sha[65];
+    enum durable_status status;
+    int64_t start_ms, end_ms, timeout_at_ms; /* timeout_at_ms: moves when a pause stops the clock */
+    int64_t clock_left_ms;    /* > 0: the clock stands, so much is left */
+    int timeout_s, retention_days;
+    uint32_t token, inv, fails, bad_pending, events_n;
+    uint64_t touched, seen;   /* changes of operations; those that the function was told */
+    bool running;             /* an invocation is at work */
+    bool wants;               /* and one more is to come */
+    int64_t inv_ms, retry_at_ms; /* when it began; 0: not waiting for another try */
+    /* of this life only */
+    int busy_tries;           /* in a row without room for it */
+    bool launch;              /* its invocation begins when the record of it is on disk */
+    bool told_parent, chains; /* chains: it has chained invokes that are not over */
+    int64_t chain_at_ms;      /* when those that found no room are tried again; 0: none did */
+    bool invoked;             /* its function is at work */
+    bool reread;              /* what the disk says counts, not what is known */
+    int64_t not_before_ms;    /* the disk would not take it: nothing more until then */
+    struct durable_ops *ops;  /* NULL: not read */
+    /* its file */
+    off_t size;               /* what of it is whole on disk */
+    struct buf pending, writing;
+    struct list pending_waiters, writing_waiters;
+    bool busy, new_file, gone; /* gone: its file is to go, and it with it */
+    int write_error;
+    uv_work_t work;
+    /* time */
+    int64_t due_ms;           /* 0: never */
+    uint32_t heap_at;         /* its place + 1; 0: none */
+    struct list waits;        /* who waits for its end */
+    uint32_t holds;           /* chained invokes of it at work: it is not freed */
+};
+
+struct durable {
+    struct uv_loop_s *loop;
+    char *dir, *region, *account;
+    int executions_max, retry_ms;
+    int64_t (*now)(void *arg);
+    void (*invoke)(void *arg, const struct function_call *c, function_done_fn *done, void *done_arg);
+    int (*target)(void *arg, const char *ns, const char *name, const char *qualifier, struct durable_target *ret, struct err *err);
+    void *arg;
+    struct list all;
+    struct map by_id, by_name; /* by_name: NS/NAME/EXECUTION */
+    struct map chained;        /* ID/OPERATION of chained invokes that were begun in this life */
+    uint32_t n, running_n;
+    struct exec **heap;
+    uint32_t heap_n, heap_cap;
+    uv_timer_t timer;
+    bool timer_closed, active, closing;
+    uint32_t at_work;          /* writes and invocations under way */
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+static inline int64_t durable_now(const struct durable *d)
+{
+    return d->now ? d->now(d->arg) : wall_ms();
+}
+static inline bool exec_ended(const struct exec *e)
+{
+    return e->status >= D_SUCCEEDED;
+}
+
+/* ---- durable_journal.c ---- */
+/* Finds the files of an earlier life; each execution is handed to durable_adopt(). */
+int durable_read_all(struct durable *d, struct err *err);
+/* Its operations, read again when they are not there; NULL and err: the file cannot be read. */
+struct durable_ops *exec_load(struct exec *e, struct err *err);
+void exec_unload(struct exec *e);
+/* What changed since the last one becomes a record; w (may be NULL) hears when it is on disk. */
+void exec_commit(struct exec *e, struct durable_waiter *w);
+void exec_remove_file(struct exec *e);
+/* Calls fn for each record's JSON; false from fn ends it. */
+int exec_read(struct exec *e, bool (*fn)(void *arg, const struct val *record), void *arg, struct err *err);
+
+/* ---- durable_op.c ---- */
+struct val *op_at(struct exec *e, uint32_t index);
+struct val *op_find(struct exec *e, const char *id);
+/* New, or put in place of the one with that id. */
+void op_put(struct exec *e, const struct val *op);
+void op_touched(struct exec *e, const struct val *op);
+/* An event of the history; op may be NULL (of the execution). Details are put into what it gives back. */
+struct val *event_add(struct exec *e, const char *type, const struct val *op);
+void op_end(struct exec *e, struct val *op, const char *status, const char *result, const struct val *error);
+/* Checks all of them, then applies all: INVALID_ARGUMENT and nothing was changed. */
+int ops_update(struct exec *e, const struct val *updates, struct err *err);
+/* Waits, retries and time limits of callbacks that are due. */
+bool ops_due(struct exec *e, int64_t now);
+int64_t ops_next(const struct exec *e); /* when the next one is; 0: never */
+bool ops_waiting(const struct exec *e); /* is there anything that can come? */
+bool op_hidden(struct exec *e, const struct val *op); /* below a context that is over */
+struct val *error_object(struct arena *a, const char *type, const char *message);
+struct val *event_payload(struct arena *a, const struct val *payload); /* {Payload, Truncated} */
+
+/* ---- durable_view.c ---- */
+struct val *view_op(struct arena *a, const struct val *op);
+/* From an index on: what fits on a page, at least one unless it may be empty; *ret_next: the next one's index + 1, 0: that was all. */
+struct val *view_page(struct exec *e, struct arena *a, uint32_t from, int max_items, bool may_be_empty, uint32_t *ret_next);
+struct val *view_exec(struct exec *e, struct arena *a, bool data);
+char *view_function_arn(const struct exec *e, struct arena *a);
+
+/* ---- durable.c ---- */
+struct exec *exec_new(struct durable *d, const char *id);
+void exec_free(struct exec *e);
+void durable_adopt(struct exec *e); /* into the indexes */
+struct exec *exec_by_arn(struct durable *d, const char *arn);
+void exec_settle(struct exec *e);   /* after a change: its next time, what is to be told or invoked */
+void exec_finish(struct exec *e, enum durable_status status, const struct val *result, const struct val *error);
+char *exec_child_id(const struct exec *e, struct arena *a, const char *op); /* of the execution that a chained invoke begins */
+void heap_set(struct exec *e, int64_t due_ms);
+void durable_maybe_closed(struct durable *d);
+char *token_text(struct arena *a, const char *text); /* base64 */
+char *token_read(struct arena *a, const char *token); /* NULL: none of ours */

@@ -1,0 +1,565 @@
+/* STATE/durable/XX/ID.log, XX the first two digits of the id: records one after the other, each
+ *
+ *   u32 magic, u32 n, u32 crc over the n bytes, u32 0
+ *   n bytes   JSON {head, x, ops[], events[]}
+ *   u32 n     once more: so the last record is found from the end
+ *
+ * head (first record only) is what never changes; x are the execution's numbers as they are from then on; ops are
+ * operations that are new or different; events belong to the history. A record is a whole change: it counts or it does
+ * not, and a torn one can only be the last. Of an ended execution only the first and the last record are read at start;
+ * of a running one all, and then forgotten until something happens to it. */
+#include "function/durable_int.h"
+
+#include "base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+enum { MAGIC = 0x31727564 };
+struct header {
+    uint32_t magic, n, crc, zero;
+};
+
+static char *shard_path(const struct exec *e)
+{
+    return xasprintf("%s/%.2s", e->d->dir, e->id);
+}
+
+static char *file_path(const struct exec *e)
+{
+    return xasprintf("%s/%.2s/%s.log", e->d->dir, e->id, e->id);
+}
+
+/* ---- what a record says ---- */
+
+static void put_str(struct arena *a, struct val *v, const char *key, const char *s)
+{
+    if (s)
+        val_put_str(a, v, key, s);
+}
+
+static struct val *head_of(struct arena *a, const struct exec *e)
+{
+    struct val *v = val_map(a);
+
+    put_str(a, v, "id", e->id);
+    put_str(a, v, "name", e->name);
+    put_str(a, v, "arn", e->arn);
+    put_str(a, v, "ns", e->ns);
+    put_str(a, v, "object", e->object);
+    put_str(a, v, "version", e->version);
+    put_str(a, v, "kmsKey", e->kms_key);
+    put_str(a, v, "trace", e->trace);
+    put_str(a, v, "parent", e->parent);
+    put_str(a, v, "parentOp", e->parent_op);
+    put_str(a, v, "input", e->input_sha);
+    val_put_int(a, v, "start", e->start_ms);
+    val_put_int(a, v, "timeoutS", e->timeout_s);
+    val_put_int(a, v, "retentionDays", e->retention_days);
+    return v;
+}
+
+static char *keep(const struct val *v, const char *key)
+{
+    const char *s = val_str_at(v, key, NULL);
+
+    return s ? xstrdup(s) : NULL;
+}
+
+static void head_take(struct exec *e, const struct val *v)
+{
+    e->name = keep(v, "name");
+    e->arn = keep(v, "arn");
+    e->ns = keep(v, "ns");
+    e->object = keep(v, "object");
+    e->version = keep(v, "version");
+    e->kms_key = keep(v, "kmsKey");
+    e->trace = keep(v, "trace");
+    e->parent = keep(v, "parent");
+    e->parent_op = keep(v, "parentOp");
+    snprintf(e->input_sha, sizeof e->input_sha, "%s", val_str_at(v, "input", ""));
+    e->start_ms = val_int_at(v, "start", 0);
+    e->timeout_s = (int)val_int_at(v, "timeoutS", DURABLE_TIMEOUT_DEFAULT_S);
+    e->retention_days = (int)val_int_at(v, "retentionDays", DURABLE_RETENTION_DEFAULT_DAYS);
+}
+
+static void put_some(struct arena *a, struct val *v, const char *key, const struct val *x)
+{
+    if (!val_is_null(x))
+        val_put(a, v, key, x);
+}
+
+static struct val *numbers_of(struct arena *a, const struct exec *e)
+{
+    struct val *v = val_map(a);
+
+    val_put_str(a, v, "status", durable_status_names[e->status]);
+    val_put_int(a, v, "end", e->end_ms);
+    val_put_int(a, v, "timeoutAt", e->timeout_at_ms);
+    val_put_int(a, v, "clockLeft", e->clock_left_ms);
+    val_put_int(a, v, "token", e->token);
+    val_put_int(a, v, "inv", e->inv);
+    val_put_int(a, v, "fails", e->fails);
+    val_put_int(a, v, "badPending", e->bad_pending);
+    val_put_int(a, v, "events", e->events_n);
+    val_put_int(a, v, "touched", (int64_t)e->touched);
+    val_put_int(a, v, "seen", (int64_t)e->seen);
+    val_put_bool(a, v, "running", e->running);
+    val_put_bool(a, v, "wants", e->wants);
+    val_put_int(a, v, "invAt", e->inv_ms);
+    val_put_int(a, v, "retryAt", e->retry_at_ms);
+    put_some(a, v, "pause", e->ops->pause);
+    put_some(a, v, "result", e->ops->result);
+    put_some(a, v, "error", e->ops->error);
+    put_some(a, v, "last", e->ops->last);
+    return v;
+}
+
+static void numbers_take(struct exec *e, const struct val *v)
+{
+    const char *status = val_str_at(v, "status", "");
+
+    for (int i = 0; i < D_STATUSES; i++)
+        if (streq(status, durable_status_names[i]))
+            e->status = (enum durable_status)i;
+    e->end_ms = val_int_at(v, "end", 0);
+    e->timeout_at_ms = val_int_at(v, "timeoutAt", 0);
+    e->clock_left_ms = val_int_at(v, "clockLeft", 0);
+    e->token = (uint32_t)val_int_at(v, "token", 0);
+    e->inv = (uint32_t)val_int_at(v, "inv", 0);
+    e->fails = (uint32_t)val_int_at(v, "fails", 0);
+    e->bad_pending = (uint32_t)val_int_at(v, "badPending", 0);
+    e->events_n = (uint32_t)val_int_at(v, "events", 0);
+    e->touched = (uint64_t)val_int_at(v, "touched", 0);
+    e->seen = (uint64_t)val_int_at(v, "seen", 0);
+    e->running = val_bool_at(v, "running", false);
+    e->wants = val_bool_at(v, "wants", false);
+    e->inv_ms = val_int_at(v, "invAt", 0);
+    e->retry_at_ms = val_int_at(v, "retryAt", 0);
+}
+
+/* ---- reading ---- */
+
+static bool header_fits(const struct header *h, off_t left)
+{
+    return h->magic == MAGIC && !h->zero && h->n >= 2 && (off_t)(sizeof *h + h->n + sizeof(uint32_t)) <= left;
+}
+
+/* The record's JSON in the arena; NULL when it is not whole. */
+static struct val *record_read(struct arena *a, int fd, off_t at, const struct header *h)
+{
+    char *text = arena_raw(a, (size_t)h->n + JSON_ROOM);
+    struct err err;
+    uint32_t n;
+
+    if (pread(fd, text, h->n, at + (off_t)sizeof *h) != (ssize_t)h->n ||
+        pread(fd, &n, sizeof n, at + (off_t)sizeof *h + h->n) != (ssize_t)sizeof n || n != h->n ||
+        crc32(0, (const Bytef *)text, h->n) != h->crc)
+        return NULL;
+    return json_parse(a, text, h->n, &err);
+}
+
+/* Each whole record; *ret_end is where the first that is not begins. */
+static void read_records(struct arena *a, int fd, off_t size, bool (*fn)(void *arg, const struct val *record), void *arg, off_t *ret_end)
+{
+    off_t at = 0;
+
+    for (struct header h; pread(fd, &h, sizeof h, at) == (ssize_t)sizeof h && header_fits(&h, size - at);) {
+        _auto_(arena_freep) struct arena *own = a ? NULL : arena_new();
+        struct val *v = record_read(a ? a : own, fd, at, &h);
+
+        if (!v)
+            break;
+        at += (off_t)(sizeof h + h.n + sizeof(uint32_t));
+        if (!fn(arg, v))
+            break;
+    }
+    *ret_end = at;
+}
+
+static int open_file(const struct exec *e, off_t *ret_size, struct err *err)
+{
+    _auto_(freep) char *path = file_path(e);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0)
+        return err_sys(err, "open %s", path);
+    if (fstat(fd, &st) < 0) {
+        close(fd);
+        return err_sys(err, "read %s", path);
+    }
+    *ret_size = st.st_size;
+    return fd;
+}
+
+int exec_read(struct exec *e, bool (*fn)(void *arg, const struct val *record), void *arg, struct err *err)
+{
+    off_t size, end;
+    _auto_(closep) int fd = open_file(e, &size, err);
+
+    if (fd < 0)
+        return -1;
+    read_records(NULL, fd, MIN(size, e->size), fn, arg, &end);
+    return 0;
+}
+
+static bool take_record(void *arg, const struct val *record)
+{
+    struct exec *e = arg;
+    struct durable_ops *ops = e->ops;
+    const struct val *x = val_get(record, "x");
+
+    if (!e->arn)
+        head_take(e, val_get(record, "head"));
+    if (e->reread || !e->link.next) /* else it is known better: an invocation of an earlier life is over */
+        numbers_take(e, x);
+    ops->pause = val_get(x, "pause");
+    ops->result = val_get(x, "result");
+    ops->error = val_get(x, "error");
+    ops->last = val_get(x, "last");
+    VAL_EACH(val_get(record, "ops"), it)
+        op_put(e, it);
+    return true;
+}
+
+static struct durable_ops *ops_new(void)
+{
+    struct durable_ops *ops = xcalloc(1, sizeof *ops);
+
+    ops->a = arena_new();
+    ops->list = val_list(ops->a);
+    ops->changed = val_list(ops->a);
+    ops->events = val_list(ops->a);
+    return ops;
+}
+
+struct durable_ops *exec_load(struct exec *e, struct err *err)
+{
+    off_t size, end;
+    _auto_(closep) int fd = -1;
+
+    if (e->ops)
+        return e->ops;
+    if (e->new_file) { /* nothing is there yet */
+        e->ops = ops_new();
+        return e->ops;
+    }
+    fd = open_file(e, &size, err);
+    if (fd < 0)
+        return NULL;
+    e->ops = ops_new();
+    read_records(e->ops->a, fd, size, take_record, e, &end);
+    if (!e->arn || !end) {
+        exec_unload(e);
+        err_set(err, IO, "the file of execution %s is damaged", e->id);
+        return NULL;
+    }
+    if (end < size)
+        LOG(INFO, "function", "execution=%s did=read torn_bytes=%lld", e->id, (long long)(size - end));
+    e->size = end;
+    return e->ops;
+}
+
+void exec_unload(struct exec *e)
+{
+    if (!e->ops)
+        return;
+    map_done(&e->ops->by_id);
+    arena_free(e->ops->a);
+    free(e->ops);
+    e->ops = NULL;
+}
+
+/* Of one that has ended the first record and the last tell all that the index holds. */
+static bool read_ended(struct exec *e, int fd, off_t size)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct header h, l;
+    struct val *first, *last;
+    uint32_t n;
+    off_t at;
+
+    if (size < (off_t)(sizeof h + sizeof n) || pread(fd, &h, sizeof h, 0) != (ssize_t)sizeof h || !header_fits(&h, size) ||
+        pread(fd, &n, sizeof n, size - (off_t)sizeof n) != (ssize_t)sizeof n)
+        return false;
+    at = size - (off_t)(sizeof l + n + sizeof n);
+    if (at < 0 || pread(fd, &l, sizeof l, at) != (ssize_t)sizeof l || l.n != n || !header_fits(&l, size - at))
+        return false;
+    last = record_read(a, fd, at, &l);
+    if (!last)
+        return false;
+    numbers_take(e, val_get(last, "x"));
+    if (!exec_ended(e) || !(first = record_read(a, fd, 0, &h)))
+        return false;
+    head_take(e, val_get(first, "head"));
+    e->size = size;
+    return e->arn != NULL;
+}
+
+static void read_one(struct durable *d, const char *id)
+{
+    struct exec *e = exec_new(d, id);
+    struct err err = {0};
+    off_t size;
+    _auto_(closep) int fd = open_file(e, &size, &err);
+
+    if (fd < 0 || (!read_ended(e, fd, size) && !exec_load(e, &err))) {
+        LOG(WARN, "function", "execution=%s did=skip why=\"%s\"", id, err.msg);
+        exec_free(e);
+        return;
+    }
+    durable_adopt(e);
+}
+
+static void read_shard(struct durable *d, const char *name)
+{
+    _auto_(freep) char *path = xasprintf("%s/%s", d->dir, name);
+    DIR *dir = opendir(path);
+    struct dirent *f;
+
+    if (!dir)
+        return;
+    while ((f = readdir(dir))) {
+        size_t n = strlen(f->d_name);
+        _auto_(freep) char *id = NULL;
+
+        if (n <= 4 || !str_ends(f->d_name, ".log"))
+            continue;
+        id = xstrndup(f->d_name, n - 4);
+        read_one(d, id);
+    }
+    closedir(dir);
+}
+
+static int by_start(const void *a, const void *b)
+{
+    const struct exec *x = *(struct exec *const *)a, *y = *(struct exec *const *)b;
+
+    return x->start_ms < y->start_ms ? -1 : x->start_ms > y->start_ms ? 1 : strcmp(x->id, y->id);
+}
+
+static void sort_all(struct durable *d)
+{
+    struct exec **all = xcalloc(d->n + 1, sizeof *all);
+    uint32_t n = 0;
+
+    LIST_EACH(&d->all, l)
+    all[n++] = list_entry(l, struct exec, link);
+    list_init(&d->all);
+    qsort(all, n, sizeof *all, by_start);
+    for (uint32_t i = 0; i < n; i++)
+        list_push(&d->all, &all[i]->link);
+    free(all);
+}
+
+int durable_read_all(struct durable *d, struct err *err)
+{
+    DIR *dir;
+    struct dirent *f;
+
+    if (mkdir(d->dir, 0700) < 0 && errno != EEXIST)
+        return err_sys(err, "make %s", d->dir);
+    dir = opendir(d->dir);
+    if (!dir)
+        return err_sys(err, "read %s", d->dir);
+    while ((f = readdir(dir)))
+        if (strlen(f->d_name) == 2 && f->d_name[0] != '.')
+            read_shard(d, f->d_name);
+    closedir(dir);
+    sort_all(d);
+    return 0;
+}
+
+/* ---- writing ---- */
+
+static int make_dir(const char *path, const char *above)
+{
+    if (mkdir(path, 0700) < 0)
+        return errno == EEXIST ? 0 : -1;
+    _auto_(closep) int fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -1 : fsync(fd);
+}
+
+static int write_all(int fd, const struct buf *b, off_t at)
+{
+    for (size_t done = 0; done < b->n;) {
+        ssize_t n = pwrite(fd, b->p + done, b->n - done, at + (off_t)done);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            errno = n ? errno : EIO;
+            return -1;
+        }
+        done += (size_t)n;
+    }
+    return fdatasync(fd);
+}
+
+/* On a pool thread: the execution's file and e->writing are its own until it is done. */
+static void on_work(uv_work_t *w)
+{
+    struct exec *e = w->data;
+    _auto_(freep) char *path = file_path(e), *shard = shard_path(e);
+    _auto_(closep) int fd = -1;
+
+    e->write_error = 0;
+    if (e->new_file && make_dir(shard, e->d->dir) < 0) {
+        e->write_error = errno;
+        return;
+    }
+    fd = open(path, O_WRONLY | O_CLOEXEC | (e->new_file ? O_CREAT | O_TRUNC : 0), 0600);
+    if (fd < 0 || write_all(fd, &e->writing, e->size) < 0) {
+        e->write_error = errno;
+        if (fd >= 0)
+            (void)!ftruncate(fd, e->size); /* what did not get there whole was never there */
+        return;
+    }
+    if (e->new_file) {
+        _auto_(closep) int dir = open(shard, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        if (dir < 0 || fsync(dir) < 0)
+            e->write_error = errno;
+    }
+}
+
+static void write_next(struct exec *e);
+
+static void tell(struct list *waiters, const struct err *err)
+{
+    struct list *l;
+
+    while ((l = list_first(waiters))) {
+        struct durable_waiter *w = list_entry(l, struct durable_waiter, link);
+
+        list_remove(l);
+        w->fn(w, err);
+    }
+}
+
+/* The disk would not have it: the execution is again what the disk says. */
+static void undo(struct exec *e, struct err *err)
+{
+    struct err lost;
+
+    LOG(ERROR, "function", "execution=%s did=commit error=\"%s\"", e->id, err->msg);
+    buf_done(&e->pending);
+    e->launch = false;
+    while (!list_empty(&e->pending_waiters)) {
+        struct list *l = list_first(&e->pending_waiters);
+
+        list_remove(l);
+        list_push(&e->writing_waiters, l);
+    }
+    exec_unload(e);
+    e->not_before_ms = durable_now(e->d) + 1000;
+    if (e->new_file)
+        return;
+    e->reread = true;
+    if (!exec_load(e, &lost))
+        LOG(ERROR, "function", "execution=%s did=lose error=\"%s\"", e->id, lost.msg);
+    e->reread = false;
+    if (e->running && !e->invoked) { /* what it answered is lost */
+        e->running = false;
+        e->wants = !exec_ended(e);
+    }
+}
+
+static void on_written(uv_work_t *w, int status)
+{
+    struct exec *e = w->data;
+    struct durable *d = e->d;
+    struct err err = {0};
+    struct list told;
+
+    (void)status;
+    d->at_work--;
+    e->busy = false;
+    if (e->write_error) {
+        errno = e->write_error;
+        err_sys(&err, "keep execution %s", e->id);
+        undo(e, &err);
+    } else {
+        e->size += (off_t)e->writing.n;
+        e->new_file = false;
+    }
+    buf_done(&e->writing);
+    list_init(&told);
+    while (!list_empty(&e->writing_waiters)) {
+        struct list *l = list_first(&e->writing_waiters);
+
+        list_remove(l);
+        list_push(&told, l);
+    }
+    e->holds++; /* a waiter may make it go */
+    if (e->pending.n)
+        write_next(e);
+    tell(&told, &err);
+    e->holds--;
+    if (e->new_file && e->write_error)
+        e->gone = true; /* it never was */
+    exec_settle(e);
+    durable_maybe_closed(d);
+}
+
+static void write_next(struct exec *e)
+{
+    if (e->busy)
+        return;
+    e->busy = true;
+    e->d->at_work++;
+    e->writing = e->pending;
+    e->pending = (struct buf){0};
+    while (!list_empty(&e->pending_waiters)) {
+        struct list *l = list_first(&e->pending_waiters);
+
+        list_remove(l);
+        list_push(&e->writing_waiters, l);
+    }
+    e->work.data = e;
+    uv_queue_work(e->d->loop, &e->work, on_work, on_written);
+}
+
+void exec_commit(struct exec *e, struct durable_waiter *w)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *v = val_map(a), *ops = val_list(a);
+    struct header h = {.magic = MAGIC};
+    const char *text;
+    size_t n;
+
+    if (e->new_file && !e->busy && !e->pending.n)
+        val_put(a, v, "head", head_of(a, e));
+    val_put(a, v, "x", numbers_of(a, e));
+    VAL_EACH(e->ops->changed, it)
+        val_push(a, ops, op_at(e, (uint32_t)it->i));
+    if (val_len(ops))
+        val_put(a, v, "ops", ops);
+    if (val_len(e->ops->events))
+        val_put(a, v, "events", e->ops->events);
+    text = json_text(a, v, &n);
+    h.n = (uint32_t)n;
+    h.crc = (uint32_t)crc32(0, (const Bytef *)text, (uInt)n);
+    buf_add(&e->pending, &h, sizeof h);
+    buf_add(&e->pending, text, n);
+    buf_add(&e->pending, &h.n, sizeof h.n);
+    e->ops->changed = val_list(e->ops->a);
+    e->ops->events = val_list(e->ops->a);
+    if (w)
+        list_push(&e->pending_waiters, &w->link);
+    write_next(e);
+}
+
+void exec_remove_file(struct exec *e)
+{
+    _auto_(freep) char *path = file_path(e);
+
+    if (unlink(path) < 0 && errno != ENOENT)
+        LOG(WARN, "function", "execution=%s did=remove error=\"%s\"", e->id, strerror(errno));
+}

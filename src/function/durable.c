@@ -2,6 +2,7 @@
 #include "function/durable_int.h"
 
 #include "base/log.h"
+#include "env/random.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -822,7 +823,7 @@ static void launch(struct exec *e)
 
     e->launch = false;
     e->invoked = true;
-    uuid_make(run->id);
+    uuid_new(run->id);
     run->e = e;
     run->inv = e->inv;
     run->began_ms = durable_now(d);
@@ -1019,7 +1020,7 @@ static void start_as(struct durable *d, const struct durable_start *s, const cha
 
     sha_hex(input, s->n ? s->n : strlen(input), sha);
     if (!id) {
-        uuid_make(uuid);
+        uuid_new(uuid);
         id = uuid;
     }
     if (d->closing)

@@ -1,6 +1,7 @@
 /* Durable executions of this room's functions: who is one, how it is invoked, and calls of it from any side. */
 #include "function/durable.h"
 #include "codec/json.h"
+#include "env/random.h"
 #include "function/function_int.h"
 
 #include <stdio.h>
@@ -10,13 +11,6 @@ enum { TAKE_UP_MS = 1000 }; /* executions of an earlier life wait a moment: thei
 struct durable *functions_durable(struct functions *fs)
 {
     return fs->durable;
-}
-
-bool function_is_durable(struct functions *fs, const char *namespace_, const char *name, const char *qualifier)
-{
-    const struct function *f = function_route(fs, namespace_, name, qualifier);
-
-    return f && f->durable;
 }
 
 static int target(void *arg, const char *ns, const char *name, const char *qualifier, struct durable_target *ret, struct err *err)
@@ -36,6 +30,14 @@ static int target(void *arg, const char *ns, const char *name, const char *quali
         .retention_days = (int)val_int_at(spec, "retentionDays", DURABLE_RETENTION_DEFAULT_DAYS),
         .kms_key = val_str_at(spec, "kmsKey", NULL)};
     return 0;
+}
+
+int function_durable_s(struct functions *fs, const char *namespace_, const char *name, const char *qualifier)
+{
+    struct durable_target t;
+    struct err err;
+
+    return target(fs, namespace_, name, qualifier, &t, &err) == 0 && t.durable ? t.timeout_s : 0;
 }
 
 static void invoke(void *arg, const struct function_call *c, function_done_fn *done, void *done_arg)
@@ -219,6 +221,6 @@ void durable_event(struct functions *fs, const struct function_call *c, function
     if (c->request_id)
         snprintf(x->id, sizeof x->id, "%s", c->request_id);
     else
-        uuid_make(x->id);
+        uuid_new(x->id);
     durable_start(fs->durable, &s, on_event_begun, x);
 }

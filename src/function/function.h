@@ -282,8 +282,8 @@ void function_invoke_async(struct functions *fs, const struct function_call *cal
 /* Durable executions (function/durable.h); NULL before functions_new() is through. */
 struct durable;
 struct durable *functions_durable(struct functions *fs);
-/* Is what name and qualifier mean a durable function? */
-bool function_is_durable(struct functions *fs, const char *namespace_, const char *name, const char *qualifier);
+/* Of what name and qualifier mean: the seconds that an execution of it may last; 0: it is no durable function. */
+int function_durable_s(struct functions *fs, const char *namespace_, const char *name, const char *qualifier);
 
 /* As the kernel tells it; arg does not count. */
 void functions_memory(void *arg, struct functions_memory *ret);

@@ -11,12 +11,8 @@ MODEL = botocore.session.get_session().get_service_model('lambda')
 # What answers 501, and why. This list may only shrink.
 NOT_SERVED = {
     **dict.fromkeys(['CreateCapacityProvider', 'DeleteCapacityProvider', 'GetCapacityProvider', 'ListCapacityProviders', 'UpdateCapacityProvider',
-                     'ListFunctionVersionsByCapacityProvider', 'GetFunctionScalingConfig', 'PutFunctionScalingConfig'],
+                     'ListFunctionVersionsByCapacityProvider'],
                     'functions run on this machine, not on instances that an account rents'),
-    **dict.fromkeys(['CheckpointDurableExecution', 'DeleteDurableExecution', 'GetDurableExecution', 'GetDurableExecutionHistory', 'GetDurableExecutionState',
-                     'ListDurableExecutionsByFunction', 'PauseDurableExecution', 'ResumeDurableExecution', 'SendDurableExecutionCallbackFailure',
-                     'SendDurableExecutionCallbackHeartbeat', 'SendDurableExecutionCallbackSuccess', 'StopDurableExecution'],
-                    'durable executions are not built'),
 }
 SAY = {
     'FunctionName': 'nobody', 'Name': 'none', 'LayerName': 'none', 'Role': 'arn:aws:iam::000000000000:role/any', 'StatementId': 'none',

@@ -179,8 +179,7 @@ def test_configuration_comes_back(fn):
     assert holds(fn.get_function_configuration(FunctionName='kept', Qualifier='1')['VpcConfig'], KEPT['VpcConfig'])
 
 
-@pytest.mark.parametrize('more', [{'DurableConfig': {'ExecutionTimeout': 60}},
-                                  {'TenancyConfig': {'TenantIsolationMode': 'PER_TENANT'}}], ids=lambda m: next(iter(m)))
+@pytest.mark.parametrize('more', [{'TenancyConfig': {'TenantIsolationMode': 'PER_TENANT'}}], ids=lambda m: next(iter(m)))
 def test_what_is_not_supported_is_said(fn, more):
     got = refused('InvalidParameterValueException', 400, create, fn, 'refused', **more)
     assert 'not supported' in got['Error']['Message']

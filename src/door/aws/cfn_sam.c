@@ -480,7 +480,7 @@ static struct val *function_props(struct sam *s, const struct val *props, struct
     static const char *const NAMES[] = {"FunctionName", "Handler", "Runtime", "Description", "MemorySize", "Timeout", "VpcConfig",
                                         "Environment", "ReservedConcurrentExecutions", "Layers", "KmsKeyArn", "FileSystemConfigs",
                                         "PackageType", "ImageConfig", "Architectures", "EphemeralStorage", "SnapStart",
-                                        "RuntimeManagementConfig", "LoggingConfig", "RecursiveLoop"};
+                                        "RuntimeManagementConfig", "LoggingConfig", "RecursiveLoop", "DurableConfig"};
     struct val *v = val_map(s->a), *tags, *tag;
 
     val_put(s->a, v, "Code", code);

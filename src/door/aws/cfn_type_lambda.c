@@ -62,7 +62,7 @@ static const char *prop(const struct cfn_work *w, const char *name)
 /* ---- Function ---- */
 
 static const char *const CONF[] = {"Runtime", "Role", "Handler", "Description", "Environment", "Layers", "KmsKeyArn", "TracingConfig",
-                                   "DeadLetterConfig", "VpcConfig", "FileSystemConfigs", "ImageConfig", "EphemeralStorage",
+                                   "DeadLetterConfig", "VpcConfig", "DurableConfig", "FileSystemConfigs", "ImageConfig", "EphemeralStorage",
                                    "SnapStart", "LoggingConfig"};
 
 void cfn_zip_of_text(struct arena *a, const char *name, const char *text, size_t n, char **ret, size_t *ret_n)
@@ -131,6 +131,9 @@ static struct val *function_conf(struct cfn_work *w, bool update)
         val_put_int(w->a, v, "MemorySize", 128);
     if (val_at(v, "EphemeralStorage.Size"))
         val_put(w->a, val_get(v, "EphemeralStorage"), "Size", typed(w->a, val_at(v, "EphemeralStorage.Size")));
+    VAL_EACH_MEMBER(val_get(v, "DurableConfig"), m)
+        if (!streq(m->key, "KMSKeyArn"))
+            m->v = *typed(w->a, &m->v);
     for (size_t i = 0; update && i < ARRAY_LEN(DEFAULTS); i++)
         if (val_get(w->was, DEFAULTS[i].name) && !val_get(w->props, DEFAULTS[i].name))
             val_put(w->a, v, DEFAULTS[i].name, json_parse(w->a, DEFAULTS[i].otherwise, strlen(DEFAULTS[i].otherwise), &err));

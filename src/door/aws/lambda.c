@@ -240,6 +240,20 @@ static const struct row {
     {"TagResource", op_tag, 'r', NULL},
     {"UntagResource", op_untag, 'r', NULL},
     {"GetAccountSettings", op_account_settings, '*', NULL},
+    {"CheckpointDurableExecution", op_checkpoint, 'r', NULL},
+    {"GetDurableExecutionState", op_execution_state, 'r', NULL},
+    {"GetDurableExecution", op_get_execution, 'r', NULL},
+    {"GetDurableExecutionHistory", op_execution_history, 'r', NULL},
+    {"ListDurableExecutionsByFunction", op_list_executions, 'F', NULL},
+    {"StopDurableExecution", op_stop_execution, 'r', NULL},
+    {"PauseDurableExecution", op_pause_execution, 'r', NULL},
+    {"ResumeDurableExecution", op_resume_execution, 'r', NULL},
+    {"DeleteDurableExecution", op_delete_execution, 'r', NULL},
+    {"SendDurableExecutionCallbackSuccess", op_callback_succeed, 'c', NULL},
+    {"SendDurableExecutionCallbackFailure", op_callback_fail, 'c', NULL},
+    {"SendDurableExecutionCallbackHeartbeat", op_callback_beat, 'c', NULL},
+    {"GetFunctionScalingConfig", op_scaling_config, 'f', NULL},
+    {"PutFunctionScalingConfig", op_scaling_config, 'f', NULL},
 };
 
 /* Calls are many: they are not looked up in the model, and their bodies are no JSON of Lambda's. */
@@ -274,6 +288,17 @@ static int path_parts(struct aws_req *q, const char *part[static PARTS_MAX], siz
     return 0;
 }
 
+/* The ARN of a durable execution has slashes, and not everybody escapes them. */
+static void join_execution(struct aws_req *q, const char *part[static PARTS_MAX], size_t *n)
+{
+    if (*n < 6 || !streq(part[1], "durable-executions") || !streq(part[3], "durable-execution"))
+        return;
+    part[2] = arena_printf(q->req->arena, "%s/%s/%s/%s", part[2], part[3], part[4], part[5]);
+    for (size_t i = 3; i < PARTS_MAX; i++)
+        part[i] = i + 3 < *n ? part[i + 3] : NULL;
+    *n -= 3;
+}
+
 /* The function that the path's third segment names, when it is a function's; -1: answered. */
 static int take_name(struct op *op, const char *what)
 {
@@ -296,7 +321,7 @@ static bool is_in_order(struct op *op, const struct row *row, const struct val *
     struct aws_req *q = op->q;
     struct err err = {0};
 
-    if (operation && q->body_n) {
+    if (operation && q->body_n && row->run != op_callback_succeed) { /* whose body is the result itself */
         op->in = json_parse(q->req->arena, q->body, q->body_n, &err);
         if (!val_is(op->in, VAL_MAP)) {
             lambda_error(q, 400, "InvalidRequestContentException", "Could not parse request body into json: %s", err.msg);
@@ -317,6 +342,7 @@ void lambda_request(struct aws_req *q)
     op->q = q;
     if (path_parts(q, part, &n) < 0)
         return;
+    join_execution(q, part, &n);
     for (size_t i = 0; i < ARRAY_LEN(CALLS) && n == 4 && !row; i++)
         if (streq(part[3], CALLS[i].sub) && streq(part[0], CALLS[i].date) && streq(part[1], "functions") && streq(q->req->method, "POST"))
             row = &CALLS[i].row;

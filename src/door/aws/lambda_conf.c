@@ -5,6 +5,7 @@
 
 #include "base/map.h"
 #include "door/aws/lambda_int.h"
+#include "function/durable.h"
 
 /* ---- names ---- */
 
@@ -374,7 +375,7 @@ static void show_vpc(struct arena *a, const struct val *vpc, struct val *c)
 static int refuse_unserved(const struct val *in, const char **ret_type, struct err *err)
 {
     static const struct { const char *member, *why; } NOT_SERVED[] = {
-        {"DurableConfig", "durable executions are not built"}, {"TenancyConfig", "tenants are not isolated from each other inside a function"},
+        {"TenancyConfig", "tenants are not isolated from each other inside a function"},
         {"CapacityProviderConfig", "functions run on this machine, not on instances of a capacity provider"}};
 
     for (size_t i = 0; i < ARRAY_LEN(NOT_SERVED); i++)
@@ -401,6 +402,22 @@ int lambda_snap_start_check(const struct val *is, const struct val *spec, const 
         BAD(PARAMETER, "Ephemeral storage greater than 512 MB is not supported for SnapStart enabled functions.");
 #undef OF
     return 0;
+}
+
+/* Bounds are the model's. A new function that has one (an empty one, too) is durable for good. */
+static void read_durable(struct arena *a, const struct val *in, bool create, struct val *spec)
+{
+    struct val *v;
+
+    if (!val_is(in, VAL_MAP))
+        return;
+    v = val_need_map(a, spec, "durable");
+    if (create || val_get(in, "ExecutionTimeout"))
+        val_put_int(a, v, "executionTimeoutSeconds", val_int_at(in, "ExecutionTimeout", DURABLE_TIMEOUT_DEFAULT_S));
+    if (create || val_get(in, "RetentionPeriodInDays"))
+        val_put_int(a, v, "retentionDays", val_int_at(in, "RetentionPeriodInDays", DURABLE_RETENTION_DEFAULT_DAYS));
+    if (val_str_at(in, "KMSKeyArn", NULL))
+        val_put_str(a, v, "kmsKey", val_str_at(in, "KMSKeyArn", ""));
 }
 
 int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struct val *spec,
@@ -472,6 +489,7 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
     }
     if (val_get(in, "Tags"))
         val_put(a, spec, "tags", val_get(in, "Tags"));
+    read_durable(a, val_get(in, "DurableConfig"), create, spec);
     return 0;
 }
 
@@ -599,6 +617,15 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
     snaps = number && streq(val_str_at(spec, "snapStart", "None"), "PublishedVersions");
     val_put_str(a, val_need_map(a, c, "SnapStart"), "ApplyOn", val_str_at(spec, "snapStart", "None"));
     val_put_str(a, val_get(c, "SnapStart"), "OptimizationStatus", snaps && !streq(val_str_at(v, "status.snapshot", "On"), "Off") && !image ? "On" : "Off");
+    x = val_get(spec, "durable");
+    if (val_is(x, VAL_MAP)) {
+        struct val *shown = val_need_map(a, c, "DurableConfig");
+
+        val_put_int(a, shown, "ExecutionTimeout", val_int_at(x, "executionTimeoutSeconds", DURABLE_TIMEOUT_DEFAULT_S));
+        val_put_int(a, shown, "RetentionPeriodInDays", val_int_at(x, "retentionDays", DURABLE_RETENTION_DEFAULT_DAYS));
+        if (!str_empty(val_str_at(x, "kmsKey", NULL)))
+            val_put_str(a, shown, "KMSKeyArn", val_str_at(x, "kmsKey", ""));
+    }
     val_put_str(a, val_need_map(a, c, "LoggingConfig"), "LogFormat", val_str_at(spec, "loggingConfig.logFormat", "Text"));
     val_put_str(a, val_get(c, "LoggingConfig"), "LogGroup",
                 val_str_at(spec, "loggingConfig.logGroup", arena_printf(a, "/aws/lambda/%s", name)));

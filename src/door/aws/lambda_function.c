@@ -237,6 +237,11 @@ void op_update_conf(struct op *op)
 
     if (!o || !lambda_revision_fits(op, o))
         return;
+    if (val_get(op->in, "DurableConfig") && !val_is(val_at(obj_val(o), "spec.durable"), VAL_MAP)) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "You cannot add DurableConfig to an existing function: %s was not created with it.",
+                     op->n.name);
+        return;
+    }
     op->patch = val_map(a);
     spec = val_need_map(a, op->patch, "spec");
     if (lambda_conf_read(op->q, op->in, false, spec, &type, &err) < 0 ||

@@ -5,6 +5,7 @@
  *   lambda_version.c   versions, aliases, provisioned concurrency
  *   lambda_check.c     what Lambda's model says of operations and their input
  *   lambda_signing.c   code signing configurations;  lambda_source.c  event source mappings
+ *   lambda_durable.c   durable executions
  *   lambda_invoke.c  lambda_stream.c  lambda_url.c  lambda_policy.c  lambda_settings.c */
 #pragma once
 
@@ -126,6 +127,13 @@ void lambda_clear(struct op *op, const char *key); /* spec.KEY goes; answers 204
 
 /* May he do the action (IAM's name, without "lambda:") on what the request names so (lambda_may.c)? false: refused, answered. */
 bool lambda_may(struct op *op, const char *action, char what);
+/* May he invoke that function? Likewise. */
+bool lambda_may_invoke(struct op *op, const char *object, const char *arn);
+/* An Invoke of what may be a durable function: takes the execution's name; false: refused, answered. */
+bool lambda_durable_call(struct op *op, struct function_call *call, bool waits);
+/* An event for a durable function: its execution begins, and the request is answered; false: it is none. */
+bool lambda_durable_event(struct op *op, const struct function_call *call);
+const char *lambda_callback_resource(struct op *op); /* the ARN of the execution that the path's callback is of */
 /* May he pass the request's Role to the function, and may Lambda assume it? Likewise. */
 bool lambda_role_fits(struct op *op);
 bool lambda_may_read(struct op *op, const char *bucket, const char *key); /* code in a bucket */
@@ -158,6 +166,19 @@ void lambda_take_signing(struct op *op, void (*then)(struct op *op));
 /* Tags of what is no function; false: it is a function (or nothing that we know). */
 bool lambda_signing_tags(struct op *op);
 
+void op_checkpoint(struct op *op);
+void op_execution_state(struct op *op);
+void op_get_execution(struct op *op);
+void op_execution_history(struct op *op);
+void op_list_executions(struct op *op);
+void op_stop_execution(struct op *op);
+void op_pause_execution(struct op *op);
+void op_resume_execution(struct op *op);
+void op_delete_execution(struct op *op);
+void op_callback_succeed(struct op *op);
+void op_callback_fail(struct op *op);
+void op_callback_beat(struct op *op);
+void op_scaling_config(struct op *op);
 void op_create_function(struct op *op);
 void op_list_functions(struct op *op);
 void op_get_function(struct op *op);

@@ -16,6 +16,8 @@ bool lambda_refused(struct op *op, const struct function_result *r)
                      r->error_type, "%s", r->err.msg);
     } else if (r->err.code == ERR_NOT_FOUND) {
         lambda_not_found(op);
+    } else if (r->err.code == ERR_ALREADY_EXISTS) {
+        lambda_error(q, 409, "DurableExecutionAlreadyStartedException", "%s", r->err.msg);
     } else if (r->err.code == ERR_TOO_MANY) {
         struct arena *a = q->req->arena;
         struct val *v = val_map(a);
@@ -51,6 +53,8 @@ static void on_result(void *arg, const struct function_result *r)
     if (!lambda_refused(op, r)) {
         http_header(q->req, "x-amzn-RequestId", r->request_id ? r->request_id : q->id);
         http_header(q->req, "X-Amz-Executed-Version", r->version ? r->version : "$LATEST");
+        if (r->durable_arn)
+            http_header(q->req, "X-Amz-Durable-Execution-Arn", arena_strdup(q->req->arena, r->durable_arn));
         if (r->function_error)
             http_header(q->req, "X-Amz-Function-Error", r->function_error);
         if (r->log_tail)
@@ -113,7 +117,7 @@ void op_invoke(struct op *op)
     const char *type = http_get(q->req, "x-amz-invocation-type");
     struct function_call call;
 
-    if (lambda_call_of(op, &call) < 0)
+    if (lambda_call_of(op, &call) < 0 || !lambda_durable_call(op, &call, !type || streq(type, "RequestResponse")))
         return;
     if (!type || streq(type, "RequestResponse")) {
         if (q->body_n > FUNCTION_PAYLOAD_MAX)
@@ -127,7 +131,7 @@ void op_invoke(struct op *op)
             lambda_error(q, 413, "RequestEntityTooLargeException",
                          "%zu byte payload is too large for the Event invocation type (limit %d bytes)", q->body_n,
                          (int)INVOKE_ASYNC_MAX);
-        else
+        else if (!lambda_durable_event(op, &call))
             function_invoke_async(q->d->o.functions, &call, on_queued, op);
     } else if (streq(type, "DryRun")) {
         lambda_reply(q, 204, NULL);

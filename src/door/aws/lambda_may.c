@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 /* what: 'f' the function (with its qualifier), 'F' the function as a whole, 'l' the layer, 'v' its version, 'r' the ARN in the
- * path, 'a' the ARN in the query, 's' the event source mapping, '*' no one. */
+ * path, 'a' the ARN in the query, 's' the event source mapping, 'c' the execution of the callback, '*' no one. */
 static const char *resource_of(struct op *op, char what)
 {
     struct aws_req *q = op->q;
@@ -27,6 +27,8 @@ static const char *resource_of(struct op *op, char what)
         return op->raw_name;
     case 'a':
         return http_param(q->req, "Arn") ? http_param(q->req, "Arn") : "*";
+    case 'c':
+        return lambda_callback_resource(op);
     case 's':
         return arena_printf(a, "arn:aws:lambda:%s:%s:event-source-mapping:%s", q->d->region, q->d->account, op->raw_name);
     case 'l':
@@ -81,6 +83,17 @@ bool lambda_may(struct op *op, const char *action, char what)
     o = op->n.object ? functions_get(q->d->o.functions, LAMBDA_NS, op->n.object) : NULL;
     policy = identity_policy_at(q->req->arena, o, A_POLICY);
     message = aws_denied(q, action, resource_of(op, what), context_of(op, o), policy, POLICY_RESOURCE);
+    if (message)
+        aws_refuse(q, message);
+    return !message;
+}
+
+bool lambda_may_invoke(struct op *op, const char *object, const char *arn)
+{
+    struct aws_req *q = op->q;
+    const struct obj *o = functions_get(q->d->o.functions, LAMBDA_NS, object);
+    char *message = is_root(op) ? NULL : aws_denied(q, "lambda:InvokeFunction", arn, NULL, identity_policy_at(q->req->arena, o, A_POLICY), POLICY_RESOURCE);
+
     if (message)
         aws_refuse(q, message);
     return !message;

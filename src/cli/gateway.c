@@ -8,6 +8,7 @@ int cmd_gateway(struct cli_opts *o, int argc, char **argv)
     struct gateway_options options = {
         .state = o->state,
         .instance = o->id,
+        .node_name = o->node_name,
         .pod_cidr = o->pod_cidr,
         .service_cidr = o->service_cidr,
         .gateway_port = o->gateway_port,

@@ -12,6 +12,9 @@
  * spec.provisioned wants kept, stays. While memory is short nothing is forked ahead either, and for a while after: else
  * what was let go would be back before it is missed.
  *
+ * In favour of pods (capacity.c) also the provisioned ones go after all those, and calls at work last, the youngest first,
+ * when memory is short on the machine, too.
+ *
  * Short is: less available than the mark (evict_mb). Stalls (PSI) raise the mark to twice that; alone they say nothing, as
  * a process that fights its own limit stalls, too. Then as much goes as brings a quarter more than the mark; what was told
  * to end and has not yet counts as gone, so that one look does not do the work of the one before again. */
@@ -35,7 +38,7 @@ enum {
 };
 
 /* Which kind a candidate is, in the order of going. */
-enum rank { RANK_IDLE, RANK_STEM, RANK_ZYGOTE };
+enum rank { RANK_IDLE, RANK_STEM, RANK_ZYGOTE, RANK_OWED, RANK_BUSY };
 
 struct candidate {
     enum rank rank;
@@ -144,8 +147,22 @@ static void add(struct candidates *c, struct candidate x)
     c->v[c->n++] = x;
 }
 
-/* ret_going_kb: what has been told to end and is still there. */
-static void gather_version(struct version *v, int64_t now, struct candidates *c, int64_t *ret_going_kb)
+/* The calls that have done the least go first. */
+static void gather_busy(struct version *v, int64_t now, struct candidates *c)
+{
+    LIST_EACH(&v->instances, l)
+    {
+        struct instance *i = list_entry(l, struct instance, link);
+        bool busy = i->state == INSTANCE_BUSY || (i->state == INSTANCE_IDLE && i->leases_n);
+
+        if (busy)
+            add(c, (struct candidate){RANK_BUSY, v, i, (double)(now - (i->call ? i->call->sent_us : i->active_us)),
+                                      MAX(kb_of(i), (int64_t)v->f->m->memory_peak_kb)}); /* it tells at its end only */
+    }
+}
+
+/* ret_going_kb: what has been told to end and is still there. owed: also those that are to be kept. */
+static void gather_version(struct version *v, int64_t now, struct candidates *c, bool owed, int64_t *ret_going_kb)
 {
     struct function *f = v->f;
     int64_t alive = 0, spare, level = f->busy + 1, n, each = v->http_port ? v->http_concurrency : 1;
@@ -181,9 +198,11 @@ static void gather_version(struct version *v, int64_t now, struct candidates *c,
     first = c->n;
     for (n = 0; first && c->v[first - 1].v == v; first--)
         n++;
-    if (n > spare)
+    for (int64_t k = 0; owed && k < n - MAX(spare, (int64_t)0); k++)
+        c->v[first + (size_t)k].rank = RANK_OWED;
+    if (!owed && n > spare)
         c->n = first + (size_t)MAX(spare, (int64_t)0);
-    if (n > spare && spare > 0) /* those at the end are the ones that go */
+    if (!owed && n > spare && spare > 0) /* those at the end are the ones that go */
         memmove(&c->v[first], &c->v[first + (size_t)(n - spare)], (size_t)spare * sizeof *c->v);
     if (v->zygote == ZYGOTE_READY && !v->instances_n && !f->waiting_n && !pool_owed(v))
         add(c, (struct candidate){RANK_ZYGOTE, v, NULL,
@@ -232,24 +251,34 @@ static void tell(struct functions *fs, int64_t now)
 {
     const uint32_t *n = fs->evicted_n;
 
-    if ((!n[RANK_IDLE] && !n[RANK_STEM] && !n[RANK_ZYGOTE]) || now - fs->evict_told_us < TOLD_US)
+    if ((!n[RANK_IDLE] && !n[RANK_STEM] && !n[RANK_ZYGOTE] && !n[RANK_OWED] && !n[RANK_BUSY]) || now - fs->evict_told_us < TOLD_US)
         return;
-    LOG(WARN, "function", "did=evict why=\"memory is short\" available_mb=%lld stall=%.1f idle=%u stems=%u zygotes=%u mb=%lld",
-        (long long)fs->memory.available_mb, fs->memory.stall_percent, n[RANK_IDLE], n[RANK_STEM], n[RANK_ZYGOTE],
-        (long long)(fs->evicted_kb / 1024));
+    LOG(WARN, "function", "did=evict why=\"%s\" available_mb=%lld stall=%.1f budget_mb=%lld idle=%u stems=%u zygotes=%u provisioned=%u at_work=%u mb=%lld",
+        fs->evicted_for_pods ? "pods ask for it" : "memory is short", (long long)fs->memory.available_mb, fs->memory.stall_percent,
+        (long long)fs->budget_kb / 1024, n[RANK_IDLE], n[RANK_STEM], n[RANK_ZYGOTE], n[RANK_OWED], n[RANK_BUSY], (long long)(fs->evicted_kb / 1024));
+    fs->evicted_for_pods = false;
     fs->evict_told_us = now;
     memset(fs->evicted_n, 0, sizeof fs->evicted_n);
     fs->evicted_kb = 0;
 }
 
-static void evict(struct functions *fs, int64_t mb, int64_t now)
+/* True: somebody went, or is going. */
+static bool evict(struct functions *fs, int64_t kb, int64_t now, bool owed, bool busy)
 {
     struct candidates c = {0};
-    int64_t kb = mb * 1024, going = 0;
+    int64_t going = 0;
+    bool some;
 
     LIST_EACH(&fs->all, l)
     LIST_EACH(&list_entry(l, struct function, link)->versions, k)
-    gather_version(list_entry(k, struct version, link), now, &c, &going);
+    {
+        struct version *v = list_entry(k, struct version, link);
+
+        gather_version(v, now, &c, owed, &going);
+        if (busy)
+            gather_busy(v, now, &c);
+    }
+    some = going || c.n;
     kb -= going;
     if (c.n)
         qsort(c.v, c.n, sizeof *c.v, by_worth);
@@ -258,6 +287,45 @@ static void evict(struct functions *fs, int64_t mb, int64_t now)
         kb -= c.v[i].kb;
     }
     free(c.v);
+    return some;
+}
+
+bool evict_for_pods(struct functions *fs, int64_t kb, bool all)
+{
+    int64_t now = now_us();
+    bool busy = false, some;
+
+    if (all) {
+        fs->memory_of(fs->memory_arg, &fs->memory);
+        busy = evict_want_mb(&fs->memory, fs->evict_mb, fs->evict_stall) > 0;
+    }
+    fs->evicted_for_pods = true;
+    some = evict(fs, kb, now, all, busy);
+    tell(fs, now);
+    return some;
+}
+
+bool evict_anyone(const struct functions *fs)
+{
+    LIST_EACH(&fs->all, l)
+    LIST_EACH(&list_entry(l, struct function, link)->versions, k)
+    {
+        const struct version *v = list_entry(k, struct version, link);
+        int alive = 0, idle = 0;
+
+        LIST_EACH(&v->instances, j)
+        {
+            const struct instance *i = list_entry(j, struct instance, link);
+
+            if (i->state == INSTANCE_DYING)
+                return true;
+            alive += !i->compiler;
+            idle += i->state != INSTANCE_BUSY && !i->leases_n;
+        }
+        if (idle && alive > pool_owed(v))
+            return true;
+    }
+    return false;
 }
 
 int64_t evict_want_mb(const struct functions_memory *m, int mark_mb, int stall_percent)
@@ -290,7 +358,7 @@ void evict_look(struct functions *fs)
     mb = evict_want_mb(&fs->memory, fs->evict_mb, fs->evict_stall);
     if (mb > 0) {
         fs->short_us = now;
-        evict(fs, mb, now);
+        (void)evict(fs, mb * 1024, now, false, false);
         tell(fs, now);
     } else if (now - fs->short_us > QUIET_US) {
         fs->short_us = 0;

@@ -64,7 +64,7 @@ int forecast_stems(const struct version *v)
         return (int)v->stems_n; /* scale.c's to say */
     if (!fs->stems)
         return 0;
-    if (fs->short_us)
+    if (fs->short_us || !capacity_ahead(v))
         return (int)v->stems_n; /* none is made now; who goes is evict.c's to say */
     want = MAX(level - covered, fs->stems);
     if (want > (int)v->stems_n && want > fs->stems && fs->stems_mb + (v->forks ? FORK_MB : PROGRAM_MB) > fs->stems_mb_max)

@@ -1186,8 +1186,9 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     uv_timer_init(fs->loop, &fs->tick);
     uv_timer_init(fs->loop, &fs->refill);
     uv_timer_init(fs->loop, &fs->flood);
-    fs->tick.data = fs->refill.data = fs->flood.data = fs;
-    fs->handles = 3;
+    uv_timer_init(fs->loop, &fs->give);
+    fs->tick.data = fs->refill.data = fs->flood.data = fs->give.data = fs;
+    fs->handles = 4;
     pool_wake(fs);
     if (!o->events_wait)
         queue_start(fs->queue, 1000);
@@ -1261,4 +1262,5 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
     uv_close((uv_handle_t *)&fs->tick, on_timer_closed);
     uv_close((uv_handle_t *)&fs->refill, on_timer_closed);
     uv_close((uv_handle_t *)&fs->flood, on_timer_closed);
+    uv_close((uv_handle_t *)&fs->give, on_timer_closed);
 }

@@ -65,6 +65,11 @@ struct functions_memory {
     double stall_percent;
 };
 
+/* What the pods that are bound to this machine leave of it: what can be given out, less what they ask for. */
+struct functions_capacity {
+    int64_t memory_mb, cpu_milli;
+};
+
 struct functions_options {
     struct uv_loop_s *loop;
     const char *state;       /* the state directory */
@@ -130,6 +135,9 @@ void functions_settled(struct functions *fs);
  * additionalVersions[] {version, weight}}, spec.provisioned[] {qualifier, instances}. */
 void functions_put_version(struct functions *fs, const struct obj *o);
 void functions_remove_version(struct functions *fs, const struct obj *o);
+/* What functions may hold from now on; NULL: it is not known, only the machine's memory counts. More than that is let go
+ * at once (capacity.c). */
+void functions_set_capacity(struct functions *fs, const struct functions_capacity *c);
 /* The spending limit of all functions of a namespace together; -1: none. */
 void functions_limit_namespace(struct functions *fs, const char *namespace_, double limit);
 /* Provisioned instances of a version or an alias that are loaded and free or at work. */

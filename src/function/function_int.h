@@ -7,6 +7,7 @@
  *   berth.c     where it lives: cgroup and network, used again
  *   forecast.c  how many are forked ahead
  *   evict.c     who goes when memory is short
+ *   capacity.c  what pods leave to functions
  *   rate.c      how fast a function grows
  *   kpa.c       how many instances there should be, by Knative's algorithm; scale.c does it
  *   pool.c      who answers a call: scaling, waiting, keep-alive
@@ -200,6 +201,7 @@ struct function {
     bool removed;
     bool durable; /* a call begins an execution */
     bool slowed; /* somebody waits for a token: the tick looks */
+    bool crowded; /* somebody waits for memory: capacity.c looks */
     int provisioned; /* instances that are kept loaded */
     struct kpa *kpa; /* annotated: how many there should be; else NULL */
     int async_retries, async_age_s;
@@ -328,7 +330,13 @@ struct functions {
     void *memory_arg;
     struct functions_memory memory; /* at the last look */
     int64_t looked_us, short_us;    /* short_us: when it was too little last; 0: not of late */
-    uint32_t evicted_n[3];          /* not told yet: idle instances, stems, zygotes */
+    uint32_t evicted_n[5];          /* not told yet: idle instances, stems, zygotes, provisioned, at work */
+    bool evicted_for_pods;
+    /* capacity.c */
+    int64_t budget_kb, held_kb, grown_kb; /* budget 0: not known; held: at the last look, grown: since */
+    int64_t shares;                       /* 0: not set yet */
+    int64_t gave_us;                      /* when somebody went in favour of pods last; 0: never */
+    uv_timer_t give;
     int64_t evicted_kb, evict_told_us;
     struct logs *logs; /* NULL: nobody wants to know */
     struct series *metrics; /* the same */
@@ -442,10 +450,23 @@ int forecast_stems(const struct version *v);           /* how many should be the
 
 /* evict.c */
 void evict_look(struct functions *fs); /* at the machine's memory, now and then, while there is anything to let go */
+/* Lets so much go in favour of pods; all: also what is provisioned, and calls at work when memory is short. False: nobody
+ * went, nor is going. */
+bool evict_for_pods(struct functions *fs, int64_t kb, bool all);
+bool evict_anyone(const struct functions *fs); /* is anybody going, or idle that may go? */
 /* Megabytes that should be let go; 0: none. The marks are those of functions_options. */
 int64_t evict_want_mb(const struct functions_memory *m, int mark_mb, int stall_percent);
 /* How long until the next call of a function that has been quiet for so long, by its gaps. */
 int64_t evict_wait_us(const struct meter *m, int64_t quiet_us);
+
+/* capacity.c */
+void capacity_look(struct functions *fs);
+void capacity_again(struct functions *fs); /* looks again soon */
+bool capacity_room(const struct version *v); /* for one more instance */
+bool capacity_ahead(const struct version *v); /* and for one that nobody has called for */
+void capacity_grew(struct version *v);       /* there is one */
+void capacity_wait(struct version *v);       /* a call waits for room */
+bool capacity_refuses(const struct version *v); /* a call would wait for nobody */
 
 /* rate.c: a bucket that holds burst and gains per_10s in ten seconds; now in us, never 0 */
 bool rate_has(const struct rate *r, int burst, int per_10s, int64_t now);

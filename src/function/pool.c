@@ -204,6 +204,10 @@ static int try_serve(struct version *v, struct call *c, const void *payload, siz
     v->f->slowed |= !grow;
     if (!grow || v->zygote != ZYGOTE_READY || v->starting_n >= STARTING_MAX || scale_full(v) || snapshot_awaited(v))
         return 0;
+    if (!capacity_room(v)) {
+        capacity_wait(v);
+        return 0;
+    }
     i = instance_make(v, false, err);
     if (!i)
         return v->instances_n ? 0 : -1; /* out of something: who is at work will be free again */
@@ -214,6 +218,7 @@ static int try_serve(struct version *v, struct call *c, const void *payload, siz
         return v->instances_n > 1 ? 0 : -1;
     }
     function_grew(v);
+    capacity_grew(v);
     return 1;
 }
 
@@ -362,6 +367,9 @@ static bool throttled(struct function *f, const char *qualifier, struct function
     } else if (function_grows_too_fast(f->now)) {
         err_set(&r->err, TOO_MANY, "Rate Exceeded.");
         r->throttle_reason = "FunctionInvocationRateLimitExceeded";
+    } else if (capacity_refuses(f->now)) {
+        err_set(&r->err, TOO_MANY, "Rate Exceeded: the machine's memory is reserved for pods.");
+        r->throttle_reason = "ConcurrentInvocationLimitExceeded";
     } else {
         return false;
     }
@@ -481,9 +489,11 @@ int pool_owed(const struct version *v)
     return v->f->now == v ? MAX(v->f->provisioned, scale_owed(v->f)) : 0;
 }
 
-/* While memory is short only what is owed is made. */
+/* While memory is short only what is owed is made, and nothing where pods leave no room. */
 static int wanted_now(const struct version *v)
 {
+    if (!capacity_ahead(v))
+        return 0;
     return v->f->fs->short_us ? pool_owed(v) : pool_wanted(v);
 }
 
@@ -611,6 +621,7 @@ void pool_tick(struct functions *fs)
     int64_t now = now_us();
 
     evict_look(fs);
+    capacity_look(fs);
     zygotes_reap(fs);
     flog_tick(fs);
     spending_tick(fs);
@@ -683,6 +694,7 @@ void pool_refill(struct functions *fs)
             i->state = INSTANCE_STEM;
             list_push(&v->stems, &i->free);
             v->stems_n++;
+            capacity_grew(v);
         }
         again |= (int)v->stems_n < forecast_stems(v) || (int)v->instances_n < wanted_now(v);
         if (!v->starting_n)

@@ -11,6 +11,7 @@
 #include "door/aws/identity.h"
 #include "env/env.h"
 #include "gateway/aws.h"
+#include "gateway/capacity.h"
 #include "gateway/groups.h"
 #include "gateway/keys.h"
 #include "gateway/otlp.h"
@@ -36,6 +37,7 @@ struct process {
     struct mirror *mirror, *versions, *namespaces;
     struct aws_door *aws;
     struct triggers *triggers;
+    struct capacity *capacity; /* NULL: no node was named */
     struct env_timer *connect, *retell;
     uv_signal_t term, intr;
     char *kubeconfig;
@@ -316,6 +318,8 @@ static void on_connect(void *arg)
     p->g.keys = keys_new(p->client, p->g.functions, p->g.identity);
     p->g.groups = groups_new(p->client, p->g.logs);
     p->aws = aws_start(&p->g, p->client, p->mirror);
+    if (!str_empty(p->g.o->node_name))
+        p->capacity = capacity_new(p->client, p->g.o->node_name, p->g.functions);
     p->triggers = triggers_new(&p->g.loop, p->g.o->state, p->client, p->g.functions);
 }
 
@@ -345,6 +349,7 @@ static void stop(struct process *p)
     p->stopping = true;
     LOG(INFO, "gateway", "did=stop");
     p->triggers = triggers_free(p->triggers);
+    p->capacity = capacity_free(p->capacity);
     if (p->aws)
         p->left++, aws_stop(p->aws, on_part_gone, p);
     env_timer_free(p->connect);

@@ -15,6 +15,7 @@ struct gateway_options {
     const char *state;
     const char *instance;   /* NULL: from the state path */
     const char *kubeconfig; /* NULL: STATE/kubeconfig */
+    const char *node_name;  /* the Node whose pods' requests count; NULL: none do */
     const char *node_ip;    /* where functions reach this machine; NULL: the first of pod_cidr */
     const char *pod_cidr;   /* NULL: functions have no network */
     const char *service_cidr;

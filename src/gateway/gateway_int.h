@@ -7,7 +7,8 @@
  *   keys.c     access keys
  *   otlp.c, otlp_span.c  traces of calls to a collector
  *   groups.c   log groups: LogGroup objects and what logs/ keeps
- *   aws.c      where the AWS door hangs on;  triggers.c: where schedules and rules do */
+ *   aws.c      where the AWS door hangs on;  triggers.c: where schedules and rules do
+ *   capacity.c what pods leave to functions */
 #pragma once
 
 #include "base/buf.h"

@@ -139,12 +139,112 @@ static void to_none_and_back(void **state)
     host_remove(&h);
 }
 
+static uint64_t evicted(const struct host *h, const char *name)
+{
+    return function_find(h->fs, NULL, name)->m->evicted;
+}
+
+/* Each instance holds so much of its own. */
+static const char HOLDS[] = "import time\nheld = bytearray(40 << 20)\nfor i in range(0, len(held), 4096):\n    held[i] = 1\n"
+                            "def lambda_handler(e, c):\n    time.sleep(e)\n    return 1\n";
+
+/* As many instances at once, idle when it returns. */
+static void warm(struct host *h, const char *name, size_t n)
+{
+    struct answer a[8];
+
+    for (size_t i = 0; i < n; i++)
+        host_send(h, name, "2", &a[i]);
+    for (size_t i = 0; i < n; i++) {
+        host_wait(h, &a[i]);
+        assert_int_equal(a[i].err.code, ERR_OK);
+        assert_null(a[i].error);
+        answer_done(&a[i]);
+    }
+}
+
+/* A machine with memory; or none. */
+static void plenty(void *arg, struct functions_memory *ret)
+{
+    *ret = (struct functions_memory){.total_mb = 1000, .available_mb = *(bool *)arg ? 3 : 900, .stall_percent = -1};
+}
+
+/* Goal: when pods ask for it idle instances go within moments, what is provisioned as well, while calls at work stay as
+ * long as the machine has memory, and functions answer all the same, one at a time. When it is free again all is as before. */
+static void pods_get_what_is_idle(void **state)
+{
+    struct host h = {0};
+    bool is_short = false;
+    struct functions_options o = {.keep_ms = 60000, .zygote_keep_ms = 60000, .memory = plenty, .memory_arg = &is_short};
+    struct functions_capacity all = {.memory_mb = 4000, .cpu_milli = 2000}, little = {.memory_mb = 100, .cpu_milli = 100},
+                              none = {.memory_mb = -500, .cpu_milli = -500};
+    struct answer a[4];
+    struct err err;
+
+    (void)state;
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    if (!h.fs->has_cgroups || !h.fs->cgroups.mount[CGROUP_MEMORY][0]) {
+        if (!h.fs->cgroups.v2_controls) {
+            fprintf(stderr, "skipped: no memory cgroup\n");
+            host_stop(&h);
+            host_remove(&h);
+            return;
+        }
+    }
+    functions_set_capacity(h.fs, &all);
+    host_function(&h, "idle", HOLDS, "\"memoryMB\":256,\"timeoutSeconds\":60");
+    warm(&h, "idle", 4);
+    assert_int_equal(evicted(&h, "idle"), 0);
+    host_sleep(&h, 300);
+    assert_true(h.fs->held_kb > 160 << 10);
+    functions_set_capacity(h.fs, &little);
+    for (int i = 0; i < 100 && h.fs->held_kb > 100 << 10; i++)
+        host_sleep(&h, 20);
+    assert_true(h.fs->held_kb <= 100 << 10);
+    assert_true(evicted(&h, "idle") >= 2 && evicted(&h, "idle") < 6); /* no more than needed */
+    functions_set_capacity(h.fs, &none); /* some is always left: not for one of these, but for calls */
+    for (int i = 0; i < 100 && h.fs->held_kb > 64 << 10; i++)
+        host_sleep(&h, 20);
+    for (size_t i = 0; i < ARRAY_LEN(a); i++)
+        host_send(&h, "idle", "0.2", &a[i]);
+    for (size_t i = 0; i < ARRAY_LEN(a); i++) {
+        host_wait(&h, &a[i]);
+        assert_int_equal(a[i].err.code, ERR_OK);
+        assert_null(a[i].error);
+        answer_done(&a[i]);
+    }
+
+    functions_set_capacity(h.fs, &all);
+    host_send(&h, "idle", "4", &a[0]); /* at work: it stays */
+    host_sleep(&h, 1000);
+    functions_set_capacity(h.fs, &none);
+    host_wait(&h, &a[0]);
+    assert_null(a[0].error);
+    answer_done(&a[0]);
+    functions_set_capacity(h.fs, &all);
+    for (size_t i = 0; i < 3; i++)
+        host_send(&h, "idle", "30", &a[i]);
+    host_sleep(&h, 2500);
+    is_short = true; /* now it is meant: they go, the youngest first, and their callers hear of it */
+    functions_set_capacity(h.fs, &none);
+    host_wait(&h, &a[2]);
+    assert_true(a[2].error || a[2].err.code != ERR_OK);
+    is_short = false;
+    functions_remove(h.fs, NULL, "idle");
+    for (size_t i = 0; i < 2; i++)
+        host_wait(&h, &a[i]), answer_done(&a[i]);
+    answer_done(&a[2]);
+    host_stop(&h);
+    host_remove(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_tick_without_work),
         cmocka_unit_test(annotated_functions_keep_what_is_said),
         cmocka_unit_test(to_none_and_back),
+        cmocka_unit_test(pods_get_what_is_idle),
     };
 
     if (geteuid() != 0) {

@@ -40,7 +40,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { CHILDREN_MAX = 4096, NEXT_COMPILED = 100, NEXT_AHEAD, NEXT_AHEAD_INIT, NEXT_REHEARSE, NEXT_RESTORE, NEXT_RESTORE_AHEAD, REHEARSE_MS = 30, HOT_MAX = 4096 };
+enum { CHILDREN_MAX = 4096, NEXT_COMPILED = 100, NEXT_AHEAD, NEXT_AHEAD_INIT, NEXT_REHEARSE, NEXT_RESTORE, NEXT_RESTORE_AHEAD, SETTLE_MS = 30, HOT_MAX = 8192, READ_MAX = 8192 };
 
 static struct {
     int ctl, sig, pid_ns, proc;
@@ -59,9 +59,13 @@ static struct {
     bool own_net;       /* an instance without a pooled network gets an empty one, not the zygote's */
     char workdir[1024]; /* where instances start; "": /var/task */
     struct seccomp_filter filter;
-    bool rehearsed, ready;
+    bool rehearsed, ready, settled;
     int hot_fd; /* in the rehearsal's child: where the addresses go */
     int ring;   /* holds the pins */
+    char call[256]; /* one to rehearse with */
+    unsigned call_n;
+    unsigned long read[READ_MAX]; /* pages of files that a request reads, ascending */
+    int read_n;
     int sig_write;          /* of a zygote whose threads may get the signal */
     void (*forked)(void);   /* see z_resume() */
 } z = {.sig_write = -1, .ctl = -1, .sig = -1, .pid_ns = -1, .proc = -1, .hot_fd = -1, .ring = -1};
@@ -316,9 +320,6 @@ EXPORT void z_workdir(const char *path)
     snprintf(z.workdir, sizeof z.workdir, "%s", path);
 }
 
-/* A private mapping of a file gets its page tables copied by fork only when it holds a page of its
- * own; else every child faults each page of the interpreter's code in again. So each of them gets
- * one: a byte is written with the value it has. Costs a page each, once; saves some 100 us a fork. */
 FILE *z_open_maps(void)
 {
     char path[48];
@@ -329,33 +330,297 @@ FILE *z_open_maps(void)
     return fd < 0 ? NULL : fdopen(fd, "r");
 }
 
+/* ---- memory that forks share ----
+ *
+ * A fork costs what the page tables of its parent hold: each entry is copied, and taken away at the end. Of the 3,600 pages
+ * of a Python some 900 matter to a request. So the entries of all others are left out: the writable memory of a runtime that
+ * has loaded is moved into a file in memory, mapped privately where it was ("freeze"); then any page that nobody has
+ * written since is a page of a file, and its entry can be dropped at will: who needs it, faults it in. What a request reads
+ * is found by a rehearsal in a child ("learn"). */
+
+struct map {
+    unsigned long from, to;
+    int prot;
+    bool file;  /* of an inode: what nobody wrote can be read again */
+    bool ours;  /* this library's */
+    bool stack;
+};
+
+static int page_map(pid_t pid)
+{
+    char path[48];
+
+    snprintf(path, sizeof path, "../%d/pagemap", pid);
+    return openat(z.proc, path, O_RDONLY | O_CLOEXEC);
+}
+
+/* The private mappings that can be read, without the kernel's. */
+static int read_maps(struct map *maps, int max)
+{
+    char line[512], prot[8], *name;
+    unsigned long inode;
+    FILE *f = z_open_maps();
+    int n = 0, at;
+
+    while (f && n < max && fgets(line, sizeof line, f)) {
+        struct map *m = &maps[n];
+
+        if (sscanf(line, "%lx-%lx %7s %*s %*s %lu %n", &m->from, &m->to, prot, &inode, &at) < 4 || prot[0] != 'r' || prot[3] != 'p')
+            continue;
+        name = line + at;
+        if (strncmp(name, "[v", 2) == 0)
+            continue;
+        m->stack = strncmp(name, "[stack", 6) == 0;
+        m->ours = strstr(name, "/zygote.") != NULL;
+        m->prot = PROT_READ | (prot[1] == 'w' ? PROT_WRITE : 0) | (prot[2] == 'x' ? PROT_EXEC : 0);
+        m->file = inode != 0;
+        n++;
+    }
+    if (f)
+        fclose(f);
+    return n;
+}
+
+enum { PAGE_PRESENT = 63, PAGE_FILE = 61, PAGE_OWN = 56, GAP_MAX = 16, RUNS_MAX = 512 };
+
+static bool has(uint64_t entry, int bit)
+{
+    return entry >> bit & 1;
+}
+
+struct run {
+    unsigned long from, to;
+    int prot;
+};
+
+/* The parts of the writable mappings that hold something: in between lies what was never touched. */
+static int touched(const struct map *maps, int n, int pagemap, struct run *runs)
+{
+    int runs_n = 0;
+
+    for (int i = 0; i < n; i++) {
+        struct run *last = NULL;
+
+        if (!(maps[i].prot & PROT_WRITE) || maps[i].stack)
+            continue;
+        for (unsigned long at = maps[i].from; at < maps[i].to; at += 4096) {
+            uint64_t entry;
+
+            if (pread(pagemap, &entry, sizeof entry, (off_t)(at / 4096 * 8)) != 8 || !has(entry, PAGE_PRESENT) ||
+                (maps[i].file && !last && has(entry, PAGE_FILE)))
+                continue;
+            if (last && at - last->to <= GAP_MAX * 4096) {
+                last->to = at + 4096;
+            } else if (runs_n == RUNS_MAX) {
+                return runs_n;
+            } else {
+                last = &runs[runs_n++];
+                *last = (struct run){at, at + 4096, maps[i].prot};
+            }
+        }
+    }
+    return runs_n;
+}
+
+EXPORT int z_freeze(void);
+/* 0, or -errno and nothing has changed. Nothing but the stack may change while it works, so all it needs lies there. */
+EXPORT int z_freeze(void)
+{
+    struct map maps[512];
+    struct run runs[RUNS_MAX];
+    int n = read_maps(maps, 512), fd = memfd_create("runtime", MFD_CLOEXEC), pagemap = page_map(getpid()), e = 0;
+    off_t at = 0;
+
+    if (fd < 0 || pagemap < 0)
+        e = errno;
+    n = e ? 0 : touched(maps, n, pagemap, runs);
+    for (int i = 0; i < n && !e; i++) {
+        size_t size = runs[i].to - runs[i].from;
+
+        if (pwrite(fd, (void *)runs[i].from, size, at) != (ssize_t)size)
+            e = errno ? errno : EIO;
+        at += (off_t)size;
+    }
+    at = 0;
+    for (int i = 0; i < n && !e; i++) {
+        size_t size = runs[i].to - runs[i].from;
+
+        if (mmap((void *)runs[i].from, size, runs[i].prot, MAP_PRIVATE | MAP_FIXED, fd, at) == MAP_FAILED)
+            _exit(125); /* what was there may be lost */
+        at += (off_t)size;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (pagemap >= 0)
+        close(pagemap);
+    return -e;
+}
+
+/* A private mapping of a file gets its page tables copied by fork only when it holds a page of its
+ * own; else every child faults each page of the interpreter's code in again. So each of them gets
+ * one: a byte is written with the value it has. Costs a page each, once; saves some 100 us a fork. */
 EXPORT void z_own_mappings(void);
 EXPORT void z_own_mappings(void)
 {
-    static struct {
-        unsigned long from, to;
-        int prot;
-    } maps[512];
-    char line[512], prot[8];
-    unsigned long inode;
-    int n = 0;
-    FILE *f = z_open_maps();
+    struct map maps[512];
+    int n = read_maps(maps, 512);
 
-    while (f && n < 512 && fgets(line, sizeof line, f))
-        if (sscanf(line, "%lx-%lx %7s %*s %*s %lu", &maps[n].from, &maps[n].to, prot, &inode) == 4 && inode &&
-            prot[0] == 'r' && prot[1] == '-' && prot[3] == 'p')
-            maps[n++].prot = PROT_READ | (prot[2] == 'x' ? PROT_EXEC : 0);
-    if (f)
-        fclose(f);
     for (int i = 0; i < n; i++) {
         void *at = (void *)maps[i].from;
         size_t size = maps[i].to - maps[i].from;
 
-        if (mprotect(at, size, maps[i].prot | PROT_WRITE) < 0)
+        if (!maps[i].file || maps[i].prot & PROT_WRITE || mprotect(at, size, maps[i].prot | PROT_WRITE) < 0)
             continue; /* a security module may forbid it: then it is slower */
         *(volatile char *)at = *(volatile char *)at;
         mprotect(at, size, maps[i].prot);
     }
+}
+
+static bool is_hot(unsigned long at)
+{
+    int from = 0, to = z.read_n;
+
+    while (from < to) {
+        int mid = (from + to) / 2;
+
+        if (z.read[mid] < at)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from < z.read_n && z.read[from] == at;
+}
+
+EXPORT void z_drop_cold(void);
+/* Page table entries of what can be read again from its file and no request reads. */
+EXPORT void z_drop_cold(void)
+{
+    struct map maps[512];
+    int n = z.read_n ? read_maps(maps, 512) : 0, pagemap = page_map(getpid());
+
+    for (int i = 0; i < n && pagemap >= 0; i++) {
+        unsigned long from = 0; /* of the run that can go; 0: none */
+
+        if (!maps[i].file || maps[i].ours)
+            continue;
+        for (unsigned long at = maps[i].from; at <= maps[i].to; at += 4096) {
+            uint64_t entry = 0;
+            bool cold = at < maps[i].to && pread(pagemap, &entry, sizeof entry, (off_t)(at / 4096 * 8)) == 8 &&
+                        (!has(entry, PAGE_PRESENT) || (has(entry, PAGE_FILE) && !is_hot(at)));
+
+            if (cold && !from)
+                from = at;
+            if (!cold && from) {
+                madvise((void *)from, at - from, MADV_DONTNEED);
+                from = 0;
+            }
+        }
+    }
+    if (pagemap >= 0)
+        close(pagemap);
+}
+
+/* In the rehearsal's child: from here on a page of a file is present only when it was touched. Neighbours are told apart by
+ * advice that differs: a fault fills in what lies around it, but in its own mapping only. */
+static void watch(void)
+{
+    static struct map maps[512];
+    int n = read_maps(maps, 512), pagemap = page_map(getpid());
+
+    for (int i = 0; i < n; i++)
+        for (unsigned long at = maps[i].from; maps[i].file && at < maps[i].to; at += 4096) {
+            uint64_t entry;
+
+            if ((at / 4096) & 1)
+                madvise((void *)at, 4096, MADV_SEQUENTIAL);
+            if (pread(pagemap, &entry, sizeof entry, (off_t)(at / 4096 * 8)) == 8 && has(entry, PAGE_PRESENT) && has(entry, PAGE_FILE))
+                madvise((void *)at, 4096, MADV_DONTNEED);
+        }
+    close(pagemap);
+}
+
+/* What the child (a fork of ours) has of the pages that are mapped here: written, those that it has got of its own; else all
+ * that are present in it. Ascending; their number. */
+static int pages_of(pid_t pid, bool written, unsigned long *at, int max)
+{
+    static struct map maps[512];
+    int maps_n = read_maps(maps, 512), pagemap = page_map(pid), n = 0;
+    uint64_t entry[512];
+
+    for (int i = 0; i < maps_n && pagemap >= 0; i++)
+        for (unsigned long from = maps[i].from; from < maps[i].to && (!written || maps[i].prot & PROT_WRITE);) {
+            size_t want = MIN((maps[i].to - from) / 4096, sizeof entry / 8) * 8;
+
+            if (pread(pagemap, entry, want, (off_t)(from / 4096 * 8)) != (ssize_t)want)
+                break;
+            for (size_t k = 0; k < want / 8; k++, from += 4096)
+                if (has(entry[k], PAGE_PRESENT) && (!written || has(entry[k], PAGE_OWN)) && n < max)
+                    at[n++] = from;
+        }
+    if (pagemap >= 0)
+        close(pagemap);
+    return n;
+}
+
+/* A child that is to answer a call that lies at descriptor 3, and then to call z_rehearsed(). 0 in it; else its pid when it
+ * is there, and waits to be looked at and killed; -1: it did not get so far. Not in the list of children. */
+static pid_t rehearse(bool watched)
+{
+    int ends[2], pair[2];
+    char byte;
+    pid_t pid;
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -1;
+    pid = fork();
+    if (pid == 0) {
+        if (z.forked)
+            z.forked();
+        close(ends[0]);
+        z.hot_fd = ends[1];
+        alarm(5);
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || dup2(pair[0], 3) < 0 ||
+            write(pair[1], z.call, z.call_n) != (ssize_t)z.call_n)
+            _exit(1);
+        if (watched)
+            watch();
+        return 0;
+    }
+    close(ends[1]);
+    if (pid > 0 && read(ends[0], &byte, 1) != 1) {
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        pid = -1;
+    }
+    close(ends[0]);
+    return pid;
+}
+
+/* In the rehearsal's child, at its end. */
+EXPORT void z_rehearsed(void)
+{
+    (void)!write(z.hot_fd, "", 1);
+    for (;;)
+        pause();
+}
+
+EXPORT int z_learn(const void *call, unsigned n);
+/* 1 in a child that rehearses; 0 in the caller when it did, else -errno. The call is the one to rehearse with from now on. */
+EXPORT int z_learn(const void *call, unsigned n)
+{
+    pid_t pid;
+
+    if (n > sizeof z.call)
+        return -EINVAL;
+    memcpy(z.call, call, n);
+    z.call_n = n;
+    pid = rehearse(true);
+    if (pid <= 0)
+        return pid < 0 ? -ECHILD : 1;
+    z.read_n = pages_of(pid, false, z.read, READ_MAX);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return 0;
 }
 
 /* ---- the zygote's loop ---- */
@@ -516,38 +781,8 @@ static bool nothing_yet(void)
  * A page that an instance writes to is copied when it does: a fault, some 3 us each, and a Python that answers its
  * first request writes to 200 (reference counts). A page that is pinned for a device, however, the kernel copies in
  * the fork itself, for a fifth of that. So in a quiet moment a child rehearses a request, without any code of the
- * user, tells which pages it got of its own, and the zygote has those pinned by a ring of io_uring that is used for
- * nothing else. Where that is not allowed, forks are as they were. */
-
-/* In the rehearsal's child, at its end: the addresses of its own pages. */
-EXPORT void z_rehearsed(void)
-{
-    static struct {
-        unsigned long from, to;
-    } maps[512];
-    char line[512], prot[8];
-    int n = 0, pagemap;
-    FILE *f = z_open_maps();
-
-    snprintf(line, sizeof line, "../%d/pagemap", getpid());
-    pagemap = openat(z.proc, line, O_RDONLY | O_CLOEXEC);
-    while (f && n < 512 && fgets(line, sizeof line, f))
-        if (sscanf(line, "%lx-%lx %7s", &maps[n].from, &maps[n].to, prot) == 3 && prot[1] == 'w' && prot[3] == 'p' &&
-            !strstr(line, "[stack]"))
-            n++;
-    for (int i = 0; i < n; i++)
-        for (unsigned long at = maps[i].from; at < maps[i].to;) {
-            uint64_t entry[512];
-            ssize_t got = pread(pagemap, entry, sizeof entry, (off_t)(at / 4096 * 8));
-
-            if (got <= 0)
-                break;
-            for (ssize_t k = 0; k < got / 8 && at < maps[i].to; k++, at += 4096)
-                if ((entry[k] >> 63) && (entry[k] >> 56 & 1)) /* present, and nobody else's */
-                    (void)!write(z.hot_fd, &at, sizeof at);
-        }
-    _exit(0);
-}
+ * user, and the pages that it got of its own the zygote has pinned by a ring of io_uring that is used for nothing else.
+ * Where that is not allowed, forks are as they were. */
 
 static void pin(unsigned long *at, int n)
 {
@@ -570,44 +805,39 @@ static void pin(unsigned long *at, int n)
     }
 }
 
-EXPORT int z_rehearse(void)
+/* The pages that this one, a fork of ours, has written to are copied by forks to come. */
+static void pin_as(pid_t pid)
 {
     static unsigned long at[HOT_MAX];
-    unsigned long one;
-    int ends[2], n = 0, pagemap, status = -1;
-    pid_t pid;
+    int n = pages_of(pid, true, at, HOT_MAX);
 
     z.rehearsed = true;
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return -errno;
-    /* not in the list of children: it is waited for here */
-    pid = fork();
-    if (pid == 0) {
-        if (z.forked)
-            z.forked();
-        close(ends[0]);
-        z.hot_fd = ends[1];
-        alarm(5);
-        return 1;
-    }
-    close(ends[1]);
-    pagemap = openat(z.proc, "pagemap", O_RDONLY | O_CLOEXEC);
-    while (pid > 0 && read(ends[0], &one, sizeof one) == (ssize_t)sizeof one) {
-        uint64_t entry;
-
-        if (n < HOT_MAX && pread(pagemap, &entry, sizeof entry, (off_t)(one / 4096 * 8)) == 8 && entry >> 63)
-            at[n++] = one;
-    }
-    close(ends[0]);
-    if (pagemap >= 0)
-        close(pagemap);
-    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (status != 0)
-        return -ECHILD;
     if (n)
         pin(at, n);
+}
+
+EXPORT int z_rehearse(void)
+{
+    pid_t pid = rehearse(false);
+
+    z.rehearsed = true;
+    if (pid <= 0)
+        return pid < 0 ? -ECHILD : 1;
+    pin_as(pid);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
     return 0;
+}
+
+/* In a quiet moment: as z_rehearse(). */
+static int settle(void)
+{
+    int r = z.rehearsed ? 0 : z_rehearse();
+
+    z.settled = true;
+    if (r != 1)
+        z_drop_cold();
+    return r;
 }
 
 static int what_next(void)
@@ -632,14 +862,16 @@ EXPORT int z_next(void)
     for (;;) {
         struct pollfd p[2] = {{z.ctl, POLLIN, 0}, {z.sig, POLLIN, 0}};
 
-        int n = poll(p, 2, z.ready && !z.rehearsed ? REHEARSE_MS : -1);
+        int n = poll(p, 2, z.ready && !z.settled ? SETTLE_MS : -1);
 
         if (n < 0 && errno != EINTR)
             return 0;
-        if (n == 0 && z_rehearse() == 1)
+        if (n == 0 && settle() == 1)
             return NEXT_REHEARSE;
-        if (p[1].revents && reap())
+        if (p[1].revents && reap()) {
+            z.settled = false; /* it will be read: that touches pages */
             return NEXT_COMPILED;
+        }
         if (!p[0].revents)
             continue;
         if (!take_ask())

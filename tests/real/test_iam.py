@@ -559,6 +559,17 @@ def test_nothing_is_put_into_what_cloudformation_asks(tandem, iam, buckets):
     tandem.boto('cloudformation').validate_template(TemplateURL=url)
 
 
+def test_a_key_id_is_no_proof_on_the_doors_own_socket(tandem):
+    import os, socket
+    owner = tandem.boto('s3')._request_signer._credentials.access_key
+    for caller in (owner, f'{owner}|{int(time.time())}|', '', 'A' * 100):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(os.path.join(tandem.state, 'run', 'aws.sock'))
+        s.sendall(f'GET / HTTP/1.1\r\nHost: x\r\nx-tandem-service: s3\r\nx-tandem-caller: {caller}\r\nConnection: close\r\n\r\n'.encode())
+        assert s.makefile().readline().split()[1] in ('400', '403'), caller
+        s.close()
+
+
 def test_an_objects_name_is_nobodys_name(tandem, iam):
     """What is named by a hash in Kubernetes is found here by its own name only."""
     team, target = new('team'), {'Arn': f'arn:aws:lambda:us-east-1:{ACCOUNT}:function:any', 'RoleArn': f'arn:aws:iam::{ACCOUNT}:role/any'}

@@ -307,12 +307,10 @@ static void on_request(struct http_req *req, void *arg)
 
 /* ---- from inside ---- */
 
-/* KEY|SECONDS|TOKEN: the time is that of the request, so that a stack that takes longer than the session does not stay half made. */
+/* The time is that of the request, so that a stack that takes longer than the session does not stay half made. */
 const char *aws_caller(struct aws_req *q)
 {
-    const char *token = http_get(q->req, "x-amz-security-token");
-
-    return arena_printf(q->req->arena, "%s|%lld|%s", q->sig.key_id, (long long)time(NULL), token ? token : "");
+    return identity_caller_seal(q->d->o.identity, q->req->arena, q->sig.key_id, http_get(q->req, "x-amz-security-token"), time(NULL));
 }
 
 const char *aws_caller_of_role(struct aws_door *d, struct arena *a, const char *arn, struct err *err)
@@ -327,7 +325,7 @@ const char *aws_caller_of_role(struct aws_door *d, struct arena *a, const char *
         return NULL;
     }
     identity_session(d->o.identity, a, role, NULL, &o, &keys);
-    return arena_printf(a, "%s|%lld|%s", keys.key_id, (long long)o.now_s, keys.token);
+    return identity_caller_seal(d->o.identity, a, keys.key_id, keys.token, o.now_s);
 }
 
 static void on_inner_body(struct http_req *req, char *data, size_t n, const struct err *err, void *arg)
@@ -348,18 +346,18 @@ void aws_inner(struct aws_door *d, struct http_req *req)
     struct arena *a = req->arena;
     struct aws_req *q = arena_new_of(a, struct aws_req);
     const char *service = http_get(req, "x-tandem-service"), *caller = http_get(req, "x-tandem-caller");
-    const char *time_ = caller ? strchr(caller, '|') : NULL, *token = time_ ? strchr(time_ + 1, '|') : NULL;
     struct err err = {0};
+    int known;
 
     q->d = d;
     q->req = req;
     req->user = q;
     uuid_new(q->id);
-    q->sig = (struct sigv4){.kind = SIGV4_HEADER, .key_id = token ? arena_strndup(a, caller, (size_t)(time_ - caller)) : "",
+    known = identity_caller_open(d->o.identity, a, caller ? caller : "", &q->caller, &err);
+    q->sig = (struct sigv4){.kind = SIGV4_HEADER, .key_id = known == 0 ? q->caller.key_id : "",
                             .service = service ? service : "", .date = "", .region = d->region, .signed_headers = "", .signature = "",
                             .amz_date = ""};
-    if (!token || identity_find(d->o.identity, a, q->sig.key_id, token[1] ? token + 1 : NULL, NULL, strtoll(time_ + 1, NULL, 10),
-                                &q->caller, &err) < 0)
+    if (known < 0)
         wrong_token(q, &err);
     else if (is_s3(q))
         serve(q);

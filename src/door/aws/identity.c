@@ -355,6 +355,29 @@ int identity_find(struct identity *id, struct arena *a, const char *key_id, cons
     return 0;
 }
 
+char *identity_caller_seal(struct identity *id, struct arena *a, const char *key_id, const char *token, int64_t now_s)
+{
+    struct val *t = val_map(a);
+
+    val_put_str(a, t, "caller", key_id); /* a session's token has no such member, this has no "key" */
+    val_put_int(a, t, "at", now_s);
+    if (!str_empty(token))
+        val_put_str(a, t, "token", token);
+    return session_seal(id->key, t, a);
+}
+
+int identity_caller_open(struct identity *id, struct arena *a, const char *sealed, struct caller *ret, struct err *err)
+{
+    const struct val *t = session_open(id->key, sealed, a, err);
+    const char *key_id = val_str_at(t, "caller", NULL);
+
+    if (!t)
+        return -1;
+    if (!key_id)
+        return err_set(err, INVALID_ARGUMENT, "The security token included in the request is invalid.");
+    return identity_find(id, a, key_id, val_str_at(t, "token", NULL), NULL, val_int_at(t, "at", 0), ret, err);
+}
+
 /* ---- may he? ---- */
 
 static const char *type_of(const struct caller *c)

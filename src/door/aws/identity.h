@@ -55,6 +55,11 @@ struct caller {
  * none of ours, or of another key. FORBIDDEN: the key is inactive. UNAVAILABLE: nothing is known yet. */
 int identity_find(struct identity *id, struct arena *a, const char *key_id, const char *token, const struct obj *secret,
                   int64_t now_s, struct caller *ret, struct err *err) _must_check_;
+/* Who signed at that time, as a text that only this instance can make or read: what is done for him later (a stack's
+ * steps) shows it instead of a signature. In the arena. token: of his session, or NULL. */
+char *identity_caller_seal(struct identity *id, struct arena *a, const char *key_id, const char *token, int64_t now_s);
+/* identity_find() by such a text. INVALID_ARGUMENT: it is none of ours. */
+int identity_caller_open(struct identity *id, struct arena *a, const char *sealed, struct caller *ret, struct err *err) _must_check_;
 /* A fresh access key: the Secret that holds it, called so (NULL: "access-key-" and its id in lower case). All in the arena. */
 struct val *identity_new_key(struct arena *a, const char *name, const char **ret_id, const char **ret_secret);
 /* What lies in a key's Secret: "accessKeyId", ... in the arena; NULL: it has none. */

@@ -22,9 +22,9 @@ build: deps
 	@ninja -C $(REL) -j $(JOBS) | tail -n 1
 	@ln -sfn rel/src/cli/tandem build/tandem
 
-# The build that unit, golden and simulation tests run: address and undefined-behaviour sanitizers.
+# The build that unit, golden and simulation tests run: address and undefined-behaviour sanitizers, both fatal.
 build-dev: deps
-	@[ -e $(DEV)/build.ninja ] || meson setup $(DEV) --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
+	@[ -e $(DEV)/build.ninja ] || meson setup $(DEV) --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fno-sanitize-recover=undefined >/dev/null
 	@ninja -C $(DEV) -j $(JOBS) | tail -n 1
 
 test: deps-test build build-dev

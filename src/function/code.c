@@ -1,6 +1,7 @@
 #include "function/code.h"
 
 #include "base/buf.h"
+#include "base/map.h"
 
 #include <archive.h>
 #include <archive_entry.h>
@@ -11,6 +12,7 @@
 #include <linux/openat2.h>
 #include <openssl/evp.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -254,7 +256,7 @@ static int unpack_as(const char *state, const char *hex, const void *zip, size_t
     _auto_(freep) char *part = xasprintf("%s/functions/.%s.XXXXXX", state, hex);
     _auto_(closep) int dir = -1;
 
-    if (access(done, F_OK) == 0)
+    if (utimensat(AT_FDCWD, done, NULL, 0) == 0) /* it is there, and needed from now on */
         return 0;
     if (!mkdtemp(part))
         return err_sys(err, "make %s", part);
@@ -287,7 +289,7 @@ static int keep_blob(const char *state, const char *hex, const void *zip, size_t
     _auto_(closep) int fd = -1;
     _auto_(closep) int dir = -1;
 
-    if (access(done, F_OK) == 0)
+    if (utimensat(AT_FDCWD, done, NULL, 0) == 0)
         return 0;
     fd = mkostemp(part, O_CLOEXEC);
     if (fd < 0)
@@ -301,6 +303,17 @@ static int keep_blob(const char *state, const char *hex, const void *zip, size_t
     if (dir < 0 || fsync(dir) < 0)
         return err_sys(err, "keep the code");
     return 0;
+}
+
+/* Who puts code shares it, who removes some has it alone: what is put while it is being removed stays. */
+static int lock(const char *state, int how)
+{
+    _auto_(freep) char *path = xasprintf("%s/blobs/.lock", state);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    while (fd >= 0 && flock(fd, how) < 0 && errno == EINTR)
+        ;
+    return fd;
 }
 
 /* The record at a zip's end (before a comment of up to 64 KiB), whose directory lies inside. The reader
@@ -333,8 +346,10 @@ int code_put(const char *state, const void *zip, size_t n, char ret_sha256[CODE_
         return err_set(err, INVALID_ARGUMENT, "the zip has no end: it was cut, or is none");
     sha256_hex(zip, n, hex);
     /* unpacked first: a zip that cannot be unpacked must not stay behind as a blob */
-    if (make_dirs(state, err) < 0 || unpack_as(state, hex, zip, n, err) < 0 ||
-        keep_blob(state, hex, zip, n, err) < 0)
+    if (make_dirs(state, err) < 0)
+        return -1;
+    _auto_(closep) int held = lock(state, LOCK_SH);
+    if (unpack_as(state, hex, zip, n, err) < 0 || keep_blob(state, hex, zip, n, err) < 0)
         return -1;
     memcpy(ret_sha256, hex, CODE_HEX);
     return 0;
@@ -482,6 +497,63 @@ int code_zip_folder(const char *folder, char **ret_zip, size_t *ret_n, struct er
     *ret_n = out.n;
     *ret_zip = buf_take(&out);
     return 0;
+}
+
+/* ---- what nobody needs ---- */
+
+/* Not touched for keep_s: taken out of sight under the lock, then removed. */
+static bool remove_old(const char *state, const char *folder, const char *name, int64_t keep_s)
+{
+    _auto_(freep) char *path = xasprintf("%s/%s/%s", state, folder, name);
+    _auto_(freep) char *gone = xasprintf("%s/%s/.gone.%s", state, folder, name + (name[0] == '.'));
+    _auto_(closep) int held = lock(state, LOCK_EX);
+    struct timespec now;
+    struct stat st;
+
+    clock_gettime(CLOCK_REALTIME, &now); /* the files' clock */
+    if (lstat(path, &st) < 0 || st.st_mtime + keep_s > now.tv_sec)
+        return false;
+    if (!str_starts(name, ".gone.") && rename(path, gone) < 0)
+        return false;
+    closep(&held);
+    held = -1;
+    remove_tree(str_starts(name, ".gone.") ? path : gone);
+    return true;
+}
+
+uint32_t code_collect(const char *state, const struct map *used, struct map *idle, int64_t now_s, int64_t keep_s)
+{
+    static const char *const folders[] = {"blobs/sha256", "functions"};
+    struct map next = {0};
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(folders); i++) {
+        _auto_(freep) char *path = xasprintf("%s/%s", state, folders[i]);
+        DIR *dir = opendir(path);
+        struct dirent *e;
+
+        while (dir && (e = readdir(dir))) {
+            char hex[CODE_HEX];
+            uintptr_t since;
+
+            snprintf(hex, sizeof hex, "%s", e->d_name + (e->d_name[0] == '.'));
+            if (e->d_name[0] == '.' && (is_sha256_hex(hex) || str_starts(e->d_name, ".gone.")))
+                n += remove_old(state, folders[i], e->d_name, keep_s); /* who made it was killed at it */
+            if (e->d_name[0] == '.' || !is_sha256_hex(hex) || map_get(used, hex))
+                continue;
+            since = (uintptr_t)map_get(idle, hex);
+            since = since ? since : (uintptr_t)now_s + 1;
+            if (now_s + 1 - (int64_t)since < keep_s || !remove_old(state, folders[i], e->d_name, keep_s))
+                map_put(&next, hex, (void *)since);
+            else
+                n++;
+        }
+        if (dir)
+            closedir(dir);
+    }
+    map_done(idle);
+    *idle = next;
+    return n;
 }
 
 void code_forget_folders(const char *state)

@@ -27,5 +27,10 @@ int code_zip_folder(const char *folder, char **ret_zip, size_t *ret_n, struct er
 /* The folder of unpacked code (caller frees), unpacking the blob when the folder is missing.
  * NOT_FOUND when the blob is missing too. */
 char *code_folder(const char *state, const char *sha256, struct err *err) _must_check_;
+/* Removes zips, unpacked code and what is named after it (HEX.compiled ...) whose name is not in `used`, when that has been
+ * so for keep_s seconds: `idle` is what the caller keeps from one look to the next (name -> since when). What was put a
+ * moment ago, and is perhaps not in an object yet, stays. How many names went. */
+struct map;
+uint32_t code_collect(const char *state, const struct map *used, struct map *idle, int64_t now_s, int64_t keep_s);
 /* Removes all unpacked folders (not the zips). Nothing may run from them. */
 void code_forget_folders(const char *state);

@@ -1189,6 +1189,7 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     uv_timer_init(fs->loop, &fs->give);
     fs->tick.data = fs->refill.data = fs->flood.data = fs->give.data = fs;
     fs->handles = 4;
+    collector_start(fs);
     pool_wake(fs);
     if (!o->events_wait)
         queue_start(fs->queue, 1000);
@@ -1263,4 +1264,5 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
     uv_close((uv_handle_t *)&fs->refill, on_timer_closed);
     uv_close((uv_handle_t *)&fs->flood, on_timer_closed);
     uv_close((uv_handle_t *)&fs->give, on_timer_closed);
+    collector_stop(fs);
 }

@@ -130,6 +130,10 @@ void functions_put(struct functions *fs, const struct obj *o);
 void functions_remove(struct functions *fs, const char *namespace_, const char *name);
 /* Every function and version that there is was put: from now on an event for one that is not known is nobody's. */
 void functions_settled(struct functions *fs);
+/* From now on code that nothing refers to is removed (code.h). others: adds what objects refer to that are not put here
+ * (layers), by its sha256; false: that is not known yet. Say so when all functions are known. */
+typedef bool functions_code_fn(void *arg, void (*use)(void *use_arg, const char *sha256), void *use_arg);
+void functions_collect_code(struct functions *fs, functions_code_fn *others, void *arg);
 /* A published version (kind tandem.dev/v1 FunctionVersion: spec.function, spec.version, spec.template
  * as a Function's spec). What of a Function is read beside that: spec.aliases[] {name, version,
  * additionalVersions[] {version, weight}}, spec.provisioned[] {qualifier, instances}. */

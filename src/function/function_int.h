@@ -342,6 +342,7 @@ struct functions {
     struct series *metrics; /* the same */
     struct functions_tracing tracing;
     int64_t sampled_s; /* the second in which the last call was sampled by X-Ray's rule */
+    struct collector *collector; /* collect.c */
     struct list flooding;
     uv_timer_t flood;
     int null_fd;
@@ -551,6 +552,8 @@ void flog_report(struct instance *i, struct call *c, const struct function_resul
 void tail_add(struct call *c, const char *text, size_t n);
 /* Printing without end: what is over its share is thrown away unread. True: it may not be read now. */
 bool flog_flooded(struct instance *i, size_t n);
+void collector_start(struct functions *fs);
+void collector_stop(struct functions *fs);
 void flog_unflood(struct instance *i); /* before the end of a call is read: what is too much goes, the rest is read */
 void flog_tick(struct functions *fs);
 enum { LOG_BURST = 4 << 20, LOG_PER_TICK = 1 << 20 };

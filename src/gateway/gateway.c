@@ -34,7 +34,7 @@ struct process {
     struct env *env;
     struct http_client *http;
     struct client *client;
-    struct mirror *mirror, *versions, *namespaces;
+    struct mirror *mirror, *versions, *layers, *namespaces;
     struct aws_door *aws;
     struct triggers *triggers;
     struct capacity *capacity; /* NULL: no node was named */
@@ -173,12 +173,29 @@ static void on_removed(void *arg, const struct obj *o)
     functions_remove(p->g.functions, o->namespace_, o->name);
 }
 
+/* What layers hold, for whoever names them next. */
+static bool layers_code(void *arg, void (*use)(void *use_arg, const char *sha256), void *use_arg)
+{
+    struct process *p = arg;
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct objs all;
+
+    if (!p->layers || !mirror_synced(p->layers) || p->stopping)
+        return false;
+    all = mirror_list(p->layers, a, NULL);
+    for (uint32_t i = 0; i < all.n; i++)
+        use(use_arg, val_str_at(obj_val(all.v[i]), "spec.codeSha256", NULL));
+    return true;
+}
+
 static void on_synced(void *arg)
 {
     struct process *p = arg;
 
-    if (p->mirror && p->versions && mirror_synced(p->mirror) && mirror_synced(p->versions))
+    if (p->mirror && p->versions && mirror_synced(p->mirror) && mirror_synced(p->versions)) {
         functions_settled(p->g.functions);
+        functions_collect_code(p->g.functions, layers_code, p);
+    }
 }
 
 static void on_version(void *arg, const struct obj *o)
@@ -309,6 +326,7 @@ static void on_connect(void *arg)
     }
     p->mirror = client_mirror(p->client, &m);
     p->versions = client_mirror(p->client, &v);
+    p->layers = client_mirror(p->client, &(struct mirror_args){.resource = "tandem.dev/v1/functionlayers"});
     p->namespaces = client_mirror(p->client, &n);
     LOG(INFO, "gateway", "did=mirror kubeconfig=%s", p->kubeconfig);
     p->g.identity = identity_new(&(struct identity_opts){.client = p->client, .state = p->g.o->state,
@@ -489,7 +507,7 @@ int gateway_main(const struct gateway_options *o)
     p.g.keys = keys_free(p.g.keys);
     p.g.identity = identity_free(p.g.identity);
     if (p.mirror)
-        mirror_free(p.mirror), mirror_free(p.versions), mirror_free(p.namespaces);
+        mirror_free(p.mirror), mirror_free(p.versions), mirror_free(p.layers), mirror_free(p.namespaces);
     if (p.client)
         client_free(p.client);
     http_client_free(p.http);

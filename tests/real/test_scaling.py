@@ -3,7 +3,7 @@ import concurrent.futures, json, subprocess
 
 import pytest
 
-from conftest import eventually
+from conftest import eventually, running
 from test_lambda import create, fn, zipped  # noqa: F401 (fn is a fixture)
 
 KN = 'autoscaling.knative.dev/'
@@ -123,3 +123,26 @@ def test_pods_get_what_functions_hold_idle(image, fn, made):
     finally:
         tandem.kubectl('delete', 'pod', 'scaled-large', '--grace-period=0', '--force')
     eventually(lambda: len(at_once(fn, name, 4, 1)) == 4 and len(states(tandem, name)) >= 4, 60)
+
+
+def test_limits_are_said_at_the_start():
+    """--scale-burst and --scale-per-10s: who asks for more new instances than that is throttled; kept for the next start, too."""
+    from botocore.exceptions import ClientError
+    with running('--pod-cidr', '10.45.0.0/16', '--scale-burst', '2', '--scale-per-10s', '1', '--zygote-keep-ms', '5000', '--evict-mb', '0', prefix='ts-') as one:
+        fn = one.boto('lambda')
+        create(fn, 'scaled-slowly', zipped(CODE % 0), Timeout=60)
+        fn.get_waiter('function_active_v2').wait(FunctionName='scaled-slowly')
+
+        def call(_):
+            try:
+                return fn.invoke(FunctionName='scaled-slowly', Payload=b'2')['StatusCode']
+            except ClientError as e:
+                return e.response['Error']['Code'], e.response.get('Reason')
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(call, range(6)))
+        assert 200 in answers and ('TooManyRequestsException', 'FunctionInvocationRateLimitExceeded') in answers
+        saved = json.load(open(one.state + '/instance.json'))
+        assert (saved['scaleBurst'], saved['scalePer10s'], saved['zygoteKeepMs'], saved['evictMb']) == (2, 1, 5000, 0)
+        one.down()
+        one.up()
+        assert b'--scale-burst\0002\0' in open(f'/proc/{one.processes()["gateway"]}/cmdline', 'rb').read()

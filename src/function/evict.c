@@ -165,7 +165,7 @@ static void gather_busy(struct version *v, int64_t now, struct candidates *c)
 static void gather_version(struct version *v, int64_t now, struct candidates *c, bool owed, int64_t *ret_going_kb)
 {
     struct function *f = v->f;
-    int64_t alive = 0, spare, level = f->busy + 1, n, each = v->http_port ? v->http_concurrency : 1;
+    int64_t alive = 0, spare, level = f->busy + 1, n, each = v->places;
     size_t first;
 
     LIST_EACH(&v->instances, l)

@@ -241,8 +241,10 @@ void flog_start(struct instance *i, struct call *c)
         i->start_owed = true; /* after RESTORE_REPORT */
         return;
     }
-    if (!i->warm && !i->restored)
+    if (!i->warm && !i->restored && !i->init_told) {
+        i->init_told = true; /* its first calls may be several */
         flog_init_start(i);
+    }
     if (v->log_json) {
         event_begin(&b, "start");
         buf_printf(&b, "\"requestId\":\"%s\",\"version\":\"%s\"", c->id, v->shown);
@@ -266,9 +268,9 @@ void flog_note(struct instance *i, struct call *c, const char *text, const char 
 }
 
 /* How a call ended: "success", "error" (the handler raised), "failure" (its process ended), "timeout". */
-static const char *status_of(const struct instance *i, const struct function_result *r)
+static const char *status_of(const struct instance *i, const struct call *c, const struct function_result *r)
 {
-    if (i->deadline_hit)
+    if (c->timed_out)
         return "timeout";
     if (!r->function_error)
         return "success";
@@ -277,7 +279,7 @@ static const char *status_of(const struct instance *i, const struct function_res
 
 static void report_json(struct instance *i, struct call *c, const struct function_result *r, int64_t handler_us, uint64_t billed_ms)
 {
-    const char *status = status_of(i, r);
+    const char *status = status_of(i, c, r);
     bool well = streq(status, "success");
     char timing[FUNCTION_TIMING_MAX];
     struct buf b = {0};
@@ -303,7 +305,7 @@ static void report_json(struct instance *i, struct call *c, const struct functio
 
 void flog_report(struct instance *i, struct call *c, const struct function_result *r, int64_t handler_us, uint64_t billed_ms)
 {
-    const char *status = status_of(i, r);
+    const char *status = status_of(i, c, r);
     char text[500 + FUNCTION_TIMING_MAX], timing[FUNCTION_TIMING_MAX];
     const char *parent = strstr(c->trace_id, ";Parent=");
     int n;

@@ -20,7 +20,7 @@ static const double RATE = 99.69;
 
 void forecast_seen(struct function *f)
 {
-    uint32_t level = MIN(f->busy, (uint32_t)LEVELS_MAX);
+    uint32_t each = f->now ? (uint32_t)f->now->places : 1, level = MIN((f->busy + each - 1) / each, (uint32_t)LEVELS_MAX);
 
     if (level)
         f->level_us[level - 1] = now_us();

@@ -291,7 +291,7 @@ static void make_env(struct version *v, const struct val *own)
         {"AWS_LAMBDA_LOG_GROUP_NAME", flog_group(v)},
         {"AWS_LAMBDA_LOG_FORMAT", v->log_json ? "JSON" : "Text"},
         {v->log_json ? "AWS_LAMBDA_LOG_LEVEL" : "AWS_LAMBDA_LOG_FORMAT", v->log_json ? levels[v->log_app] : "Text"},
-        {"AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"},
+        {"AWS_LAMBDA_INITIALIZATION_TYPE", v->image && v->snap_start ? "snap-start" : "on-demand"},
         {"TZ", ":UTC"},
         /* what follows is the image's to say, where there is one */
         {"LANG", "en_US.UTF-8"},
@@ -304,6 +304,12 @@ static void make_env(struct version *v, const struct val *own)
     for (size_t i = 0; i < ARRAY_LEN(fixed) - (v->image ? 5 : 0); i++)
         if ((!val_get(own, fixed[i][0]) || i < 3) && !(v->image && i < 3))
             add_env(&v->env, &n, fixed[i][0], fixed[i][1]);
+    if (v->places > 1 && !v->http_port) {
+        char most[16];
+
+        snprintf(most, sizeof most, "%d", v->places);
+        add_env(&v->env, &n, "AWS_LAMBDA_MAX_CONCURRENCY", most);
+    }
     if (fs->aws_port && !val_get(own, "AWS_ENDPOINT_URL")) {
         _auto_(freep) char *url = xasprintf("http://%s:%d", fs->node_ip, fs->aws_port);
 
@@ -402,18 +408,23 @@ static struct version *version_new(struct function *f, const struct val *spec)
     v->spec_of = obj_ref(f->obj);
     if (!val_is_null(val_get(spec, "http"))) {
         v->http_port = (int)MIN(MAX(val_int_at(spec, "http.port", 8080), (int64_t)1), (int64_t)65535);
-        v->http_concurrency = (int)MIN(MAX(val_int_at(spec, "http.concurrency", 80), (int64_t)1), (int64_t)10000);
+        v->places = (int)MIN(MAX(val_int_at(spec, "http.concurrency", 80), (int64_t)1), (int64_t)10000);
         v->http_command = val_at(spec, "http.command");
     }
+    if (!v->http_port)
+        v->places = v->wasm ? 1 : (int)MIN(MAX(val_int_at(spec, "concurrency", 1), (int64_t)1), (int64_t)CONCURRENCY_MAX);
+    v->snap_start = streq(val_str_at(spec, "snapStart", ""), "PublishedVersions") && !streq(f->shown, "$LATEST");
     make_env(v, val_get(spec, "environment"));
     if (find_runtime(v->image || v->http_port ? "provided" : v->runtime, &kind, &v->interpreter, &v->program, err) == 0)
         (void)!read_mounts(v, val_get(spec, "fileSystems"), err);
+    if (v->places > 1 && !v->program && !v->wasm && v->interpreter)
+        v->program = xstrdup(v->interpreter); /* Python, as a client of the Runtime API */
     VAL_EACH(val_get(spec, "layers"), it)
     if (v->layers_n < FUNCTION_LAYERS_MAX && !v->image)
         v->layers[v->layers_n++] = xstrdup(val_str_at(it, "codeSha256", ""));
     if (v->wasm && err->code == ERR_OK)
         (void)!version_wasm(v, err); /* it may have been refused already */
-    if (streq(val_str_at(spec, "snapStart", ""), "PublishedVersions") && !streq(f->shown, "$LATEST") && !v->program && !v->wasm && err->code == ERR_OK) {
+    if (v->snap_start && !v->program && !v->wasm && err->code == ERR_OK) {
         const char *state = val_str_at(obj_val(f->obj), "status.state", "");
 
         v->snap.state = streq(state, "Failed") ? SNAP_FAILED : SNAP_WANTED;
@@ -528,10 +539,15 @@ char *version_config(struct version *v, struct arena *a)
         bool node = str_starts(v->runtime, "nodejs");
 
         val_push_str(a, val_need_list(a, c, "exec"), v->program);
+        if (str_starts(v->runtime, "python3.")) {
+            val_push_str(a, val_get(c, "exec"), "-S");
+            val_push_str(a, val_get(c, "exec"), "/var/runtime/bootstrap.py");
+            val_put_bool(a, c, "bootstrap", true);
+        }
         if (node) {
             val_push_str(a, val_get(c, "exec"), "/var/runtime/index.mjs");
             val_put_str(a, c, "runtime_file", fs->node_runtime);
-            val_put_bool(a, c, "fork", fs->node_failures < NODE_FAILURES_MAX);
+            val_put_bool(a, c, "fork", v->places == 1 && fs->node_failures < NODE_FAILURES_MAX);
         }
     }
     val_put_bool(a, c, "compile", v->compile_wanted);
@@ -759,7 +775,7 @@ static bool same_version(const struct obj *a, const struct obj *b)
 {
     static const char *const names[] = {"runtime", "handler", "codeSha256", "memoryMB", "timeoutSeconds",
                                         "environment", "ephemeralStorageMB", "fileSystems", "layers", "role", "packageType",
-                                        "image", "imageDigest", "imageConfig", "loggingConfig", "http", "snapStart"};
+                                        "image", "imageDigest", "imageConfig", "loggingConfig", "http", "snapStart", "concurrency"};
     const struct val *x = spec_of(a), *y = spec_of(b);
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)

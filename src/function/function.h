@@ -23,6 +23,8 @@
  *                             says; runtime, handler and layers do not count then
  *   spec.http                 {port (8080), concurrency (80), command[]}: a program that listens on $PORT; a zip's is
  *                             command (or its bootstrap), an image's what the image says
+ *   spec.concurrency          calls at once in an instance (default 1, at most 800; the runtime finds AWS_LAMBDA_MAX_CONCURRENCY)
+ *   spec.snapStart            "PublishedVersions": of a FunctionVersion, Python: instances go on from a snapshot (snapshot.c)
  *   spec.layers[]             {codeSha256}: zips that lie over each other in /opt, at most 5
  *   spec.loggingConfig        {logFormat: Text|JSON, logGroup, applicationLogLevel, systemLogLevel}
  *   spec.reservedConcurrency  absent: shares the account's; 0: every call is throttled

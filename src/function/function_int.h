@@ -44,6 +44,7 @@ enum {
     COMPILE_MS = 120000,
     LEVELS_MAX = 64, /* of calls at once, for the forecast */
     WASM_GRACE_MS = 250, /* a Wasm module's time limit is kept by its host, which goes on then; else it is killed */
+    CONCURRENCY_MAX = 800, /* calls at once in an instance: each is a connection in there, of the 1,024 descriptors */
     INIT_MS = 10000, /* to load the module; Lambda's own figure */
 };
 
@@ -70,7 +71,9 @@ struct call {
     char *content_type;      /* streams: of the answer */
     struct instance *i;      /* who has it; NULL: it waits */
     function_place_fn *on_place; /* of an HTTP function: a place in an instance is asked for */
-    struct list lease;       /* on_place: instance.leases */
+    struct list lease;       /* of versions with places: instance.leases */
+    uint64_t frame;          /* with more than one at once: the number of its frame */
+    bool timed_out, counted; /* counted: it counts as an instance at work */
     bool placed;             /* on_place was called */
     struct buf tail; /* want_tail: the end of the log, up to twice FUNCTION_LOG_TAIL_MAX */
 };
@@ -131,7 +134,8 @@ struct version {
     char *program; /* the runtime, where it is a program of its own; NULL: Python */
     int memory_mb, timeout_ms, tmp_mb;
     bool wasm;     /* a module; program is NULL */
-    int http_port, http_concurrency; /* port 0: no HTTP function */
+    int http_port; /* 0: no HTTP function */
+    int places;    /* calls that an instance takes at once */
     const struct val *http_command;  /* of spec_of */
     char **env; /* NAME, value, NAME, value, ..., NULL */
     struct volume_mount *mounts;
@@ -170,6 +174,7 @@ struct version {
     struct list stems; /* sandboxed, nothing loaded yet */
     struct list berths; /* free ones */
     uint32_t instances_n, starting_n, stems_n, berths_n;
+    bool snap_start; /* it is published and asked for it */
     struct snap snap;
     struct cgroup_limits limits;
     char cgroup[192]; /* functions/NAMESPACE.NAME-<number> */
@@ -240,6 +245,8 @@ struct instance {
     pid_t pid;
     bool forked, exited, killed, warm, compiler, ahead; /* ahead: forked before there was a call for it */
     bool inited; /* its module is loaded */
+    bool init_told; /* INIT_START is in its log */
+    bool overdue;   /* of several calls one was not answered in time: it takes no more */
     bool maker, told; /* it makes a snapshot; it has said what came of it */
     bool restored;   /* it goes on from one */
     bool start_owed; /* START is not in its log yet: it is being restored */
@@ -260,7 +267,7 @@ struct instance {
     bool deadline_hit;
     bool stopping; /* told to end by itself; the timer runs */
     int grace_ms;  /* that it has for it */
-    /* of HTTP functions */
+    /* of HTTP functions, and others that take several calls at once */
     struct list leases, dials;
     uint32_t leases_n;
     int64_t active_us; /* since when there are leases */
@@ -529,7 +536,14 @@ int version_wasm(struct version *v, struct err *err);
 void version_wasm_config(struct version *v, struct arena *a, struct val *config);
 void version_wasm_settled(struct version *v); /* its zygote is up, or has ended before it was */
 
-/* serve.c: HTTP functions */
+/* serve.c: places, and HTTP functions */
+/* More calls than one at a time, in frames: they are i->leases, and i->call is NULL. */
+static inline bool instance_shared(const struct instance *i)
+{
+    return i->v->places > 1 && !i->v->http_port;
+}
+void place_take(struct instance *i, struct call *c);
+void place_give(struct call *c); /* it has one; the instance may end here, when it was retired */
 void serve_take(struct instance *i, struct call *c);
 bool serve_forget(struct call *c); /* true: the call stood in an instance, it is the caller's to end */
 void serve_drop(struct instance *i);

@@ -136,10 +136,19 @@ void instance_unwatch(struct instance *i)
 
 /* ---- its output ---- */
 
-static void take_log(struct instance *i, const char *p, size_t n)
+/* With several calls at once nobody knows whose it is: all of them get it. */
+static void tails_add(struct instance *i, const char *p, size_t n)
 {
     if (i->call)
         tail_add(i->call, p, n);
+    if (instance_shared(i))
+        LIST_EACH(&i->leases, l)
+        tail_add(list_entry(l, struct call, lease), p, n);
+}
+
+static void take_log(struct instance *i, const char *p, size_t n)
+{
+    tails_add(i, p, n);
     while (n) {
         const char *end = memchr(p, '\n', n);
         size_t part = end ? (size_t)(end - p) : n;
@@ -192,8 +201,7 @@ static void drain_log(struct instance *i)
     if (i->line.n) {
         flog_text(i, i->line.p, i->line.n);
         buf_reset(&i->line);
-        if (i->call)
-            tail_add(i->call, "\n", 1);
+        tails_add(i, "\n", 1);
     }
 }
 
@@ -215,24 +223,29 @@ void instance_read_all(struct instance *i)
 
 /* ---- errors in the form of the platform ---- */
 
-/* The call is no longer this instance's. */
-static struct call *take_call(struct instance *i)
-{
-    struct call *c = i->call;
+static void arm(struct instance *i);
 
+/* The call is no longer this instance's. */
+static void take_call(struct instance *i, struct call *c)
+{
+    bool paused = c->paused;
+
+    c->paused = false;
+    if (instance_shared(i)) {
+        place_give(c);
+        if (!i->stopping)
+            arm(i);
+        return;
+    }
     i->call = NULL;
     c->i = NULL;
     uv_timer_stop(&i->timer);
-    if (c->paused) {
-        c->paused = false;
+    if (paused)
         instance_watch(i);
-    }
-    return c;
 }
 
-static void fail_call(struct instance *i, const char *type, const char *message, uint64_t memory_kb)
+static void fail_call(struct instance *i, struct call *c, const char *type, const char *message)
 {
-    struct call *c = i->call;
     struct function_result r = {.function_error = "Unhandled"};
     struct buf body = {0};
 
@@ -242,7 +255,7 @@ static void fail_call(struct instance *i, const char *type, const char *message,
     r.n = body.n;
     r.duration_us = now_us() - c->sent_us;
     r.streamed = c->streams;
-    take_call(i);
+    take_call(i, c);
     pool_finish(i, c, &r);
     buf_done(&body);
 }
@@ -258,29 +271,71 @@ static void restore_late(struct instance *i)
     flog_note(i, c, "RESTORE_REPORT Restore Duration: 10000.00 ms\tStatus: timeout", "\n");
     instance_kill(i);
     r.duration_us = now_us() - c->sent_us;
-    take_call(i);
+    take_call(i, c);
     pool_finish(i, c, &r);
 }
 
 /* kill: its process has to end for that. */
-static void time_out(struct instance *i, bool kill)
+static void time_out(struct instance *i, struct call *c, bool kill)
 {
-    struct call *c = i->call;
     char when[32], text[160];
 
     snprintf(text, sizeof text, "%s %s %s timed out after %.2f seconds", wall_text(wall_ms(), when), c->id,
              i->inited ? "Task" : "Init", (i->inited ? i->v->timeout_ms : INIT_MS) / 1000.0);
+    c->timed_out = true;
     drain_log(i);
     flog_note(i, c, text, "\n\n");
     if (kill)
         instance_stop(i, i->grace_ms); /* extensions are told */
-    fail_call(i, "Sandbox.Timedout", text, 0);
+    fail_call(i, c, "Sandbox.Timedout", text);
+}
+
+/* Of several calls at once, those whose time is over. Who answers one of them too late may be stuck in it: it takes no
+ * more calls, and ends when the others have their answers, or their time is over, too. */
+static void look_at_deadlines(struct instance *i)
+{
+    int64_t now = now_us();
+    struct list *l, *next;
+
+    for (l = i->leases.next; l != &i->leases; l = next) {
+        struct call *c = list_entry(l, struct call, lease);
+
+        next = l->next;
+        if (c->deadline_us > now)
+            continue;
+        instance_leave_lists(i);
+        i->state = INSTANCE_BUSY;
+        i->overdue = true;
+        i->v->lazy |= !i->inited;
+        time_out(i, c, false); /* the last one ends it */
+    }
+    arm(i);
+}
+
+static void on_deadline(uv_timer_t *t);
+
+static void arm(struct instance *i)
+{
+    int64_t first = INT64_MAX;
+
+    if (i->exited || i->stopping || uv_is_closing((uv_handle_t *)&i->timer))
+        return;
+    LIST_EACH(&i->leases, l)
+    first = MIN(first, list_entry(l, struct call, lease)->deadline_us);
+    if (first == INT64_MAX)
+        uv_timer_stop(&i->timer);
+    else
+        uv_timer_start(&i->timer, on_deadline, (uint64_t)(MAX(first - now_us(), (int64_t)0) / 1000 + 1), 0);
 }
 
 static void on_deadline(uv_timer_t *t)
 {
     struct instance *i = t->data;
 
+    if (instance_shared(i)) {
+        look_at_deadlines(i);
+        return;
+    }
     if (!i->call)
         return;
     i->deadline_hit = true;
@@ -288,7 +343,7 @@ static void on_deadline(uv_timer_t *t)
     if (i->restored && !i->inited)
         restore_late(i);
     else
-        time_out(i, true);
+        time_out(i, i->call, true);
 }
 
 /* How long a call may run before this side ends it. */
@@ -298,15 +353,14 @@ static uint64_t limit_ms(const struct instance *i)
 }
 
 /* The process ended while it had a call. */
-static void fail_by_status(struct instance *i, int status, bool oom)
+static void fail_by_status(struct instance *i, struct call *c, int status, bool oom)
 {
     struct functions *fs = i->v->f->fs;
     char text[200], why[80];
-    struct call *c = i->call;
     const char *type = "Runtime.ExitError";
 
     if ((snapshot_broke(i, status) || (i->init_ahead && !i->inited)) && !fs->stopping && c->payload) {
-        take_call(i);
+        take_call(i, c);
         pool_again(c);
         return;
     }
@@ -319,7 +373,7 @@ static void fail_by_status(struct instance *i, int status, bool oom)
             err_set(&r.err, UNAVAILABLE, "a sandbox for the function could not be made; its log says why");
         drain_log(i);
         r.streamed = c->streams;
-        take_call(i);
+        take_call(i, c);
         pool_finish(i, c, &r);
         return;
     }
@@ -341,7 +395,7 @@ static void fail_by_status(struct instance *i, int status, bool oom)
         snprintf(text, sizeof text, "RequestId: %s Error: Runtime exited without providing a reason", c->id);
     drain_log(i);
     flog_note(i, c, text, "\n");
-    fail_call(i, type, text, 0);
+    fail_call(i, c, type, text);
 }
 
 static bool read_sock(struct instance *i);
@@ -372,11 +426,12 @@ static bool settle(struct instance *i, uint64_t cpu_us, bool empty)
 
 void instance_exited(struct instance *i, int status, uint64_t cpu_us)
 {
+    struct list *l;
     bool oom;
 
     if (i->exited)
         return;
-    while ((i->call || i->maker) && i->state == INSTANCE_BUSY && read_sock(i))
+    while ((i->call || i->maker || (instance_shared(i) && i->leases_n)) && i->state != INSTANCE_DYING && read_sock(i))
         ; /* it may have answered and left: the zygote's word was only faster */
     i->exited = true;
     i->v->lazy |= i->init_ahead && !i->inited && !i->killed && !snapshot_broke(i, status);
@@ -393,7 +448,9 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
     if (i->maker)
         snapshot_exited(i, status, oom);
     if (i->call)
-        fail_by_status(i, status, oom);
+        fail_by_status(i, i->call, status, oom);
+    while (instance_shared(i) && (l = list_first(&i->leases)))
+        fail_by_status(i, list_entry(l, struct call, lease), status, oom);
     uv_close((uv_handle_t *)&i->sock_poll, on_closed);
     uv_close((uv_handle_t *)&i->log_poll, on_closed);
     uv_close((uv_handle_t *)&i->timer, on_closed);
@@ -453,9 +510,8 @@ static void end_stream(struct call *c, struct function_result *r)
     r->n = c->pieces.n;
 }
 
-static void on_result(struct instance *i, const struct instance_frame *f, const char *body)
+static void on_result(struct instance *i, struct call *c, const struct instance_frame *f, const char *body)
 {
-    struct call *c = i->call;
     struct function_result r = {.payload = body, .n = f->n, .cold = !i->warm};
     int64_t now = now_us();
 
@@ -469,10 +525,10 @@ static void on_result(struct instance *i, const struct instance_frame *f, const 
     i->warm = true;
     if (f->result == RESULT_TIMEOUT && i->v->wasm) {
         i->memory_kb = MIN(f->a, (uint64_t)i->v->memory_mb * 1024);
-        time_out(i, false);
+        time_out(i, c, false);
         return;
     }
-    take_call(i);
+    take_call(i, c);
     if (f->result == RESULT_RESTORE_ERROR) {
         err_set(&r.err, UNAVAILABLE, "The afterRestore() runtime hook encountered an error. For more information, check the Amazon CloudWatch logs.");
         r.error_type = "SnapStartException";
@@ -509,6 +565,11 @@ static void on_inited(struct instance *i, uint8_t extensions, uint64_t restore_u
         i->start_owed = false;
     }
     i->grace_ms = extensions == 1 ? 2000 : extensions == 2 ? 500 : 0; /* external, internal: Lambda's figures */
+    if (instance_shared(i)) {
+        LIST_EACH(&i->leases, l)
+        list_entry(l, struct call, lease)->deadline_us = now_us() + (int64_t)limit_ms(i) * 1000;
+        arm(i);
+    }
     if (i->call)
         uv_timer_start(&i->timer, on_deadline, limit_ms(i), 0);
     if (i->berth && berth_wants_limit(i->v, i->berth)) {
@@ -517,10 +578,29 @@ static void on_inited(struct instance *i, uint8_t extensions, uint64_t restore_u
     }
 }
 
+/* Whose frame this is; NULL: nobody's. */
+static struct call *call_of(struct instance *i, uint64_t id)
+{
+    if (!instance_shared(i))
+        return id == i->frames ? i->call : NULL;
+    LIST_EACH(&i->leases, l)
+    if (list_entry(l, struct call, lease)->frame == id)
+        return list_entry(l, struct call, lease);
+    return NULL;
+}
+
+/* An answer to a call that is not waited for any more: the instance does not know that. */
+static bool lost(struct instance *i, const struct instance_frame *f)
+{
+    return i->overdue && f->id && f->id <= i->frames && !call_of(i, f->id) &&
+           (f->type == FRAME_RESULT || f->type == FRAME_STREAM || f->type == FRAME_DATA || f->type == FRAME_INITED);
+}
+
 /* Takes whole frames from the front; gives back the bytes taken, -1 when the instance is done for. */
 static ssize_t take_frames(struct instance *i, const char *p, size_t n)
 {
     struct instance_frame f;
+    struct call *c;
     size_t at = 0;
 
     while (n - at >= sizeof f) {
@@ -539,7 +619,14 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
             misbehaved(i, "it does not keep the protocol");
             return -1;
         }
-        if (!i->call || f.id != i->frames || f.n > INSTANCE_FRAME_MAX) {
+        if (instance_shared(i) && lost(i, &f) && f.n <= INSTANCE_FRAME_MAX) {
+            if (n - at < sizeof f + f.n)
+                break;
+            at += sizeof f + f.n; /* its time was over */
+            continue;
+        }
+        c = call_of(i, f.id);
+        if (!c || f.n > INSTANCE_FRAME_MAX) {
             misbehaved(i, "it does not keep the protocol");
             return -1;
         }
@@ -548,16 +635,16 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
         at += sizeof f + f.n;
         if (f.type == FRAME_INITED && !i->inited && !f.n) {
             on_inited(i, f.result, f.b, f.c);
-        } else if (f.type == FRAME_STREAM && i->inited && !i->call->streams && f.n < LINE_MAX_BYTES) {
-            begin_stream(i->call, p + at - f.n, f.n);
-        } else if (f.type == FRAME_DATA && i->call->streams) {
-            if (!add_piece(i->call, p + at - f.n, f.n)) {
+        } else if (f.type == FRAME_STREAM && i->inited && !c->streams && f.n < LINE_MAX_BYTES) {
+            begin_stream(c, p + at - f.n, f.n);
+        } else if (f.type == FRAME_DATA && c->streams) {
+            if (!add_piece(c, p + at - f.n, f.n)) {
                 instance_kill(i);
-                fail_call(i, "Function.ResponseSizeTooLarge", "Response payload size exceeded maximum allowed payload size (209715200 bytes).", 0);
+                fail_call(i, c, "Function.ResponseSizeTooLarge", "Response payload size exceeded maximum allowed payload size (209715200 bytes).");
                 return -1;
             }
-        } else if (f.type == FRAME_RESULT && at == n) {
-            on_result(i, &f, p + at - f.n);
+        } else if (f.type == FRAME_RESULT && (at == n || instance_shared(i))) {
+            on_result(i, c, &f, p + at - f.n);
         } else {
             misbehaved(i, "it does not keep the protocol");
             return -1;
@@ -685,14 +772,20 @@ int instance_send(struct instance *i, struct call *c, const void *payload, size_
     for (size_t k = 0; k < m.msg_iovlen; k++)
         total += iov[k].iov_len;
     c->sent_us = now_us(); /* before: the one who is woken may take our core at once */
-    sent = sendmsg(i->sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+    errno = EAGAIN;
+    sent = i->out.n ? -1 : sendmsg(i->sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT); /* behind what waits, if anything does */
     if (sent < 0 && errno != EAGAIN) {
         instance_kill(i);
         return -1;
     }
-    i->state = INSTANCE_BUSY;
-    i->call = c;
-    c->i = i;
+    c->frame = f.id;
+    if (instance_shared(i)) {
+        place_take(i, c);
+    } else {
+        i->state = INSTANCE_BUSY;
+        i->call = c;
+        c->i = i;
+    }
     if ((size_t)MAX(sent, (ssize_t)0) < total) { /* the rest follows as the instance reads */
         size_t skip = (size_t)MAX(sent, (ssize_t)0);
 
@@ -702,8 +795,12 @@ int instance_send(struct instance *i, struct call *c, const void *payload, size_
             buf_add(&i->out, (char *)iov[k].iov_base + part, iov[k].iov_len - part);
             skip -= part;
         }
-        i->out_at = 0;
         instance_watch(i);
+    }
+    if (instance_shared(i)) {
+        c->deadline_us = c->sent_us + (int64_t)limit_ms(i) * 1000;
+        arm(i);
+        return 0;
     }
     uv_timer_start(&i->timer, on_deadline, limit_ms(i), 0);
     return 0;
@@ -818,7 +915,7 @@ int instance_launch(struct instance *i, struct err *err)
     if (ret < 0) {
         i->v->starting_n -= i->v->starting_n > 0;
         if (i->call)
-            take_call(i); /* still the caller's */
+            take_call(i, i->call); /* still the caller's */
         serve_drop(i);
         instance_exited(i, SIGKILL, 0);
     }

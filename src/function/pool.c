@@ -39,7 +39,7 @@ static void call_leave(struct call *c)
     f->busy--;
     scale_seen(f, -1);
     f->family->busy--;
-    f->fs->busy -= !c->on_place;
+    f->fs->busy -= c->counted;
     if (!f->busy)
         f->quiet_since_us = now_us();
 }
@@ -254,7 +254,7 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
     struct function *f = c->f;
     int64_t handler_us = MAX(r->duration_us - r->start_us - r->init_us, (int64_t)0);
     int64_t billed_us = handler_us + (i->restored ? MIN(i->hooks_us, r->init_us) : r->init_us);
-    uint64_t billed_ms = (uint64_t)(billed_us + 999) / 1000;
+    uint64_t billed_ms = instance_shared(i) ? 0 : (uint64_t)(billed_us + 999) / 1000; /* else the instance is: serve.c */
 
     r->rung = c->rung;
     r->queue_us = c->place_us - c->since_us;
@@ -277,6 +277,12 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
             if (f->waiting_n)
                 pool_feed(f);
         }
+    }
+    if (instance_shared(i) && i->state == INSTANCE_IDLE) {
+        if (f->fs->keep_ms < 0 && !i->leases_n)
+            instance_kill(i);
+        else if (f->waiting_n)
+            pool_feed(f);
     }
     pool_end(c, r);
 }
@@ -320,7 +326,8 @@ static struct call *call_new(struct function *f, const struct function_call *q, 
     pool_wake(fs);
     scale_seen(f, 1);
     f->family->busy++;
-    fs->busy += !c->on_place; /* requests of HTTP functions are not instances at work: they have a limit of their own */
+    c->counted = !c->on_place && f->now->places == 1; /* others are not instances at work: they have a limit of their own */
+    fs->busy += c->counted;
     m->concurrency_peak = MAX(m->concurrency_peak, (uint64_t)f->busy);
     forecast_seen(f);
     return c;
@@ -354,14 +361,14 @@ static void refuse(struct functions *fs, struct function *f, const struct functi
 static bool throttled(struct function *f, const char *qualifier, struct function_result *r)
 {
     struct functions *fs = f->fs;
-    uint32_t each = f->now->http_port ? (uint32_t)f->now->http_concurrency : 1; /* limits are on instances */
+    uint32_t each = (uint32_t)f->now->places; /* limits are on instances */
 
     if (spending_stops(f, &r->err)) {
         r->throttle_reason = "SpendingLimitReached";
     } else if (f->family->reserved >= 0 && f->family->busy >= f->family->reserved * each) {
         err_set(&r->err, TOO_MANY, "Rate Exceeded.");
         r->throttle_reason = "ReservedFunctionConcurrentInvocationLimitExceeded";
-    } else if ((f->now->http_port ? f->busy : fs->busy) >= (uint32_t)fs->concurrency_max * each || fs->waiting >= (uint32_t)fs->waiting_max) {
+    } else if ((f->now->places > 1 || f->now->http_port ? f->busy : fs->busy) >= (uint32_t)fs->concurrency_max * each || fs->waiting >= (uint32_t)fs->waiting_max) {
         err_set(&r->err, TOO_MANY, "Rate Exceeded.");
         r->throttle_reason = "ConcurrentInvocationLimitExceeded";
     } else if (function_grows_too_fast(f->now)) {

@@ -10,7 +10,7 @@
 
 static int takes(const struct function *f)
 {
-    return f->now && f->now->http_port ? f->now->http_concurrency : 1;
+    return f->now ? f->now->places : 1;
 }
 
 static const struct val *annotations_of(const struct function *f)

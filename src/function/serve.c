@@ -1,4 +1,5 @@
-/* HTTP functions: a program that listens on $PORT, several requests at a time in one instance.
+/* Places: an instance that takes several calls at once has so many. HTTP functions: a program that listens on $PORT,
+ * each request is a call in a place. Other functions with spec.concurrency get theirs in frames (instance.c).
  *
  * A call for such a function is a place in an instance: whoever asked for it sends its request to the
  * instance's origin as it likes and gives the place back. Connections are made inside the sandbox (by the
@@ -102,19 +103,24 @@ static void on_start_late(uv_timer_t *t)
     instance_kill(i);
 }
 
-void serve_take(struct instance *i, struct call *c)
+void place_take(struct instance *i, struct call *c)
 {
     struct version *v = i->v;
 
     instance_leave_lists(i);
     c->i = i;
-    c->placed = false;
     list_push(&i->leases, &c->lease);
     if (!i->leases_n++)
         i->active_us = now_us();
-    i->state = i->leases_n < (uint32_t)v->http_concurrency ? INSTANCE_IDLE : INSTANCE_BUSY;
+    i->state = i->leases_n < (uint32_t)v->places ? INSTANCE_IDLE : INSTANCE_BUSY;
     if (i->state == INSTANCE_IDLE)
         list_push_front(&v->idle, &i->free);
+}
+
+void serve_take(struct instance *i, struct call *c)
+{
+    c->placed = false;
+    place_take(i, c);
     if (i->inited)
         place(i, c);
     else if (!uv_is_active((uv_handle_t *)&i->timer))
@@ -130,7 +136,7 @@ static void settle(struct instance *i)
     i->idle_since_us = i->v->used_us = now_us();
 }
 
-static void untake(struct call *c)
+void place_give(struct call *c)
 {
     struct instance *i = c->i;
 
@@ -142,9 +148,9 @@ static void untake(struct call *c)
         settle(i);
     if (i->exited || i->state == INSTANCE_DYING)
         return;
-    if (i->v->removed && !i->leases_n) {
-        instance_stop(i, GRACE_MS);
-    } else if (!i->v->removed && i->state == INSTANCE_BUSY) {
+    if ((i->v->removed || i->overdue) && !i->leases_n) {
+        instance_stop(i, serve_grace_ms(i));
+    } else if (!i->v->removed && !i->overdue && i->state == INSTANCE_BUSY) {
         i->state = INSTANCE_IDLE;
         list_push_front(&i->v->idle, &i->free);
     }
@@ -154,7 +160,7 @@ bool serve_forget(struct call *c)
 {
     if (!c->on_place || !c->i)
         return false;
-    untake(c);
+    place_give(c);
     return true;
 }
 
@@ -164,7 +170,7 @@ void serve_drop(struct instance *i)
     struct list *l;
 
     while ((l = list_first(&i->leases)))
-        untake(list_entry(l, struct call, lease));
+        place_give(list_entry(l, struct call, lease));
 }
 
 void function_leave(struct functions *fs, uint64_t ticket, bool ok, int status)
@@ -185,7 +191,7 @@ void function_leave(struct functions *fs, uint64_t ticket, bool ok, int status)
     if (i)
         flog_report(i, c, &r, r.duration_us, 0); /* billed is the instance, see settle() */
     f->busy++; /* stays while its call ends */
-    untake(c);
+    place_give(c);
     c->done = NULL;
     pool_end(c, &r);
     f->busy--;
@@ -273,7 +279,7 @@ void serve_exited(struct instance *i, int status)
     while ((l = list_first(&i->leases))) {
         struct call *c = list_entry(l, struct call, lease);
 
-        untake(c);
+        place_give(c);
         if (!c->placed) /* else its connections broke: its owner knows */
             pool_refuse(c, &err);
     }

@@ -375,13 +375,45 @@ static void show_vpc(struct arena *a, const struct val *vpc, struct val *c)
 static int refuse_unserved(const struct val *in, const char **ret_type, struct err *err)
 {
     static const struct { const char *member, *why; } NOT_SERVED[] = {
-        {"TenancyConfig", "tenants are not isolated from each other inside a function"},
-        {"CapacityProviderConfig", "functions run on this machine, not on instances of a capacity provider"}};
+        {"TenancyConfig", "tenants are not isolated from each other inside a function"}};
 
     for (size_t i = 0; i < ARRAY_LEN(NOT_SERVED); i++)
         if (!val_is_null(val_get(in, NOT_SERVED[i].member)))
             BAD(PARAMETER, "%s is not supported: %s", NOT_SERVED[i].member, NOT_SERVED[i].why);
     return 0;
+}
+
+/* Of a capacity provider counts how many calls an instance takes at once; the rest is kept and handed out: instances are
+ * this machine's. */
+static void read_capacity(struct arena *a, const struct val *in, struct val *spec)
+{
+    const struct val *c = val_at(in, "CapacityProviderConfig.LambdaManagedInstancesCapacityProviderConfig"), *x;
+    const char *runtime = val_str_at(in, "Runtime", "");
+    struct val *to;
+
+    if (val_is_null(c))
+        return;
+    x = val_get(c, "PerExecutionEnvironmentMaxConcurrency");
+    val_put(a, spec, "concurrency", x ? x : val_int(a, str_starts(runtime, "nodejs") ? 64 : str_starts(runtime, "python") ? 16 : 32));
+    to = val_need_map(a, spec, "capacityProvider");
+    val_put_str(a, to, "arn", val_str_at(c, "CapacityProviderArn", ""));
+    x = val_get(c, "ExecutionEnvironmentMemoryGiBPerVCpu");
+    if (x)
+        val_put(a, to, "memoryGiBPerVCpu", x);
+}
+
+static void show_capacity(struct arena *a, const struct val *spec, struct val *c)
+{
+    const struct val *from = val_get(spec, "capacityProvider");
+    struct val *to;
+
+    if (val_is_null(from))
+        return;
+    to = val_need_map(a, val_need_map(a, c, "CapacityProviderConfig"), "LambdaManagedInstancesCapacityProviderConfig");
+    val_put_str(a, to, "CapacityProviderArn", val_str_at(from, "arn", ""));
+    val_put_int(a, to, "PerExecutionEnvironmentMaxConcurrency", val_int_at(spec, "concurrency", 1));
+    if (val_get(from, "memoryGiBPerVCpu"))
+        val_put(a, to, "ExecutionEnvironmentMemoryGiBPerVCpu", val_get(from, "memoryGiBPerVCpu"));
 }
 
 /* SnapStart as Lambda offers it; images bring a runtime that takes part in it. is: what the function is beside what
@@ -394,6 +426,8 @@ int lambda_snap_start_check(const struct val *is, const struct val *spec, const 
 
     if (!streq(OF("snapStart", "None"), "PublishedVersions") || streq(OF("packageType", "Zip"), "Image"))
         return 0;
+    if (val_int_at(spec, "concurrency", val_int_at(is, "concurrency", 1)) > 1)
+        BAD(PARAMETER, "Capacity providers are not supported for SnapStart enabled functions.");
     if (!str_starts(runtime, "python3."))
         BAD(PARAMETER, "%.60s is not supported for SnapStart enabled functions.", runtime);
     if (val_len(files ? files : val_get(is, "fileSystems")))
@@ -433,6 +467,7 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
     if (refuse_unserved(in, ret_type, err) < 0 || read_enum(in, "PackageType", packages, a, spec, "packageType", ret_type, err) < 0)
         return -1;
     read_vpc(a, in, spec);
+    read_capacity(a, in, spec);
     image = streq(val_str_at(in, "PackageType", "Zip"), "Image");
     if (image && (runtime || handler || val_len(val_get(in, "Layers"))))
         BAD(PARAMETER, "Please don't provide %s when the intended function PackageType is IMAGE",
@@ -573,6 +608,7 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
     val_put_str(a, val_need_map(a, c, "TracingConfig"), "Mode", val_str_at(spec, "tracingMode", "PassThrough"));
     val_put_str(a, c, "RevisionId", lambda_revision(q, o));
     show_vpc(a, val_get(spec, "vpc"), c);
+    show_capacity(a, spec, c);
     x = val_get(spec, "fileSystems");
     if (val_len(x)) {
         struct val *list = val_list(a);

@@ -23,7 +23,8 @@
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define INVOCATION "/2018-06-01/runtime/invocation/"
+#define RUNTIME "/2018-06-01/runtime/"
+#define INVOCATION RUNTIME "invocation/"
 #define EXTENSION "/2020-01-01/extension/"
 
 enum { LEAVE_UNSEEN = 124, HELD_BYTES = 256 * 1024 };
@@ -283,7 +284,7 @@ static struct task *task_of(const char *id, size_t n)
 
 static struct conn *waiting_conn(void)
 {
-    for (int i = 0; i < CONNS_MAX; i++)
+    for (int i = 0; i < conns_n; i++)
         if (conns[i].fd >= 0 && conns[i].waiting)
             return &conns[i];
     return NULL;
@@ -401,6 +402,28 @@ static void on_init_error(struct conn *c)
     leave(1);
 }
 
+/* ---- SnapStart: a runtime that takes part in it asks whether it has been restored ---- */
+
+static bool snap_start(void)
+{
+    const char *kind = getenv("AWS_LAMBDA_INITIALIZATION_TYPE");
+
+    return kind && streq(kind, "snap-start");
+}
+
+static void on_restore_error(struct conn *c)
+{
+    struct task *t = first_task(false);
+
+    conn_accepted(c);
+    (void)!send(c->fd, c->out.p, c->out.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (api.ahead && !t)
+        _exit(LEAVE_UNSEEN);
+    if (t)
+        finish(t, RESULT_RESTORE_ERROR, c->body.p ? c->body.p : "{}", c->body.p ? c->body.n : 2);
+    leave(1);
+}
+
 /* ---- answers that stream ---- */
 
 void api_head(struct conn *c)
@@ -488,6 +511,10 @@ void api_request(struct conn *c)
 
     if (c->stream) {
         on_stream_end(c);
+    } else if (get && streq(url, RUNTIME "restore/next") && snap_start()) {
+        conn_answer(c, 200, "OK", "application/json", "", 0); /* nothing was saved: it is restored at once */
+    } else if (post && streq(url, RUNTIME "restore/error") && snap_start()) {
+        on_restore_error(c);
     } else if (get && streq(url, INVOCATION "next")) {
         c->waiting = true;
         give();
@@ -686,6 +713,7 @@ EXPORT void z_http(int port)
 EXPORT void z_serve_api(const char *const *argv, int now, int ahead, uint64_t timeout_ms, uint64_t ready_us);
 EXPORT void z_serve_api(const char *const *argv, int now, int ahead, uint64_t timeout_ms, uint64_t ready_us)
 {
+    const char *most = getenv("AWS_LAMBDA_MAX_CONCURRENCY");
     sigset_t set;
 
     api.argv = argv;
@@ -697,7 +725,7 @@ EXPORT void z_serve_api(const char *const *argv, int now, int ahead, uint64_t ti
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);
     api.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    api.port = conns_open();
+    api.port = conns_open(most && atoi(most) > 1 ? atoi(most) : 0);
     if (api.signals < 0 || api.port < 0) {
         dprintf(2, "the Runtime API cannot listen: %s\n", strerror(errno));
         _exit(125);
@@ -705,9 +733,11 @@ EXPORT void z_serve_api(const char *const *argv, int now, int ahead, uint64_t ti
     if (now)
         begin();
     for (;;) {
-        struct pollfd p[2 + CONNS_MAX + 1 + TELEMETRY_SOURCES] = {{3, (short)(POLLIN | (api.out.n ? POLLOUT : 0)), 0}, {api.signals, POLLIN, 0}};
+        struct pollfd p[2 + CONNS_MAX + 1 + TELEMETRY_SOURCES];
         int n = 2 + conns_poll(p + 2), from = n;
 
+        p[0] = (struct pollfd){3, (short)(POLLIN | (api.out.n ? POLLOUT : 0)), 0};
+        p[1] = (struct pollfd){api.signals, POLLIN, 0};
         n += telemetry_poll(p + from);
 
         if (poll(p, (nfds_t)n, next_ms()) < 0 && errno != EINTR)

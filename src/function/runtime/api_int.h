@@ -17,7 +17,7 @@
 
 #include <llhttp.h>
 
-enum { CONNS_MAX = 96, BODY_MAX = 6 * 1024 * 1024 + 100, HEAD_MAX = 16384, FIELDS_MAX = 512 * 1024 };
+enum { CONNS_MAX = 928, CONNS_FEW = 96, /* with one call at a time */ BODY_MAX = 6 * 1024 * 1024 + 100, HEAD_MAX = 16384, FIELDS_MAX = 512 * 1024 };
 
 struct task;
 struct ext;
@@ -35,8 +35,9 @@ struct conn {
 
 /* conn.c */
 extern struct conn conns[CONNS_MAX];
-int conns_open(void); /* listens on the loopback; the port, or -1 with errno */
-int conns_poll(struct pollfd *p); /* fills in CONNS_MAX + 1 of them */
+extern int conns_n; /* of them are used */
+int conns_open(int places); /* listens on the loopback, for so many calls at once; the port, or -1 with errno */
+int conns_poll(struct pollfd *p); /* fills in up to CONNS_MAX + 1 of them, and says how many */
 void conns_ready(const struct pollfd *p);
 void conns_flush(void); /* what lies in their buffers, as far as it goes now */
 /* The last value of that name (any case); NULL: none. Borrowed until the request is answered. */

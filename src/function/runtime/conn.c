@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 struct conn conns[CONNS_MAX];
+int conns_n = CONNS_FEW;
 static int listener = -1;
 static llhttp_settings_t settings;
 
@@ -141,7 +142,7 @@ static void conn_new(void)
 
     if (fd < 0)
         return;
-    for (int i = 0; i < CONNS_MAX; i++)
+    for (int i = 0; i < conns_n; i++)
         if (conns[i].fd < 0) {
             struct conn *c = &conns[i];
 
@@ -216,7 +217,7 @@ static void conn_read(struct conn *c)
 
 void conns_flush(void)
 {
-    for (int i = 0; i < CONNS_MAX; i++)
+    for (int i = 0; i < conns_n; i++)
         if (conns[i].fd >= 0 && conns[i].out.n)
             conn_write(&conns[i]);
 }
@@ -225,18 +226,18 @@ int conns_poll(struct pollfd *p)
 {
     bool held = api_held_back();
 
-    for (int i = 0; i < CONNS_MAX; i++) {
+    for (int i = 0; i < conns_n; i++) {
         short want = (short)((conns[i].stream && held ? 0 : POLLIN) | (conns[i].out.n ? POLLOUT : 0));
 
         p[i] = (struct pollfd){conns[i].fd, want, 0};
     }
-    p[CONNS_MAX] = (struct pollfd){listener, POLLIN, 0};
-    return CONNS_MAX + 1;
+    p[conns_n] = (struct pollfd){listener, POLLIN, 0};
+    return conns_n + 1;
 }
 
 void conns_ready(const struct pollfd *p)
 {
-    for (int i = 0; i < CONNS_MAX; i++) {
+    for (int i = 0; i < conns_n; i++) {
         struct conn *c = &conns[i];
 
         if (c->fd >= 0 && c->fd == p[i].fd && (p[i].revents & POLLOUT))
@@ -244,15 +245,16 @@ void conns_ready(const struct pollfd *p)
         if (c->fd >= 0 && c->fd == p[i].fd && (p[i].revents & (POLLIN | POLLHUP | POLLERR)))
             conn_read(c);
     }
-    if (p[CONNS_MAX].revents & POLLIN)
+    if (p[conns_n].revents & POLLIN)
         conn_new();
 }
 
-int conns_open(void)
+int conns_open(int places)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(9001)};
     socklen_t n = sizeof at;
 
+    conns_n = MIN(places + CONNS_FEW, (int)CONNS_MAX);
     llhttp_settings_init(&settings);
     settings.on_url = on_url;
     settings.on_header_field = settings.on_header_value = on_field;
@@ -260,7 +262,7 @@ int conns_open(void)
     settings.on_headers_complete = on_head;
     settings.on_body = on_body;
     settings.on_message_complete = on_complete;
-    for (int i = 0; i < CONNS_MAX; i++)
+    for (int i = 0; i < conns_n; i++)
         conns[i].fd = -1;
     listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (listener < 0)
@@ -270,7 +272,7 @@ int conns_open(void)
         if (bind(listener, (struct sockaddr *)&at, sizeof at) < 0)
             return -1;
     }
-    if (listen(listener, 64) < 0 || getsockname(listener, (struct sockaddr *)&at, &n) < 0)
+    if (listen(listener, conns_n) < 0 || getsockname(listener, (struct sockaddr *)&at, &n) < 0)
         return -1;
     return ntohs(at.sin_port);
 }

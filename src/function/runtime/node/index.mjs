@@ -5,6 +5,7 @@
 // (TANDEM_ZYGOTE, see runtime/node.c) it warms what a request goes through and forks an instance for each start; those
 // speak to the gateway in frames (runtime/zygote.h) over descriptor 3. Between two calls an instance waits in a read, so
 // that nothing of it runs then, as in a frozen environment of Lambda's.
+import { AsyncLocalStorage } from 'node:async_hooks';
 import http from 'node:http';
 import Module, { createRequire } from 'node:module';
 import fs from 'node:fs';
@@ -16,6 +17,9 @@ import { pathToFileURL } from 'node:url';
 
 let task = process.env.LAMBDA_TASK_ROOT || '/var/task';
 let requestId = 'undefined';
+const places = Number(process.env.AWS_LAMBDA_MAX_CONCURRENCY) || 1; // calls at once
+const calls = places > 1 ? new AsyncLocalStorage() : undefined; // each of them knows its id
+const callId = () => calls?.getStore() ?? requestId;
 
 // ---- the Runtime API ------------------------------------------------------------------------------------
 // A wire: next() gives {id, trace, arn, client, deadline, body}; answer, fail and initFailed end it; stream() takes an
@@ -23,7 +27,7 @@ let requestId = 'undefined';
 
 function apiWire() {
   const [host, port] = process.env.AWS_LAMBDA_RUNTIME_API.split(':');
-  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  const agent = new http.Agent({ keepAlive: true, maxSockets: Number(process.env.AWS_LAMBDA_MAX_CONCURRENCY) > 1 ? Infinity : 1 });
   const base = '/2018-06-01/runtime/';
 
   function ask(method, where, body, headers = {}) {
@@ -197,7 +201,7 @@ let wire;
 
 for (const [name, level] of [['log', 'INFO'], ['info', 'INFO'], ['debug', 'DEBUG'], ['warn', 'WARN'], ['error', 'ERROR'], ['trace', 'TRACE']]) {
   const stream = fs.writeSync.bind(fs, 1);
-  console[name] = (...what) => stream(`${new Date().toISOString()}\t${requestId}\t${level}\t${format(...what).replace(/\n/g, '\r')}\n`);
+  console[name] = (...what) => stream(`${new Date().toISOString()}\t${callId()}\t${level}\t${format(...what).replace(/\n/g, '\r')}\n`);
 }
 
 // ---- errors -------------------------------------------------------------------------------------------
@@ -210,7 +214,7 @@ function described(error, type) {
 
 function logged(kind, error, shown) {
   const text = JSON.stringify({ errorType: shown.errorType, errorMessage: shown.errorMessage, stack: shown.trace, ...(error && error.code && { code: error.code }) });
-  fs.writeSync(1, `${new Date().toISOString()}\t${requestId}\tERROR\t${kind}\t${text}\n`);
+  fs.writeSync(1, `${new Date().toISOString()}\t${callId()}\tERROR\t${kind}\t${text}\n`);
 }
 
 async function report(where, error, type, kind) {
@@ -219,9 +223,15 @@ async function report(where, error, type, kind) {
   await where(shown);
 }
 
+let started = false; // several calls at once are under way: all of them end, with no word to one
+
 async function fatal(kind, error, type) {
   try {
-    await report(requestId === 'undefined' ? wire.initFailed : (shown) => wire.fail(requestId, shown), error, type, kind);
+    if (calls && started && callId() === 'undefined') {
+      logged(kind, error, described(error, type));
+      return;
+    }
+    await report(callId() === 'undefined' ? wire.initFailed : (shown) => wire.fail(callId(), shown), error, type, kind);
   } finally {
     process.exit(129);
   }
@@ -304,7 +314,7 @@ class ResponseStream extends Writable {
 }
 
 async function runStreaming(handler, event, got) {
-  const stream = new ResponseStream(requestId);
+  const stream = new ResponseStream(got.id);
   stream.on('error', () => {});
   try {
     const answer = handler(event, stream, contextOf(got, () => {}));
@@ -404,8 +414,9 @@ function run(handler, event, got) {
 
 async function answer(handler, got) {
   let event;
-  requestId = got.id;
-  if (got.trace)
+  if (!calls)
+    requestId = got.id;
+  if (got.trace && !calls) // the process has but one
     process.env._X_AMZN_TRACE_ID = got.trace;
   try {
     event = got.body.length ? JSON.parse(got.body.toString()) : {};
@@ -426,10 +437,10 @@ async function answer(handler, got) {
     const value = await run(handler, event, got);
     body = JSON.stringify(value === undefined ? null : value) ?? 'null';
   } catch (error) {
-    await report((shown) => wire.fail(requestId, shown), error, undefined, 'Invoke Error');
+    await report((shown) => wire.fail(got.id, shown), error, undefined, 'Invoke Error');
     return;
   }
-  await wire.answer(requestId, body);
+  await wire.answer(got.id, body);
 }
 
 async function main() {
@@ -441,8 +452,14 @@ async function main() {
     await report(wire.initFailed, error, undefined, 'Uncaught Exception');
     process.exit(1);
   }
-  for (;;)
-    await answer(handler, await wire.next());
+  const serve = async () => {
+    for (;;) {
+      const got = await wire.next();
+      await (calls ? calls.run(got.id, answer, handler, got) : answer(handler, got));
+    }
+  };
+  started = true;
+  await Promise.all(Array.from({ length: places }, serve));
 }
 
 // ---- a zygote, and the instances that are its forks ----------------------------------------------------------

@@ -226,7 +226,7 @@ def build_root():
         copy_file(library, root + "/var/runtime/zygote.node")
         with open(root + "/var/runtime/warm.js", "w") as f:
             f.write("exports.handler = (event, context, done) => done(null, {n: event.a, left: context.getRemainingTimeInMillis()});\n")
-    if os.path.isdir(root + "/opt/extensions"):
+    if os.path.isdir(root + "/opt/extensions") or config.get("bootstrap"):
         copy_file(__file__, root + "/var/runtime/bootstrap.py")
     if config.get("exec") and config["exec"][0] == TASK + "/bootstrap" and not os.path.exists(root + TASK + "/bootstrap"):
         config["exec"][0] = "/opt/bootstrap"
@@ -1154,12 +1154,24 @@ def begin_base():
     lib.z_drop_cold()
 
 
+def be_one_of(n):
+    """As many calls at once as there are processes, each of which loads the module for itself; as Lambda's own client
+    does it. The first one waits here, and ends with the first that does."""
+    for _ in range(n):
+        if os.fork() == 0:
+            return
+    _, status = os.wait()
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+
+
 def client():
     """This program as a client of the Runtime API: what a function with extensions runs in."""
     global config, request_id
     import http.client
 
     config = {"handler": os.environ["_HANDLER"]}
+    if int(os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY") or 1) > 1:
+        be_one_of(int(os.environ["AWS_LAMBDA_MAX_CONCURRENCY"]))
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     sys.path[:] = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python"] + [p for p in sys.path if p] + ["/usr/lib/python3/dist-packages"]
     sys.stdout.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)

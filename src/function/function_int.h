@@ -251,7 +251,7 @@ struct instance {
     bool restored;   /* it goes on from one */
     bool start_owed; /* START is not in its log yet: it is being restored */
     int64_t restore_us, hooks_us, init_us; /* restored: how long that took, and of it the function's hooks; maker: its init */
-    int keys;        /* of versions with snapshots: our end of the pipe to its keeper of credentials; -1: none */
+    int keys;        /* of versions with snapshots: our end of the socket to its keeper of credentials; -1: none */
     bool init_ahead; /* it loads the module without a call */
     struct list limit_link; /* functions.to_limit: its cpu limit is still to be set */
     int sock, log; /* -1: closed */

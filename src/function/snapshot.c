@@ -10,7 +10,7 @@
  * It is good as long as the base process that all of them are forks of: its addresses are those of the image.
  *
  * Credentials are not part of it: whoever goes on from it has a keeper beside him (runtime/keys.c), which we send them
- * by a pipe, anew before they expire. */
+ * by a socket, anew before they expire. */
 #include "function/function_int.h"
 
 #include "base/log.h"
@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -74,19 +75,19 @@ static char *keys_line(struct version *v, struct arena *a)
     return arena_printf(a, "%s\t%s\n", v->snap.token, json_text(a, c, NULL));
 }
 
-/* Its end of the pipe with the credentials of this moment in it; -1: there is none to be had. */
+/* The other end of the socket with the credentials of this moment in it; -1: there is none to be had. */
 int snapshot_keys_open(struct instance *i, struct err *err)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     int ends[2];
     char *text;
 
-    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) {
-        err_sys(err, "make a pipe for credentials");
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) {
+        err_sys(err, "make a socket for credentials");
         return -1;
     }
     text = keys_line(i->v, a);
-    (void)!write(ends[1], text, strlen(text));
+    (void)!send(ends[1], text, strlen(text), MSG_NOSIGNAL);
     i->keys = ends[1];
     return ends[0];
 }
@@ -101,7 +102,7 @@ void snapshot_keys_renew(struct version *v)
         struct instance *i = list_entry(l, struct instance, link);
 
         if (i->keys >= 0 && !i->exited)
-            (void)!write(i->keys, text, strlen(text)); /* full: it reads nothing any more */
+            (void)!send(i->keys, text, strlen(text), MSG_NOSIGNAL); /* full: it reads nothing any more */
     }
 }
 

@@ -1,8 +1,8 @@
 /* keys.c of zygote.so - credentials of an instance that goes on from a snapshot: what was read into memory before is
  * that of another time, so its SDK asks for them (AWS_CONTAINER_CREDENTIALS_FULL_URI) and asks again before they expire.
  *
- * A process of its own beside the runtime, inside the same sandbox, with nothing but a pipe from the gateway. The pipe
- * brings lines TOKEN TAB JSON, each whole (they are shorter than PIPE_BUF); the last one counts. */
+ * A process of its own beside the runtime, inside the same sandbox, with nothing but a socket from the gateway, which
+ * brings lines TOKEN TAB JSON; the last one counts. */
 #include "function/runtime/zygote.h"
 #include "function/runtime/zygote_so.h"
 
@@ -23,11 +23,11 @@ enum { PORT = 9001, LINE_BYTES = 8192, REQUEST_BYTES = 8192 };
 static char line[LINE_BYTES]; /* TOKEN TAB JSON */
 
 /* False: the gateway has gone, and with it who could ask. */
-static bool take_lines(int pipe)
+static bool take_lines(int from)
 {
     static char part[2 * LINE_BYTES];
     static size_t have;
-    ssize_t n = read(pipe, part + have, sizeof part - have);
+    ssize_t n = read(from, part + have, sizeof part - have);
     char *end;
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -110,16 +110,16 @@ int keys_listen(void)
     return -1;
 }
 
-void keys_serve(int pipe, int listener)
+void keys_serve(int from, int listener)
 {
-    fcntl(pipe, F_SETFL, O_NONBLOCK);
-    take_lines(pipe); /* the first ones lie there before we do */
+    fcntl(from, F_SETFL, O_NONBLOCK);
+    take_lines(from); /* the first ones lie there before we do */
     for (;;) {
-        struct pollfd p[2] = {{pipe, POLLIN, 0}, {listener, POLLIN, 0}};
+        struct pollfd p[2] = {{from, POLLIN, 0}, {listener, POLLIN, 0}};
 
         if (poll(p, 2, -1) < 0 && errno != EINTR)
             _exit(1);
-        if (p[0].revents && !take_lines(pipe))
+        if (p[0].revents && !take_lines(from))
             _exit(0);
         if (p[1].revents) {
             int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);

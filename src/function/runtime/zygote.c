@@ -920,7 +920,7 @@ static void drop_all(void)
         give_up("no_new_privs");
 }
 
-/* The image and the pipe of keys, to where the driver wants them. Gives back the first number that is to be closed. */
+/* The image and the socket of keys, to where the driver wants them. Gives back the first number that is to be closed. */
 static unsigned arrange_more(void)
 {
     int last = z.fds_n - 1, keys = -1, image = -1;

@@ -33,7 +33,7 @@ struct zygote_ask {
     uint16_t net;      /* 1: a network namespace follows */
     uint32_t init;     /* 1: load the module without waiting for a call */
     uint16_t image;    /* 1: an image's descriptor follows: SNAPSHOT makes it, FORK goes on from it (snap.c) */
-    uint16_t keys;     /* 1: then a pipe that brings credentials (keys.c) */
+    uint16_t keys;     /* 1: then a socket that brings credentials (keys.c) */
     char stream[80];   /* the instance's log stream: 2026/01/02/[$LATEST]32hex */
 };
 

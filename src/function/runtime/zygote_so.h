@@ -22,9 +22,9 @@ int z_next(void);
 int z_rehearse(void);
 void z_rehearsed(void);
 uint64_t z_max_rss_kb(void);
-/* keys.c: answers GET /2021-04-23/credentials with what comes by the pipe, for good. The listener is on 127.0.0.1:9001. */
+/* keys.c: answers GET /2021-04-23/credentials with what comes by the socket, for good. The listener is on 127.0.0.1:9001. */
 int keys_listen(void); /* -1: it is said why */
-_Noreturn void keys_serve(int pipe, int listener);
+_Noreturn void keys_serve(int from, int listener);
 int z_snapshot(int image, const char *last_words, unsigned n);
 int z_restore(int image);
 /* This process's own memory map, or NULL. */

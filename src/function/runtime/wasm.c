@@ -2,7 +2,7 @@
  *
  * A command of WASI preview 1: the payload on its standard input, its standard output is the answer, its standard error the
  * log, its end the end of the call. wasmtime's library does the work (wasmtime_abi.h); three kinds of callers (wasm_call.c has the third):
- *   the zygote, as root: maps the library, no more. Nothing of wasmtime runs in it, it never looks into a module.
+ *   the zygote, as root: maps the library and makes an engine and a linker. It never looks into a module.
  *   the compiler, a child of it in an empty root, without rights: bytes in, machine code or a text out by a pipe.
  *   an instance, in its sandbox: maps the machine code and serves calls, one after the other, each in a store of its own. */
 #include "function/runtime/wasm_so.h"

@@ -27,8 +27,9 @@ enum {
 };
 
 static struct {
-    void *engine, *pre;
-    const char *file;
+    void *engine, *linker; /* made by the zygote */
+    void *pre;             /* the module, its imports resolved */
+    const char *path, *file;
     const char *const *env;  /* NAME, value, ..., NULL */
     const char *const *dirs; /* path, "r" or "w", ..., NULL; given to modules that open files */
     bool opens_files;
@@ -231,22 +232,18 @@ static void warm_up(void)
 }
 
 /* True, or a text. */
-static bool load(const char *path, struct buf *text)
+static bool load(struct buf *text)
 {
     struct sigaction act = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
-    void *linker, *module = NULL, *error;
+    void *module = NULL, *error;
 
     sigaction(SIGALRM, &act, NULL);
-    w.engine = wasm_engine();
-    error = wasm_abi.wasmtime_module_deserialize_file(w.engine, path, &module);
-    linker = wasm_abi.wasmtime_linker_new(w.engine);
-    if (!error)
-        error = wasm_abi.wasmtime_linker_define_wasi(linker);
+    error = wasm_abi.wasmtime_module_deserialize_file(w.engine, w.path, &module);
     w.opens_files = !error && (imports(module, "path_open") || imports(module, "path_filestat_get"));
     if (!error && !w.opens_files)
-        error = define_stdio(linker);
+        error = define_stdio(w.linker);
     if (!error)
-        error = wasm_abi.wasmtime_linker_instantiate_pre(linker, module, &w.pre);
+        error = wasm_abi.wasmtime_linker_instantiate_pre(w.linker, module, &w.pre);
     if (error) {
         wasm_error_text(error, text);
         return false;
@@ -477,9 +474,9 @@ static char *text_at(size_t *at, size_t n)
 }
 
 /* One call: w.in is the frame. */
-static void serve_one(uint64_t init_us, uint64_t ready_us)
+static void serve_one(uint64_t init_us)
 {
-    struct instance_frame f, r = {.type = FRAME_RESULT, .b = init_us, .c = ready_us};
+    struct instance_frame f, r = {.type = FRAME_RESULT, .b = init_us, .c = z_info.entered_us};
     char deadline[24], *id, *trace, *arn, *client;
     size_t at = sizeof f;
     struct buf fail = {0};
@@ -493,10 +490,10 @@ static void serve_one(uint64_t init_us, uint64_t ready_us)
     client = text_at(&at, f.client_context_n);
     clock_gettime(CLOCK_REALTIME, &t);
     snprintf(deadline, sizeof deadline, "%llu", (unsigned long long)t.tv_sec * 1000 + (unsigned long long)t.tv_nsec / 1000000 + w.timeout_ms);
-    const char *more[] = {"LAMBDA_RUNTIME_AWS_REQUEST_ID", id, "LAMBDA_RUNTIME_DEADLINE_MS", deadline,
+    const char *more[] = {"AWS_LAMBDA_LOG_STREAM_NAME", z_info.stream, "LAMBDA_RUNTIME_AWS_REQUEST_ID", id, "LAMBDA_RUNTIME_DEADLINE_MS", deadline,
                           "LAMBDA_RUNTIME_INVOKED_FUNCTION_ARN", arn, *trace ? "_X_AMZN_TRACE_ID" : NULL, trace, NULL, NULL, NULL};
     if (*client) {
-        size_t n = *trace ? 8 : 6;
+        size_t n = *trace ? 10 : 8;
 
         more[n] = "LAMBDA_RUNTIME_CLIENT_CONTEXT";
         more[n + 1] = client;
@@ -517,10 +514,10 @@ static void serve_one(uint64_t init_us, uint64_t ready_us)
 }
 
 /* It was compiled, so this is rare: the first call shall hear why, and this process is of no use. */
-_Noreturn static void init_failed(const struct buf *why, uint64_t id, uint64_t ready_us)
+_Noreturn static void init_failed(const struct buf *why, uint64_t id)
 {
     static const struct wasm_list none;
-    struct instance_frame r = {.type = FRAME_RESULT, .result = RESULT_INIT_ERROR, .id = id, .b = 1, .c = ready_us};
+    struct instance_frame r = {.type = FRAME_RESULT, .result = RESULT_INIT_ERROR, .id = id, .b = 1, .c = z_info.entered_us};
     struct buf body = {0};
 
     add_failure(&body, "Runtime.InvalidEntrypoint", why, "", &none);
@@ -529,22 +526,16 @@ _Noreturn static void init_failed(const struct buf *why, uint64_t id, uint64_t r
     _exit(1);
 }
 
-EXPORT void z_serve_wasm(const char *path, const char *file, const char *const *env, const char *const *dirs, int memory_mb, uint64_t timeout_ms, int ahead, uint64_t ready_us);
-/* Serves until the gateway goes. path: the machine code; ahead: load it without waiting for a call. */
-EXPORT void z_serve_wasm(const char *path, const char *file, const char *const *env, const char *const *dirs, int memory_mb, uint64_t timeout_ms, int ahead, uint64_t ready_us)
+/* Serves until the gateway goes; begun by z_next() in an instance. ahead: load the module without waiting for a call. */
+_Noreturn static void serve(bool ahead)
 {
     struct instance_frame f, told = {.type = FRAME_INITED};
     struct buf why = {0};
     bool loaded = false;
 
-    w.file = file;
-    w.env = env;
-    w.dirs = dirs;
-    w.timeout_ms = timeout_ms;
-    w.memory_bytes = (int64_t)MAX(memory_mb - OWN_MB, memory_mb / 2) << 20;
     w.in.max = INSTANCE_FRAME_MAX + sizeof f;
     if (ahead) {
-        if (!load(path, &why))
+        if (!load(&why))
             _exit(124); /* the one who has a call shall see why */
         loaded = true;
         send_frame(&told, "");
@@ -562,13 +553,52 @@ EXPORT void z_serve_wasm(const char *path, const char *file, const char *const *
         read_more(f.n);
         if (!loaded) {
             since = mono_us();
-            if (!load(path, &why))
-                init_failed(&why, f.id, ready_us);
+            if (!load(&why))
+                init_failed(&why, f.id);
             loaded = true;
             init_us = MAX(mono_us() - since, (uint64_t)1);
             told.id = f.id;
             send_frame(&told, "");
         }
-        serve_one(init_us, ready_us);
+        serve_one(init_us);
     }
+}
+
+static const char *const *copy(const char *const *list)
+{
+    size_t n = 0;
+    char **out;
+
+    while (list[n])
+        n++;
+    out = xcalloc(n + 1, sizeof *out);
+    for (size_t i = 0; i < n; i++)
+        out[i] = xstrdup(list[i]);
+    return (const char *const *)out;
+}
+
+EXPORT int z_wasm_begin(const char *path, const char *file, const char *const *env, const char *const *dirs, int memory_mb, uint64_t timeout_ms);
+/* In the zygote, once: what its instances have in common. path: the machine code, where they see it. Nothing of the module is
+ * read; an engine has no threads, its forks share what it has reserved. 0 or -errno. */
+EXPORT int z_wasm_begin(const char *path, const char *file, const char *const *env, const char *const *dirs, int memory_mb, uint64_t timeout_ms)
+{
+    struct buf why = {0};
+    void *error;
+
+    w.path = xstrdup(path);
+    w.file = xstrdup(file);
+    w.env = copy(env);
+    w.dirs = copy(dirs);
+    w.timeout_ms = timeout_ms;
+    w.memory_bytes = (int64_t)MAX(memory_mb - OWN_MB, memory_mb / 2) << 20;
+    w.engine = wasm_engine();
+    w.linker = wasm_abi.wasmtime_linker_new(w.engine);
+    error = wasm_abi.wasmtime_linker_define_wasi(w.linker);
+    if (error) {
+        wasm_error_text(error, &why);
+        dprintf(2, "wasm: %s\n", why.p);
+        return -EINVAL;
+    }
+    z_serve = serve;
+    return 0;
 }

@@ -70,6 +70,8 @@ static struct {
     void (*forked)(void);   /* see z_resume() */
 } z = {.sig_write = -1, .ctl = -1, .sig = -1, .pid_ns = -1, .proc = -1, .hot_fd = -1, .ring = -1};
 
+void (*z_serve)(bool ahead);
+
 /* What an instance asks of us, read by the driver without a call. */
 EXPORT struct z_info z_info;
 
@@ -890,8 +892,12 @@ EXPORT int z_next(void)
         }
         if ((z.ask.what == ASK_FORK || z.ask.what == ASK_COMPILE || z.ask.what == ASK_SNAPSHOT) &&
             z.fds_n == 2 + z.ask.cgroup_n + !!z.ask.net + !!z.ask.image + !!z.ask.keys) {
-            if (fork_one() == 0)
-                return (int)(z_info.what = (uint32_t)what_next());
+            if (fork_one() == 0) {
+                z_info.what = (uint32_t)what_next();
+                if (z_serve)
+                    z_serve(z_info.what == NEXT_AHEAD_INIT);
+                return (int)z_info.what;
+            }
             continue;
         }
         z_failed("message", EINVAL);

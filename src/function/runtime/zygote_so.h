@@ -1,6 +1,7 @@
 /* function/runtime/zygote_so.h - what the files of zygote.so share: zygote.c does the work, node.c offers it to Node. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -9,6 +10,9 @@ extern struct z_info {
     char stream[80];
     uint32_t what; /* z_next() gave it back */
 } z_info;
+
+/* Not NULL: instances are served by it and z_next() does not come back in them. ahead: the module may be loaded without a call. */
+extern void (*z_serve)(bool ahead);
 
 /* After the zygote has become another program (z_exec): the socket and /proc are where they were left. forked: called
  * in each child before it enters its sandbox; such children keep the descriptors of their runtime. 0 or -errno. */

@@ -73,7 +73,7 @@ def load_lib(path):
         ("z_loopback_up", ctypes.c_int, []),
         ("z_wasm_load", ctypes.c_int, [ctypes.c_char_p]),
         ("z_wasm_compile", ctypes.c_int, [ctypes.c_char_p] * 4 + [ctypes.c_uint, ctypes.c_char_p]),
-        ("z_serve_wasm", None, [ctypes.c_char_p] * 2 + [ctypes.POINTER(ctypes.c_char_p)] * 2 + [ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_uint64]),
+        ("z_wasm_begin", ctypes.c_int, [ctypes.c_char_p] * 2 + [ctypes.POINTER(ctypes.c_char_p)] * 2 + [ctypes.c_int, ctypes.c_uint64]),
         ("z_serve_api", None, [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64]),
     ):
         f = getattr(lib, name)
@@ -145,6 +145,16 @@ def prepare_wasm(wasm, empty):
     if not os.path.exists(wasm["code"]):
         words = [word.encode() for word in (config["code"], wasm["file"], wasm["code"], wasm["error"])]
         check(lib.z_wasm_compile(*words, config["uid"], empty.encode()), "compile " + wasm["file"])
+
+
+def begin_wasm():
+    """What instances have in common; they are served by the library from here on."""
+    env = [word for name, value in config["env"].items() for word in (name, value)]
+    dirs = [TASK, "r", "/tmp", "w"] + (["/opt", "r"] if config.get("layers") else [])
+    for volume in config["volumes"]:
+        dirs += [volume["target"], "r" if volume.get("readOnly") else "w"]
+    check(lib.z_wasm_begin(MODULE.encode(), config["wasm"]["file"].encode(), c_strings(env), c_strings(dirs), config["wasm"]["memory_mb"],
+                           config["timeout_ms"]), "wasm")
 
 
 def build_image_root():
@@ -656,8 +666,6 @@ def serve(what):
         what = FORK if what == RESTORE else AHEAD_INIT
     ready_us, stream, _ = INFO.unpack(info)
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
-    if config.get("wasm"):
-        serve_wasm(what, ready_us)
     if config.get("exec"):  # a runtime that is a program of its own
         if config.get("http_port"):
             lib.z_http(config["http_port"])
@@ -697,15 +705,6 @@ def serve(what):
         result, data = run(handler, request_id, arn, client_context, deadline, body, came_us)
         flush()
         send(result, number, data, init_us, ready_us, int((time.monotonic() - since) * 1e6))
-
-
-def serve_wasm(what, ready_us):
-    env = [word for name, value in os.environ.items() for word in (name, value)]
-    dirs = [TASK, "r", "/tmp", "w"] + (["/opt", "r"] if config.get("layers") else [])
-    for volume in config["volumes"]:
-        dirs += [volume["target"], "r" if volume.get("readOnly") else "w"]
-    lib.z_serve_wasm(MODULE.encode(), config["wasm"]["file"].encode(), c_strings(env), c_strings(dirs), config["wasm"]["memory_mb"],
-                     config["timeout_ms"], what == AHEAD_INIT, ready_us)
 
 
 WARM_TEXT = b"1234567812345678arn"
@@ -1114,7 +1113,9 @@ def begin_zygote():
             check(lib.z_loopback_up(), "loopback")  # for instances that have no network of their own
             if config.get("fork") and may_fork() and not has_extensions():
                 become_node()
-        elif not config.get("wasm"):
+        elif config.get("wasm"):
+            begin_wasm()
+        else:
             if config.get("snapshot") and config.get("own_net"):
                 lib.z_own_net()
             load_python()
@@ -1226,8 +1227,9 @@ def main():
             if what == COMPILE:
                 compile_all()
             if what == REHEARSE:
-                if not config.get("wasm"):
-                    rehearse()
+                if config.get("wasm"):  # its instances do not come here
+                    lib.z_rehearsed()
+                rehearse()
             serve(what)
         except BaseException as e:
             try:

@@ -223,7 +223,8 @@ def left_over(one):
     for pid in filter(str.isdigit, os.listdir('/proc')):
         try:
             if one.state.encode() in open(f'/proc/{pid}/cmdline', 'rb').read() or 'tandem-' + one.id in open(f'/proc/{pid}/cgroup').read():
-                found.append(f'process {pid}: {open(f"/proc/{pid}/cmdline").read()}')
+                if '\nState:\tZ' not in open(f'/proc/{pid}/status').read():     # that one has ended, and its new parent takes note of it when it likes
+                    found.append(f'process {pid}: {open(f"/proc/{pid}/cmdline").read()}')
         except OSError:
             pass
     return found

@@ -35,6 +35,7 @@ enum {
     PENDING_BYTES_MAX = 64 << 20,
     RUNNING_MAX = 100,
     BACKOFF_FIRST_MS = 1000,
+    TIMER_MS = 100,
     BACKOFF_LAST_MS = 300000,
 };
 
@@ -149,6 +150,17 @@ static uint32_t record_crc(const struct record *r, const void *body)
     return (uint32_t)(r->n ? crc32(crc, body, r->n) : crc);
 }
 
+static void on_timer(uv_timer_t *t);
+
+/* Something is owed, or to be written: the timer runs until nothing is. */
+static void wake(struct queue *q)
+{
+    if (q->started && !q->closing && !uv_is_active((uv_handle_t *)&q->timer)) {
+        uv_timer_start(&q->timer, on_timer, TIMER_MS, TIMER_MS);
+        uv_unref((uv_handle_t *)&q->timer);
+    }
+}
+
 static void record_add(struct queue *q, enum record_type type, uint64_t seq, const void *body, size_t n)
 {
     struct record r = {.magic = RECORD_MAGIC, .n = (uint32_t)n, .seq = seq, .type = type};
@@ -157,6 +169,7 @@ static void record_add(struct queue *q, enum record_type type, uint64_t seq, con
     buf_add(&q->pending, &r, sizeof r);
     if (n)
         buf_add(&q->pending, body, n);
+    wake(q);
 }
 
 static void event_over(struct event *e)
@@ -719,6 +732,8 @@ static void on_timer(uv_timer_t *t)
         commit(q);
     drop_old_segments(q);
     run_ready(q);
+    if (!q->owed && !q->pending.n && !q->busy && !q->running)
+        uv_timer_stop(t);
 }
 
 void queue_start(struct queue *q, int64_t after_ms)
@@ -733,7 +748,7 @@ void queue_start(struct queue *q, int64_t after_ms)
         list_remove(l);
         run_later(e, after_ms);
     }
-    uv_timer_start(&q->timer, on_timer, 100, 100);
+    wake(q);
 }
 
 static void on_timer_closed(uv_handle_t *h)

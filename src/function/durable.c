@@ -13,13 +13,9 @@ enum {
     RETRY_MAX_MS = 60000,
     TRIES_MAX = 5,       /* of an invocation that fails, in a row; then the execution does */
     BAD_PENDING_MAX = 3, /* PENDING with nothing to wait for, in a row: an SDK may lose that race once */
-    TIMER_MAX_MS = 3600000,
-    YEAR_DAYS = 366,
 };
 
 const char *const durable_status_names[D_STATUSES] = {"RUNNING", "PAUSING", "PAUSED", "SUCCEEDED", "FAILED", "TIMED_OUT", "STOPPED"};
-
-static const int64_t DAY_MS = 86400000;
 
 /* ---- small things ---- */
 
@@ -44,7 +40,7 @@ char *token_read(struct arena *a, const char *token)
     return out;
 }
 
-static char *checkpoint_token(const struct exec *e, struct arena *a)
+char *exec_token(const struct exec *e, struct arena *a)
 {
     return token_text(a, arena_printf(a, "%s:%u:%u", e->id, e->inv, e->token));
 }
@@ -64,298 +60,6 @@ char *exec_child_id(const struct exec *e, struct arena *a, const char *op)
 
     sha_hex(text, strlen(text), hex);
     return arena_printf(a, "%.8s-%.4s-4%.3s-8%.3s-%.12s", hex, hex + 8, hex + 12, hex + 15, hex + 18);
-}
-
-/* ---- the heap of times ---- */
-
-static void heap_place(struct durable *d, struct exec *e, uint32_t at)
-{
-    d->heap[at] = e;
-    e->heap_at = at + 1;
-}
-
-static void heap_up(struct durable *d, uint32_t at)
-{
-    struct exec *e = d->heap[at];
-
-    for (; at && d->heap[(at - 1) / 2]->due_ms > e->due_ms; at = (at - 1) / 2)
-        heap_place(d, d->heap[(at - 1) / 2], at);
-    heap_place(d, e, at);
-}
-
-static void heap_down(struct durable *d, uint32_t at)
-{
-    struct exec *e = d->heap[at];
-
-    for (uint32_t c; (c = 2 * at + 1) < d->heap_n; at = c) {
-        if (c + 1 < d->heap_n && d->heap[c + 1]->due_ms < d->heap[c]->due_ms)
-            c++;
-        if (d->heap[c]->due_ms >= e->due_ms)
-            break;
-        heap_place(d, d->heap[c], at);
-    }
-    heap_place(d, e, at);
-}
-
-static void on_timer(uv_timer_t *t)
-{
-    durable_tick(t->data);
-}
-
-static void timer_set(struct durable *d)
-{
-    int64_t ms;
-
-    if (!d->active || d->closing || !d->heap_n)
-        return;
-    ms = d->heap[0]->due_ms - durable_now(d);
-    uv_timer_start(&d->timer, on_timer, (uint64_t)MIN(MAX(ms, (int64_t)0), (int64_t)TIMER_MAX_MS), 0);
-    uv_unref((uv_handle_t *)&d->timer);
-}
-
-static void heap_drop(struct exec *e)
-{
-    struct durable *d = e->d;
-    uint32_t at = e->heap_at - 1;
-
-    e->heap_at = 0;
-    e->due_ms = 0;
-    if (at != --d->heap_n) {
-        struct exec *last = d->heap[d->heap_n];
-
-        heap_place(d, last, at);
-        heap_up(d, at);
-        heap_down(d, last->heap_at - 1);
-    }
-}
-
-void heap_set(struct exec *e, int64_t due_ms)
-{
-    struct durable *d = e->d;
-
-    if (e->heap_at && e->due_ms == due_ms)
-        return;
-    if (e->heap_at)
-        heap_drop(e);
-    if (!due_ms)
-        return;
-    e->due_ms = due_ms;
-    if (d->heap_n == d->heap_cap) {
-        d->heap_cap = d->heap_cap ? d->heap_cap * 2 : 64;
-        d->heap = xrealloc(d->heap, d->heap_cap * sizeof *d->heap);
-    }
-    heap_place(d, e, d->heap_n++);
-    heap_up(d, d->heap_n - 1);
-    if (d->heap[0] == e)
-        timer_set(d);
-}
-
-/* ---- the index ---- */
-
-struct exec *exec_new(struct durable *d, const char *id)
-{
-    struct exec *e = xcalloc(1, sizeof *e);
-
-    e->d = d;
-    e->id = xstrdup(id);
-    list_init(&e->pending_waiters);
-    list_init(&e->writing_waiters);
-    list_init(&e->waits);
-    return e;
-}
-
-static char *name_key(struct arena *a, const char *ns, const char *object, const char *name)
-{
-    return arena_printf(a, "%s/%s/%s", ns, object, name);
-}
-
-static void leave_indexes(struct exec *e)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    char *key;
-
-    if (!e->link.next)
-        return;
-    heap_set(e, 0);
-    list_remove(&e->link);
-    map_del(&e->d->by_id, e->id);
-    key = name_key(a, e->ns, e->object, e->name);
-    if (map_get(&e->d->by_name, key) == e)
-        map_del(&e->d->by_name, key);
-    e->d->n--;
-    if (!exec_ended(e))
-        e->d->running_n--;
-    e->link.next = NULL;
-}
-
-void exec_free(struct exec *e)
-{
-    leave_indexes(e);
-    exec_unload(e);
-    buf_done(&e->pending);
-    buf_done(&e->writing);
-    free(e->id);
-    free(e->name);
-    free(e->arn);
-    free(e->ns);
-    free(e->object);
-    free(e->version);
-    free(e->kms_key);
-    free(e->trace);
-    free(e->parent);
-    free(e->parent_op);
-    free(e);
-}
-
-/* When too many are kept the one that ended first goes. */
-static void make_room(struct durable *d)
-{
-    if ((int)d->n < d->executions_max)
-        return;
-    LIST_EACH(&d->all, l)
-    {
-        struct exec *e = list_entry(l, struct exec, link);
-
-        if (!exec_ended(e) || e->holds || e->busy)
-            continue;
-        LOG(INFO, "function", "execution=%s did=forget why=\"%u executions are kept\"", e->id, d->n);
-        e->gone = true;
-        exec_remove_file(e);
-        exec_settle(e);
-        return;
-    }
-}
-
-static void into_indexes(struct exec *e)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct durable *d = e->d;
-
-    list_push(&d->all, &e->link);
-    map_put(&d->by_id, e->id, e);
-    map_put(&d->by_name, name_key(a, e->ns, e->object, e->name), e);
-    d->n++;
-    if (!exec_ended(e))
-        d->running_n++;
-}
-
-static int64_t exec_next(const struct exec *e)
-{
-    int64_t next, ops;
-
-    if (exec_ended(e))
-        return e->end_ms + e->retention_days * DAY_MS;
-    next = e->clock_left_ms ? e->start_ms + YEAR_DAYS * DAY_MS : e->timeout_at_ms;
-    ops = ops_next(e);
-    if (ops)
-        next = MIN(next, ops);
-    if (e->retry_at_ms && !e->running)
-        next = MIN(next, e->retry_at_ms);
-    if (e->chain_at_ms)
-        next = MIN(next, e->chain_at_ms);
-    return next;
-}
-
-static bool has_chains(const struct exec *e)
-{
-    VAL_EACH(e->ops->list, op)
-        if (streq(val_str_at(op, "Type", ""), "CHAINED_INVOKE") && streq(val_str_at(op, "Status", ""), "STARTED"))
-            return true;
-    return false;
-}
-
-/* One of an earlier life. */
-void durable_adopt(struct exec *e)
-{
-    if (exec_ended(e)) {
-        e->running = e->wants = false;
-        e->told_parent = true; /* a parent that has not heard of it asks */
-    } else {
-        if (e->running) /* it died with the gateway */
-            e->wants = true;
-        e->running = false;
-        if (e->status == D_PAUSING)
-            e->status = D_PAUSED;
-        e->chains = has_chains(e);
-    }
-    into_indexes(e);
-    heap_set(e, exec_next(e));
-    exec_unload(e);
-}
-
-struct exec *exec_by_arn(struct durable *d, const char *arn)
-{
-    const char *id = strrchr(arn, '/');
-    struct exec *e = id ? map_get(&d->by_id, id + 1) : NULL;
-
-    return e && streq(e->arn, arn) ? e : NULL;
-}
-
-uint32_t durable_count(const struct durable *d, bool running)
-{
-    return running ? d->running_n : d->n;
-}
-
-/* ---- answers that wait for the disk ---- */
-
-struct answer {
-    struct durable_waiter w;
-    struct arena *a;
-    struct val *v;
-    durable_done_fn *done;
-    void *arg;
-};
-
-static void on_answer(struct durable_waiter *w, const struct err *err)
-{
-    struct answer *x = container_of(w, struct answer, w);
-
-    x->done(x->arg, err->code ? NULL : x->v, err->code ? err : NULL);
-    arena_free(x->a);
-    free(x);
-}
-
-static struct answer *answer_new(durable_done_fn *done, void *arg)
-{
-    struct answer *x = xcalloc(1, sizeof *x);
-
-    x->w.fn = on_answer;
-    x->a = arena_new();
-    x->v = val_map(x->a);
-    x->done = done;
-    x->arg = arg;
-    return x;
-}
-
-static void refuse(durable_done_fn *done, void *arg, enum err_code code, const char *text)
-{
-    struct err err;
-
-    err_set_(&err, code, 0, "%s", text);
-    done(arg, NULL, &err);
-}
-
-/* Loaded, for a change; NULL: answered. */
-static struct exec *need(struct durable *d, const char *arn, durable_done_fn *done, void *arg)
-{
-    struct exec *e = exec_by_arn(d, arn);
-    struct err err;
-
-    if (!e || e->gone) {
-        refuse(done, arg, ERR_NOT_FOUND, "Durable Execution does not exist");
-        return NULL;
-    }
-    if (!exec_load(e, &err)) {
-        done(arg, NULL, &err);
-        return NULL;
-    }
-    return e;
-}
-
-static void answer_commit(struct exec *e, struct answer *x)
-{
-    exec_commit(e, &x->w);
-    exec_settle(e);
 }
 
 /* ---- the end ---- */
@@ -478,182 +182,6 @@ void durable_forget(struct durable *d, uint64_t ticket)
     free(w);
 }
 
-/* ---- chained invokes ---- */
-
-struct chain {
-    struct exec *e;
-    char *op, *key;
-};
-
-static void chain_end(struct exec *e, const char *op_id, const char *status, const char *result, const struct val *error)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct val *op, *large = NULL;
-    struct err err;
-
-    map_del(&e->d->chained, arena_printf(a, "%s/%s", e->id, op_id));
-    if (e->gone || exec_ended(e) || !exec_load(e, &err))
-        return;
-    op = op_find(e, op_id);
-    if (!op || !streq(val_str_at(op, "Status", ""), "STARTED"))
-        return;
-    if (result && strlen(result) > DURABLE_PAYLOAD_MAX) {
-        large = error_object(a, NULL, "CHAINED_INVOKE output payload size must be less than or equal to 1048576 bytes.");
-        status = "FAILED";
-    }
-    op_end(e, op, status, large || error ? NULL : result, large ? large : error);
-    e->chains = has_chains(e);
-    if (!e->running)
-        e->wants = true;
-    exec_commit(e, NULL);
-    exec_settle(e);
-}
-
-static void tell_parent(struct exec *e)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct exec *parent = map_get(&e->d->by_id, e->parent);
-    const char *result = NULL;
-    const struct val *error = NULL;
-    struct err err;
-
-    e->told_parent = true;
-    if (!parent || !exec_load(e, &err))
-        return;
-    if (e->status == D_SUCCEEDED)
-        result = e->ops->result ? e->ops->result->s : NULL;
-    else if (e->status == D_TIMED_OUT)
-        error = error_object(a, "Sandbox.Timedout", arena_printf(a, "Task timed out after %d seconds", e->timeout_s));
-    else
-        error = e->ops->error;
-    e->holds++;
-    chain_end(parent, e->parent_op, durable_status_names[e->status], result, error);
-    e->holds--;
-}
-
-static void chain_free(struct chain *c)
-{
-    c->e->holds--;
-    c->e->d->at_work--;
-    free(c->op);
-    free(c->key);
-    free(c);
-}
-
-static struct val *error_of_result(struct arena *a, const struct function_result *r)
-{
-    struct err err;
-    struct val *v = r->payload ? json_parse(a, r->payload, r->n, &err) : NULL, *out;
-
-    out = error_object(a, val_str_at(v, "errorType", "Unhandled"), val_str_at(v, "errorMessage", "The function failed."));
-    if (val_is(val_get(v, "stackTrace"), VAL_LIST)) {
-        struct val *lines = val_list(a);
-
-        VAL_EACH(val_get(v, "stackTrace"), it)
-            if (it->type == VAL_STR)
-                val_push(a, lines, it);
-        val_put(a, out, "StackTrace", lines);
-    }
-    return out;
-}
-
-static void on_chain(void *arg, const struct function_result *r)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct chain *c = arg;
-    struct exec *e = c->e;
-    struct durable *d = e->d;
-
-    if (d->closing || !d->active) {
-        map_del(&d->chained, c->key); /* the next life tries again */
-    } else if (r->err.code == ERR_TOO_MANY || r->err.code == ERR_UNAVAILABLE) {
-        map_del(&d->chained, c->key);
-        e->chain_at_ms = durable_now(d) + d->retry_ms;
-    } else if (r->err.code) {
-        chain_end(e, c->op, "FAILED", NULL,
-                  error_object(a, r->err.code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", r->err.msg));
-    } else if (r->function_error) {
-        chain_end(e, c->op, "FAILED", NULL, error_of_result(a, r));
-    } else {
-        chain_end(e, c->op, "SUCCEEDED", arena_strndup(a, r->payload, r->n), NULL);
-    }
-    chain_free(c);
-    exec_settle(e);
-    durable_maybe_closed(d);
-}
-
-static void start_as(struct durable *d, const struct durable_start *s, const char *id, const char *parent, const char *parent_op,
-                     durable_started_fn *done, void *arg);
-
-static void on_child(void *arg, const struct err *err, const char *arn)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct chain *c = arg;
-    struct exec *e = c->e;
-    struct durable *d = e->d;
-
-    (void)arn;
-    if (err->code && !d->closing)
-        chain_end(e, c->op, "FAILED", NULL, error_object(a, err->code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", err->msg));
-    chain_free(c);
-    exec_settle(e);
-    durable_maybe_closed(d);
-}
-
-static void chain_begin(struct exec *e, struct val *op)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct durable *d = e->d;
-    const char *id = arena_strdup(a, val_str_at(op, "Id", "")), *child = val_str_at(op, "_child", NULL), *in = val_str_at(op, "_in", NULL);
-    const char *key = arena_printf(a, "%s/%s", e->id, id);
-    struct exec *there = child ? map_get(&d->by_id, child) : NULL;
-    struct chain *c;
-
-    if (map_get(&d->chained, key))
-        return;
-    map_put(&d->chained, key, e);
-    if (there) { /* begun in an earlier life */
-        if (exec_ended(there) && !there->busy)
-            tell_parent(there);
-        return;
-    }
-    c = xcalloc(1, sizeof *c);
-    *c = (struct chain){e, xstrdup(id), xstrdup(key)};
-    e->holds++;
-    d->at_work++;
-    if (child) {
-        struct durable_start s = {.ns = e->ns, .name = val_str_at(op, "_object", ""), .qualifier = val_str_at(op, "_qualifier", NULL),
-            .function_arn = val_str_at(op, "_arn", NULL), .payload = in, .n = in ? strlen(in) : 0, .trace_id = val_str_at(op, "_trace", e->trace)};
-
-        start_as(d, &s, child, e->id, id, on_child, c);
-    } else {
-        struct function_call call = {.namespace_ = e->ns, .name = val_str_at(op, "_object", ""), .qualifier = val_str_at(op, "_qualifier", NULL),
-            .payload = in, .n = in ? strlen(in) : 0, .arn = val_str_at(op, "_arn", NULL), .trace_id = val_str_at(op, "_trace", e->trace)};
-
-        d->invoke(d->arg, &call, on_chain, c);
-    }
-}
-
-static void chains_begin(struct exec *e)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct val *ids = val_list(a);
-    struct err err;
-
-    if (!exec_load(e, &err))
-        return;
-    e->chain_at_ms = 0;
-    VAL_EACH(e->ops->list, op)
-        if (streq(val_str_at(op, "Type", ""), "CHAINED_INVOKE") && streq(val_str_at(op, "Status", ""), "STARTED"))
-            val_push(a, ids, val_str(a, val_str_at(op, "Id", "")));
-    VAL_EACH(ids, it) {
-        struct val *op = e->ops && !exec_ended(e) ? op_find(e, it->s) : NULL;
-
-        if (op && streq(val_str_at(op, "Status", ""), "STARTED"))
-            chain_begin(e, op);
-    }
-}
-
 /* ---- invocations ---- */
 
 struct run {
@@ -754,7 +282,7 @@ static void take_result(struct exec *e, const struct run *run, const struct func
     if (r->err.code)
         error = error_object(a, r->err.code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", r->err.msg);
     else if (r->function_error)
-        error = error_of_result(a, r);
+        error = result_error(a, r);
     if (!had_no_room(r))
         invocation_event(e, run, error);
     if (exec_ended(e))
@@ -804,7 +332,7 @@ static char *invocation_payload(struct exec *e, struct arena *a, size_t *ret_n)
     uint32_t next;
 
     val_put_str(a, v, "DurableExecutionArn", e->arn);
-    val_put_str(a, v, "CheckpointToken", checkpoint_token(e, a));
+    val_put_str(a, v, "CheckpointToken", exec_token(e, a));
     val_put(a, state, "Operations", view_page(e, a, 0, 1000, true, &next));
     val_put(a, state, "NextMarker", next ? val_printf(a, "%u", next) : val_lit(a, ""));
     val_put(a, v, "InitialExecutionState", state);
@@ -862,7 +390,7 @@ void exec_settle(struct exec *e)
     struct err err;
 
     if (e->gone) {
-        leave_indexes(e);
+        exec_leave(e);
         if (!e->busy && !e->holds)
             exec_free(e);
         return;
@@ -873,12 +401,12 @@ void exec_settle(struct exec *e)
     if (exec_ended(e)) {
         tell_waits(e);
         if (e->parent && !e->told_parent && d->active)
-            tell_parent(e);
+            exec_tell_parent(e);
     } else {
         if (e->launch)
             launch(e);
         if (e->chains && d->active && !e->busy && !exec_ended(e) && (!e->chain_at_ms || e->chain_at_ms <= durable_now(d)))
-            chains_begin(e);
+            exec_chains(e);
         if (!e->busy && may_invoke(e) && exec_load(e, &err)) {
             invocation_begin(e);
             exec_commit(e, NULL);
@@ -948,7 +476,7 @@ void durable_tick(struct durable *d)
 
     while (d->active && !d->closing && d->heap_n && d->heap[0]->due_ms <= now)
         on_due(d->heap[0]);
-    timer_set(d);
+    durable_timer(d);
 }
 
 /* ---- start ---- */
@@ -1007,7 +535,7 @@ static void first_record(struct exec *e, const struct durable_start *s, const ch
     val_put_int(a, event, "ExecutionTimeout", e->timeout_s);
 }
 
-static void start_as(struct durable *d, const struct durable_start *s, const char *id, const char *parent, const char *parent_op,
+void durable_start_as(struct durable *d, const struct durable_start *s, const char *id, const char *parent, const char *parent_op,
                      durable_started_fn *done, void *arg)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
@@ -1029,13 +557,13 @@ static void start_as(struct durable *d, const struct durable_start *s, const cha
         err_set(&err, INVALID_ARGUMENT, "You cannot synchronously invoke a durable function with an executionTimeout greater than 15 minutes.");
     e = map_get(&d->by_id, id);
     if (!e && s->execution)
-        e = map_get(&d->by_name, name_key(a, s->ns, s->name, s->execution));
+        e = map_get(&d->by_name, exec_name_key(a, s->ns, s->name, s->execution));
     if (!err.code && e) {
         started_before(e, sha, s, done, arg);
         return;
     }
     if (!err.code) {
-        make_room(d);
+        durable_make_room(d);
         if ((int)d->n >= d->executions_max)
             err_set(&err, TOO_MANY, "%u durable executions are running", d->n);
     }
@@ -1063,7 +591,7 @@ static void start_as(struct durable *d, const struct durable_start *s, const cha
     e->timeout_at_ms = e->start_ms + e->timeout_s * 1000LL;
     ASSERT(exec_load(e, &err));
     first_record(e, s, input);
-    into_indexes(e);
+    exec_enter(e);
     e->wants = true;
     if (may_invoke(e))
         invocation_begin(e);
@@ -1074,304 +602,7 @@ static void start_as(struct durable *d, const struct durable_start *s, const cha
 
 void durable_start(struct durable *d, const struct durable_start *s, durable_started_fn *done, void *arg)
 {
-    start_as(d, s, NULL, NULL, NULL, done, arg);
-}
-
-/* ---- what the SDKs ask ---- */
-
-static bool token_fits(struct exec *e, const char *token)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-
-    return e->running && !exec_ended(e) && streq(checkpoint_token(e, a), token);
-}
-
-/* The operations that the function has not heard of. */
-static struct val *unseen(struct exec *e, struct arena *a, uint64_t after)
-{
-    struct val *list = val_list(a);
-
-    VAL_EACH(e->ops->list, op)
-        if ((uint64_t)val_int_at(op, "_t", 0) > after)
-            val_push(a, list, view_op(a, op));
-    return list;
-}
-
-/* The same request once more: the same answer. */
-static bool answer_again(struct exec *e, const char *token, const char *client_token, durable_done_fn *done, void *arg)
-{
-    const struct val *last = e->ops->last;
-    struct answer *x;
-    struct err ok = {0};
-
-    if (!client_token || !streq(val_str_at(last, "client", ""), client_token) || !streq(val_str_at(last, "token", ""), token))
-        return false;
-    x = answer_new(done, arg);
-    if (val_str_at(last, "next", NULL))
-        val_put_str(x->a, x->v, "CheckpointToken", val_str_at(last, "next", ""));
-    val_put(x->a, val_need_map(x->a, x->v, "NewExecutionState"), "Operations", unseen(e, x->a, (uint64_t)val_int_at(last, "after", 0)));
-    x->v = val_copy(x->a, x->v); /* operations may change before it leaves */
-    if (e->busy)
-        list_push(e->pending.n ? &e->pending_waiters : &e->writing_waiters, &x->w.link);
-    else
-        on_answer(&x->w, &ok);
-    return true;
-}
-
-static void remember(struct exec *e, const char *token, const char *client_token, const char *next, uint64_t after)
-{
-    struct arena *a = e->ops->a;
-
-    if (!client_token)
-        return;
-    e->ops->last = val_map(a);
-    val_put_str(a, e->ops->last, "client", client_token);
-    val_put_str(a, e->ops->last, "token", token);
-    val_put_int(a, e->ops->last, "after", (int64_t)after);
-    if (next)
-        val_put_str(a, e->ops->last, "next", next);
-}
-
-void durable_checkpoint(struct durable *d, const char *arn, const char *token, const char *client_token, const struct val *updates,
-                        durable_done_fn *done, void *arg)
-{
-    struct exec *e = exec_by_arn(d, arn);
-    struct answer *x;
-    struct err err = {0};
-    uint64_t after;
-    const char *next = NULL;
-
-    if (!e || e->gone || !exec_load(e, &err)) {
-        refuse(done, arg, err.code ? err.code : ERR_INVALID_ARGUMENT, err.code ? err.msg : "Invalid checkpoint token");
-        return;
-    }
-    if (answer_again(e, token, client_token, done, arg))
-        return;
-    if (!token_fits(e, token)) {
-        refuse(done, arg, ERR_INVALID_ARGUMENT, "Invalid checkpoint token");
-        exec_settle(e);
-        return;
-    }
-    if (e->size + (off_t)e->pending.n > DURABLE_BYTES_MAX)
-        err_set(&err, TOO_LARGE, "The execution has written more than %d bytes.", DURABLE_BYTES_MAX);
-    if ((err.code || ops_update(e, updates, &err) < 0) && err.code != ERR_TOO_LARGE) {
-        done(arg, NULL, &err);
-        exec_settle(e);
-        return;
-    }
-    x = answer_new(done, arg);
-    e->token++;
-    after = e->seen;
-    if (err.code == ERR_TOO_LARGE) { /* the execution fails, and its invocation is to stop */
-        exec_finish(e, D_FAILED, NULL, error_object(x->a, "InvalidParameterValueException", err.msg));
-    } else if (!exec_ended(e)) {
-        ops_due(e, durable_now(d));
-        if (e->status == D_PAUSING) {
-            e->status = D_PAUSED;
-            e->wants = true; /* once more from here, when it is resumed */
-        } else {
-            next = checkpoint_token(e, x->a);
-            e->seen = e->touched;
-        }
-        remember(e, token, client_token, next, after);
-    }
-    if (next)
-        val_put_str(x->a, x->v, "CheckpointToken", next);
-    val_put(x->a, val_need_map(x->a, x->v, "NewExecutionState"), "Operations", next ? unseen(e, x->a, after) : val_list(x->a));
-    x->v = val_copy(x->a, x->v); /* operations may change before it leaves */
-    answer_commit(e, x);
-}
-
-void durable_state(struct durable *d, const char *arn, const char *token, const char *marker, int max_items, durable_done_fn *done, void *arg)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct exec *e = exec_by_arn(d, arn);
-    struct val *v = val_map(a);
-    struct err err = {0};
-    char *end = NULL;
-    unsigned long from = str_empty(marker) ? 1 : strtoul(marker, &end, 10);
-    uint32_t next;
-
-    if (!e || e->gone || !exec_load(e, &err) || !token_fits(e, token)) {
-        refuse(done, arg, err.code ? err.code : ERR_INVALID_ARGUMENT, err.code ? err.msg : "Invalid checkpoint token");
-    } else if ((end && *end) || from < 1 || from > val_len(e->ops->list)) {
-        refuse(done, arg, ERR_INVALID_ARGUMENT, "Invalid marker");
-    } else {
-        val_put(a, v, "Operations", view_page(e, a, (uint32_t)from - 1, max_items > 0 ? MIN(max_items, 1000) : 100, false, &next));
-        if (next)
-            val_put(a, v, "NextMarker", val_printf(a, "%u", next));
-        done(arg, v, NULL);
-    }
-    if (e)
-        exec_settle(e);
-}
-
-/* ---- what others ask ---- */
-
-void durable_stop(struct durable *d, const char *arn, const struct val *error, durable_done_fn *done, void *arg)
-{
-    struct exec *e = need(d, arn, done, arg);
-    struct answer *x;
-
-    if (!e)
-        return;
-    x = answer_new(done, arg);
-    if (!exec_ended(e))
-        exec_finish(e, D_STOPPED, NULL, val_len(error) ? error : error_object(x->a, NULL, "Execution stopped by user request"));
-    val_put_int(x->a, x->v, "StopTimestamp", e->end_ms);
-    answer_commit(e, x);
-}
-
-static void put_reason(struct exec *e, struct val *event, const char *reason)
-{
-    struct arena *a = e->ops->a;
-
-    if (reason)
-        val_put(a, event, "Reason", event_payload(a, val_str(a, reason)));
-}
-
-void durable_pause(struct durable *d, const char *arn, const char *client_token, const char *reason, bool clock_too, durable_done_fn *done, void *arg)
-{
-    struct exec *e = need(d, arn, done, arg);
-    int64_t now = durable_now(d);
-    struct answer *x;
-    struct arena *a;
-    struct val *event;
-
-    if (!e)
-        return;
-    a = e->ops->a;
-    if (e->status != D_RUNNING) {
-        if (!exec_ended(e) && client_token && streq(val_str_at(e->ops->pause, "token", ""), client_token)) {
-            answer_commit(e, answer_new(done, arg));
-        } else {
-            refuse(done, arg, ERR_CONFLICT, exec_ended(e) ? "The durable execution has ended." : "The durable execution is paused already.");
-            exec_settle(e);
-        }
-        return;
-    }
-    x = answer_new(done, arg);
-    e->status = e->running ? D_PAUSING : D_PAUSED;
-    e->clock_left_ms = clock_too ? MAX(e->timeout_at_ms - now, (int64_t)1) : 0;
-    e->ops->pause = val_map(a);
-    val_put_int(a, e->ops->pause, "at", now);
-    val_put_bool(a, e->ops->pause, "clock", clock_too);
-    if (reason)
-        val_put_str(a, e->ops->pause, "reason", reason);
-    if (client_token)
-        val_put_str(a, e->ops->pause, "token", client_token);
-    event = event_add(e, "ExecutionPaused", NULL);
-    val_put_int(a, event, "PauseRequestTimestamp", now);
-    val_put_bool(a, event, "ExecutionTimeoutPaused", clock_too);
-    put_reason(e, event, reason);
-    answer_commit(e, x);
-}
-
-void durable_resume(struct durable *d, const char *arn, const char *client_token, const char *reason, durable_done_fn *done, void *arg)
-{
-    struct exec *e = need(d, arn, done, arg);
-    int64_t now = durable_now(d);
-    struct val *event;
-
-    if (!e)
-        return;
-    if (e->status != D_PAUSED && e->status != D_PAUSING) {
-        if (!exec_ended(e) && client_token && streq(val_str_at(e->ops->pause, "resumed", ""), client_token)) {
-            answer_commit(e, answer_new(done, arg));
-        } else {
-            refuse(done, arg, ERR_CONFLICT, exec_ended(e) ? "The durable execution has ended." : "The durable execution is not paused.");
-            exec_settle(e);
-        }
-        return;
-    }
-    e->status = D_RUNNING;
-    if (e->clock_left_ms)
-        e->timeout_at_ms = now + e->clock_left_ms;
-    e->clock_left_ms = 0;
-    e->ops->pause = val_map(e->ops->a);
-    if (client_token)
-        val_put_str(e->ops->a, e->ops->pause, "resumed", client_token);
-    event = event_add(e, "ExecutionResumed", NULL);
-    val_put_int(e->ops->a, event, "ResumeRequestTimestamp", now);
-    put_reason(e, event, reason);
-    answer_commit(e, answer_new(done, arg));
-}
-
-void durable_delete(struct durable *d, const char *arn, durable_done_fn *done, void *arg)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct exec *e = exec_by_arn(d, arn);
-    struct val *v = val_map(a);
-
-    if (!e || e->gone) {
-        refuse(done, arg, ERR_NOT_FOUND, "Durable Execution does not exist");
-        return;
-    }
-    if (!exec_ended(e) || e->busy || e->running) {
-        refuse(done, arg, ERR_CONFLICT, "The durable execution is not in a terminal state.");
-        return;
-    }
-    val_put_int(a, v, "DeletionRequestTimestamp", durable_now(d));
-    e->gone = true;
-    exec_remove_file(e);
-    exec_settle(e);
-    done(arg, v, NULL);
-}
-
-/* "EXECUTION:OPERATION" */
-static struct exec *of_callback(struct durable *d, struct arena *a, const char *callback_id, const char **ret_op)
-{
-    char *text = token_read(a, callback_id), *colon = text ? strchr(text, ':') : NULL;
-
-    if (!colon)
-        return NULL;
-    *colon = 0;
-    *ret_op = colon + 1;
-    return map_get(&d->by_id, text);
-}
-
-const char *durable_of_callback(struct durable *d, struct arena *a, const char *callback_id)
-{
-    const char *op;
-    struct exec *e = of_callback(d, a, callback_id, &op);
-
-    return e ? arena_strdup(a, e->arn) : NULL;
-}
-
-void durable_callback(struct durable *d, const char *callback_id, enum durable_callback what, const char *result, const struct val *error,
-                      durable_done_fn *done, void *arg)
-{
-    _auto_(arena_freep) struct arena *a = arena_new();
-    const char *op_id = "", *status;
-    struct exec *e = of_callback(d, a, callback_id, &op_id);
-    struct val *op = NULL;
-    struct err err = {0};
-
-    if (e && !e->gone && exec_load(e, &err))
-        op = op_find(e, op_id);
-    if (err.code) {
-        done(arg, NULL, &err);
-        return;
-    }
-    status = val_str_at(op, "Status", "");
-    if (!op || !streq(val_str_at(op, "Type", ""), "CALLBACK") || exec_ended(e) || !streq(status, "STARTED")) {
-        refuse(done, arg, op ? ERR_EXPIRED : ERR_NOT_FOUND, op ? "The callback is closed or has timed out." : "Callback not found");
-        if (e)
-            exec_settle(e);
-        return;
-    }
-    if (what == DURABLE_HEARTBEAT) {
-        if (val_int_at(op, "_beatS", 0)) {
-            val_put_int(e->ops->a, op, "_beat", durable_now(d) + val_int_at(op, "_beatS", 0) * 1000);
-            val_push(e->ops->a, e->ops->changed, val_int(e->ops->a, op - e->ops->list->items)); /* no change that the function hears of */
-        }
-    } else {
-        op_end(e, op, what == DURABLE_SUCCEED ? "SUCCEEDED" : "FAILED", what == DURABLE_SUCCEED ? result : NULL,
-               what == DURABLE_FAIL ? error ? error : val_map(a) : NULL);
-        if (!e->running)
-            e->wants = true;
-    }
-    answer_commit(e, answer_new(done, arg));
+    durable_start_as(d, s, NULL, NULL, NULL, done, arg);
 }
 
 /* ---- life ---- */

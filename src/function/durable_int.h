@@ -1,5 +1,8 @@
 /* function/durable_int.h - between the files of durable executions.
- *   durable.c          starts, invocations, timers, ends, what others ask
+ *   durable.c          starts, invocations, what time brings, ends
+ *   durable_index.c    which there are, and when something is due
+ *   durable_chain.c    chained invokes
+ *   durable_ask.c      checkpoints, callbacks, stops, pauses
  *   durable_op.c       operations: what a checkpoint may say, and what it makes of them
  *   durable_journal.c  files: records appended and read again
  *   durable_view.c     what is shown: states, lists, histories */
@@ -100,6 +103,8 @@ static inline int64_t durable_now(const struct durable *d)
 {
     return d->now ? d->now(d->arg) : wall_ms();
 }
+enum { YEAR_DAYS = 366 };
+#define DAY_MS 86400000LL
 static inline bool exec_ended(const struct exec *e)
 {
     return e->status >= D_SUCCEEDED;
@@ -143,15 +148,33 @@ struct val *view_page(struct exec *e, struct arena *a, uint32_t from, int max_it
 struct val *view_exec(struct exec *e, struct arena *a, bool data);
 char *view_function_arn(const struct exec *e, struct arena *a);
 
-/* ---- durable.c ---- */
+/* ---- durable_index.c ---- */
 struct exec *exec_new(struct durable *d, const char *id);
 void exec_free(struct exec *e);
-void durable_adopt(struct exec *e); /* into the indexes */
+void durable_adopt(struct exec *e); /* one of an earlier life, into the indexes */
+void exec_enter(struct exec *e);
+void exec_leave(struct exec *e);
 struct exec *exec_by_arn(struct durable *d, const char *arn);
+char *exec_name_key(struct arena *a, const char *ns, const char *object, const char *name); /* of durable.by_name */
+int64_t exec_next(const struct exec *e); /* when something is due; of one that has not ended: its operations are there */
+void heap_set(struct exec *e, int64_t due_ms);
+void durable_timer(struct durable *d);
+void durable_make_room(struct durable *d);
+
+/* ---- durable_chain.c ---- */
+bool exec_has_chains(const struct exec *e);
+void exec_chains(struct exec *e);      /* begins those that are not begun */
+void exec_tell_parent(struct exec *e); /* it has ended */
+struct val *result_error(struct arena *a, const struct function_result *r); /* of a function that failed */
+
+/* ---- durable.c ---- */
 void exec_settle(struct exec *e);   /* after a change: its next time, what is to be told or invoked */
 void exec_finish(struct exec *e, enum durable_status status, const struct val *result, const struct val *error);
-char *exec_child_id(const struct exec *e, struct arena *a, const char *op); /* of the execution that a chained invoke begins */
-void heap_set(struct exec *e, int64_t due_ms);
+/* With an id of the caller's (NULL: a new one), and of what operation it is. */
+void durable_start_as(struct durable *d, const struct durable_start *s, const char *id, const char *parent, const char *parent_op,
+                      durable_started_fn *done, void *arg);
 void durable_maybe_closed(struct durable *d);
 char *token_text(struct arena *a, const char *text); /* base64 */
 char *token_read(struct arena *a, const char *token); /* NULL: none of ours */
+char *exec_token(const struct exec *e, struct arena *a); /* that the next checkpoint is to bring */
+char *exec_child_id(const struct exec *e, struct arena *a, const char *op); /* of the execution that a chained invoke begins */

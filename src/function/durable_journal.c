@@ -263,6 +263,11 @@ struct durable_ops *exec_load(struct exec *e, struct err *err)
     if (end < size)
         LOG(INFO, "function", "execution=%s did=read torn_bytes=%lld", e->id, (long long)(size - end));
     e->size = end;
+    if (e->reread && e->running && !e->invoked) { /* what it answered is lost */
+        e->running = false;
+        e->wants = !exec_ended(e);
+    }
+    e->reread = false;
     return e->ops;
 }
 
@@ -462,13 +467,8 @@ static void undo(struct exec *e, struct err *err)
     if (e->new_file)
         return;
     e->reread = true;
-    if (!exec_load(e, &lost))
-        LOG(ERROR, "function", "execution=%s did=lose error=\"%s\"", e->id, lost.msg);
-    e->reread = false;
-    if (e->running && !e->invoked) { /* what it answered is lost */
-        e->running = false;
-        e->wants = !exec_ended(e);
-    }
+    if (!exec_load(e, &lost)) /* tried again with the next use */
+        LOG(ERROR, "function", "execution=%s did=read error=\"%s\"", e->id, lost.msg);
 }
 
 static void on_written(uv_work_t *w, int status)

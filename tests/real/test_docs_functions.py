@@ -1,5 +1,5 @@
 """docs/functions.md does what it says: its blocks run in their order, and print what stands behind #=>."""
-import os, re, subprocess, sys, zipfile
+import os, re, shutil, subprocess, sys, zipfile
 
 import pytest
 
@@ -15,6 +15,7 @@ def place(tandem, tmp_path_factory):
         code = re.search(r'`app.py` with `(.*?)`', open(PAGE).read()).group(1)
         z.writestr('app.py', code)
     os.symlink(os.path.join(TOP, 'build', 'gallery', 'image.tar'), folder / 'image.tar')
+    shutil.copytree(os.path.join(TOP, 'build', 'durable-py'), folder / 'orders', ignore=shutil.ignore_patterns('*.pyc', 'bin'))      # as pip would
     (folder / 'bin').mkdir()
     os.symlink(os.path.join(TOP, 'build', 'tandem'), folder / 'bin' / 'tandem')
     os.symlink(tandem.kubectls[0], folder / 'bin' / 'kubectl')

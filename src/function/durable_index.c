@@ -1,0 +1,236 @@
+/* Which executions there are: by id, by name, by start, and by when something is due. */
+#include "function/durable_int.h"
+
+#include "base/log.h"
+
+enum { TIMER_MAX_MS = 3600000 };
+
+/* ---- the heap of times ---- */
+
+static void heap_place(struct durable *d, struct exec *e, uint32_t at)
+{
+    d->heap[at] = e;
+    e->heap_at = at + 1;
+}
+
+static void heap_up(struct durable *d, uint32_t at)
+{
+    struct exec *e = d->heap[at];
+
+    for (; at && d->heap[(at - 1) / 2]->due_ms > e->due_ms; at = (at - 1) / 2)
+        heap_place(d, d->heap[(at - 1) / 2], at);
+    heap_place(d, e, at);
+}
+
+static void heap_down(struct durable *d, uint32_t at)
+{
+    struct exec *e = d->heap[at];
+
+    for (uint32_t c; (c = 2 * at + 1) < d->heap_n; at = c) {
+        if (c + 1 < d->heap_n && d->heap[c + 1]->due_ms < d->heap[c]->due_ms)
+            c++;
+        if (d->heap[c]->due_ms >= e->due_ms)
+            break;
+        heap_place(d, d->heap[c], at);
+    }
+    heap_place(d, e, at);
+}
+
+static void on_timer(uv_timer_t *t)
+{
+    durable_tick(t->data);
+}
+
+void durable_timer(struct durable *d)
+{
+    int64_t ms;
+
+    if (!d->active || d->closing || !d->heap_n)
+        return;
+    ms = d->heap[0]->due_ms - durable_now(d);
+    uv_timer_start(&d->timer, on_timer, (uint64_t)MIN(MAX(ms, (int64_t)0), (int64_t)TIMER_MAX_MS), 0);
+    uv_unref((uv_handle_t *)&d->timer);
+}
+
+static void heap_drop(struct exec *e)
+{
+    struct durable *d = e->d;
+    uint32_t at = e->heap_at - 1;
+
+    e->heap_at = 0;
+    e->due_ms = 0;
+    if (at != --d->heap_n) {
+        struct exec *last = d->heap[d->heap_n];
+
+        heap_place(d, last, at);
+        heap_up(d, at);
+        heap_down(d, last->heap_at - 1);
+    }
+}
+
+void heap_set(struct exec *e, int64_t due_ms)
+{
+    struct durable *d = e->d;
+
+    if (e->heap_at && e->due_ms == due_ms)
+        return;
+    if (e->heap_at)
+        heap_drop(e);
+    if (!due_ms)
+        return;
+    e->due_ms = due_ms;
+    if (d->heap_n == d->heap_cap) {
+        d->heap_cap = d->heap_cap ? d->heap_cap * 2 : 64;
+        d->heap = xrealloc(d->heap, d->heap_cap * sizeof *d->heap);
+    }
+    heap_place(d, e, d->heap_n++);
+    heap_up(d, d->heap_n - 1);
+    if (d->heap[0] == e)
+        durable_timer(d);
+}
+
+/* ---- the index ---- */
+
+struct exec *exec_new(struct durable *d, const char *id)
+{
+    struct exec *e = xcalloc(1, sizeof *e);
+
+    e->d = d;
+    e->id = xstrdup(id);
+    list_init(&e->pending_waiters);
+    list_init(&e->writing_waiters);
+    list_init(&e->waits);
+    return e;
+}
+
+char *exec_name_key(struct arena *a, const char *ns, const char *object, const char *name)
+{
+    return arena_printf(a, "%s/%s/%s", ns, object, name);
+}
+
+void exec_leave(struct exec *e)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    char *key;
+
+    if (!e->link.next)
+        return;
+    heap_set(e, 0);
+    list_remove(&e->link);
+    map_del(&e->d->by_id, e->id);
+    key = exec_name_key(a, e->ns, e->object, e->name);
+    if (map_get(&e->d->by_name, key) == e)
+        map_del(&e->d->by_name, key);
+    e->d->n--;
+    if (!exec_ended(e))
+        e->d->running_n--;
+    e->link.next = NULL;
+}
+
+void exec_free(struct exec *e)
+{
+    exec_leave(e);
+    exec_unload(e);
+    buf_done(&e->pending);
+    buf_done(&e->writing);
+    free(e->id);
+    free(e->name);
+    free(e->arn);
+    free(e->ns);
+    free(e->object);
+    free(e->version);
+    free(e->kms_key);
+    free(e->trace);
+    free(e->parent);
+    free(e->parent_op);
+    free(e);
+}
+
+/* When too many are kept the one that ended first goes. */
+void durable_make_room(struct durable *d)
+{
+    if ((int)d->n < d->executions_max)
+        return;
+    LIST_EACH(&d->all, l)
+    {
+        struct exec *e = list_entry(l, struct exec, link);
+
+        if (!exec_ended(e) || e->holds || e->busy)
+            continue;
+        LOG(INFO, "function", "execution=%s did=forget why=\"%u executions are kept\"", e->id, d->n);
+        e->gone = true;
+        exec_remove_file(e);
+        exec_settle(e);
+        return;
+    }
+}
+
+void exec_enter(struct exec *e)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct durable *d = e->d;
+
+    list_push(&d->all, &e->link);
+    map_put(&d->by_id, e->id, e);
+    map_put(&d->by_name, exec_name_key(a, e->ns, e->object, e->name), e);
+    d->n++;
+    if (!exec_ended(e))
+        d->running_n++;
+}
+
+int64_t exec_next(const struct exec *e)
+{
+    int64_t next, ops;
+
+    if (exec_ended(e))
+        return e->end_ms + e->retention_days * DAY_MS;
+    next = e->clock_left_ms ? e->start_ms + YEAR_DAYS * DAY_MS : e->timeout_at_ms;
+    ops = ops_next(e);
+    if (ops)
+        next = MIN(next, ops);
+    if (e->retry_at_ms && !e->running)
+        next = MIN(next, e->retry_at_ms);
+    if (e->chain_at_ms)
+        next = MIN(next, e->chain_at_ms);
+    return next;
+}
+
+bool exec_has_chains(const struct exec *e)
+{
+    VAL_EACH(e->ops->list, op)
+        if (streq(val_str_at(op, "Type", ""), "CHAINED_INVOKE") && streq(val_str_at(op, "Status", ""), "STARTED"))
+            return true;
+    return false;
+}
+
+/* One of an earlier life. */
+void durable_adopt(struct exec *e)
+{
+    if (exec_ended(e)) {
+        e->running = e->wants = false;
+        e->told_parent = true; /* a parent that has not heard of it asks */
+    } else {
+        if (e->running) /* it died with the gateway */
+            e->wants = true;
+        e->running = false;
+        if (e->status == D_PAUSING)
+            e->status = D_PAUSED;
+        e->chains = exec_has_chains(e);
+    }
+    exec_enter(e);
+    heap_set(e, exec_next(e));
+    exec_unload(e);
+}
+
+struct exec *exec_by_arn(struct durable *d, const char *arn)
+{
+    const char *id = strrchr(arn, '/');
+    struct exec *e = id ? map_get(&d->by_id, id + 1) : NULL;
+
+    return e && streq(e->arn, arn) ? e : NULL;
+}
+
+uint32_t durable_count(const struct durable *d, bool running)
+{
+    return running ? d->running_n : d->n;
+}

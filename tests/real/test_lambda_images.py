@@ -1,5 +1,5 @@
 """Functions that are container images, with Lambda's own runtime client from PyPI inside, by an unmodified boto3."""
-import base64, io, json, os, tarfile, shutil
+import base64, concurrent.futures, io, json, os, tarfile, shutil
 
 import pytest
 
@@ -134,3 +134,54 @@ def test_an_entrypoint_that_is_not_there(fn, images):
     create(fn, 'nowhere', images[0], ImageConfig={'EntryPoint': ['/no/such/file']})
     answer, value = call(fn, 'nowhere', {})
     assert answer['FunctionError'] == 'Unhandled' and value['errorType'] == 'Runtime.InvalidEntrypoint' and '/no/such/file' in value['errorMessage']
+
+
+HOOKED = '''
+import os, time
+from snapshot_restore_py import register_before_snapshot, register_after_restore
+seen = []
+register_before_snapshot(seen.append, 'before')
+register_after_restore(seen.append, 'after')
+def handler(event, context):
+    time.sleep(event.get('seconds', 0))
+    return [seen, os.environ['AWS_LAMBDA_INITIALIZATION_TYPE'], os.getpid()]
+def bad(event, context):
+    return 1
+if os.environ.get('BAD'):
+    register_after_restore(lambda: 1 / 0)
+'''
+
+
+@pytest.fixture(scope='module')
+def hooked(tandem, tmp_path_factory):
+    tar = image_tar(str(tmp_path_factory.mktemp('hooked') / 'h.tar'), HOOKED)
+    tandem.tandem('image', 'import', '--name', 'hooked:1', '--entrypoint', '["/usr/bin/python3","-m","awslambdaric"]', '--cmd', '["own.handler"]',
+                  '--env', 'PYTHONPATH=/rie:/app', '--env', 'LD_LIBRARY_PATH=/rie/lib', '--workdir', '/app', tar)
+    os.remove(tar)
+    return 'hooked:1'
+
+
+def test_restore_hooks_of_an_unmodified_client(fn, hooked):
+    """Nothing is saved of an image, but a runtime that takes part in SnapStart is told that it was restored."""
+    create(fn, 'hookedimage', hooked, SnapStart={'ApplyOn': 'PublishedVersions'})
+    fn.get_waiter('function_active_v2').wait(FunctionName='hookedimage')
+    fn.publish_version(FunctionName='hookedimage')
+    fn.get_waiter('published_version_active').wait(FunctionName='hookedimage', Qualifier='1')
+    assert call(fn, 'hookedimage', {}, Qualifier='1')[1][:2] == [['before', 'after'], 'snap-start']
+    assert call(fn, 'hookedimage', {})[1][:2] == [[], 'on-demand']
+    fn.delete_function(FunctionName='hookedimage')
+    create(fn, 'hookedbad', hooked, SnapStart={'ApplyOn': 'PublishedVersions'}, Environment={'Variables': {'BAD': 'yes'}})
+    fn.get_waiter('function_active_v2').wait(FunctionName='hookedbad')
+    fn.publish_version(FunctionName='hookedbad')
+    refused('SnapStartException', 400, fn.invoke, FunctionName='hookedbad', Qualifier='1')
+    fn.delete_function(FunctionName='hookedbad')
+
+
+def test_several_calls_at_once_of_an_unmodified_client(fn, hooked):
+    create(fn, 'hookedmany', hooked, MemorySize=512, CapacityProviderConfig={'LambdaManagedInstancesCapacityProviderConfig': {
+        'CapacityProviderArn': 'arn:aws:lambda:us-east-1:000000000000:capacity-provider:here', 'PerExecutionEnvironmentMaxConcurrency': 3}})
+    fn.get_waiter('function_active_v2').wait(FunctionName='hookedmany')
+    with concurrent.futures.ThreadPoolExecutor(3) as many:
+        got = list(many.map(lambda _: call(fn, 'hookedmany', {'seconds': 2})[1], range(3)))
+    assert len({g[2] for g in got}) == 3                             # its processes, of one instance
+    fn.delete_function(FunctionName='hookedmany')

@@ -23,7 +23,8 @@ static void on_snapshot(void *arg, const char *ns, const char *object, bool acti
     snprintf(told.reason, sizeof told.reason, "%s", reason ? reason : "");
 }
 
-static void publish(const char *name, const char *python, const char *spec)
+/* status: what its object said before this life of ours. */
+static void publish_again(const char *name, const char *python, const char *spec, const char *status)
 {
     const char *const files[] = {"lambda_function.py", python, NULL};
     struct arena *a = arena_new();
@@ -39,7 +40,7 @@ static void publish(const char *name, const char *python, const char *spec)
     host_put(&H, name, sha, "");
     text = arena_printf(a, "{\"apiVersion\":\"tandem.dev/v1\",\"kind\":\"FunctionVersion\",\"metadata\":{\"name\":\"%s.1\",\"namespace\":"
                         "\"default\",\"uid\":\"u-%s-1\"},\"spec\":{\"function\":\"%s\",\"version\":1,\"template\":{\"codeSha256\":\"%s\","
-                        "\"snapStart\":\"PublishedVersions\"%s}}}", name, name, name, sha, spec);
+                        "\"snapStart\":\"PublishedVersions\"%s}},\"status\":{%s}}", name, name, name, sha, spec, status);
     v = json_parse(a, text, strlen(text), &err);
     assert_non_null(v);
     told.n = 0;
@@ -47,6 +48,11 @@ static void publish(const char *name, const char *python, const char *spec)
     functions_put_version(H.fs, o);
     obj_unref(o);
     arena_free(a);
+}
+
+static void publish(const char *name, const char *python, const char *spec)
+{
+    publish_again(name, python, spec, "");
 }
 
 static void wait_told(void)
@@ -239,6 +245,37 @@ static void hooks_that_fail(void **state)
     functions_remove(H.fs, "default", "hook");
 }
 
+/* Active in an earlier life: the first call waits until the snapshot has been made anew. Not ready yet: it is refused. */
+static void a_restart_makes_it_anew(void **state)
+{
+    static const char SLOW[] = "import time\ntime.sleep(0.5)\nbig = list(range(300000))\ndef lambda_handler(e, c):\n    return len(big)\n";
+    struct answer a;
+
+    publish_again("again", SLOW, "", "\"state\":\"Active\"");
+    call("again", &a);
+    assert_string_equal(a.payload, "300000");
+    assert_non_null(strstr(a.tail, "\tRestore Duration: "));
+    answer_done(&a);
+    assert_int_equal(told.n, 0); /* nothing new */
+    functions_remove(H.fs, "default", "again");
+    publish("early", SLOW, "");
+    ask("early", "{}", &a);
+    host_wait(&H, &a);
+    assert_int_equal(a.err.code, ERR_CONFLICT);
+    assert_non_null(strstr(a.err.msg, "initializing your function"));
+    answer_done(&a);
+    wait_told();
+    call("early", &a);
+    answer_done(&a);
+    functions_remove(H.fs, "default", "early");
+    publish_again("never", SLOW, "", "\"state\":\"Failed\"");
+    ask("never", "{}", &a);
+    host_wait(&H, &a);
+    assert_int_equal(a.err.code, ERR_CONFLICT);
+    answer_done(&a);
+    functions_remove(H.fs, "default", "never");
+}
+
 /* The keeper of credentials gives to who knows the token what the gateway said last. */
 static void credentials_are_asked_for(void **state)
 {
@@ -293,6 +330,7 @@ int main(void)
         cmocka_unit_test(descriptors_are_made_anew),
         cmocka_unit_test(hooks_that_fail),
         cmocka_unit_test(credentials_are_asked_for),
+        cmocka_unit_test(a_restart_makes_it_anew),
     };
 
     if (geteuid() != 0) {

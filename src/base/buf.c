@@ -36,18 +36,37 @@ void buf_add_slow(struct buf *b, const void *p, size_t n)
     b->p[b->n] = 0;
 }
 
+void buf_addi(struct buf *b, long long v)
+{
+    char text[24], *p = text + sizeof text;
+    unsigned long long u = v < 0 ? 0ull - (unsigned long long)v : (unsigned long long)v;
+
+    do {
+        *--p = (char)('0' + u % 10);
+    } while (u /= 10);
+    if (v < 0)
+        *--p = '-';
+    buf_add(b, p, (size_t)(text + sizeof text - p));
+}
+
+/* Into the room that there is; only what does not fit is formatted a second time. */
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap)
 {
+    size_t room = b->cap - b->n;
     va_list again;
     int n;
 
     va_copy(again, ap);
-    n = vsnprintf(NULL, 0, fmt, again);
+    n = vsnprintf(room ? b->p + b->n : NULL, room, fmt, again);
     va_end(again);
     ASSERT(n >= 0);
-    if (!buf_reserve(b, (size_t)n))
-        return;
-    vsnprintf(b->p + b->n, (size_t)n + 1, fmt, ap);
+    if ((size_t)n >= room || (b->max && b->n + (size_t)n > b->max)) {
+        if (room)
+            b->p[b->n] = 0;
+        if (!buf_reserve(b, (size_t)n))
+            return;
+        vsnprintf(b->p + b->n, (size_t)n + 1, fmt, ap);
+    }
     b->n += (size_t)n;
 }
 

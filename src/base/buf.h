@@ -47,6 +47,7 @@ static inline void buf_adds(struct buf *b, const char *s)
 {
     buf_add(b, s, strlen(s));
 }
+void buf_addi(struct buf *b, long long v); /* decimal */
 void buf_printf(struct buf *b, const char *fmt, ...) _printf_(2, 3);
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap) _printf_(2, 0);
 void buf_eat(struct buf *b, size_t n); /* drops n bytes from the front */

@@ -252,7 +252,7 @@ void flog_start(struct instance *i, struct call *c)
         event_end(i, c, LEVEL_INFO, &b);
         return;
     }
-    n = snprintf(text, sizeof text, "START RequestId: %s Version: %s", c->id, v->shown);
+    n = (int)(stpcpy(stpcpy(stpcpy(stpcpy(text, "START RequestId: "), c->id), " Version: "), v->shown) - text);
     say(i, c, text, (size_t)n);
 }
 
@@ -303,39 +303,53 @@ static void report_json(struct instance *i, struct call *c, const struct functio
     event_end(i, c, well ? LEVEL_INFO : LEVEL_WARN, &b);
 }
 
+/* Microseconds as milliseconds with two places. */
+static char *put_ms(char *at, int64_t us)
+{
+    int64_t hundredths = (us + 5) / 10;
+
+    at = put_number(at, hundredths / 100);
+    *at++ = '.';
+    *at++ = (char)('0' + hundredths / 10 % 10);
+    *at++ = (char)('0' + hundredths % 10);
+    *at = 0;
+    return at;
+}
+
 void flog_report(struct instance *i, struct call *c, const struct function_result *r, int64_t handler_us, uint64_t billed_ms)
 {
     const char *status = status_of(i, c, r);
-    char text[500 + FUNCTION_TIMING_MAX], timing[FUNCTION_TIMING_MAX];
+    char text[500 + FUNCTION_TIMING_MAX], *at;
     const char *parent = strstr(c->trace_id, ";Parent=");
-    int n;
 
     if (i->v->log_json) {
         report_json(i, c, r, handler_us, billed_ms);
         return;
     }
-    n = snprintf(text, sizeof text, "END RequestId: %s", c->id);
-    say(i, c, text, (size_t)n);
-    n = snprintf(text, sizeof text,
-                 "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %llu ms\tMemory Size: %d MB\tMax Memory "
-                 "Used: %llu MB\t",
-                 c->id, (double)handler_us / 1000, (unsigned long long)billed_ms, i->v->memory_mb,
-                 (unsigned long long)((i->memory_kb + 1023) / 1024));
-    if (i->restored && r->cold)
-        n += snprintf(text + n, sizeof text - (size_t)n, "Restore Duration: %.2f ms\tBilled Restore Duration: %llu ms\t",
-                      (double)i->restore_us / 1000, restore_billed_ms(i, r));
-    else if (r->init_us)
-        n += snprintf(text + n, sizeof text - (size_t)n, "Init Duration: %.2f ms\t", (double)r->init_us / 1000);
+    at = stpcpy(stpcpy(text, "END RequestId: "), c->id);
+    say(i, c, text, (size_t)(at - text));
+    at = put_ms(stpcpy(stpcpy(stpcpy(text, "REPORT RequestId: "), c->id), "\tDuration: "), handler_us);
+    at = put_number(stpcpy(at, " ms\tBilled Duration: "), (int64_t)billed_ms);
+    at = put_number(stpcpy(at, " ms\tMemory Size: "), i->v->memory_mb);
+    at = put_number(stpcpy(at, " MB\tMax Memory Used: "), (int64_t)((i->memory_kb + 1023) / 1024));
+    at = stpcpy(at, " MB\t");
+    if (i->restored && r->cold) {
+        at = put_ms(stpcpy(at, "Restore Duration: "), i->restore_us);
+        at = stpcpy(put_number(stpcpy(at, " ms\tBilled Restore Duration: "), (int64_t)restore_billed_ms(i, r)), " ms\t");
+    } else if (r->init_us) {
+        at = stpcpy(put_ms(stpcpy(at, "Init Duration: "), r->init_us), " ms\t");
+    }
     if (streq(status, "timeout"))
-        n += snprintf(text + n, sizeof text - (size_t)n, "Status: timeout");
+        at = stpcpy(at, "Status: timeout\t");
     else if (i->exited)
-        n += snprintf(text + n, sizeof text - (size_t)n, "Status: error\tError Type: Runtime.ExitError");
-    function_timing_text(r, timing);
-    n += snprintf(text + n, sizeof text - (size_t)n, "%sTiming: %s\t", text[n - 1] == '\t' ? "" : "\t", timing);
+        at = stpcpy(at, "Status: error\tError Type: Runtime.ExitError\t");
+    at = stpcpy(at, "Timing: ");
+    function_timing_text(r, at);
+    at = stpcpy(at + strlen(at), "\t");
     if (c->trace.sampled)
-        n += snprintf(text + n, sizeof text - (size_t)n, "XRAY TraceId: 1-%.8s-%s\tSegmentId: %.16s\tSampled: true\t", c->trace.id, c->trace.id + 8,
-                      parent ? parent + 8 : "");
-    say(i, c, text, (size_t)n);
+        at += snprintf(at, sizeof text - (size_t)(at - text), "XRAY TraceId: 1-%.8s-%s\tSegmentId: %.16s\tSampled: true\t", c->trace.id,
+                       c->trace.id + 8, parent ? parent + 8 : "");
+    say(i, c, text, (size_t)(at - text));
 }
 
 /* ---- printing without end ---- */

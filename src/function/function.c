@@ -46,7 +46,14 @@ const char *wall_text(int64_t ms, char out[32])
 
 static char *key_of(const char *ns, const char *name, char out[512])
 {
-    snprintf(out, 512, "%s/%s", str_empty(ns) ? "default" : ns, name);
+    size_t at = 0; /* by hand: some are made for each request */
+
+    for (const char *s = str_empty(ns) ? "default" : ns; *s && at < 510; s++)
+        out[at++] = *s;
+    out[at++] = '/';
+    for (; *name && at < 511; name++)
+        out[at++] = *name;
+    out[at] = 0;
     return out;
 }
 
@@ -716,6 +723,7 @@ void function_let_go(struct function *f)
     free(f->name);
     free(f->shown);
     free(f->series);
+    free(f->arn);
     scale_done(f);
     free(f);
     if (list_empty(&fs->all))

@@ -53,7 +53,8 @@ struct call {
     struct function *f;
     uint64_t ticket;
     char id[FUNCTION_ID_MAX];
-    char *arn, *client_context, *trace_id, *alias_series;
+    const char *arn; /* the caller's, in arn_own, or the function's */
+    char *arn_own, *client_context, *trace_id, *alias_series;
     struct function_trace trace;
     struct function_span *span; /* NULL: not sampled, or nobody takes spans */
     char *payload; /* a copy, only while it waits */
@@ -219,6 +220,7 @@ struct function {
     int64_t quiet_since_us;   /* the last call ended; 0: busy or never called */
     struct meter *m;
     char *series; /* key of its metrics; NULL: not asked for yet */
+    char *arn;    /* without a qualifier; NULL: not asked for yet */
 };
 
 /* The cgroup and the network of an instance; of a version. See berth.c. */
@@ -374,6 +376,7 @@ static inline int64_t now_us(void)
 int64_t wall_ms(void);
 /* "2026-01-02T15:04:05.123Z" */
 const char *wall_text(int64_t ms, char out[32]);
+char *put_number(char *at, int64_t v); /* decimal, at most 15 digits and a final 0; where that is */
 
 /* function.c */
 struct function *function_find(struct functions *fs, const char *namespace_, const char *name);

@@ -142,7 +142,9 @@ static void add_str(struct buf *b, const char *s)
 
 static void add_field(struct buf *b, const char *name, const char *s)
 {
-    buf_printf(b, "\"%s\":", name);
+    buf_addc(b, '"');
+    buf_adds(b, name);
+    buf_add(b, "\":", 2);
     add_str(b, s);
     buf_addc(b, ',');
 }
@@ -230,12 +232,16 @@ static void add_context(struct buf *b, struct url *u)
 {
     struct http_req *req = u->req;
     const char *agent = http_get(req, "user-agent");
-    char when[64];
+    static time_t last = -1; /* one text a second, not one a request */
+    static char when[64];
     time_t now = time(NULL);
     struct tm tm;
 
-    gmtime_r(&now, &tm);
-    strftime(when, sizeof when, "%d/%b/%Y:%H:%M:%S +0000", &tm);
+    if (now != last) {
+        gmtime_r(&now, &tm);
+        strftime(when, sizeof when, "%d/%b/%Y:%H:%M:%S +0000", &tm);
+        last = now;
+    }
     buf_adds(b, "\"requestContext\":{");
     add_field(b, "accountId", u->is_signed ? identity_account(u->g->identity) : "anonymous");
     if (u->is_signed)
@@ -253,7 +259,9 @@ static void add_context(struct buf *b, struct url *u)
     buf_adds(b, "},");
     add_field(b, "requestId", u->id);
     add_field(b, "time", when);
-    buf_printf(b, "\"routeKey\":\"$default\",\"stage\":\"$default\",\"timeEpoch\":%lld},", (long long)now * 1000);
+    buf_adds(b, "\"routeKey\":\"$default\",\"stage\":\"$default\",\"timeEpoch\":");
+    buf_addi(b, (long long)now * 1000);
+    buf_adds(b, "},");
 }
 
 static bool is_utf8(const char *s, size_t n)

@@ -114,7 +114,11 @@ static void h1_start(struct req *r)
     struct buf *b = &c->s->scratch;
 
     buf_reset(b);
-    buf_printf(b, "HTTP/1.1 %d %s\r\n", r->status, http_status_text(r->status));
+    buf_adds(b, "HTTP/1.1 ");
+    buf_addi(b, r->status);
+    buf_addc(b, ' ');
+    buf_adds(b, http_status_text(r->status));
+    buf_add(b, "\r\n", 2);
     for (size_t i = 0; i < r->out.n; i++) {
         buf_adds(b, r->out.h[i].name);
         buf_add(b, ": ", 2);
@@ -128,7 +132,9 @@ static void h1_start(struct req *r)
     }
     if (r->status != 204 && r->status != 304) {
         if (r->out_length >= 0) {
-            buf_printf(b, "Content-Length: %lld\r\n", (long long)r->out_length);
+            buf_adds(b, "Content-Length: ");
+            buf_addi(b, r->out_length);
+            buf_add(b, "\r\n", 2);
         } else if (r->pub.version >= 11) {
             buf_adds(b, "Transfer-Encoding: chunked\r\n");
             r->chunked = !r->no_body;

@@ -1,5 +1,5 @@
 """Lambda through an unmodified boto3."""
-import base64, hashlib, io, json, urllib.error, urllib.request, uuid, zipfile
+import base64, hashlib, io, json, subprocess, urllib.error, urllib.request, uuid, zipfile
 
 import pytest
 from botocore.exceptions import ClientError
@@ -193,6 +193,36 @@ def test_function_url(fn):
     eventually(closed, 5)
     fn.delete_function_url_config(FunctionName='url')
     refused('ResourceNotFoundException', 404, fn.get_function_url_config, FunctionName='url')
+
+
+def test_function_url_over_http2(fn):
+    """HTTP/2 without TLS (prior knowledge): the event says so, many calls share a connection, and large bodies go through."""
+    create(fn, 'url-h2', code=zipped("def handler(event, context):\n    return event['requestContext']['http']['protocol'] + str(len(event.get('body', '')))\n"))
+    url = fn.create_function_url_config(FunctionName='url-h2', AuthType='NONE')['FunctionUrl']
+    curl = ['curl', '-sS', '--http2-prior-knowledge', '--max-time', '60', '--parallel', '--parallel-immediate', '-H', 'Content-Type: text/plain',
+            '--data-binary', '@-', '-w', ' %{http_version} %{http_code}\\n']
+    for body in ('x', 'y' * 4000000):
+        said = subprocess.run([*curl, *[url] * 8], input=body, text=True, stdout=subprocess.PIPE, check=True).stdout
+        assert (said.count(f'HTTP/2.0{len(body)}'), said.count(' 2 200')) == (8, 8), said    # the answers come in any order
+    fn.delete_function(FunctionName='url-h2')
+
+
+def test_what_python_handlers_may_return(fn):
+    """Numbers of decimal come as the numbers they are, bytes as they are; what cannot be said is the function's error."""
+    create(fn, 'returns', code=zipped('''
+import decimal
+VALUES = {'decimal': {'n': decimal.Decimal('12345678901234567890'), 'x': decimal.Decimal('1.50')}, 'bytes': b'[1, 2]', 'object': object(), 'text': 'ä'}
+def handler(event, context):
+    return VALUES[event] if isinstance(event, str) else event
+'''))
+    assert call(fn, 'returns', 'decimal')[1] == {'n': 12345678901234567890, 'x': 1.5}
+    assert call(fn, 'returns', 'bytes')[1] == [1, 2]
+    assert call(fn, 'returns', 'text')[1] == 'ä'
+    answer, value = call(fn, 'returns', 'object')
+    assert value['errorType'] == 'Runtime.MarshalError' and 'object is not JSON serializable' in value['errorMessage']
+    assert fn.invoke(FunctionName='returns', Payload=b' \n [1, {"a": "\\ud83d\\ude00"}] ')['Payload'].read() == b'[1, {"a": "\\ud83d\\ude00"}]'
+    refused('InvalidRequestContentException', 400, fn.invoke, FunctionName='returns', Payload=b'[1] 2')
+    fn.delete_function(FunctionName='returns')
 
 
 def test_reserved_concurrency(fn):

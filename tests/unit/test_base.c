@@ -49,7 +49,42 @@ static void buf_keeps_its_limit(void **state)
     assert_string_equal(b.p, "12345");
     buf_eat(&b, 3);
     assert_string_equal(b.p, "45");
+    buf_printf(&b, "%s", "123456789");
+    assert_true(b.over);
+    assert_string_equal(b.p, "45");
     buf_done(&b);
+}
+
+/* Goal: what is formatted is whole, whether it fits into the room that there is, fills it or does not. */
+static void buf_formats_at_every_edge(void **state)
+{
+    for (size_t before = 0; before < 600; before++) {
+        _auto_(buf_done) struct buf b = {0};
+        char want[900];
+
+        for (size_t i = 0; i < before; i++)
+            buf_addc(&b, 'x');
+        buf_printf(&b, "%d-%s", 1234, "abcdefgh");
+        buf_printf(&b, "%s", "");
+        memset(want, 'x', before);
+        strcpy(want + before, "1234-abcdefgh");
+        assert_string_equal(b.p, want);
+        assert_int_equal(b.n, before + 13);
+    }
+}
+
+static void buf_writes_numbers(void **state)
+{
+    static const long long v[] = {0, 7, -1, 10, 99, 1234567890123, LLONG_MAX, LLONG_MIN};
+
+    for (size_t i = 0; i < ARRAY_LEN(v); i++) {
+        _auto_(buf_done) struct buf b = {0};
+        char want[32];
+
+        buf_addi(&b, v[i]);
+        snprintf(want, sizeof want, "%lld", v[i]);
+        assert_string_equal(b.p, want);
+    }
 }
 
 /* Goal: map agrees with a plain array. Method: random puts and deletes of 40 keys. */
@@ -97,6 +132,8 @@ int main(void)
         cmocka_unit_test(arena_runs_pins_last_first),
         cmocka_unit_test(arena_reset_can_be_used_again),
         cmocka_unit_test(buf_keeps_its_limit),
+        cmocka_unit_test(buf_formats_at_every_edge),
+        cmocka_unit_test(buf_writes_numbers),
         cmocka_unit_test(tt_map_agrees_with_model),
         cmocka_unit_test(errors_take_context_on_the_way_up),
     };

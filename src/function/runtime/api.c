@@ -93,13 +93,19 @@ _Noreturn static void leave(int status)
     _exit(status);
 }
 
-/* The most memory the runtime has had, in KiB. */
+/* The most memory the runtime has had, in KiB. The kernel writes a page of text for it: a call of less than a third of
+ * a millisecond, which touches no megabyte, gets what was seen a moment ago. */
 static uint64_t child_peak_kb(void)
 {
+    static uint64_t seen_kb, seen_us;
     char path[64], text[4096], *at;
+    uint64_t now = mono_us();
     ssize_t n = -1;
     int fd;
 
+    if (seen_us && api.handler_us < 300 && now - seen_us < 50000)
+        return seen_kb;
+    seen_us = now;
     snprintf(path, sizeof path, "/proc/%d/status", api.child);
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
@@ -110,7 +116,7 @@ static uint64_t child_peak_kb(void)
         return 0;
     text[n] = 0;
     at = strstr(text, "VmHWM:");
-    return at ? strtoull(at + 6, NULL, 10) : 0;
+    return seen_kb = at ? strtoull(at + 6, NULL, 10) : 0;
 }
 
 static void tell(uint8_t type, uint8_t result, uint64_t id, const void *body, size_t n)

@@ -24,6 +24,7 @@ import linecache
 import logging
 import marshal
 import re
+import select
 import traceback
 
 FORK, COMPILE, ZYGOTE, SNAPSHOT, COMPILED, AHEAD, AHEAD_INIT, REHEARSE, RESTORE, RESTORE_AHEAD = 1, 3, 4, 5, 100, 101, 102, 103, 104, 105
@@ -38,6 +39,9 @@ TASK = "/var/task"
 MODULE = "/var/runtime/module"
 HOSTS = "127.0.0.1 localhost sandbox.localdomain\n::1 localhost\n"
 
+arrivals = select.poll()
+arrivals.register(3, select.POLLIN)
+peak_kb, peak_until = 0, 0.0
 lib = library = None
 config = None
 prepared = None
@@ -418,15 +422,12 @@ class CognitoIdentity:
 
 
 class LambdaContext:
+    platform = (None,) * 5  # what is the same for all calls of an instance
     # tandem_start_us: from the request's arrival to the handler's first line, as measured here
     def __init__(self, invoke_id, arn, client_context, deadline_ms, came_us):
-        env = os.environ
         self.aws_request_id = invoke_id
-        self.log_group_name = env.get("AWS_LAMBDA_LOG_GROUP_NAME")
-        self.log_stream_name = env.get("AWS_LAMBDA_LOG_STREAM_NAME")
-        self.function_name = env.get("AWS_LAMBDA_FUNCTION_NAME")
-        self.memory_limit_in_mb = env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-        self.function_version = env.get("AWS_LAMBDA_FUNCTION_VERSION")
+        (self.log_group_name, self.log_stream_name, self.function_name, self.memory_limit_in_mb,
+         self.function_version) = LambdaContext.platform
         self.invoked_function_arn = arn
         self.tenant_id = None
         self.client_context = client_context
@@ -540,15 +541,21 @@ def load_handler(name):
 
 
 def send(frame_result, number, body, init_us, ready_us, handler_us, write=os.write, pack=FRAME.pack):
-    data = pack(len(body), RESULT, frame_result, 0, 0, 0, 0, number, lib.z_max_rss_kb(), init_us, ready_us, handler_us) + body
+    global peak_kb, peak_until
+    now = time.monotonic()
+    if handler_us > 300 or now > peak_until:  # a shorter call does not touch a megabyte: what was seen a moment ago does
+        peak_kb, peak_until = lib.z_max_rss_kb(), now + 0.05
+    data = pack(len(body), RESULT, frame_result, 0, 0, 0, 0, number, peak_kb, init_us, ready_us, handler_us) + body
     n = write(3, data)
     while n < len(data):  # a big one: the socket takes it in pieces
         data = memoryview(data)[n:]
         n = write(3, data)
 
 
-def receive(read=os.read, unpack=FRAME.unpack_from):
+def receive(read=os.read, wait=arrivals.poll, unpack=FRAME.unpack_from):
     """One INVOKE; None when the gateway has gone."""
+    # not asleep in read(): there the kernel wakes us once more when the gateway takes our answer out of the socket
+    wait()
     data = read(3, 65536)
     while len(data) < FRAME.size:
         more = read(3, 65536)
@@ -614,11 +621,40 @@ def init(number, ready_us):
     return handler, max(int(time.monotonic() * 1e6) - since_us, 1)
 
 
+def know_platform():
+    LambdaContext.platform = tuple(os.environ.get("AWS_LAMBDA_" + name) for name in (
+        "LOG_GROUP_NAME", "LOG_STREAM_NAME", "FUNCTION_NAME", "FUNCTION_MEMORY_SIZE", "FUNCTION_VERSION"))
+
+
+def encode_more(value):
+    """What json does not know: numbers of decimal, as they come from tables."""
+    decimal = sys.modules.get("decimal")
+    if decimal is None or not isinstance(value, decimal.Decimal):
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    return int(value) if value.is_finite() and value.as_tuple().exponent >= 0 else float(value)
+
+
+encode = json.JSONEncoder(default=encode_more).encode
+scan = json.JSONDecoder().scan_once
+
+
+def parse(body):
+    """json.loads() of what is one value and nothing around it; the rest, and what is wrong, is left to that."""
+    try:
+        text = body.decode()
+        value, end = scan(text, 0)
+        if end == len(text):
+            return value
+    except (ValueError, StopIteration):
+        pass
+    return json.loads(body)
+
+
 def run(handler, invoke_id, arn, client_context, deadline, body, came_us):
     """(result, bytes) of one request."""
     try:
-        event = json.loads(body) if body else {}
-    except ValueError as e:
+        event = parse(body) if body else {}
+    except (ValueError, RecursionError) as e:
         return BAD_EVENT, f"Could not parse request body into json: {e}".encode()
     try:
         client = ClientContext(json.loads(client_context)) if client_context else None
@@ -634,7 +670,7 @@ def run(handler, invoke_id, arn, client_context, deadline, body, came_us):
         log_error(kind, str(e), trace)
         return ERROR, error_json(str(e), kind, invoke_id, trace)
     try:
-        data = json.dumps(answer).encode()
+        data = answer if isinstance(answer, bytes) else encode(answer).encode()
     except BaseException as e:
         message = f"Unable to marshal response: {e}"
         log_error("Runtime.MarshalError", message, [])
@@ -666,6 +702,7 @@ def serve(what):
         what = FORK if what == RESTORE else AHEAD_INIT
     ready_us, stream, _ = INFO.unpack(info)
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
+    know_platform()
     if config.get("exec"):  # a runtime that is a program of its own
         if config.get("http_port"):
             lib.z_http(config["http_port"])
@@ -715,8 +752,10 @@ WARM_CODE = marshal.dumps(compile("import json\nx = 1\ndef f(e, c):\n    return 
 def warm_up(rounds):
     """What a request goes through, without one: in the zygote so often that the interpreter has
     made up its mind about this code (it writes into it until then)."""
+    global peak_until
     for _ in range(rounds):
-        number, deadline, came_us, (invoke_id, _, arn, client_context), body = receive(lambda fd, n: WARM_FRAME)
+        peak_until = 0.0
+        number, deadline, came_us, (invoke_id, _, arn, client_context), body = receive(lambda fd, n: WARM_FRAME, lambda: arrivals.poll(0))
         space = {}
         exec(marshal.loads(WARM_CODE), space)
         result, data = run(space["f"], invoke_id, arn, client_context, deadline, body, came_us)
@@ -729,8 +768,11 @@ warm = None
 
 def rehearse():
     """In a child: an instance from its first step to its first answer, with a module of ours; the call lies there already."""
+    global peak_until
+    peak_until = 0.0
     ready_us, stream, *_ = INFO.unpack(info)
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
+    know_platform()
     gc.enable()
     number, deadline, came_us, (invoke_id, _, arn, client_context), body = receive()
     since_us = int(time.monotonic() * 1e6)
@@ -1006,6 +1048,7 @@ def take_snapshot():
     ready_us, stream, what = INFO.unpack(info)
     os.close(4)
     os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = stream.rstrip(b"\0").decode()
+    know_platform()
     descriptors.make()
     os.chdir(folder)
     if tmp:
@@ -1183,6 +1226,8 @@ def client():
         api.request(method, "/2018-06-01/runtime/" + path, body, {"Content-Type": "application/json"})
         answer = api.getresponse()
         return answer, answer.read()
+
+    know_platform()
 
     def failed(kind, message, trace):
         log_error(kind, message, trace)

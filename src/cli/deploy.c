@@ -28,8 +28,11 @@ static int put_code(const struct cli_opts *o, struct arena *a, const struct targ
     size_t n;
 
     if (t->kind == TARGET_ZIP) {
-        zip = fs_read(t->path, CODE_ZIP_MAX, &n, err);
-        if (!zip || code_put(o->state, zip, n, sha256, err) < 0)
+        bool module = str_ends(t->path, ".wasm") || str_ends(t->path, ".wat");
+
+        if (module ? code_zip_file(t->path, &zip, &n, err) < 0 : !(zip = fs_read(t->path, CODE_ZIP_MAX, &n, err)))
+            return err_wrap(err, "%s", t->path);
+        if ( code_put(o->state, zip, n, sha256, err) < 0)
             return err_wrap(err, "%s", t->path);
         folder = unpacked = code_folder(o->state, sha256, err);
         if (!folder)
@@ -198,7 +201,7 @@ int deploy(const struct cli_opts *o, const struct target *t, char **ret_url, con
 
 static int usage(void)
 {
-    return complain(EXIT_USAGE, "usage: tandem deploy FOLDER|FILE.zip [NAME] [options], or --image IMAGE NAME (tandem deploy --help says more)");
+    return complain(EXIT_USAGE, "usage: tandem deploy FOLDER|FILE.zip|FILE.wasm [NAME] [options], or --image IMAGE NAME (tandem deploy --help says more)");
 }
 
 /* "…/shop/" and "…/shop.zip" -> "shop" */
@@ -208,8 +211,10 @@ static const char *name_of(struct arena *a, const char *path)
     const char *last = strrchr(full ? full : path, '/');
     char *name = arena_strdup(a, last ? last + 1 : path);
 
-    if (str_ends(name, ".zip"))
+    if (str_ends(name, ".zip") || str_ends(name, ".wat"))
         name[strlen(name) - 4] = 0;
+    if (str_ends(name, ".wasm"))
+        name[strlen(name) - 5] = 0;
     return name;
 }
 
@@ -236,11 +241,11 @@ static int read_target(struct cli_opts *o, struct target *t)
         while (strlen(path) > 1 && str_ends(path, "/"))
             path[strlen(path) - 1] = 0;
         if (stat(path, &st) < 0)
-            return complain(EXIT_USAGE, "%s: there is no such folder or zip", path);
+            return complain(EXIT_USAGE, "%s: there is no such folder, zip or module", path);
         *t = (struct target){.kind = S_ISDIR(st.st_mode) ? TARGET_FOLDER : TARGET_ZIP, .path = path};
         t->name = o->args_n == 2 ? o->args[1] : name_of(o->arena, path);
         if (t->kind == TARGET_ZIP && !S_ISREG(st.st_mode))
-            return complain(EXIT_USAGE, "%s is no folder and no zip", path);
+            return complain(EXIT_USAGE, "%s is no folder and no zip or module", path);
     }
     if (!function_name_ok(t->name))
         return complain(EXIT_USAGE, "'%s' is no name for a function (lower-case letters, digits and '-', at most 63); give one: "

@@ -6,7 +6,7 @@
 
 struct target {
     enum { TARGET_FOLDER, TARGET_ZIP, TARGET_IMAGE } kind;
-    const char *path; /* of the folder or zip, without a final "/" */
+    const char *path; /* of the folder or zip (or one .wasm, .wat), without a final "/" */
     const char *name; /* of the function */
 };
 /* Makes the function or changes it, and waits until calls meet the new code. *ret_url: to free(), or NULL when it has

@@ -205,7 +205,7 @@ static const char *wasm_file(struct arena *a, const char *folder)
         return "main.wat";
     dir = opendir(folder);
     while (dir && (e = readdir(dir)))
-        if (str_ends(e->d_name, ".wasm") && e->d_name[0] != '.') {
+        if ((str_ends(e->d_name, ".wasm") || str_ends(e->d_name, ".wat")) && e->d_name[0] != '.') {
             only = only ? "" : arena_strdup(a, e->d_name);
             if (!*only)
                 break;

@@ -43,10 +43,10 @@ const struct command COMMANDS[] = {
     {"status", cmd_status, "[--json]", "say what runs and what it takes", NULL, false, false},
     {"kubeconfig", cmd_kubeconfig, "", "print a kubeconfig of the administrator", NULL, false, false},
     {"image", cmd_image, "import --name NAME FILE | ls | rm NAME | pull NAME ...", "container images", NULL, false, true},
-    {"deploy", cmd_deploy, "FOLDER|FILE.zip [NAME] | --image IMAGE NAME [options]", "make a function of code, print its URL",
+    {"deploy", cmd_deploy, "FOLDER|FILE.zip|FILE.wasm [NAME] | --image IMAGE NAME [options]", "make a function of code, print its URL",
      "  --watch, -w          stay, and deploy again whenever a file is saved\n"
      "  --handler F.FUNC     what to call (default: by the names of the files)\n"
-     "  --runtime NAME       python3.11, nodejs20.x, provided.al2023 ... (default: by the files)\n"
+     "  --runtime NAME       python3.11, nodejs20.x, provided.al2023, wasm ... (default: by the files)\n"
      "  --http COMMAND       the code is a program that serves HTTP on $PORT, started by this (of an image: '' for its own)\n"
      "  --image IMAGE        a container image instead of a folder or zip\n"
      "  --memory MB          64 to 10240 (default 128)\n"

@@ -456,6 +456,46 @@ static int zip_add(struct archive *ar, const FTSENT *f, const char *name, struct
     return ret;
 }
 
+int code_zip_file(const char *path, char **ret_zip, size_t *ret_n, struct err *err)
+{
+    _auto_(archive_write_freep) struct archive *ar = archive_write_new();
+    struct archive_entry *e = archive_entry_new();
+    const char *slash = strrchr(path, '/');
+    struct buf out = {.max = CODE_ZIP_MAX};
+    _auto_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    char piece[65536];
+    ssize_t n = -1;
+    bool good = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+
+    if (!good)
+        err_sys(err, "read %s", path);
+    archive_write_set_format_zip(ar);
+    archive_write_set_bytes_per_block(ar, 65536);
+    archive_write_set_bytes_in_last_block(ar, 1);
+    archive_write_open(ar, &out, zip_open, zip_write, NULL);
+    archive_entry_set_pathname(e, slash ? slash + 1 : path);
+    archive_entry_set_filetype(e, AE_IFREG);
+    archive_entry_set_perm(e, 0644);
+    archive_entry_set_size(e, good ? st.st_size : 0); /* no time: the same bytes are the same zip */
+    if (good && archive_write_header(ar, e) == ARCHIVE_OK)
+        while ((n = read(fd, piece, sizeof piece)) > 0 && archive_write_data(ar, piece, (size_t)n) == n)
+            ;
+    archive_entry_free(e);
+    if (good && (n != 0 || archive_write_close(ar) != ARCHIVE_OK || out.over)) {
+        err_set(err, TOO_LARGE, "%s makes a zip of more than %d bytes", path, CODE_ZIP_MAX);
+        good = false;
+    }
+    if (!good) {
+        archive_write_free(STEAL(ar)); /* before its buffer */
+        buf_done(&out);
+        return -1;
+    }
+    *ret_n = out.n;
+    *ret_zip = buf_take(&out);
+    return 0;
+}
+
 int code_zip_folder(const char *folder, char **ret_zip, size_t *ret_n, struct err *err)
 {
     _auto_(archive_write_freep) struct archive *ar = archive_write_new();

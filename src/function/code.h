@@ -24,6 +24,8 @@ int code_put(const char *state, const void *zip, size_t n, char ret_sha256[CODE_
 /* The same from a directory (for `tandem deploy`): makes the zip. *ret_zip is the caller's. */
 int code_zip_folder(const char *folder, char **ret_zip, size_t *ret_n, struct err *err)
     _must_check_;
+/* The same of one file, by its own name. */
+int code_zip_file(const char *path, char **ret_zip, size_t *ret_n, struct err *err) _must_check_;
 /* The folder of unpacked code (caller frees), unpacking the blob when the folder is missing.
  * NOT_FOUND when the blob is missing too. */
 char *code_folder(const char *state, const char *sha256, struct err *err) _must_check_;

@@ -94,6 +94,21 @@ def test_its_url(tandem, tmp_path):
 
 
 @needs
+def test_a_file_is_deployed(tandem, tmp_path):
+    (tmp_path / 'wasm-file.wasm').write_bytes(say('file '))
+    (tmp_path / 'wasm-text.wat').write_text(SAY.replace('TEXT', 'text'))
+    for name, file, word in (('wasm-file', 'wasm-file.wasm', 'file'), ('wasm-text', 'wasm-text.wat', 'text')):
+        tandem.tandem('deploy', str(tmp_path / file))
+        try:
+            assert tandem.get('function', name)['spec']['handler'] == file
+            assert json.loads(tandem.tandem('invoke', name, '7').stdout).startswith(word)
+        finally:
+            tandem.kubectl('delete', 'function', name)
+    done = tandem.tandem('deploy', str(tmp_path / 'nothing.wasm'), check=False)
+    assert done.returncode == 2 and 'no such folder, zip or module' in done.stderr
+
+
+@needs
 def test_versions_logs_and_meter(tandem, fn):
     name = 'wasm-life'
     create(fn, name, code=zipped(say('one '), 'main.wasm'), Runtime='wasm', Handler='main.wasm', Timeout=5)

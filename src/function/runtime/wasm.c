@@ -29,7 +29,7 @@
 
 enum {
     COMPILE_CPU_S = 60,
-    COMPILE_DATA_GB = 3,
+    COMPILE_DATA_GB = 2,
     MODULE_MAX = 250 * 1024 * 1024, /* all that a zip may unpack to */
     CODE_MAX = 1 << 30,
     INSTANCE_BYTES = 16 << 20, /* what wasmtime keeps beside memories and tables; address space only */
@@ -234,8 +234,11 @@ _Noreturn static void begin_compile(int in, int out, uint32_t uid, const char *e
     struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct d[2] = {{0}};
     static struct seccomp_filter filter;
+    int oom = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     struct err err;
 
+    if (oom >= 0)
+        (void)!write(oom, "1000", 4); /* when memory is short it is the first to go */
     for (size_t i = 0; i < ARRAY_LEN(limits); i++)
         if (setrlimit((__rlimit_resource_t)limits[i].what, &(struct rlimit){limits[i].n, limits[i].n}) < 0)
             _exit(125);
@@ -260,6 +263,7 @@ static bool keep(int from, const char *path, const char *error_path, struct buf 
     int fd = -1;
 
     snprintf(part, sizeof part, "%s.%d", path, getpid());
+    unlink(part); /* of one who was killed and had our number */
     while ((n = read(from, piece, sizeof piece)) > 0 || (n < 0 && errno == EINTR)) {
         const char *p = piece;
 
@@ -288,6 +292,7 @@ static int no(const char *error_path, const char *text)
     int fd;
 
     snprintf(part, sizeof part, "%s.%d", error_path, getpid());
+    unlink(part);
     fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (fd < 0 || !wasm_write_all(fd, text, strlen(text)) || rename(part, error_path) < 0)
         unlink(part);
@@ -334,6 +339,6 @@ EXPORT int z_wasm_compile(const char *code, const char *file, const char *path, 
     if (good)
         unlink(path); /* it was cut */
     if (pid > 0 && (WIFSIGNALED(status) || WEXITSTATUS(status) != 125) && status != 0)
-        return no(error_path, "compiling it took more than 60 s or 3 GB");
+        return no(error_path, "compiling it took more than 60 s or 2 GB");
     return status == 0 ? -EINVAL : -EAGAIN;
 }

@@ -133,3 +133,15 @@ void functions_set_capacity(struct functions *fs, const struct functions_capacit
     capacity_look(fs);
     capacity_again(fs); /* who waits for room */
 }
+
+void capacity_tell(const struct functions *fs, struct arena *a, struct val *top)
+{
+    struct val *o = val_map(a);
+
+    if (!fs->budget_kb)
+        return;
+    val_put_int(a, o, "budget_mb", fs->budget_kb / 1024);
+    val_put_int(a, o, "held_mb", fs->held_kb / 1024);
+    val_put_int(a, o, "cpu_shares", fs->shares);
+    val_put(a, top, "capacity", o);
+}

@@ -477,6 +477,7 @@ bool capacity_room(const struct version *v); /* for one more instance */
 bool capacity_ahead(const struct version *v); /* and for one that nobody has called for */
 void capacity_grew(struct version *v);       /* there is one */
 void capacity_wait(struct version *v);       /* a call waits for room */
+void capacity_tell(const struct functions *fs, struct arena *a, struct val *top); /* for the meter */
 bool capacity_refuses(const struct version *v); /* a call would wait for nobody */
 
 /* rate.c: a bucket that holds burst and gains per_10s in ten seconds; now in us, never 0 */

@@ -200,6 +200,8 @@ static void all_json(struct functions *fs, struct buf *out, bool live)
         val_push(a, list, meter_val(fs, a, m, live));
     val_put(a, top, "functions", list);
     val_put(a, top, "spending", spendings_val(fs, a));
+    if (live)
+        capacity_tell(fs, a, top);
     json_write(out, top);
 }
 
@@ -242,6 +244,10 @@ void functions_meter_prometheus(struct functions *fs, struct buf *out)
                            colon ? colon + 1 : "$LATEST", (double)*(const uint64_t *)(const void *)((const char *)it + rows[k].at) * rows[k].unit);
         }
     }
+    if (fs->budget_kb)
+        buf_printf(out, "# HELP tandem_functions_memory_bytes Memory that functions hold (at the last look), and that pods leave to them.\n"
+                        "# TYPE tandem_functions_memory_bytes gauge\ntandem_functions_memory_bytes{of=\"held\"} %lld\n"
+                        "tandem_functions_memory_bytes{of=\"budget\"} %lld\n", (long long)fs->held_kb * 1024, (long long)fs->budget_kb * 1024);
     buf_printf(out, "# HELP tandem_functions_busy Calls at work or waiting.\n# TYPE tandem_functions_busy gauge\ntandem_functions_busy %u\n", fs->busy);
 }
 

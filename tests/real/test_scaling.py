@@ -1,5 +1,5 @@
 """How many instances functions have: Knative's annotations by kubectl, and what they give back when a pod asks for it."""
-import concurrent.futures, json, subprocess
+import concurrent.futures, glob, json, subprocess
 
 import pytest
 
@@ -116,6 +116,10 @@ def test_pods_get_what_functions_hold_idle(image, fn, made):
         eventually(lambda: len(states(tandem, name)) <= 2)
         assert meter(tandem, name)['evicted'] - before >= 2  # they did not go by themselves
         assert at_once(fn, name, 2, 0.1) == [0.1] * 2        # and it answers all the same
+        told = ask(tandem, 'meter')['capacity']
+        assert told['budget_mb'] <= 97
+        for path in glob.glob(f'/sys/fs/cgroup/cpu*/tandem-{tandem.id}/functions/cpu.shares'):
+            assert int(open(path).read()) == told['cpu_shares'] < int(open(path.replace('functions', 'pods')).read())
         now = tandem.get('nodes')['items'][0]
         assert now['status']['allocatable'] == node['status']['allocatable']
         told = tandem.kubectl('describe', 'node', node['metadata']['name']).stdout

@@ -12,6 +12,7 @@ enum {
     RETRY_MS = 1000,
     RETRY_MAX_MS = 60000,
     TRIES_MAX = 5,       /* of an invocation that fails, in a row; then the execution does */
+    KNOWN_MS = 60000,    /* until functions of an earlier life are known for sure */
     BAD_PENDING_MAX = 3, /* PENDING with nothing to wait for, in a row: an SDK may lose that race once */
 };
 
@@ -267,29 +268,30 @@ static void invocation_event(struct exec *e, const struct run *run, const struct
         val_put(a, event, "Error", event_payload(a, val_copy(a, error)));
 }
 
-/* The function never ran for want of room: no try of it. */
-static bool had_no_room(const struct function_result *r)
+bool durable_no_room(const struct durable *d, const struct err *err)
 {
-    return r->err.code == ERR_TOO_MANY || r->err.code == ERR_UNAVAILABLE;
+    return err->code == ERR_TOO_MANY || err->code == ERR_UNAVAILABLE ||
+           (err->code == ERR_NOT_FOUND && durable_now(d) - d->active_ms < KNOWN_MS);
 }
 
 static void take_result(struct exec *e, const struct run *run, const struct function_result *r)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct val *error = NULL;
+    bool no_room = durable_no_room(e->d, &r->err);
 
     e->running = false;
     if (r->err.code)
         error = error_object(a, r->err.code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", r->err.msg);
     else if (r->function_error)
         error = result_error(a, r);
-    if (!had_no_room(r))
+    if (!no_room)
         invocation_event(e, run, error);
     if (exec_ended(e))
         return; /* stopped, or out of time, meanwhile */
     if (e->status == D_PAUSING)
         e->status = D_PAUSED;
-    if (had_no_room(r)) {
+    if (no_room) {
         retry_in(e, (uint32_t)++e->busy_tries);
         return;
     }
@@ -647,6 +649,7 @@ static void on_active(uv_timer_t *t)
     struct durable *d = t->data;
 
     d->active = true;
+    d->active_ms = durable_now(d);
     LIST_EACH(&d->all, l)
     {
         struct exec *e = list_entry(l, struct exec, link);

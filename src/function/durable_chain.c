@@ -87,7 +87,7 @@ static void on_chain(void *arg, const struct function_result *r)
 
     if (d->closing || !d->active) {
         map_del(&d->chained, c->key); /* the next life tries again */
-    } else if (r->err.code == ERR_TOO_MANY || r->err.code == ERR_UNAVAILABLE) {
+    } else if (durable_no_room(d, &r->err)) {
         map_del(&d->chained, c->key);
         e->chain_at_ms = durable_now(d) + d->retry_ms;
     } else if (r->err.code) {
@@ -111,8 +111,12 @@ static void on_child(void *arg, const struct err *err, const char *arn)
     struct durable *d = e->d;
 
     (void)arn;
-    if (err->code && !d->closing)
+    if (err->code && !d->closing && durable_no_room(d, err)) {
+        map_del(&d->chained, c->key);
+        e->chain_at_ms = durable_now(d) + d->retry_ms;
+    } else if (err->code && !d->closing) {
         chain_end(e, c->op, "FAILED", NULL, error_object(a, err->code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", err->msg));
+    }
     chain_free(c);
     exec_settle(e);
     durable_maybe_closed(d);

@@ -13,18 +13,23 @@ struct durable *functions_durable(struct functions *fs)
     return fs->durable;
 }
 
+static const struct val *durable_of(const struct function *f)
+{
+    const struct val *spec = val_get(obj_val(f->obj), "spec"), *template = val_get(spec, "template");
+
+    return val_get(val_is_null(template) ? spec : template, "durable");
+}
+
 static int target(void *arg, const char *ns, const char *name, const char *qualifier, struct durable_target *ret, struct err *err)
 {
     struct functions *fs = arg;
     struct function *f = function_route(fs, ns, name, qualifier);
-    const struct val *spec, *template;
+    const struct val *spec;
 
     if (!f || !f->obj || f->removed)
         return err_set(err, NOT_FOUND, "Function not found: arn:aws:lambda:%s:%s:function:%s%s%s", fs->region, fs->account, name,
                        qualifier ? ":" : "", qualifier ? qualifier : "");
-    spec = val_get(obj_val(f->obj), "spec");
-    template = val_get(spec, "template");
-    spec = val_get(val_is_null(template) ? spec : template, "durable");
+    spec = durable_of(f);
     *ret = (struct durable_target){.durable = f->durable, .version = f->shown,
         .timeout_s = (int)val_int_at(spec, "executionTimeoutSeconds", DURABLE_TIMEOUT_DEFAULT_S),
         .retention_days = (int)val_int_at(spec, "retentionDays", DURABLE_RETENTION_DEFAULT_DAYS),
@@ -32,12 +37,15 @@ static int target(void *arg, const char *ns, const char *name, const char *quali
     return 0;
 }
 
+/* Durable is a function with all its versions, so an alias need not be resolved: only a call takes a turn of its weights. */
 int function_durable_s(struct functions *fs, const char *namespace_, const char *name, const char *qualifier)
 {
-    struct durable_target t;
-    struct err err;
+    _auto_(freep) char *versioned = xasprintf("%s:%s", name, qualifier ? qualifier : "");
+    const struct function *f = qualifier ? function_find(fs, namespace_, versioned) : NULL;
 
-    return target(fs, namespace_, name, qualifier, &t, &err) == 0 && t.durable ? t.timeout_s : 0;
+    if (!f)
+        f = function_find(fs, namespace_, name);
+    return f && f->durable ? (int)val_int_at(durable_of(f), "executionTimeoutSeconds", DURABLE_TIMEOUT_DEFAULT_S) : 0;
 }
 
 static void invoke(void *arg, const struct function_call *c, function_done_fn *done, void *done_arg)
@@ -158,16 +166,18 @@ static int check(const struct function_call *c, size_t max, struct err *err)
     return 0;
 }
 
-static struct durable_start start_of(struct arena *a, const struct function_call *c)
+/* Of the version that the call's qualifier was resolved to. */
+static struct durable_start start_of(struct arena *a, const struct function *f, const struct function_call *c)
 {
-    return (struct durable_start){.ns = str_empty(c->namespace_) ? "default" : c->namespace_, .name = c->name, .qualifier = c->qualifier,
+    return (struct durable_start){.ns = str_empty(c->namespace_) ? "default" : c->namespace_, .name = c->name, .qualifier = f->shown,
         .function_arn = unqualified(a, c->arn), .execution = c->execution, .payload = c->payload, .n = c->n, .trace_id = c->trace_id};
 }
 
-uint64_t durable_call(struct functions *fs, const struct function_call *c, function_done_fn *done, void *arg)
+uint64_t durable_call(struct function *f, const struct function_call *c, function_done_fn *done, void *arg)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
-    struct durable_start s = start_of(a, c);
+    struct functions *fs = f->fs;
+    struct durable_start s = start_of(a, f, c);
     struct function_result r = {0};
     struct waiting *w;
 
@@ -204,10 +214,10 @@ static void on_event_begun(void *arg, const struct err *err, const char *arn)
     free(s);
 }
 
-void durable_event(struct functions *fs, const struct function_call *c, function_queued_fn *done, void *arg)
+void durable_event(struct function *f, const struct function_call *c, function_queued_fn *done, void *arg)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
-    struct durable_start s = start_of(a, c);
+    struct durable_start s = start_of(a, f, c);
     struct event_start *x;
     struct err err = {0};
 
@@ -222,5 +232,5 @@ void durable_event(struct functions *fs, const struct function_call *c, function
         snprintf(x->id, sizeof x->id, "%s", c->request_id);
     else
         uuid_new(x->id);
-    durable_start(fs->durable, &s, on_event_begun, x);
+    durable_start(f->fs->durable, &s, on_event_begun, x);
 }

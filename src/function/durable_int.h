@@ -94,6 +94,7 @@ struct durable {
     uint32_t heap_n, heap_cap;
     uv_timer_t timer;
     bool timer_closed, active, closing;
+    int64_t active_ms;         /* since when it is active */
     uint32_t at_work;          /* writes and invocations under way */
     void (*closed)(void *arg);
     void *closed_arg;
@@ -160,6 +161,9 @@ int64_t exec_next(const struct exec *e); /* when something is due; of one that h
 void heap_set(struct exec *e, int64_t due_ms);
 void durable_timer(struct durable *d);
 void durable_make_room(struct durable *d);
+
+/* Not for want of the function: it is not known yet, or there is no room. */
+bool durable_no_room(const struct durable *d, const struct err *err);
 
 /* ---- durable_chain.c ---- */
 bool exec_has_chains(const struct exec *e);

@@ -482,6 +482,8 @@ static struct val *target_of(struct exec *e, struct val *op, struct val *event)
     if (t.durable && !qualifier)
         return error_object(a, "InvalidParameterValueException", DURABLE_UNQUALIFIED);
     val_put_str(a, event, "ExecutedVersion", t.version);
+    if (qualifier) /* an alias is resolved once */
+        val_put_str(a, op, "_qualifier", t.version);
     if (t.durable)
         val_put_str(a, op, "_child", exec_child_id(e, a, val_str_at(op, "Id", "")));
     return NULL;

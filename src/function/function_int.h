@@ -518,8 +518,8 @@ void pool_refill(struct functions *fs);
 int functions_durable_open(struct functions *fs, struct err *err);
 void functions_durable_close(struct functions *fs);
 /* A call of a durable function: an execution begins, done hears of its end (of its start when it is an event). */
-uint64_t durable_call(struct functions *fs, const struct function_call *c, function_done_fn *done, void *arg);
-void durable_event(struct functions *fs, const struct function_call *c, function_queued_fn *done, void *arg);
+uint64_t durable_call(struct function *f, const struct function_call *c, function_done_fn *done, void *arg);
+void durable_event(struct function *f, const struct function_call *c, function_queued_fn *done, void *arg);
 bool durable_has_ticket(uint64_t ticket);
 void durable_call_forget(struct functions *fs, uint64_t ticket);
 

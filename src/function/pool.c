@@ -428,7 +428,7 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
     else if (f->now->broken.code != ERR_OK)
         r.err = f->now->broken;
     else if (f->durable && !q->of_execution)
-        return durable_call(fs, q, done, arg);
+        return durable_call(f, q, done, arg);
     else if (f->now->snap.state == SNAP_FAILED)
         r.error_type = "ResourceConflictException", err_set(&r.err, CONFLICT, "The operation cannot be performed at this time. The function is "
                 "currently in the following state: Failed");

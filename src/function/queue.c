@@ -873,7 +873,7 @@ void queue_invoke(struct functions *fs, const struct function_call *c, uint64_t 
         err_set(&err, TOO_LARGE, "Request must be smaller than %d bytes for the InvokeFunction operation",
                 FUNCTION_PAYLOAD_ASYNC_MAX);
     if (err.code == ERR_OK && f->durable) {
-        durable_event(fs, c, done, arg);
+        durable_event(f, c, done, arg);
         return;
     }
     if (err.code == ERR_OK && c->n) {

@@ -277,6 +277,41 @@ def test_state_of_many_pages(fn, durable):
     assert next(e for e in back if e['EventType'] == 'StepSucceeded')['StepSucceededDetails']['Result'] == {'Truncated': True}
 
 
+JS = os.path.join(TOP, 'build', 'durable-js')
+SCRIPT = """
+import { withDurableExecution } from '@aws/durable-execution-sdk-js';
+export const handler = withDurableExecution(async (event, ctx) => {
+    const one = await ctx.step('one', async () => event.n + 1);
+    await ctx.wait('nap', { seconds: 1 });
+    const parts = await ctx.map('squares', [1, 2, 3], async (c, item) => await c.step('square', async () => item * item));
+    const said = await ctx.waitForCallback('approval', async () => {}, { timeout: { minutes: 5 } });
+    return { one, squares: parts.getResults(), said };
+});
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir(JS), reason='no npm to fetch the SDK for JavaScript with')
+def test_the_sdk_for_javascript(fn):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as z:
+        z.writestr('index.mjs', SCRIPT)
+        for folder, _, files in os.walk(os.path.join(JS, 'node_modules')):
+            for f in files:
+                if f.endswith(('.js', '.mjs', '.cjs', '.json')):
+                    z.write(os.path.join(folder, f), os.path.relpath(os.path.join(folder, f), JS))
+    fn.create_function(FunctionName='durable-js', Runtime='nodejs20.x', Role=ROLE, Handler='index.handler', Code={'ZipFile': out.getvalue()}, MemorySize=256, Timeout=60,
+                       DurableConfig={'ExecutionTimeout': 600})
+    try:
+        arn = start(fn, 'durable-js', {'n': 1})
+        callback = open_callback(fn, arn)
+        fn.send_durable_execution_callback_success(CallbackId=callback, Result=b'"yes"')
+        e = ended(fn, arn)
+        assert (e['Status'], e.get('Error')) == ('SUCCEEDED', None)
+        assert json.loads(e['Result']) == {'one': 2, 'squares': [1, 4, 9], 'said': '"yes"'}
+    finally:
+        fn.delete_function(FunctionName='durable-js')
+
+
 # ---- the life of an execution ----
 
 def test_no_instance_runs_while_it_waits_and_kill_9_of_the_gateway(fn, tandem, durable):

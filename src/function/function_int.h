@@ -444,6 +444,7 @@ bool snapshot_usable(const struct version *v);  /* instances go on from it */
 bool snapshot_awaited(const struct version *v); /* it is to be made first: nobody is forked before */
 int snapshot_limit_ms(const struct version *v); /* for the initialisation */
 void snapshot_make(struct version *v);          /* when it is wanted and there is a zygote */
+void snapshot_rest(struct version *v);          /* its zygote goes: the image stays, when there is room for that */
 void snapshot_drop(struct version *v);          /* the image goes; it is made again when it is needed */
 bool snapshot_frame(struct instance *i, const struct instance_frame *f, const char *body); /* false: that is none of it */
 void snapshot_exited(struct instance *i, int status, bool oom);

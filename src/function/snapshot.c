@@ -22,11 +22,13 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { KEYS_FOR_EVER_S = 6 * 3600, SNAP_TEXT_MAX = 600, SNAP_LEAST_MS = 130000 /* Lambda's own figure */ };
+enum { KEYS_FOR_EVER_S = 6 * 3600, SNAP_TEXT_MAX = 600, SNAP_LEAST_MS = 130000 /* Lambda's own figure */, MAKER_LEAVES_MS = 2000,
+       IDLE_SHARE = 16 /* of the machine's memory: one in so many */ };
 
 bool snapshot_usable(const struct version *v)
 {
@@ -49,6 +51,29 @@ void snapshot_drop(struct version *v)
     v->snap.image = -1;
     if (v->snap.state == SNAP_READY)
         v->snap.state = SNAP_WANTED;
+}
+
+/* Images that nobody uses at the moment may have a part of the machine's memory, all together; none when it is short. */
+void snapshot_rest(struct version *v)
+{
+    struct functions *fs = v->f->fs;
+    struct functions_memory m = {0};
+    int64_t bytes = 0;
+    struct stat st;
+
+    if (v->snap.image < 0)
+        return;
+    fs->memory_of(fs->memory_arg, &m);
+    LIST_EACH(&fs->all, l)
+    LIST_EACH(&list_entry(l, struct function, link)->versions, k)
+    {
+        const struct version *one = list_entry(k, struct version, link);
+
+        if (one->snap.image >= 0 && (one == v || one->zygote == ZYGOTE_NONE) && fstat(one->snap.image, &st) == 0)
+            bytes += st.st_blocks * 512;
+    }
+    if (fs->short_us || bytes >> 20 > m.total_mb / IDLE_SHARE)
+        snapshot_drop(v);
 }
 
 /* ---- credentials ---- */
@@ -218,6 +243,7 @@ bool snapshot_frame(struct instance *i, const struct instance_frame *f, const ch
     if (f->type != FRAME_SNAPSHOT || v->snap.state != SNAP_MAKING || f->n > 65536)
         return false;
     i->told = true;
+    uv_timer_start(&i->timer, snapshot_late, MAKER_LEAVES_MS, 0); /* it has nothing more to do */
     i->init_us = (int64_t)MIN(f->b, limit);
     v->f->m->init_us += (uint64_t)i->init_us;
     if (f->result == RESULT_OK) {

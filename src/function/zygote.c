@@ -53,8 +53,7 @@ static void zygote_end(struct version *v)
     instance_exited(list_entry(l, struct instance, link), SIGKILL, 0);
     v->starting_n = 0;
     berths_trim(v, true);
-    if (v->f->fs->short_us)
-        snapshot_drop(v); /* nobody is there who could share it */
+    snapshot_rest(v);
 }
 
 void zygote_stop(struct version *v)

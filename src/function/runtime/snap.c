@@ -12,6 +12,7 @@
  * While memory is exchanged a stack of its own is used (struct work), and nothing but system calls: what libc keeps in
  * memory changes under us. Code stays where it is: it is the same file in both.
  * Not of memory: descriptors, files in /tmp, signal handlers. The driver notes them before and makes them anew after. */
+#include "base/base.h"
 #include "function/runtime/zygote.h"
 #include "function/runtime/zygote_so.h"
 
@@ -33,6 +34,7 @@
 
 enum {
     PAGE = 4096, REGIONS_MAX = 8192, RUNS_MAX = 32768, NAMES_MAX = 1 << 19, MAPS_MAX = 4 << 20, STACK_BYTES = 256 << 10,
+    PIECE_BYTES = 1 << 20,
     GAP_PAGES = 8, /* two runs with fewer untouched pages between them are one */
 };
 static const uint64_t MAGIC = 0x31706e736d646e74;
@@ -324,6 +326,19 @@ static bool holds(const struct region *r, const void *p)
 }
 
 /* Pages that lie in the image need not lie here any more: a snapshot needs little more memory than what it is of. */
+static void write_run(const struct region *r, const struct run *u, int image)
+{
+    bool keep = r->kind != ANON || (r->prot & PROT_EXEC) || holds(r, &snap) || holds(r, (void *)pthread_self());
+
+    for (uint64_t done = 0, n; done < u->n; done += n) {
+        n = MIN(u->n - done, (uint64_t)PIECE_BYTES);
+        if (write_all(image, (void *)(u->at + done), n, u->in_image + done) < 0)
+            _exit(122);
+        if (!keep)
+            madvise((void *)(u->at + done), n, MADV_DONTNEED);
+    }
+}
+
 _Noreturn static void write_image(struct work *w, int image, const void *last_words, size_t n)
 {
     struct head *h = &w->head;
@@ -335,12 +350,8 @@ _Noreturn static void write_image(struct work *w, int image, const void *last_wo
 
         if (r->runs_n && !(r->prot & PROT_READ) && mprotect((void *)r->from, r->to - r->from, PROT_READ) < 0)
             _exit(121);
-        for (uint32_t k = r->run; k < r->run + r->runs_n; k++) {
-            if (write_all(image, (void *)h->runs[k].at, h->runs[k].n, h->runs[k].in_image) < 0)
-                _exit(122);
-            if (r->kind == ANON && !(r->prot & PROT_EXEC) && !holds(r, &snap) && !holds(r, (void *)pthread_self()))
-                madvise((void *)h->runs[k].at, h->runs[k].n, MADV_DONTNEED);
-        }
+        for (uint32_t k = r->run; k < r->run + r->runs_n; k++)
+            write_run(r, &h->runs[k], image);
     }
     for (size_t done = 0; done < n;) {
         ssize_t got = write(3, (const char *)last_words + done, n - done);

@@ -276,6 +276,22 @@ static void a_restart_makes_it_anew(void **state)
     functions_remove(H.fs, "default", "never");
 }
 
+/* What nearly fills the function's memory fits: nothing lies there twice. */
+static void it_needs_no_memory_twice(void **state)
+{
+    struct answer a;
+
+    publish("full", "big = b'x' * (84 << 20)\ndef lambda_handler(e, c):\n    return [len(big), big[-1]]\n", ",\"memoryMB\":128");
+    wait_told();
+    if (!told.on)
+        fprintf(stderr, "%s\n", told.reason);
+    assert_true(told.active && told.on);
+    call("full", &a);
+    assert_string_equal(a.payload, "[88080384, 120]");
+    answer_done(&a);
+    functions_remove(H.fs, "default", "full");
+}
+
 /* The keeper of credentials gives to who knows the token what the gateway said last. */
 static void credentials_are_asked_for(void **state)
 {
@@ -329,6 +345,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_kept),
         cmocka_unit_test(descriptors_are_made_anew),
         cmocka_unit_test(hooks_that_fail),
+        cmocka_unit_test(it_needs_no_memory_twice),
         cmocka_unit_test(credentials_are_asked_for),
         cmocka_unit_test(a_restart_makes_it_anew),
     };

@@ -38,6 +38,8 @@ struct cli_opts {
     /* of deploy; NULL or -1: not said */
     const char *handler, *runtime, *image, *url, *http;
     int memory_mb, timeout_s;
+    bool debug;          /* of invoke */
+    int port;            /* of debug; 0: any */
     bool watch, once;    /* once: of tail and top */
     const char *since; /* of logs, tail and trace */
     const char *env[64]; /* "NAME=VALUE" or "NAME-" */
@@ -100,6 +102,7 @@ int cmd_invoke(struct cli_opts *o, int argc, char **argv);
 int cmd_logs(struct cli_opts *o, int argc, char **argv);
 int cmd_tail(struct cli_opts *o, int argc, char **argv);
 int cmd_trace(struct cli_opts *o, int argc, char **argv);
+int cmd_debug(struct cli_opts *o, int argc, char **argv);
 int cmd_top(struct cli_opts *o, int argc, char **argv);
 int cmd_key(struct cli_opts *o, int argc, char **argv);
 int cmd_advise(struct cli_opts *o, int argc, char **argv);

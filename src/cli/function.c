@@ -97,13 +97,13 @@ int cmd_invoke(struct cli_opts *o, int argc, char **argv)
     _auto_(freep) char *payload = NULL;
 
     if (o->args_n < 1 || o->args_n > 2)
-        return complain(EXIT_USAGE, "usage: tandem invoke NAME [PAYLOAD | @FILE | -]");
+        return complain(EXIT_USAGE, "usage: tandem invoke NAME [PAYLOAD | @FILE | -] [--debug]");
     payload = payload_of(o->args_n == 2 ? o->args[1] : "{}", &n, &err);
     if (!payload)
         return complain_err(&err);
     if (!json_parse(a, payload, n, &err))
         return complain(EXIT_USAGE, "the payload is not JSON: %s", err.msg);
-    if (socket_request(o, a, "gateway", "POST", arena_printf(a, "/invoke/%s/%s", ns_of(o), o->args[0]),
+    if (socket_request(o, a, "gateway", "POST", arena_printf(a, "/invoke/%s/%s%s", ns_of(o), o->args[0], o->debug ? "?debug=1" : ""),
                        payload, n, &answer, &got, &err) < 0)
         return complain_err(&err);
     v = json_parse(a, answer, got, &err);

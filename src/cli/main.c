@@ -55,7 +55,14 @@ const struct command COMMANDS[] = {
      "  --url WHO            none: open to all (default), iam: signed requests, off: no URL\n"
      "  --namespace, -n NS   (default: default)\n"
      "What is not said stays as it is when the function is there already.\n", false, false},
-    {"invoke", cmd_invoke, "NAME [PAYLOAD]", "call a function (payload: JSON, @FILE or - for standard input)", NULL, false, false},
+    {"invoke", cmd_invoke, "NAME [PAYLOAD] [--debug]", "call a function (payload: JSON, @FILE or - for standard input)",
+     "  --debug              by the instance that `tandem debug NAME` runs, as long as it does\n", false, false},
+    {"debug", cmd_debug, "NAME [--port N] [--json]", "stop at breakpoints in a function while other calls go on (Python, Node)",
+     "  --port N             of the loopback, for the debugger (default: any)\n"
+     "  --json               say where in one line of JSON\n"
+     "  --namespace, -n NS   (default: default)\n"
+     "Runs one more instance under debugpy (fetched once by pip into STATE/debug) or Node's inspector until it is ended by Ctrl-C.\n"
+     "Calls by `tandem invoke --debug` or with the header that it prints go there, all others where they always went.\n", false, false},
     {"logs", cmd_logs, "NAME [-f] [--tail N | --since TIME]", "what a function printed",
      "  --follow, -f         go on with what it prints\n"
      "  --tail N             the last N lines only\n"

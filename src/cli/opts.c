@@ -104,6 +104,8 @@ static const struct option {
     OPT("once", 0, FLAG, once, 0, 0),
     OPT("since", 0, TEXT, since, 0, 0),
     OPT("watch", 'w', FLAG, watch, 0, 0),
+    OPT("debug", 0, FLAG, debug, 0, 0),
+    OPT("port", 0, NUMBER, port, 0, 65535),
     OPT("help", 'h', FLAG, help, 0, 0),
 #undef OPT
 };
@@ -316,7 +318,7 @@ char *opts_text(const struct cli_opts *o)
 {
     /* those of other commands */
     static const char *const others[] = {"kubeconfig", "detach", "json", "follow", "tail", "namespace", "output", "help",
-                                         "handler", "runtime", "http", "image", "memory", "timeout", "env", "url", "watch", "once", "since"};
+                                         "handler", "runtime", "http", "image", "memory", "timeout", "env", "url", "watch", "once", "since", "debug", "port"};
     const struct option *sorted[ARRAY_LEN(OPTIONS)];
     struct buf b = {0};
     size_t n = 0;

@@ -141,7 +141,7 @@ const struct obj **functions_versions(const struct functions *fs, struct arena *
         {
             struct function *f = list_entry(l, struct function, link);
 
-            if (f->family != head->family || f == head || f->removed || !f->obj)
+            if (f->family != head->family || f == head || f->removed || f->debug || !f->obj)
                 continue;
             if (round)
                 v[n++] = f->obj;
@@ -419,12 +419,16 @@ static struct version *version_new(struct function *f, const struct val *spec)
         v->http_command = val_at(spec, "http.command");
     }
     if (!v->http_port)
-        v->places = v->wasm ? 1 : (int)MIN(MAX(val_int_at(spec, "concurrency", 1), (int64_t)1), (int64_t)CONCURRENCY_MAX);
+        v->places = v->wasm || f->debug ? 1 : (int)MIN(MAX(val_int_at(spec, "concurrency", 1), (int64_t)1), (int64_t)CONCURRENCY_MAX);
     v->snap_start = streq(val_str_at(spec, "snapStart", ""), "PublishedVersions") && !streq(f->shown, "$LATEST");
+    if (f->debug) {
+        v->timeout_ms = DEBUG_MS;
+        v->limits.memory_bytes += (int64_t)DEBUG_MB << 20;
+    }
     make_env(v, val_get(spec, "environment"));
     if (find_runtime(v->image || v->http_port ? "provided" : v->runtime, &kind, &v->interpreter, &v->program, err) == 0)
         (void)!read_mounts(v, val_get(spec, "fileSystems"), err);
-    if (v->places > 1 && !v->program && !v->wasm && v->interpreter)
+    if ((v->places > 1 || f->debug) && !v->program && !v->wasm && v->interpreter)
         v->program = xstrdup(v->interpreter); /* Python, as a client of the Runtime API */
     VAL_EACH(val_get(spec, "layers"), it)
     if (v->layers_n < FUNCTION_LAYERS_MAX && !v->image)
@@ -557,6 +561,8 @@ char *version_config(struct version *v, struct arena *a)
             val_put_bool(a, c, "fork", v->places == 1 && fs->node_failures < NODE_FAILURES_MAX);
         }
     }
+    if (v->f->debug)
+        debug_config(v, a, c, env);
     val_put_bool(a, c, "compile", v->compile_wanted);
     val_put_int(a, c, "uid", UID_FIRST + v->f->id);
     val_put_int(a, c, "tmp_mb", v->tmp_mb);
@@ -849,7 +855,8 @@ static void put(struct functions *fs, const struct obj *o, const char *name, con
     f->durable = val_is(val_get(spec, "durable"), VAL_MAP);
     if (!same)
         version_replace(f);
-    scale_read(f);
+    if (!f->debug)
+        scale_read(f);
     f->now->tracing = streq(tracing, "Active") ? TRACING_ACTIVE : streq(tracing, "PassThrough") ? TRACING_PASS_THROUGH : TRACING_UNSAID;
 }
 
@@ -865,7 +872,7 @@ static void provision(struct functions *fs, const char *ns, const char *name)
         struct function *f = list_entry(l, struct function, link);
         int64_t n = 0;
 
-        if (f->family != head->family || f->removed)
+        if (f->family != head->family || f->removed || f->debug)
             continue;
         VAL_EACH(val_at(obj_val(head->obj), "spec.provisioned"), it)
         if (function_route(fs, ns, name, val_str_at(it, "qualifier", "")) == f)
@@ -889,6 +896,8 @@ void functions_put(struct functions *fs, const struct obj *o)
     if (!f)
         return;
     f->family->reserved = val_int_at(spec_of(f->obj), "reservedConcurrency", -1);
+    if (f->family->debug)
+        function_put_debug(f);
     spending_limit(fs, f->family->key, val_num_at(spec_of(f->obj), "spendingLimit", -1));
     provision(fs, o->namespace_, o->name);
 }
@@ -918,14 +927,29 @@ void functions_put_version(struct functions *fs, const struct obj *o)
     provision(fs, o->namespace_, name);
 }
 
-static void function_remove(struct function *f)
+struct function *function_put_debug(struct function *head)
+{
+    _auto_(freep) char *key = xasprintf("%s:!debug", head->key); /* no qualifier can be that */
+    struct function *f = head->family->debug;
+
+    if (!f) {
+        f = head->family->debug = function_new(head->fs, head->obj, head->name, "$LATEST", key);
+        f->debug = true;
+    }
+    put(head->fs, head->obj, head->name, "$LATEST", key);
+    return f;
+}
+
+void function_drop(struct function *f)
 {
     struct err err;
 
     map_del(&f->fs->by_key, f->key);
     f->removed = true;
+    if (f->family->debug == f)
+        f->family->debug = NULL;
     function_image_release(f);
-    if (f->obj && !str_empty(f->obj->uid))
+    if (!f->debug && f->obj && !str_empty(f->obj->uid))
         snprintf(f->fs->gone[f->fs->gone_next++ % ARRAY_LEN(f->fs->gone)], sizeof f->fs->gone[0], "%s", f->obj->uid);
     LOG(INFO, "function", "function=%s did=remove", f->key);
     err_set(&err, NOT_FOUND, "Function not found: %s", f->name);
@@ -934,6 +958,13 @@ static void function_remove(struct function *f)
         version_retire(STEAL(f->now));
     else
         function_let_go(f);
+}
+
+static void function_remove(struct function *f)
+{
+    if (!f->fs->stopping && f->family->debug && f->obj && f == function_find(f->fs, f->namespace_, f->name))
+        debug_end(f->family->debug);
+    function_drop(f);
 }
 
 void functions_remove(struct functions *fs, const char *ns, const char *name)

@@ -212,6 +212,7 @@ struct function_call {
     const char *tracestate;     /* the same */
     enum function_trigger trigger;
     bool event;                 /* it comes from the queue */
+    bool debug;                 /* for the instance that is debugged, while there is one */
     const char *request_id;     /* a UUID; NULL: a fresh one */
     bool log_tail;              /* the result wants the last 4 KiB of log */
     const struct function_stream *stream; /* NULL: the answer in one piece. Borrowed, for good */
@@ -298,6 +299,21 @@ struct durable;
 struct durable *functions_durable(struct functions *fs);
 /* Of what name and qualifier mean: the seconds that an execution of it may last; 0: it is no durable function. */
 int function_durable_s(struct functions *fs, const char *namespace_, const char *name, const char *qualifier);
+
+/* ---- debugging: function/debug.c ---- */
+
+enum { FUNCTION_TOKEN_MAX = 33 };
+/* From now on one more instance runs under a debugger: debugpy (from STATE/debug/RUNTIME/, where the caller put it) or Node's
+ * inspector. Calls with function_call.debug, and those of requests with the header x-tandem-debug: TOKEN, go there and have
+ * no time limit; all others go on as always. NOT_FOUND, ALREADY_EXISTS, NOT_IMPLEMENTED. Good for the function's $LATEST. */
+int functions_debug_begin(struct functions *fs, const char *namespace_, const char *name, char ret_token[FUNCTION_TOKEN_MAX],
+                          struct err *err) _must_check_;
+/* The instance goes, with what stands at a breakpoint. */
+void functions_debug_end(struct functions *fs, const char *namespace_, const char *name);
+/* A connection to the debugger: done is called once, perhaps from inside; fd: the callee's from there on, -1: it does not
+ * listen (yet). */
+typedef void function_dialed_fn(void *arg, int fd);
+void functions_debug_dial(struct functions *fs, const char *namespace_, const char *name, function_dialed_fn *done, void *arg);
 
 /* As the kernel tells it; arg does not count. */
 void functions_memory(void *arg, struct functions_memory *ret);

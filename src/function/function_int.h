@@ -13,6 +13,7 @@
  *   pool.c      who answers a call: scaling, waiting, keep-alive
  *   flog.c      what goes into the log, and tails
  *   trace.c     where a call stands in a trace
+ *   debug.c     the instance under a debugger
  *   meter.c     what was used
  *   spend.c     what that costs in a month, and the stop at a limit
  *   queue.c     events that are owed
@@ -46,6 +47,8 @@ enum {
     WASM_GRACE_MS = 250, /* a Wasm module's time limit is kept by its host, which goes on then; else it is killed */
     CONCURRENCY_MAX = 800, /* calls at once in an instance: each is a connection in there, of the 1,024 descriptors */
     INIT_MS = 10000, /* to load the module; Lambda's own figure */
+    DEBUG_MS = 24 * 3600 * 1000, /* of a call that is debugged, and of its init */
+    DEBUG_MB = 512,              /* for a debugger, beside what the function may have */
 };
 
 struct call {
@@ -194,6 +197,8 @@ struct family {
     int64_t reserved; /* of the whole family; -1: none */
     uint64_t routed;  /* calls through aliases with weights */
     struct rate rate;
+    struct function *debug; /* NULL: nobody debugs it */
+    char debug_token[FUNCTION_TOKEN_MAX];
 };
 
 /* One that can be called: $LATEST, or a published version. */
@@ -206,6 +211,7 @@ struct function {
     const struct obj *obj;         /* the Function, or the FunctionVersion */
     bool removed;
     bool durable; /* a call begins an execution */
+    bool debug; /* it is family.debug */
     bool slowed; /* somebody waits for a token: the tick looks */
     bool crowded; /* somebody waits for memory: capacity.c looks */
     int provisioned; /* instances that are kept loaded */
@@ -269,6 +275,7 @@ struct instance {
     bool deadline_hit;
     bool stopping; /* told to end by itself; the timer runs */
     int grace_ms;  /* that it has for it */
+    int fd_in; /* of one that is debugged: came, and its frame comes next; -1: none */
     /* of HTTP functions, and others that take several calls at once */
     struct list leases, dials;
     uint32_t leases_n;
@@ -388,6 +395,8 @@ void function_let_go(struct function *f); /* frees it when nothing holds it any 
 void functions_renew_keys(struct functions *fs); /* of those that run, when half of their time is over */
 void functions_let_go(struct functions *fs); /* while stopping: frees when all is gone */
 void version_let_go(struct version *v);   /* the same; then its function */
+struct function *function_put_debug(struct function *head); /* makes head->family->debug, or gives it the object as it is now */
+void function_drop(struct function *f); /* as if its object had been removed */
 char *version_config(struct version *v, struct arena *a); /* JSON for the zygote */
 void version_keys(struct version *v, struct arena *a, struct function_keys *ret); /* its credentials now; no access_key: none */
 
@@ -554,6 +563,9 @@ bool serve_forget(struct call *c); /* true: the call stood in an instance, it is
 void serve_drop(struct instance *i);
 bool serve_read(struct instance *i);
 void serve_exited(struct instance *i, int status);
+void serve_dial(struct instance *i, function_dialed_fn *fn, void *arg); /* of one that is debugged */
+bool serve_dialed(struct instance *i, uint64_t id, int fd);             /* false: fd is not what it may be, or not asked for */
+void serve_dials_end(struct instance *i);
 int serve_grace_ms(const struct instance *i);
 
 /* flog.c */
@@ -576,6 +588,14 @@ void collector_stop(struct functions *fs);
 void flog_unflood(struct instance *i); /* before the end of a call is read: what is too much goes, the rest is read */
 void flog_tick(struct functions *fs);
 enum { LOG_BURST = 4 << 20, LOG_PER_TICK = 1 << 20 };
+
+/* debug.c */
+bool debug_is_node(const struct version *v);
+int debug_port(const struct version *v); /* on the sandbox's loopback */
+void debug_config(struct version *v, struct arena *a, struct val *config, struct val *env);
+struct function *debug_of(struct functions *fs, const char *ns, const char *name); /* NULL: nobody debugs it */
+bool debug_wanted(const struct function *head, const struct function_call *q); /* somebody debugs it, this call is for him */
+void debug_end(struct function *f);
 
 /* trace.c */
 /* Where a call of v stands; text is what its function is given. to_queue: it is an event that is kept for later. */

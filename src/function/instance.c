@@ -349,6 +349,8 @@ static void on_deadline(uv_timer_t *t)
 /* How long a call may run before this side ends it. */
 static uint64_t limit_ms(const struct instance *i)
 {
+    if (i->v->f->debug)
+        return DEBUG_MS;
     return i->inited ? (uint64_t)i->v->timeout_ms + (i->v->wasm ? WASM_GRACE_MS : 0) : INIT_MS;
 }
 
@@ -445,6 +447,9 @@ void instance_exited(struct instance *i, int status, uint64_t cpu_us)
           ((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) || (i->v->program && WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGKILL));
     if (i->v->http_port)
         serve_exited(i, status);
+    serve_dials_end(i);
+    closep(&i->fd_in);
+    i->fd_in = -1;
     if (i->maker)
         snapshot_exited(i, status, oom);
     if (i->call)
@@ -619,6 +624,17 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
             misbehaved(i, "it does not keep the protocol");
             return -1;
         }
+        if (f.type == FRAME_DIALED && i->v->f->debug && !f.n) {
+            int fd = i->fd_in;
+
+            at += sizeof f;
+            i->fd_in = -1;
+            if ((fd < 0) != (f.result != 0) || !serve_dialed(i, f.id, fd)) {
+                misbehaved(i, "it does not keep the protocol");
+                return -1;
+            }
+            continue;
+        }
         if (instance_shared(i) && lost(i, &f) && f.n <= INSTANCE_FRAME_MAX) {
             if (n - at < sizeof f + f.n)
                 break;
@@ -643,6 +659,10 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
                 fail_call(i, c, "Function.ResponseSizeTooLarge", "Response payload size exceeded maximum allowed payload size (209715200 bytes).");
                 return -1;
             }
+        } else if (f.type == FRAME_RESULT && i->v->f->debug && at < n) { /* the end of a connection's making came behind it */
+            _auto_(freep) char *body = xstrndup(p + at - f.n, f.n);
+
+            on_result(i, c, &f, body);
         } else if (f.type == FRAME_RESULT && (at == n || instance_shared(i))) {
             on_result(i, c, &f, p + at - f.n);
         } else {
@@ -653,6 +673,29 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
     return (ssize_t)at;
 }
 
+/* Of one that is debugged: a descriptor may come with its frame, which is the last one then. */
+static ssize_t read_with_fd(struct instance *i, char *piece)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int) * 4)];
+    } control;
+    struct iovec iov = {piece, READ_BYTES};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t n = recvmsg(i->sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    for (struct cmsghdr *h = n > 0 ? CMSG_FIRSTHDR(&m) : NULL; h; h = CMSG_NXTHDR(&m, h))
+        if (h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
+            for (size_t k = 0; k < (h->cmsg_len - CMSG_LEN(0)) / sizeof(int); k++) {
+                int one;
+
+                memcpy(&one, CMSG_DATA(h) + k * sizeof one, sizeof one);
+                closep(&i->fd_in);
+                i->fd_in = one;
+            }
+    return n;
+}
+
 /* False: nothing (more) to read. */
 static bool read_sock(struct instance *i)
 {
@@ -661,7 +704,7 @@ static bool read_sock(struct instance *i)
 
     if (i->v->http_port && !i->compiler)
         return serve_read(i);
-    n = read(i->sock, piece, READ_BYTES);
+    n = i->v->f->debug ? read_with_fd(i, piece) : read(i->sock, piece, READ_BYTES);
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return false;
@@ -863,6 +906,7 @@ struct instance *instance_make(struct version *v, bool compiler, struct err *err
 
     i->v = v;
     i->sock = i->log = i->theirs[0] = i->theirs[1] = i->keys = -1;
+    i->fd_in = -1;
     list_init(&i->leases);
     list_init(&i->dials);
     i->compiler = compiler;

@@ -420,6 +420,8 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
     struct call *c;
     int served;
 
+    if (f && f->family->debug && !f->debug && streq(f->shown, "$LATEST") && debug_wanted(f, q))
+        f = f->family->debug;
     if (fs->stopping)
         err_set(&r.err, UNAVAILABLE, "tandem is stopping");
     else if (!f || !f->now)
@@ -555,7 +557,7 @@ static void tick_version(struct version *v, int64_t now)
             instance_stop(i, serve_grace_ms(i));
         else if (i->state == INSTANCE_DYING && !i->exited && !i->killed && !i->stopping)
             instance_kill(i);
-        else if (i->state == INSTANCE_STEM && i->init_ahead && !i->inited && now - i->asked_us > (v->http_port ? 6 : 1) * INIT_MS * 1000LL)
+        else if (i->state == INSTANCE_STEM && i->init_ahead && !i->inited && !v->f->debug && now - i->asked_us > (v->http_port ? 6 : 1) * INIT_MS * 1000LL)
             v->lazy = true, instance_kill(i);
         else if (i->compiler && now - i->asked_us > COMPILE_MS * 1000LL)
             instance_kill(i);

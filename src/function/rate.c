@@ -45,6 +45,8 @@ bool function_may_grow(const struct version *v)
 {
     const struct functions *fs = v->f->fs;
 
+    if (v->f->debug)
+        return v->instances_n == v->stems_n; /* one, not more */
     return is_free(v) || rate_has(&v->f->family->rate, fs->scale_burst, fs->scale_per_10s, now_us());
 }
 

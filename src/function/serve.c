@@ -27,6 +27,8 @@ struct dial {
     struct list link; /* instance.dials */
     uint64_t id;
     struct http_dial *d;
+    function_dialed_fn *fn; /* instead of d: of a debugger */
+    void *arg;
 };
 
 int serve_grace_ms(const struct instance *i)
@@ -47,13 +49,27 @@ static void on_dial(void *arg, struct http_dial *d)
     instance_frame(i, &(struct instance_frame){.type = FRAME_DIAL, .id = x->id});
 }
 
+/* Ids of these are no frames of calls. */
+void serve_dial(struct instance *i, function_dialed_fn *fn, void *arg)
+{
+    static uint64_t next = UINT64_C(1) << 40;
+    struct dial *x = xcalloc(1, sizeof *x);
+
+    *x = (struct dial){.fn = fn, .arg = arg, .id = ++next};
+    list_push(&i->dials, &x->link);
+    instance_frame(i, &(struct instance_frame){.type = FRAME_DIAL, .id = x->id});
+}
+
 static void dial_end(struct dial *x, int fd)
 {
-    struct http_dial *d = x->d;
+    struct dial was = *x;
 
     list_remove(&x->link);
     free(x);
-    http_dialed(d, fd);
+    if (was.fn)
+        was.fn(was.arg, fd);
+    else
+        http_dialed(was.d, fd);
 }
 
 /* It came from a process that runs somebody's code: only a stream socket is taken. */
@@ -66,13 +82,13 @@ static bool is_stream(int fd)
            type == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6);
 }
 
-static bool on_dialed(struct instance *i, uint64_t id, int fd)
+bool serve_dialed(struct instance *i, uint64_t id, int fd)
 {
     if (fd >= 0 && !is_stream(fd)) {
         close(fd);
         return false;
     }
-    if (fd < 0) /* it listened once and does no more: nobody else shall be sent there */
+    if (fd < 0 && i->v->http_port) /* it listened once and does no more: nobody else shall be sent there */
         instance_stop(i, GRACE_MS);
     LIST_EACH(&i->dials, l)
     if (list_entry(l, struct dial, link)->id == id) {
@@ -253,13 +269,21 @@ bool serve_read(struct instance *i)
         on_listening(i);
         return !i->exited;
     }
-    if (n == (ssize_t)sizeof f && f.type == FRAME_DIALED && i->inited && (fd < 0) == (f.result != 0) && on_dialed(i, f.id, fd))
+    if (n == (ssize_t)sizeof f && f.type == FRAME_DIALED && i->inited && (fd < 0) == (f.result != 0) && serve_dialed(i, f.id, fd))
         return true;
     if (n > 0)
         LOG(WARN, "function", "function=%s did=kill slot=%u why=\"it does not keep the protocol\"", i->v->f->key, i->slot);
     instance_unwatch(i);
     instance_kill(i);
     return false;
+}
+
+void serve_dials_end(struct instance *i)
+{
+    struct list *l;
+
+    while ((l = list_first(&i->dials)))
+        dial_end(list_entry(l, struct dial, link), -1);
 }
 
 void serve_exited(struct instance *i, int status)
@@ -269,8 +293,7 @@ void serve_exited(struct instance *i, int status)
 
     if (i->stopping)
         uv_timer_stop(&i->timer);
-    while ((l = list_first(&i->dials)))
-        dial_end(list_entry(l, struct dial, link), -1);
+    serve_dials_end(i);
     if (WIFEXITED(status))
         err_set(&err, UNAVAILABLE, "the program ended with status %d before it listened on port %d", WEXITSTATUS(status), i->v->http_port);
     else

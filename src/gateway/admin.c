@@ -91,6 +91,7 @@ static void on_body(struct http_req *req, char *data, size_t n, const struct err
             say(req, err_http(err->code), err_reason(err->code), err->msg);
         return;
     }
+    c.debug = http_param(req, "debug") != NULL;
     i->invoked = true;
     http_on_close(req, on_gone, i);
     ticket = function_invoke(i->g->functions, &c, on_done, i);
@@ -221,6 +222,8 @@ void admin_request(struct gateway *g, struct http_req *req)
         follow_function(g, req, ns, name);
     } else if (get && str_starts(req->path, "/follow/") && req->path[8] && !strchr(req->path + 8, '/')) {
         follow_request(g, req, req->path + 8, NULL);
+    } else if (get && split(req, "/debug/", &ns, &name)) {
+        debug_request(g, req, ns, name);
     } else if (get && split(req, "/log/", &ns, &name)) {
         log_request(g, req, ns, name);
     } else if (streq(req->method, "POST") && split(req, "/invoke/", &ns, &name)) {
@@ -229,6 +232,6 @@ void admin_request(struct gateway *g, struct http_req *req)
         *i = (struct invoke){.g = g, .req = req, .ns = ns, .name = name};
         http_body(req, FUNCTION_PAYLOAD_MAX, on_body, i);
     } else {
-        say(req, 404, "NotFound", "GET /meter, /metrics, /instances, /log/NS/NAME, /follow/NS, /follow/NS/NAME, /healthz; POST /invoke/NS/NAME");
+        say(req, 404, "NotFound", "GET /meter, /metrics, /instances, /log/NS/NAME, /follow/NS, /follow/NS/NAME, /debug/NS/NAME, /healthz; POST /invoke/NS/NAME");
     }
 }

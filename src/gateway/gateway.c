@@ -366,6 +366,7 @@ static void stop(struct process *p)
         return;
     p->stopping = true;
     LOG(INFO, "gateway", "did=stop");
+    debug_stop(&p->g);
     p->triggers = triggers_free(p->triggers);
     p->capacity = capacity_free(p->capacity);
     if (p->aws)
@@ -474,6 +475,7 @@ int gateway_main(const struct gateway_options *o)
 
     signal(SIGPIPE, SIG_IGN);
     uv_loop_init(&p.g.loop);
+    list_init(&p.g.debugs);
     p.env = env_real_new(&p.g.loop);
     p.http = http_client_new(&p.g.loop, &(struct http_client_opts){0});
     p.connect = env_timer_new(p.env, on_connect, &p);

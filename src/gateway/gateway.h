@@ -4,10 +4,11 @@
  * path (/function/NAME/..., /lambda-url/NAME/...). Admin HTTP on STATE/run/gateway.sock:
  *   GET  /meter             what every function used (function/README.md)
  *   GET  /instances         instances and zygotes now
- *   POST /invoke/NS/NAME    body = event; answers body = result, headers x-tandem-function-error,
+ *   POST /invoke/NS/NAME    body = event; ?debug=1: by the instance that is debugged; answers body = result, headers x-tandem-function-error,
  *                           x-tandem-log (base64), x-tandem-timing
  *   GET  /metrics           the meter for Prometheus
  *   GET  /log/NS/NAME       the end of its log; ?tail=N, ?after=POSITION, ?next=1 (admin.c)
+ *   GET  /debug/NS/NAME     runs an instance under a debugger as long as the answer goes on; ?port=N (debug.c)
  *   GET  /healthz */
 #pragma once
 

@@ -5,6 +5,7 @@
  *   url_http.c    requests for HTTP functions
  *   admin.c    the admin socket;  follow.c: logs there, as they grow
  *   keys.c     access keys
+ *   debug.c    the way to a debugger
  *   otlp.c, otlp_span.c  traces of calls to a collector
  *   groups.c   log groups: LogGroup objects and what logs/ keeps
  *   aws.c      where the AWS door hangs on;  triggers.c: where schedules and rules do
@@ -12,6 +13,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/list.h"
 #include "codec/val.h"
 #include "door/aws/identity.h"
 #include "function/function.h"
@@ -29,6 +31,7 @@ struct gateway {
     struct keys *keys; /* NULL until the server is there */
     struct identity *identity; /* likewise: who may do what */
     struct otlp *otlp; /* NULL: traces go nowhere */
+    struct list debugs; /* of debug.c */
     int port; /* of http */
 };
 
@@ -72,6 +75,10 @@ void admin_request(struct gateway *g, struct http_req *req);
 
 /* follow.c: lines as they come, of one group or (NULL) of all of a namespace. */
 void follow_request(struct gateway *g, struct http_req *req, const char *ns, const char *group);
+
+/* debug.c: GET /debug/NS/NAME; the debugger's port is open as long as the answer goes on. */
+void debug_request(struct gateway *g, struct http_req *req, const char *ns, const char *name);
+void debug_stop(struct gateway *g); /* ends them all */
 
 /* The text in base64, in the arena. */
 char *base64_text(struct arena *a, const void *p, size_t n, size_t *ret_n);

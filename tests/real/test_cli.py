@@ -11,7 +11,7 @@ def run(*words):
 def test_help_lists_the_commands():
     done = run('help')
     assert done.returncode == 0
-    for word in 'up down status kubeconfig image deploy invoke logs tail top trace key advise version'.split():
+    for word in 'up down status kubeconfig image deploy invoke logs debug tail top trace key advise version'.split():
         assert f'  {word} ' in done.stdout
         assert run(word, '--help').returncode == 0
     assert run().returncode == 2

@@ -44,6 +44,7 @@ static struct {
     pid_t child; /* 0: not started yet */
     const char *const *argv;
     int http_port; /* 0: the runtime speaks the Runtime API */
+    int debug_port; /* of its debugger; 0: none */
     bool begun;    /* extensions were started, the runtime follows them */
     uint64_t end_us; /* shutting down: when it is over */
     struct buf in, out; /* of the gateway's socket */
@@ -565,7 +566,8 @@ static void take_invoke(const struct instance_frame *f, const char *texts)
 
 static int connect_program(void)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)api.http_port)};
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), 
+                             .sin_port = htons((uint16_t)(api.http_port ? api.http_port : api.debug_port))};
     struct timeval limit = {.tv_sec = 2};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -712,6 +714,12 @@ EXPORT void z_http(int port);
 EXPORT void z_http(int port)
 {
     api.http_port = port;
+}
+
+EXPORT void z_debug(int port);
+EXPORT void z_debug(int port)
+{
+    api.debug_port = port;
 }
 
 /* Serves until the instance ends. argv: the runtime's program, NULL at the end. now: start it without

@@ -62,6 +62,7 @@ def load_lib(path):
         ("z_workdir", None, [ctypes.c_char_p]),
         ("z_own_net", None, []),
         ("z_http", None, [ctypes.c_int]),
+        ("z_debug", None, [ctypes.c_int]),
         ("z_ready", ctypes.c_int, [ctypes.c_int]),
         ("z_exec", ctypes.c_int, [ctypes.POINTER(ctypes.c_char_p)] * 2),
         ("z_failed", None, [ctypes.c_char_p, ctypes.c_int]),
@@ -240,7 +241,9 @@ def build_root():
         copy_file(library, root + "/var/runtime/zygote.node")
         with open(root + "/var/runtime/warm.js", "w") as f:
             f.write("exports.handler = (event, context, done) => done(null, {n: event.a, left: context.getRemainingTimeInMillis()});\n")
-    if os.path.isdir(root + "/opt/extensions") or config.get("bootstrap"):
+    if config.get("debug_dir"):
+        bind(config["debug_dir"], root + "/var/debug", read_only)
+    if os.path.isdir(root + "/opt/extensions") or config.get("bootstrap") or config.get("debug_dir"):
         copy_file(__file__, root + "/var/runtime/bootstrap.py")
     if config.get("exec") and config["exec"][0] == TASK + "/bootstrap" and not os.path.exists(root + TASK + "/bootstrap"):
         config["exec"][0] = "/opt/bootstrap"
@@ -706,6 +709,8 @@ def serve(what):
     if config.get("exec"):  # a runtime that is a program of its own
         if config.get("http_port"):
             lib.z_http(config["http_port"])
+        if config.get("debug_port"):
+            lib.z_debug(config["debug_port"])
         argv = [word.encode() for word in config["exec"]] + [None]
         lib.z_serve_api((ctypes.c_char_p * len(argv))(*argv), what != AHEAD or bool(config.get("http_port")), what == AHEAD_INIT, config["timeout_ms"], ready_us)
     if "random" in sys.modules:
@@ -1208,6 +1213,18 @@ def be_one_of(n):
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 
+def start_debugger():
+    """Where somebody debugs this function: debugpy listens, whether anybody is there or not."""
+    port = os.environ.pop("TANDEM_DEBUG_PORT", None)
+    if not port:
+        return
+    sys.path.append("/var/debug")  # behind all that is the function's
+    import debugpy
+
+    debugpy.configure(subProcess=False)
+    debugpy.listen(("127.0.0.1", int(port)))
+
+
 def client():
     """This program as a client of the Runtime API: what a function with extensions runs in."""
     global config, request_id
@@ -1220,6 +1237,7 @@ def client():
     sys.path[:] = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python"] + [p for p in sys.path if p] + ["/usr/lib/python3/dist-packages"]
     sys.stdout.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
     set_up_logging()
+    start_debugger()
     api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
 
     def ask(method, path, body=None):

@@ -531,6 +531,31 @@ static void version_renew(struct version *v)
         version_replace(v->f);
 }
 
+char *node_base_config(const struct version *v, const char *code, struct arena *a)
+{
+    struct functions *fs = v->f->fs;
+    struct val *c = val_map(a), *env = val_map(a);
+    _auto_(freep) char *resolv = fs->net ? xasprintf("nameserver %s\n", fs->dns) : NULL;
+
+    val_put_str(a, c, "root", fs->root);
+    val_put_str(a, c, "code", code);
+    val_push_str(a, val_need_list(a, c, "exec"), v->program);
+    val_push_str(a, val_get(c, "exec"), "/var/runtime/index.mjs");
+    val_put_str(a, c, "runtime_file", fs->node_runtime);
+    val_put_bool(a, c, "fork", true);
+    val_put_bool(a, c, "base", true);
+    val_put_bool(a, c, "compile", false);
+    val_put_int(a, c, "uid", UID_FIRST);
+    val_put_int(a, c, "tmp_mb", 1);
+    val_put_int(a, c, "timeout_ms", 1000);
+    val_put(a, env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", val_printf(a, "%d", v->memory_mb));
+    val_put(a, c, "env", env);
+    val_put(a, c, "volumes", val_list(a));
+    if (resolv)
+        val_put_str(a, c, "resolv", resolv);
+    return json_text(a, c, NULL);
+}
+
 char *version_config(struct version *v, struct arena *a)
 {
     struct functions *fs = v->f->fs;
@@ -559,6 +584,8 @@ char *version_config(struct version *v, struct arena *a)
             val_push_str(a, val_get(c, "exec"), "/var/runtime/index.mjs");
             val_put_str(a, c, "runtime_file", fs->node_runtime);
             val_put_bool(a, c, "fork", v->places == 1 && fs->node_failures < NODE_FAILURES_MAX);
+            if (v->from_node)
+                val_put_bool(a, c, "give", true);
         }
     }
     if (v->f->debug)

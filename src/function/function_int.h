@@ -173,6 +173,7 @@ struct version {
     int64_t start_us; /* what a start costs a call that waits for it, of late */
     bool forks; /* its instances are forks of their runtime; else they start a program */
     enum function_rung zygote_rung; /* of a call that waits for its zygote */
+    bool from_node, no_node_base;   /* its zygote is a fork of a Node; it cannot be one */
     struct list instances;
     struct list idle;  /* LIFO: the front was used last */
     struct list stems; /* sandboxed, nothing loaded yet */
@@ -293,11 +294,13 @@ struct instance {
 struct base {
     struct list link; /* functions.bases */
     struct functions *fs;
-    char *interpreter;
-    pid_t pid;
+    char *interpreter; /* of a Node's: program and memory */
+    pid_t pid;         /* 0: a Node's, which was forked by the base of a Python */
     int fd;
     uv_poll_t poll;
-    bool gone, up; /* up: it has forked */
+    bool gone, up; /* up: it has forked, or told that it is there */
+    bool node;
+    int64_t used_us;
 };
 
 struct queue;
@@ -370,6 +373,8 @@ struct functions {
     struct queue *queue;
     struct durable *durable;
     bool stopping, cpu_strict, lazy_init;
+    uint32_t node_bases_n, node_base_next;
+    bool no_node_bases; /* one did not come up: Node's zygotes start on their own */
     int node_failures; /* zygotes of Node that did not come up, in a row: a machine's Node may not survive a fork */
     int handles;
     void (*stopped)(void *arg);
@@ -398,6 +403,8 @@ void version_let_go(struct version *v);   /* the same; then its function */
 struct function *function_put_debug(struct function *head); /* makes head->family->debug, or gives it the object as it is now */
 void function_drop(struct function *f); /* as if its object had been removed */
 char *version_config(struct version *v, struct arena *a); /* JSON for the zygote */
+/* The same for a Node of this version's program and memory that belongs to no function. code: a folder with nothing in it. */
+char *node_base_config(const struct version *v, const char *code, struct arena *a);
 void version_keys(struct version *v, struct arena *a, struct function_keys *ret); /* its credentials now; no access_key: none */
 
 int functions_net_take(struct functions *fs, const char *owner, struct err *err); /* a borrowed descriptor */
@@ -406,6 +413,7 @@ void functions_net_give(struct functions *fs, const char *owner);
 /* zygote.c */
 void zygote_start(struct version *v);
 void zygote_stop(struct version *v);
+void node_bases_tick(struct functions *fs, int64_t now_us); /* those that nobody needed for long end */
 /* Asks for a fork; the descriptors stay the caller's. */
 int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, int fds_n,
                struct err *err);

@@ -609,7 +609,7 @@ enum { TICK_MS = 250, SLOW_TICK_MS = 60000 };
 
 static bool has_work(const struct functions *fs)
 {
-    if (fs->meters_dirty || fs->corpses_n || fs->short_us || fs->evicted_kb)
+    if (fs->meters_dirty || fs->corpses_n || fs->node_bases_n || fs->short_us || fs->evicted_kb)
         return true;
     LIST_EACH(&fs->all, l)
     {
@@ -660,6 +660,7 @@ void pool_tick(struct functions *fs)
     evict_look(fs);
     capacity_look(fs);
     zygotes_reap(fs);
+    node_bases_tick(fs, now);
     flog_tick(fs);
     spending_tick(fs);
     LIST_EACH(&fs->all, l)

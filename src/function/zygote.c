@@ -10,6 +10,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -63,7 +64,7 @@ void zygote_stop(struct version *v)
 
 static void zygote_broke(struct version *v, const char *why)
 {
-    bool early = v->zygote == ZYGOTE_STARTING;
+    bool early = v->zygote == ZYGOTE_STARTING, from_node = v->from_node;
     struct err err;
 
     LOG(WARN, "function", "function=%s did=zygote-end pid=%d early=%d why=\"%s\"", v->f->key, v->zygote_pid, early, why);
@@ -72,6 +73,10 @@ static void zygote_broke(struct version *v, const char *why)
         version_wasm_settled(v);
     if (early && v->broken.code != ERR_OK) {
         pool_fail_waiting(v->f, &v->broken);
+        return;
+    }
+    if (early && from_node && !v->removed) { /* what it is, and no other, may be no fork of a base: it comes again on its own */
+        v->no_node_base = true;
         return;
     }
     if (early && v->program && str_starts(v->runtime, "nodejs") && v->f->fs->node_failures < NODE_FAILURES_MAX) {
@@ -192,6 +197,8 @@ static void on_base_tell(struct base *b, const struct zygote_tell *t)
     char group[208];
     struct err e;
 
+    if (b->node && t->what == TELL_READY)
+        b->up = true;
     if (!v || v->base != b || (v->zygote != ZYGOTE_STARTING && v->zygote != ZYGOTE_READY))
         return;
     if (t->what == TELL_FAILED) {
@@ -244,10 +251,15 @@ static void base_end(struct base *b)
     b->gone = true;
     list_remove(&b->link);
     uv_close((uv_handle_t *)&b->poll, on_base_closed);
-    kill(b->pid, SIGKILL);
-    if (fs->corpses_n == ARRAY_LEN(fs->corpses))
-        waitpid(fs->corpses[--fs->corpses_n], NULL, 0);
-    fs->corpses[fs->corpses_n++] = b->pid;
+    if (b->node) { /* its socket closes, and that is its end */
+        fs->node_bases_n--;
+        fs->no_node_bases |= !b->up && !fs->stopping;
+    } else {
+        kill(b->pid, SIGKILL);
+        if (fs->corpses_n == ARRAY_LEN(fs->corpses))
+            waitpid(fs->corpses[--fs->corpses_n], NULL, 0);
+        fs->corpses[fs->corpses_n++] = b->pid;
+    }
     pool_wake(fs);
     LIST_EACH(&fs->all, l)
     LIST_EACH(&list_entry(l, struct function, link)->versions, k)
@@ -311,14 +323,33 @@ static int spawn(struct base *b, int child_end, struct err *err)
     return 0;
 }
 
-static struct base *base_of(struct functions *fs, const char *interpreter, struct err *err)
+static struct base *base_find(struct functions *fs, const char *interpreter)
 {
-    struct base *b;
-    int pair[2];
-
     LIST_EACH(&fs->bases, l)
     if (streq(list_entry(l, struct base, link)->interpreter, interpreter))
         return list_entry(l, struct base, link);
+    return NULL;
+}
+
+static void base_add(struct base *b)
+{
+    struct functions *fs = b->fs;
+
+    uv_poll_init(fs->loop, &b->poll, b->fd);
+    b->poll.data = b;
+    uv_poll_start(&b->poll, UV_READABLE, on_base);
+    fs->handles++;
+    list_push(&fs->bases, &b->link);
+    LOG(INFO, "function", "did=base interpreter=\"%s\" pid=%d", b->interpreter, b->pid);
+}
+
+static struct base *base_of(struct functions *fs, const char *interpreter, struct err *err)
+{
+    struct base *b = base_find(fs, interpreter);
+    int pair[2];
+
+    if (b)
+        return b;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         err_sys(err, "start %s", interpreter);
         return NULL;
@@ -335,24 +366,101 @@ static struct base *base_of(struct functions *fs, const char *interpreter, struc
         return NULL;
     }
     close(pair[1]);
-    uv_poll_init(fs->loop, &b->poll, b->fd);
-    b->poll.data = b;
-    uv_poll_start(&b->poll, UV_READABLE, on_base);
-    fs->handles++;
-    list_push(&fs->bases, &b->link);
-    LOG(INFO, "function", "did=base interpreter=%s pid=%d", interpreter, b->pid);
+    base_add(b);
     return b;
 }
 
+/* ---- a base of Node's ----
+ *
+ * A Node that has nothing of a function's, one for each program and memory size (its heap's limit is set when it starts). It
+ * is a zygote of the Python base, in a root of its own without code, and forks zygotes of functions: each goes into the root
+ * that a child of the Python base has made for it meanwhile. */
+
+enum { NODE_BASES_MAX = 4 }; /* 45 MB each; the zygotes of functions of other sizes start on their own */
+static const int64_t NODE_BASE_KEEP_US = 600000000;
+
+static bool may_be_fork_of_node(const struct version *v)
+{
+    /* these have a say in how a Node starts (driver.py's may_fork() has the same) */
+    static const char *const mine[] = {"NODE_OPTIONS", "NODE_EXTRA_CA_CERTS", "NODE_V8_COVERAGE", "AWS_LAMBDA_EXEC_WRAPPER", "SSL_CERT_FILE", "OPENSSL_CONF"};
+
+    if (!v->program || v->image || v->http_port || v->places > 1 || !str_starts(v->runtime, "nodejs") || v->no_node_base || v->f->fs->no_node_bases ||
+        v->f->fs->node_failures)
+        return false;
+    for (char **e = v->env; e && *e; e += 2)
+        for (size_t i = 0; i < ARRAY_LEN(mine); i++)
+            if (streq(e[0], mine[i]) && e[1][0])
+                return false;
+    return true;
+}
+
+/* NULL: there is none, and there cannot be one now. */
+static struct base *node_base_of(const struct version *v, struct base *python, struct arena *a)
+{
+    struct functions *fs = v->f->fs;
+    const char *name = arena_printf(a, "%s %d MB", v->program, v->memory_mb), *config;
+    struct zygote_ask ask = {.what = ASK_ZYGOTE, .slot = UINT32_MAX - fs->node_base_next++ % 65536};
+    _auto_(freep) char *nothing = xasprintf("%s/run/function/nothing", fs->state);
+    struct base *b = base_find(fs, name);
+    int pair[2];
+
+    if (b || fs->node_bases_n >= NODE_BASES_MAX || (mkdir(nothing, 0755) < 0 && errno != EEXIST))
+        return b;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return NULL;
+    config = node_base_config(v, nothing, a);
+    if (send(pair[0], config, strlen(config), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 || send_ask(python->fd, &ask, &pair[1], 1) < 0) {
+        close(pair[0]);
+        close(pair[1]);
+        return NULL;
+    }
+    close(pair[1]);
+    b = xcalloc(1, sizeof *b);
+    b->fs = fs;
+    b->interpreter = xstrdup(name);
+    b->fd = pair[0];
+    b->node = true;
+    base_add(b);
+    fs->node_bases_n++;
+    return b;
+}
+
+void node_bases_tick(struct functions *fs, int64_t now)
+{
+    if (!fs->node_bases_n)
+        return;
+    LIST_EACH(&fs->all, l)
+    LIST_EACH(&list_entry(l, struct function, link)->versions, k)
+    if (list_entry(k, struct version, link)->from_node && list_entry(k, struct version, link)->base)
+        list_entry(k, struct version, link)->base->used_us = now;
+    LIST_EACH(&fs->bases, l)
+    if (list_entry(l, struct base, link)->node && now - list_entry(l, struct base, link)->used_us > NODE_BASE_KEEP_US)
+        base_end(list_entry(l, struct base, link));
+}
+
 /* ---- a zygote ---- */
+
+/* The root is made by a child of the Python base and sent to the one that is forked by Node's. */
+static int ask_node(struct base *node, struct base *python, const struct zygote_ask *ask, int ctl, const char *config)
+{
+    int pair[2], ret = -1;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return -1;
+    if (send(pair[0], config, strlen(config), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 && send_ask(python->fd, ask, &pair[1], 1) == 0)
+        ret = send_ask(node->fd, ask, (int[]){ctl, pair[0]}, 2);
+    close(pair[0]);
+    close(pair[1]);
+    return ret;
+}
 
 static int start(struct version *v, struct err *err)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct zygote_ask ask = {.what = ASK_ZYGOTE, .slot = (uint32_t)v->number};
     struct functions *fs = v->f->fs;
+    struct base *b, *node = NULL;
     const char *config;
-    struct base *b;
     int pair[2];
 
     free(v->folder);
@@ -366,17 +474,23 @@ static int start(struct version *v, struct err *err)
     b = v->folder || v->image ? base_of(fs, v->interpreter, err) : NULL;
     if (!b)
         return -1;
+    if (may_be_fork_of_node(v))
+        node = node_base_of(v, b, a);
+    v->from_node = node != NULL;
     config = version_config(v, a);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return err_sys(err, "start a zygote");
     /* all of it waits in the sockets until the base, and then the zygote, come to it */
-    if (send(pair[0], config, strlen(config), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 || send_ask(b->fd, &ask, &pair[1], 1) < 0) {
+    if (send(pair[0], config, strlen(config), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ||
+        (node ? ask_node(node, b, &ask, pair[1], config) : send_ask(b->fd, &ask, &pair[1], 1)) < 0) {
         err_sys(err, "start a zygote");
         close(pair[0]);
         close(pair[1]);
         return -1;
     }
     close(pair[1]);
+    b = node ? node : b;
+    b->used_us = now_us();
     v->base = b;
     v->zygote_rung = b->up ? FUNCTION_RUNTIME : FUNCTION_FRESH;
     v->ctl_fd = pair[0];

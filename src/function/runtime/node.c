@@ -123,6 +123,19 @@ static napi_value js_ready(napi_env env, napi_callback_info info)
     return number(env, z_ready(1));
 }
 
+static napi_value js_base_ready(napi_env env, napi_callback_info info)
+{
+    (void)info;
+    fork_all_memory();
+    return number(env, z_base_ready());
+}
+
+static napi_value js_take_root(napi_env env, napi_callback_info info)
+{
+    (void)info;
+    return number(env, z_take_root());
+}
+
 static napi_value js_next(napi_env env, napi_callback_info info)
 {
     (void)info;
@@ -201,7 +214,7 @@ EXPORT napi_value napi_register_module_v1(napi_env env, napi_value exports)
         const char *name;
         callback *call;
     } rows[] = {{"resume", js_resume}, {"config", js_config}, {"rehearse", js_rehearse}, {"rehearsed", js_rehearsed},
-                {"ready", js_ready}, {"next", js_next}, {"failed", js_failed}, {"exit", js_exit},
+                {"ready", js_ready}, {"baseReady", js_base_ready}, {"takeRoot", js_take_root}, {"next", js_next}, {"failed", js_failed}, {"exit", js_exit},
                 {"enteredUs", js_entered_us}, {"nowUs", js_now_us}, {"memoryKb", js_memory_kb}, {"stream", js_stream}, {"random", js_random},
                 {"pid", js_pid}};
 

@@ -66,6 +66,7 @@ static struct {
     unsigned call_n;
     unsigned long read[READ_MAX]; /* pages of files that a request reads, ascending */
     int read_n;
+    int root;               /* a new zygote of a Node: where its root will be sent */
     int sig_write;          /* of a zygote whose threads may get the signal */
     void (*forked)(void);   /* see z_resume() */
 } z = {.sig_write = -1, .ctl = -1, .sig = -1, .pid_ns = -1, .proc = -1, .hot_fd = -1, .ring = -1};
@@ -641,6 +642,71 @@ EXPORT int z_ready(int forks)
     return tell(&(struct zygote_tell){.what = TELL_READY, .pid = getpid(), .status = forks});
 }
 
+EXPORT int z_base_ready(void)
+{
+    return tell(&(struct zygote_tell){.what = TELL_READY, .pid = getpid()});
+}
+
+/* The namespaces that make up a function's root and where it stands, in the order in which they are entered. */
+static const struct {
+    const char *name;
+    int type;
+} root_parts[] = {{"ns/net", CLONE_NEWNET}, {"ns/ipc", CLONE_NEWIPC}, {"ns/uts", CLONE_NEWUTS}, {"ns/mnt", CLONE_NEWNS}};
+enum { ROOT_PARTS = sizeof root_parts / sizeof root_parts[0] };
+
+EXPORT int z_give_root(void);
+/* A process that has made a root sends it to whoever is at the other end of descriptor 3. */
+EXPORT int z_give_root(void)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int) * ROOT_PARTS)];
+    } c = {0};
+    struct iovec iov = {"", 1};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c};
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    int fds[ROOT_PARTS];
+
+    for (int i = 0; i < ROOT_PARTS; i++)
+        if ((fds[i] = openat(z.proc, root_parts[i].name, O_RDONLY | O_CLOEXEC)) < 0)
+            return -errno;
+    h->cmsg_level = SOL_SOCKET;
+    h->cmsg_type = SCM_RIGHTS;
+    h->cmsg_len = CMSG_LEN(sizeof fds);
+    memcpy(CMSG_DATA(h), fds, sizeof fds);
+    return sendmsg(z.ctl, &m, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+EXPORT int z_take_root(void)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(sizeof(int) * ROOT_PARTS)];
+    } c;
+    char byte;
+    struct iovec iov = {&byte, 1};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c};
+    int fds[ROOT_PARTS], e = 0;
+    struct cmsghdr *h;
+    ssize_t n;
+
+    do
+        n = recvmsg(z.root, &m, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    close(z.root);
+    z.root = -1;
+    h = n == 1 ? CMSG_FIRSTHDR(&m) : NULL;
+    if (!h || h->cmsg_type != SCM_RIGHTS || h->cmsg_len != CMSG_LEN(sizeof fds))
+        return -ENOENT;
+    memcpy(fds, CMSG_DATA(h), sizeof fds);
+    for (int i = 0; i < ROOT_PARTS; i++) {
+        if (!e && setns(fds[i], root_parts[i].type) < 0)
+            e = errno;
+        close(fds[i]);
+    }
+    return -e;
+}
+
 EXPORT void z_failed(const char *text, int e)
 {
     struct zygote_tell t = {.what = TELL_FAILED, .slot = z.ask.slot, .status = e};
@@ -718,11 +784,42 @@ static int take_ask(void)
 
 static void enter(void);
 
+/* In a fork of a base whose runtime keeps its descriptors: what was the base's own is made anew. */
+static void begin_anew(void)
+{
+    char path[32];
+    int ends[2], proc;
+
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || dup2(z.fds[0], 3) < 0 || pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+        _exit(125);
+    close(z.fds[0]);
+    z.root = z.fds[1];
+    z.fds_n = 0;
+    snprintf(path, sizeof path, "../%d", getpid());
+    proc = openat(z.proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    close(z.sig);
+    close(z.sig_write);
+    close(z.pid_ns);
+    close(z.proc);
+    z.sig = ends[0];
+    z.sig_write = ends[1];
+    z.proc = proc;
+    z.pid_ns = openat(proc, "ns/pid", O_RDONLY | O_CLOEXEC);
+    z.children_n = 0;
+    if (proc < 0 || z.pid_ns < 0 || fcntl(3, F_SETFD, FD_CLOEXEC) < 0)
+        _exit(125);
+    z.forked();
+}
+
 /* A zygote for a function. 0 in it. */
 static int fork_zygote(void)
 {
     pid_t pid = z.children_n < CHILDREN_MAX ? fork() : -1;
 
+    if (pid == 0 && z.forked) {
+        begin_anew();
+        return 0;
+    }
     if (pid == 0) {
         if (dup2(z.fds[0], 3) < 0 || syscall(SYS_close_range, 4, ~0u, 0) < 0)
             _exit(125);
@@ -885,7 +982,7 @@ EXPORT int z_next(void)
             close_fds();
             continue;
         }
-        if (z.ask.what == ASK_ZYGOTE && z.fds_n == 1) {
+        if (z.ask.what == ASK_ZYGOTE && z.fds_n == (z.forked ? 2 : 1)) {
             if (fork_zygote() == 0)
                 return ASK_ZYGOTE;
             continue;

@@ -22,6 +22,10 @@ int z_config(unsigned uid, unsigned tmp_mb, const char *host, const char *code);
 int z_ready(int forks);
 void z_failed(const char *text, int e);
 int z_next(void);
+/* A base: it tells that it is there. Forks of it for ASK_ZYGOTE (z_next()) go into the root that they were sent. */
+int z_base_ready(void);
+/* 0, -ENOENT: none was given; else -errno. */
+int z_take_root(void);
 /* 1 in a child that is to do what a request does and then to call z_rehearsed(); in the zygote 0 when it did, else -errno. */
 int z_rehearse(void);
 void z_rehearsed(void);

@@ -464,7 +464,7 @@ async function main() {
 
 // ---- a zygote, and the instances that are its forks ----------------------------------------------------------
 
-const NEXT = { FORK: 1, AHEAD: 101, AHEAD_INIT: 102, REHEARSE: 103 };
+const NEXT = { FORK: 1, ZYGOTE: 4, AHEAD: 101, AHEAD_INIT: 102, REHEARSE: 103 };
 const UNSEEN = 124; // loading ahead did not work out: who has a call shall see how
 
 async function serve(z, what, config) {
@@ -529,6 +529,25 @@ async function warmUp(z, rounds) {
   requestId = 'undefined';
 }
 
+// A Node that has nothing of a function's and forks functions' zygotes. Comes back in each of them, in the function's own
+// root, with its configuration.
+function base(z, need) {
+  need(z.baseReady(), 'ready');
+  for (;;) {
+    const what = z.next();
+    if (what === 0)
+      z.exit(0);
+    if (what !== NEXT.ZYGOTE)
+      continue;
+    const text = Buffer.allocUnsafe(1 << 20);
+    const given = JSON.parse(text.toString('utf8', 0, fs.readSync(3, text)));
+    need(z.takeRoot(), 'root');
+    need(z.config(given.uid, given.tmp_mb, '169.254.0.1'), 'config');
+    process.chdir('/var/task'); // what it remembers of where it was is wrong
+    return given;
+  }
+}
+
 async function zygote(config) {
   const own = { exports: {} };
   process.dlopen(own, '/var/runtime/zygote.node');
@@ -541,26 +560,35 @@ async function zygote(config) {
     return result;
   };
   need(z.resume(), 'resume');
-  need(z.config(config.uid, config.tmp_mb, config.host), 'config');
+  if (!config.base)
+    need(z.config(config.uid, config.tmp_mb, config.host), 'config');
   for (const name of ['https', 'crypto', 'zlib', 'dns', 'events', 'buffer', 'querystring', 'string_decoder', 'timers/promises', 'fs/promises', 'child_process', 'async_hooks'])
     createRequire('/var/runtime/')(`node:${name}`);
   for (const name of Object.keys(process.env))
     delete process.env[name];
+  if (config.base) {
+    await warmUp(z, 30);
+    config = base(z, need);
+  }
   for (const [name, value] of Object.entries(config.env))
     if (name !== 'TZ') // the one that names a file to be read
       process.env[name] = value;
   Module._initPaths(); // NODE_PATH
   task = process.env.LAMBDA_TASK_ROOT || '/var/task';
-  await warmUp(z, 30);
-  if (need(z.rehearse(), 'rehearse') === 1) {
-    await warmUp(z, 1);
-    z.rehearsed();
+  if (!config.give) {
+    await warmUp(z, 30);
+    if (need(z.rehearse(), 'rehearse') === 1) {
+      await warmUp(z, 1);
+      z.rehearsed();
+    }
   }
   need(z.ready(), 'ready');
   for (;;) {
     const what = z.next();
-    if (what === NEXT.REHEARSE)
+    if (what === NEXT.REHEARSE) {
+      await warmUp(z, 1);
       z.rehearsed();
+    }
     if (what === NEXT.FORK || what === NEXT.AHEAD || what === NEXT.AHEAD_INIT)
       return serve(z, what, config);
     if (what === 0)

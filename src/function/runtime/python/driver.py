@@ -69,6 +69,7 @@ def load_lib(path):
         ("z_next", ctypes.c_int, []),
         ("z_own_mappings", None, []),
         ("z_freeze", ctypes.c_int, []),
+        ("z_give_root", ctypes.c_int, []),
         ("z_learn", ctypes.c_int, [ctypes.c_char_p, ctypes.c_uint]),
         ("z_drop_cold", None, []),
         ("z_rehearsed", None, []),
@@ -1123,7 +1124,7 @@ def may_fork():
 
 def become_node():
     memory = int(config["env"].get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") or 128)
-    given = {name: config[name] for name in ("uid", "tmp_mb", "timeout_ms", "env")}
+    given = {name: config[name] for name in ("uid", "tmp_mb", "timeout_ms", "env", "base") if name in config}
     given["host"] = "169.254.0.1"
     argv = [config["exec"][0], "--single-threaded", "--v8-pool-size=0", f"--max-old-space-size={max(memory * 9 // 10, 32)}",
             "/var/runtime/index.mjs"]
@@ -1159,6 +1160,10 @@ def begin_zygote():
             if config.get("own_net"):
                 lib.z_own_net()
             check(lib.z_loopback_up(), "loopback")  # for instances that have no network of their own
+            if config.get("give"):  # to one who is waiting for it; who gets nothing knows that he may not be it
+                if may_fork() and not has_extensions():
+                    check(lib.z_give_root(), "give")
+                os._exit(0)
             if config.get("fork") and may_fork() and not has_extensions():
                 become_node()
         elif config.get("wasm"):

@@ -927,6 +927,78 @@ static void node_is_forked(void **state)
     host_remove(&h);
 }
 
+static int parent_of(int pid)
+{
+    char path[64], text[512] = "", *end;
+    int parent = 0, fd;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    fd = open(path, O_RDONLY);
+    if (fd >= 0 && read(fd, text, sizeof text - 1) > 0 && (end = strrchr(text, ')')))
+        sscanf(end, ") %*c %d", &parent);
+    close(fd);
+    return parent;
+}
+
+/* Zygotes of one size are forks of one Node that started once; nothing of the one function is in the other. */
+static void node_zygotes_have_one_base(void **state)
+{
+    static const char *const names[] = {"one", "two"};
+    const char *files[] = {"index.js", NULL, NULL};
+    struct functions_options o = {.stems = -1};
+    struct host h = {0};
+    struct buf list = {0};
+    char text[2][600], spec[300];
+    struct answer a, b;
+    int n = 0;
+    struct err err;
+
+    if (function_runtime_check("nodejs18.x", &err) < 0)
+        skip();
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    for (int i = 0; i < 2; i++) {
+        struct buf zip = {0};
+        char sha[CODE_HEX];
+
+        snprintf(text[i], sizeof text[i], "// %s\n"
+                 "const fs = require('fs'), crypto = require('crypto');\n"
+                 "exports.handler = async () => [Math.random(), crypto.randomUUID(), crypto.randomInt(1e12), process.env.OWN, process.env.OTHER,\n"
+                 "  process.cwd(), fs.readFileSync('index.js', 'utf8').split('\\n')[0], fs.readdirSync('/').includes('code'),\n"
+                 "  fs.readdirSync('/proc').filter((f) => +f).length, process.env._HANDLER, process.argv[1]].join(' ');\n", names[i]);
+        files[1] = text[i];
+        host_zip(&zip, files);
+        assert_int_equal(code_put(h.state, zip.p, zip.n, sha, &err), 0);
+        buf_done(&zip);
+        snprintf(spec, sizeof spec, "\"runtime\":\"nodejs18.x\",\"handler\":\"index.handler\",\"memoryMB\":256,\"timeoutSeconds\":10,"
+                 "\"environment\":{\"OWN\":\"%s\"%s}", names[i], i ? "" : ",\"OTHER\":\"x\"");
+        host_put(&h, names[i], sha, spec);
+    }
+    host_call(&h, "one", "{}", &a);
+    host_call(&h, "two", "{}", &b);
+    assert_non_null(strstr(a.payload, " one x /var/task // one true 1 index.handler /var/runtime/index.mjs\""));
+    assert_non_null(strstr(b.payload, " two  /var/task // two true 1 index.handler /var/runtime/index.mjs\""));
+    functions_instances_json(h.fs, &list);
+    for (char *p = list.p; (p = strstr(p, "\"pid\":")); p += 6) { /* instance, zygote, base */
+        char exe[300] = "", path[64];
+
+        snprintf(path, sizeof path, "/proc/%d/exe", parent_of(parent_of(atoi(p + 6))));
+        assert_true(readlink(path, exe, sizeof exe - 1) > 0);
+        assert_non_null(strstr(exe, "node"));
+        n++;
+    }
+    assert_int_equal(n, 2);
+    buf_done(&list);
+    for (char *p = a.payload + 1, *q; (q = strchr(p, ' ')) && p < strstr(a.payload, " one "); p = q + 1) { /* random words */
+        *q = 0;
+        assert_null(strstr(b.payload, p));
+        *q = ' ';
+    }
+    answer_done(&a);
+    answer_done(&b);
+    host_stop(&h);
+    host_remove(&h);
+}
+
 /* With a network: its own address, a loopback of its own, this machine is reached, others are not
  * seen listening. */
 static void network_is_its_own(void **state)
@@ -1171,6 +1243,7 @@ int main(void)
         cmocka_unit_test(provided_runtimes_run),
         cmocka_unit_test(node_functions_run),
         cmocka_unit_test(node_is_forked),
+        cmocka_unit_test(node_zygotes_have_one_base),
         cmocka_unit_test(events_at_work_are_owed_after_a_stop),
         cmocka_unit_test(network_is_its_own),
         cmocka_unit_test(every_call_ends_once),

@@ -242,7 +242,7 @@ static void pods_get_what_is_idle(void **state)
     answer_done(&a[0]);
     functions_set_capacity(h.fs, &all);
     for (size_t i = 0; i < 3; i++)
-        host_send(&h, "idle", "30", &a[i]);
+        host_send(&h, "idle", "12", &a[i]);
     host_sleep(&h, 2500);
     is_short = true; /* now it is meant: they go, the youngest first, and their callers hear of it */
     functions_set_capacity(h.fs, &none);

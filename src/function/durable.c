@@ -13,6 +13,7 @@ enum {
     RETRY_MAX_MS = 60000,
     TRIES_MAX = 5,       /* of an invocation that fails, in a row; then the execution does */
     KNOWN_MS = 60000,    /* until functions of an earlier life are known for sure */
+    BUSY_TRIES = 4,      /* the wait for room is not doubled more often */
     BAD_PENDING_MAX = 3, /* PENDING with nothing to wait for, in a row: an SDK may lose that race once */
 };
 
@@ -292,7 +293,7 @@ static void take_result(struct exec *e, const struct run *run, const struct func
     if (e->status == D_PAUSING)
         e->status = D_PAUSED;
     if (no_room) {
-        retry_in(e, (uint32_t)++e->busy_tries);
+        retry_in(e, (uint32_t)MIN(++e->busy_tries, BUSY_TRIES)); /* it is no fault of its own */
         return;
     }
     e->busy_tries = 0;

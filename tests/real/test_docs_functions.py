@@ -16,6 +16,9 @@ def place(tandem, tmp_path_factory):
         z.writestr('app.py', code)
     os.symlink(os.path.join(TOP, 'build', 'gallery', 'image.tar'), folder / 'image.tar')
     shutil.copytree(os.path.join(TOP, 'build', 'durable-py'), folder / 'orders', ignore=shutil.ignore_patterns('*.pyc', 'bin'))      # as pip would
+    debugger = os.path.join(tandem.state, 'debug', 'python3.11')
+    if not os.path.exists(debugger):                   # there is no registry in here: as if tandem debug had fetched it
+        shutil.copytree(os.path.join(TOP, 'build', 'debugpy'), debugger)
     (folder / 'bin').mkdir()
     os.symlink(os.path.join(TOP, 'build', 'tandem'), folder / 'bin' / 'tandem')
     os.symlink(tandem.kubectls[0], folder / 'bin' / 'kubectl')

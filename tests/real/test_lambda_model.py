@@ -1,9 +1,10 @@
 """Every operation of Lambda's model (botocore's service-2.json): it answers in a form that Lambda has, or says plainly that it is not served."""
-import uuid
+import os, subprocess, sys, uuid
 
 import botocore.config, botocore.session, pytest
 from botocore.exceptions import ClientError
 
+from conftest import TOP
 from test_lambda import fn  # noqa: F401 (a fixture)
 
 MODEL = botocore.session.get_session().get_service_model('lambda')
@@ -143,3 +144,8 @@ def test_bounds_of_every_member(blind, operation):
             wrong.append((path, why, status, code, message))
     print(f'{operation}: {n} bad inputs')
     assert not wrong
+
+
+def test_the_shapes_are_the_models():
+    """What the door checks input by was read off the model that this botocore has."""
+    assert subprocess.run([sys.executable, os.path.join(TOP, 'tools', 'lambda-shapes'), '--check'], timeout=60).returncode == 0, 'run tools/lambda-shapes'

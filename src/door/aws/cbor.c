@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-enum { DEPTH_MAX = 32 };
+enum { DEPTH_MAX = 32, KEYS_MAX = 1000 }; /* of one map: each new one is looked for among the others */
 
 struct in {
     const unsigned char *p, *end;
@@ -92,7 +92,7 @@ static struct val *many(struct in *s, bool map, int info, uint64_t n)
     for (uint64_t i = 0; info == 31 ? !at_break(s) : i < n; i++) {
         struct val *key = map ? item(s) : NULL, *one;
 
-        if ((map && !val_is(key, VAL_STR)) || !(one = item(s))) {
+        if ((map && (!val_is(key, VAL_STR) || i >= KEYS_MAX)) || !(one = item(s))) {
             wrong(s);
             return NULL;
         }
@@ -132,7 +132,7 @@ static struct val *item(struct in *s)
     uint64_t n;
     struct val *v = NULL;
 
-    if (++s->depth > DEPTH_MAX || head(s, &major, &info, &n) < 0) {
+    if (++s->depth > DEPTH_MAX || head(s, &major, &info, &n) < 0 || (info == 31 && (major < 2 || major > 5))) {
         wrong(s);
         return NULL;
     }

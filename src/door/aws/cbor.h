@@ -1,6 +1,6 @@
 /* door/aws/cbor.h - CBOR (RFC 8949) to and from values, as Smithy's RPC v2 uses it: maps with text keys, lists, texts, whole
  * and floating numbers, booleans, null; tag 1 (time) is dropped when read, and written before the times of `is_time`.
- * Indefinite lengths are read, not written. Byte strings become texts. */
+ * Indefinite lengths are read, not written; a map has at most 1,000 keys. Byte strings become texts. */
 #pragma once
 
 #include "base/buf.h"

@@ -386,6 +386,26 @@ static int read_maps(struct map *maps, int max)
 
 enum { PAGE_PRESENT = 63, PAGE_FILE = 61, PAGE_OWN = 56, GAP_MAX = 16, RUNS_MAX = 512 };
 
+/* Entries of a pagemap, read some hundred at a time. */
+struct pages {
+    int fd;
+    unsigned long from;
+    size_t n;
+    uint64_t entry[512];
+};
+
+/* 0: nothing is there. Within [at, to) the pages that follow are asked for next. */
+static uint64_t page_at(struct pages *p, unsigned long at, unsigned long to)
+{
+    if (at < p->from || (at - p->from) / 4096 >= p->n) {
+        ssize_t got = pread(p->fd, p->entry, MIN((to - at) / 4096, sizeof p->entry / 8) * 8, (off_t)(at / 4096 * 8));
+
+        p->from = at;
+        p->n = got > 0 ? (size_t)got / 8 : 0;
+    }
+    return p->n ? p->entry[(at - p->from) / 4096] : 0;
+}
+
 static bool has(uint64_t entry, int bit)
 {
     return entry >> bit & 1;
@@ -399,6 +419,7 @@ struct run {
 /* The parts of the writable mappings that hold something: in between lies what was never touched. */
 static int touched(const struct map *maps, int n, int pagemap, struct run *runs)
 {
+    struct pages p = {.fd = pagemap};
     int runs_n = 0;
 
     for (int i = 0; i < n; i++) {
@@ -407,10 +428,9 @@ static int touched(const struct map *maps, int n, int pagemap, struct run *runs)
         if (!(maps[i].prot & PROT_WRITE) || maps[i].stack)
             continue;
         for (unsigned long at = maps[i].from; at < maps[i].to; at += 4096) {
-            uint64_t entry;
+            uint64_t entry = page_at(&p, at, maps[i].to);
 
-            if (pread(pagemap, &entry, sizeof entry, (off_t)(at / 4096 * 8)) != 8 || !has(entry, PAGE_PRESENT) ||
-                (maps[i].file && !last && has(entry, PAGE_FILE)))
+            if (!has(entry, PAGE_PRESENT) || (maps[i].file && !last && has(entry, PAGE_FILE)))
                 continue;
             if (last && at - last->to <= GAP_MAX * 4096) {
                 last->to = at + 4096;
@@ -499,28 +519,33 @@ EXPORT void z_drop_cold(void);
 EXPORT void z_drop_cold(void)
 {
     struct map maps[512];
-    int n = z.read_n ? read_maps(maps, 512) : 0, pagemap = page_map(getpid());
+    int n = z.read_n ? read_maps(maps, 512) : 0;
+    struct pages p = {.fd = page_map(getpid())};
 
-    for (int i = 0; i < n && pagemap >= 0; i++) {
+    for (int i = 0; i < n && p.fd >= 0; i++) {
         unsigned long from = 0; /* of the run that can go; 0: none */
+        bool any = false;       /* something of it is there */
 
         if (!maps[i].file || maps[i].ours)
             continue;
         for (unsigned long at = maps[i].from; at <= maps[i].to; at += 4096) {
-            uint64_t entry = 0;
-            bool cold = at < maps[i].to && pread(pagemap, &entry, sizeof entry, (off_t)(at / 4096 * 8)) == 8 &&
-                        (!has(entry, PAGE_PRESENT) || (has(entry, PAGE_FILE) && !is_hot(at)));
+            uint64_t entry = at < maps[i].to ? page_at(&p, at, maps[i].to) : 0;
+            bool there = has(entry, PAGE_PRESENT), cold = at < maps[i].to && (!there || (has(entry, PAGE_FILE) && !is_hot(at)));
 
-            if (cold && !from)
+            if (cold && !from) {
                 from = at;
+                any = false;
+            }
+            any |= cold && there;
             if (!cold && from) {
-                madvise((void *)from, at - from, MADV_DONTNEED);
+                if (any)
+                    madvise((void *)from, at - from, MADV_DONTNEED);
                 from = 0;
             }
         }
     }
-    if (pagemap >= 0)
-        close(pagemap);
+    if (p.fd >= 0)
+        close(p.fd);
 }
 
 /* In the rehearsal's child: from here on a page of a file is present only when it was touched. Neighbours are told apart by

@@ -1179,7 +1179,6 @@ def begin_zygote():
         os._exit(1)
     gc.freeze()
     lib.z_own_mappings()
-    lib.z_drop_cold()
     lib.z_ready(0 if config.get("exec") else 1)
 
 

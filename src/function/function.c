@@ -423,6 +423,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
     v->snap_start = streq(val_str_at(spec, "snapStart", ""), "PublishedVersions") && !streq(f->shown, "$LATEST");
     if (f->debug) {
         v->timeout_ms = DEBUG_MS;
+        v->no_node_base = true; /* it is started with its inspector */
         v->limits.memory_bytes += (int64_t)DEBUG_MB << 20;
     }
     make_env(v, val_get(spec, "environment"));

@@ -659,6 +659,7 @@ static void on_committed(uv_work_t *w, int status)
         struct event *e = list_entry(l, struct event, link);
         function_queued_fn *done = e->done;
         struct function_span *span = STEAL(e->span);
+        struct function_result r;
         void *arg = e->arg;
         char id[FUNCTION_ID_MAX];
 
@@ -671,8 +672,9 @@ static void on_committed(uv_work_t *w, int status)
         } else {
             list_push(&q->ready, l);
         }
+        r = (struct function_result){.err = err, .request_id = id}; /* the span borrows it until its end */
         if (span)
-            trace_span_result(span, &(struct function_result){.err = err, .request_id = id});
+            trace_span_result(span, &r);
         trace_span_end(q->fs, span);
         if (done)
             done(arg, &err, id);

@@ -8,6 +8,9 @@
 #include "http/client_int.h"
 
 enum { TICK_MS = 100, ANSWER_HEAD_MAX = 262144 };
+#define NEVER UINT64_MAX
+
+static void on_tick(uv_timer_t *t);
 
 struct http_client {
     struct turn *turn;
@@ -16,7 +19,8 @@ struct http_client {
     struct list late; /* calls whose failure is told from the loop */
     uv_timer_t tick, soon;
     unsigned handles;
-    bool ticking, closing;
+    bool soon_tick; /* the next look at time limits is at most TICK_MS away */
+    bool closing;
 };
 
 struct http_origin {
@@ -322,6 +326,15 @@ static const llhttp_settings_t SETTINGS = {
     .on_message_complete = k_message,
 };
 
+/* Something has a time limit now that it had not: the timer is not further away than needed. */
+static void client_tick(struct http_client *c)
+{
+    if (c->soon_tick || c->closing)
+        return;
+    c->soon_tick = true;
+    uv_timer_start(&c->tick, on_tick, TICK_MS, 0);
+}
+
 static void k_got_head(struct cconn *k)
 {
     struct http_call *call = k->call;
@@ -343,6 +356,7 @@ static void k_got_head(struct cconn *k)
     k->keep = llhttp_should_keep_alive(&k->parser);
     call->answered = true;
     call->data_ms = uv_now(k->io.turn->loop);
+    client_tick(call->c);
     call->answer = (struct http_answer){
         .status = k->parser.status_code,
         .headers = call->hdrs.h,
@@ -379,6 +393,7 @@ static void k_got_all(struct cconn *k)
         k->since_ms = uv_now(k->io.turn->loop);
         list_push_front(&k->o->idle, &k->pool);
         k->o->idle_n++;
+        client_tick(k->o->c);
         io_read(&k->io, true);
     } else {
         io_close(&k->io);
@@ -636,16 +651,6 @@ static int k_connect(struct cconn *k)
     return rc;
 }
 
-static void on_tick(uv_timer_t *t);
-
-static void client_tick(struct http_client *c)
-{
-    if (c->ticking || c->closing)
-        return;
-    c->ticking = true;
-    uv_timer_start(&c->tick, on_tick, TICK_MS, 0);
-}
-
 static void call_assign(struct http_call *call)
 {
     struct http_origin *o = call->o;
@@ -810,6 +815,7 @@ struct http_call *call_new(struct http_origin *o, const struct http_call_opts *o
     if (opts->timeout_ms)
         call->deadline_ms = uv_now(o->c->turn->loop) + opts->timeout_ms;
     list_push(&o->c->calls, &call->link);
+    client_tick(o->c);
     if (o->closing || o->c->closing) {
         struct err err = {0};
 
@@ -867,6 +873,7 @@ void http_call_resume(struct http_call *call)
 {
     call->paused = false;
     call->data_ms = uv_now(call->c->turn->loop);
+    client_tick(call->c);
     if (call->conn && call->sent)
         io_read(&call->conn->io, true);
 }
@@ -889,40 +896,88 @@ void call_expire(struct http_call *call, uint32_t ms)
     http_call_resume(call); /* an end that is not read is not seen */
 }
 
+enum limit { LIMIT_ANSWER, LIMIT_CONNECT, LIMIT_DATA, LIMITS };
+
+/* When the call is over for want of time, in ms of the loop, and of what; NEVER: it may take as long as it likes. */
+static uint64_t call_limit(const struct http_call *call, enum limit *ret)
+{
+    const struct cconn *k = call->conn;
+    uint64_t at[LIMITS] = {NEVER, NEVER, NEVER};
+
+    if (call->deadline_ms && (!call->answered || call->expires))
+        at[LIMIT_ANSWER] = call->deadline_ms;
+    if (k && k->state < CC_BUSY)
+        at[LIMIT_CONNECT] = k->since_ms + call->c->o.connect_timeout_ms + 1;
+    if (call->answered && call->o_.idle_timeout_ms && !call->paused)
+        at[LIMIT_DATA] = call->data_ms + call->o_.idle_timeout_ms + 1;
+    *ret = LIMIT_ANSWER;
+    for (enum limit i = LIMIT_CONNECT; i < LIMITS; i++)
+        if (at[i] < at[*ret])
+            *ret = i;
+    return at[*ret];
+}
+
+static void call_late(struct http_call *call, enum limit what)
+{
+    const char *host = call->o->host_header;
+    struct err err;
+
+    switch (what) {
+    case LIMIT_CONNECT:
+        err_set(&err, TIMEOUT, "connect to %s: no answer", host);
+        break;
+    case LIMIT_DATA:
+        err_set(&err, TIMEOUT, "%s stopped sending", host);
+        break;
+    default:
+        err_set(&err, TIMEOUT, "%s did not answer in time", host);
+    }
+    call_fail(call, &err);
+}
+
+/* Ends what is over, and sleeps until the next limit: a watch that says nothing has none. */
 static void on_tick(uv_timer_t *t)
 {
     struct http_client *c = t->data;
-    uint64_t now = uv_now(c->turn->loop);
-    struct err err = {0};
+    uint64_t now = uv_now(c->turn->loop), next = NEVER, at;
+    enum limit what;
 
-    c->ticking = false;
+    c->soon_tick = false;
     for (struct list *it = c->calls.next; it != &c->calls;) {
         struct http_call *call = list_entry(it, struct http_call, link);
-        struct cconn *k = call->conn;
 
         it = it->next;
-        if (call->deadline_ms && (!call->answered || call->expires) && now >= call->deadline_ms)
-            err_set(&err, TIMEOUT, "%s did not answer in time", call->o->host_header);
-        else if (k && k->state < CC_BUSY && now - k->since_ms > c->o.connect_timeout_ms)
-            err_set(&err, TIMEOUT, "connect to %s: no answer", call->o->host_header);
-        else if (call->answered && call->o_.idle_timeout_ms && !call->paused &&
-                 now - call->data_ms > call->o_.idle_timeout_ms)
-            err_set(&err, TIMEOUT, "%s stopped sending", call->o->host_header);
-        else
+        at = call_limit(call, &what);
+        if (at > now) {
+            next = MIN(next, at);
             continue;
-        call_fail(call, &err);
+        }
+        call_late(call, what);
         it = c->calls.next; /* the callback may have changed anything */
+        next = NEVER;
         if (c->closing)
             return;
     }
     LIST_EACH(&c->conns, ck) {
         struct cconn *k = list_entry(ck, struct cconn, link);
 
-        if (k->state == CC_IDLE && list_linked(&k->pool) && now - k->since_ms > c->o.idle_timeout_ms)
+        if (k->state != CC_IDLE || !list_linked(&k->pool))
+            continue;
+        at = k->since_ms + c->o.idle_timeout_ms + 1;
+        if (at > now)
+            next = MIN(next, at);
+        else
             cconn_drop(k);
     }
-    if (!list_empty(&c->conns) || !list_empty(&c->calls))
+    if (next - now <= TICK_MS)
         client_tick(c);
+    else if (next != NEVER && !c->soon_tick)
+        uv_timer_start(&c->tick, on_tick, next - now, 0);
+}
+
+int64_t http_client_sleeps(const struct http_client *c)
+{
+    return uv_is_active((const uv_handle_t *)&c->tick) ? (int64_t)uv_timer_get_due_in(&c->tick) : -1;
 }
 
 /* ---- origins and the client ---- */

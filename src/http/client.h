@@ -20,6 +20,8 @@ struct http_client *http_client_new(uv_loop_t *loop, const struct http_client_op
 /* Cuts what runs (on_done with CANCELLED, from inside), frees itself when its handles are closed.
  * Origins must not be used after. */
 struct http_client *http_client_free(struct http_client *c);
+/* How many ms it will not look at time limits; -1: there are none. For tests: who is idle must sleep. */
+int64_t http_client_sleeps(const struct http_client *c);
 
 /* A connection that somebody else makes, see http_origin_opts.dial. */
 struct http_dial;

@@ -737,6 +737,67 @@ static void test_unix_and_refused(void **state)
     http_origin_free(o);
 }
 
+static void wait_ms(uint64_t ms)
+{
+    uint64_t end = uv_hrtime() + ms * 1000000;
+    uv_timer_t wake;
+
+    uv_timer_init(&loop, &wake);
+    uv_timer_start(&wake, on_timer, ms, 0);
+    while (uv_hrtime() < end)
+        uv_run(&loop, UV_RUN_ONCE);
+    uv_close((uv_handle_t *)&wake, NULL);
+    uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+/* Time limits hold also when the client has slept before: who has none (a watch) does not keep it awake. */
+static void test_time_limits(void **state)
+{
+    struct err err = {0};
+    char url[64];
+    struct http_client *c = http_client_new(&loop, &(struct http_client_opts){.idle_timeout_ms = 300});
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int mute = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct got watch = {0}, g;
+    struct http_origin *o, *nobody;
+    socklen_t at_n = sizeof at;
+
+    (void)state;
+    assert_int_equal(bind(mute, (struct sockaddr *)&at, sizeof at), 0);
+    snprintf(url, sizeof url, "http://127.0.0.1:%d", http_server_port(server));
+    o = http_origin_new(c, url, NULL, &err);
+    assert_int_equal(listen(mute, 4), 0); /* takes connections and says nothing */
+    getsockname(mute, (struct sockaddr *)&at, &at_n);
+    snprintf(url, sizeof url, "http://127.0.0.1:%d", ntohs(at.sin_port));
+    nobody = http_origin_new(c, url, NULL, &err);
+    g = fetch(o, &(struct http_call_opts){.path = "/params"});
+    buf_done(&g.body);
+    http_fetch(o, &(struct http_call_opts){.path = "/hang"}, 0, on_fetched, &watch); /* on the connection that was idle */
+    wait_ms(400);
+    assert_int_equal(http_client_sleeps(c), -1);
+    g = fetch(nobody, &(struct http_call_opts){.path = "/", .timeout_ms = 100});
+    assert_int_equal(g.err.code, ERR_TIMEOUT);
+    assert_non_null(strstr(g.err.msg, "did not answer in time"));
+    buf_done(&g.body);
+    wait_ms(400);
+    g = fetch(o, &(struct http_call_opts){.path = "/hang", .timeout_ms = 60000, .idle_timeout_ms = 100});
+    assert_int_equal(g.err.code, ERR_TIMEOUT);
+    assert_non_null(strstr(g.err.msg, "stopped sending"));
+    buf_done(&g.body);
+    g = fetch(o, &(struct http_call_opts){.path = "/params"}); /* leaves an idle connection, which is closed in its time */
+    buf_done(&g.body);
+    wait_ms(150);
+    assert_in_range(http_client_sleeps(c), 1, 400);
+    wait_ms(600);
+    assert_int_equal(http_client_sleeps(c), -1);
+    assert_false(watch.done);
+    http_client_free(c);
+    wait_ms(10);
+    assert_true(watch.done);
+    buf_done(&watch.body);
+    close(mute);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -750,6 +811,7 @@ int main(void)
         cmocka_unit_test(test_spdy),
         cmocka_unit_test(test_tls),
         cmocka_unit_test(test_unix_and_refused),
+        cmocka_unit_test(test_time_limits),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

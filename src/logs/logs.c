@@ -11,6 +11,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -215,6 +216,7 @@ bool logs_group_next(const struct logs *l, uint32_t *i, struct log_group_info *r
 
 const char *logs_object_name(const char *group, char out[80])
 {
+    unsigned char sum[32];
     size_t n = 0;
 
     for (const char *p = group; *p && n < 60; p++)
@@ -222,7 +224,11 @@ const char *logs_object_name(const char *group, char out[80])
             out[n++] = (char)tolower((unsigned char)*p);
         else if (n && out[n - 1] != '-')
             out[n++] = '-';
-    snprintf(out + n, 80 - n, "%s%08x", n && out[n - 1] != '-' ? "-" : "", str_hash(group, strlen(group)));
+    ASSERT(EVP_Digest(group, strlen(group), sum, NULL, EVP_sha256(), NULL) == 1);
+    if (n && out[n - 1] != '-')
+        out[n++] = '-';
+    for (int i = 0; i < 8; i++) /* so long that nobody finds two names that share it */
+        n += (size_t)snprintf(out + n, 80 - n, "%02x", sum[i]);
     return out;
 }
 

@@ -19,7 +19,11 @@
 #include "event/event.h"
 #include "volume/volume.h"
 
-enum { BODY_MAX = 72 * 1024 * 1024 };
+enum {
+    BODY_MAX = 72 * 1024 * 1024,      /* of Lambda: a zip in base64 */
+    BODY_OTHERS_MAX = 8 * 1024 * 1024, /* of other services, the largest of which is a batch of log events */
+    BODY_STRANGER_MAX = 64 * 1024,    /* without a signature: a token and a policy for a session */
+};
 
 /* ---- small things ---- */
 
@@ -255,12 +259,22 @@ static void find_key(struct aws_req *q)
                                           .ns = "kube-system", .name = name}, on_asked, NULL);
 }
 
+/* Bytes that are collected before anything is known of who sent them. */
+static size_t body_max(const struct aws_req *q)
+{
+    if (q->sig.kind == SIGV4_NONE)
+        return BODY_STRANGER_MAX;
+    return aws_service_of(q)->request == lambda_request ? BODY_MAX : BODY_OTHERS_MAX;
+}
+
 static void on_body(struct http_req *req, char *data, size_t n, const struct err *err, void *arg)
 {
     struct aws_req *q = arg;
 
     if (err && err->code == ERR_TOO_LARGE) {
-        refuse(q, 413, "EntityTooLarge", "RequestEntityTooLargeException", "Request must be smaller than 70167211 bytes");
+        refuse(q, 413, "EntityTooLarge", "RequestEntityTooLargeException",
+               arena_printf(req->arena, "Request must be smaller than %zu bytes",
+                            aws_service_of(q)->request == lambda_request ? (size_t)70167211 : body_max(q)));
         return;
     }
     if (err) {
@@ -302,7 +316,7 @@ static void on_request(struct http_req *req, void *arg)
     if (is_s3(q))
         find_key(q);
     else
-        http_body(req, BODY_MAX, on_body, q);
+        http_body(req, body_max(q), on_body, q);
 }
 
 /* ---- from inside ---- */

@@ -14,8 +14,8 @@ bool event_name_ok(const char *name)
 
 const char *event_object_name(struct arena *a, const char *name)
 {
-    return strchr(name, '.') || strchr(name, '/') ? arena_printf(a, "%s-%08x", lambda_object_name(a, arena_printf(a, "%.*s", (int)strcspn(name, "./"), name)),
-                                              str_hash(name, strlen(name)))
+    return strchr(name, '.') || strchr(name, '/') ? arena_printf(a, "%s-%s", lambda_object_name(a, arena_printf(a, "%.*s", (int)strcspn(name, "./"), name)),
+                                              aws_name_hash(a, name))
                                 : lambda_object_name(a, name);
 }
 

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "auth/session.h"
+#include "auth/sigv4.h"
 #include "base/map.h"
 #include "base/log.h"
 #include "codec/json.h"
@@ -24,6 +25,14 @@ static const char DENY_ALL[] =
     "{\"Version\":\"2012-10-17\",\"Statement\":{\"Effect\":\"Deny\",\"Action\":\"*\",\"Resource\":\"*\"}}";
 
 /* ---- names ---- */
+
+char *aws_name_hash(struct arena *a, const char *text)
+{
+    char hex[SIGV4_HEX_BYTES];
+
+    sigv4_sha256_hex(text, strlen(text), hex);
+    return arena_strndup(a, hex, 16);
+}
 
 const char *iam_object_name(struct arena *a, const char *name)
 {
@@ -42,7 +51,7 @@ const char *iam_object_name(struct arena *a, const char *name)
         if (!isalnum((unsigned char)*p))
             *p = '-';
     safe += strspn(safe, "-");
-    return arena_printf(a, "%.50s%s%08x", safe, *safe ? "-" : "x-", str_hash(low, n));
+    return arena_printf(a, "%.46s%s%s", safe, *safe ? "-" : "x-", aws_name_hash(a, low));
 }
 
 const char *iam_name_of(const struct obj *o)

@@ -34,6 +34,10 @@ bool identity_ready(const struct identity *id); /* roles are known: false only f
 const char *identity_account(const struct identity *id);
 const char *identity_region(const struct identity *id);
 
+/* 16 hexadecimal digits of the text's SHA-256, in the arena: what stands in the names of objects whose AWS name does not
+ * fit. No two names that somebody can find by trying share it. */
+char *aws_name_hash(struct arena *a, const char *text);
+
 /* ---- who asks ---- */
 
 enum caller_kind { CALLER_ROOT, CALLER_USER, CALLER_ROLE };

@@ -38,7 +38,7 @@ const char *lambda_object_name(struct arena *a, const char *name)
     for (char *p = low; *p; p++)
         *p = isalnum((unsigned char)*p) ? (char)tolower((unsigned char)*p) : '-';
     low += strspn(low, "-");
-    return arena_printf(a, "%.50s%s%08x", low, *low ? "-" : "f-", str_hash(name, n));
+    return arena_printf(a, "%.46s%s%s", low, *low ? "-" : "f-", aws_name_hash(a, name));
 }
 
 int lambda_name_parse(struct aws_req *q, const char *s, struct lambda_name *ret, struct err *err)

@@ -118,6 +118,8 @@ void lambda_patch_again(struct op *op, void (*then)(struct op *, const struct ob
  * neither. */
 struct val *lambda_destination(struct aws_req *q, const char *arn);
 /* The request's Layers into op->patch; then `then`, unless one is not there. */
+/* May the caller use this layer version (a FunctionLayer)? Else it has answered. */
+bool lambda_may_use_layer(struct op *op, const struct val *layer, const char *arn);
 void lambda_take_layers(struct op *op, void (*then)(struct op *op));
 /* A call that never ran (result.err): answered in Lambda's form, true. */
 bool lambda_refused(struct op *op, const struct function_result *r);

@@ -536,6 +536,8 @@ static void resolved(struct op *op, const struct val *items)
             lambda_error(op->q, 400, "InvalidParameterValueException", "Layer version %s does not exist.", val_text(arn, ""));
             return;
         }
+        if (!lambda_may_use_layer(op, found, layer_arn(op, name, version)))
+            return;
         one = val_map(a);
         val_put_str(a, one, "arn", layer_arn(op, name, version));
         val_put(a, one, "codeSha256", val_at(found, "spec.codeSha256"));

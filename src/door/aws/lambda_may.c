@@ -99,6 +99,19 @@ bool lambda_may_invoke(struct op *op, const char *object, const char *arn)
     return !message;
 }
 
+bool lambda_may_use_layer(struct op *op, const struct val *layer, const char *arn)
+{
+    struct aws_req *q = op->q;
+    const char *text = val_text(val_get(val_at(layer, "metadata.annotations"), A_POLICY), NULL);
+    struct err err;
+    const struct val *policy = text ? json_parse(q->req->arena, text, strlen(text), &err) : NULL;
+    char *message = is_root(op) ? NULL : aws_denied(q, "lambda:GetLayerVersion", arn, NULL, policy, POLICY_RESOURCE);
+
+    if (message)
+        aws_refuse(q, message);
+    return !message;
+}
+
 /* ---- roles of functions ---- */
 
 bool lambda_role_fits(struct op *op)

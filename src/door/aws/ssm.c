@@ -50,7 +50,7 @@ static const char *object_name(struct arena *a, const char *name)
             out[n++] = (char)tolower((unsigned char)*p);
         else if (n && out[n - 1] != '-')
             out[n++] = '-';
-    snprintf(out + n, 80 - n, "%s%08x", n && out[n - 1] != '-' ? "-" : "", str_hash(name, strlen(name)));
+    snprintf(out + n, 80 - n, "%s%s", n && out[n - 1] != '-' ? "-" : "", aws_name_hash(a, name));
     return out;
 }
 

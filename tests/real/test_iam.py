@@ -670,3 +670,63 @@ def test_roles_are_passed_to_other_services(tandem, iam):
     assert 'iam:PassRole' in said
     logs = as_(tandem, 'logs', key)                  # what is named beside the allowed one counts, too
     refused('AccessDeniedException', logs.start_query, logGroupNames=['/open', '/secret'], startTime=0, endTime=1, queryString='fields @message')
+
+
+def test_a_function_may_have_the_layers_that_its_maker_may_have(tandem, iam):
+    from test_lambda import zipped
+    root, name = tandem.boto('lambda'), new('layered')
+    layer = root.publish_layer_version(LayerName=name, Content={'ZipFile': zipped('x = 1', 'python/x.py')})['LayerVersionArn']
+    _, arn = role_with(iam, TRUST['Statement'])
+    may = [allow(['lambda:CreateFunction', 'lambda:UpdateFunctionConfiguration', 'lambda:GetFunction']), allow('iam:PassRole')]
+    args = dict(FunctionName=name, Runtime='python3.11', Role=arn, Handler='app.handler', Code={'ZipFile': zipped()}, Layers=[layer])
+    _, key = user_with(iam, *may)
+    assert 'lambda:GetLayerVersion on resource: ' + layer in refused('AccessDeniedException', as_(tandem, 'lambda', key).create_function, **args)
+    other, key = user_with(iam, *may, allow('lambda:GetLayerVersion', layer))
+    fn = as_(tandem, 'lambda', key)
+    assert fn.create_function(**args)['Layers'][0]['Arn'] == layer
+    iam.put_user_policy(UserName=other, PolicyName='p', PolicyDocument=policy(*may))
+    fn.get_waiter('function_updated_v2')
+    refused('AccessDeniedException', fn.update_function_configuration, FunctionName=name, Layers=[layer])
+    root.delete_function(FunctionName=name)
+
+
+def test_a_stranger_may_send_little(tandem):
+    """Nothing is known of who sends a request without a signature: its body is not collected beyond what STS can need."""
+    import urllib.error, urllib.request
+    for size, status in ((100, 400), (200_000, 413)):
+        body = b'Action=AssumeRoleWithWebIdentity&Version=2011-06-15&WebIdentityToken=' + b'x' * size
+        with pytest.raises(urllib.error.HTTPError) as e:
+            urllib.request.urlopen(urllib.request.Request(tandem.status['aws'] + '/', body, {'content-type': 'application/x-www-form-urlencoded'}))
+        assert e.value.code == status
+
+
+def test_tags_have_limits(tandem):
+    """50 of a resource, keys of 1 to 128 characters and not aws:, values of 256: wherever there are tags."""
+    from test_lambda import create
+    name = new('tagged').replace('_', '-')
+    lam, ssm, logs, events, scheduler = (tandem.boto(s) for s in ('lambda', 'ssm', 'logs', 'events', 'scheduler'))
+    function = create(lam, name)['FunctionArn']
+    ssm.put_parameter(Name=name, Value='v', Type='String')
+    logs.create_log_group(logGroupName=name)
+    rule = events.put_rule(Name=name, ScheduleExpression='rate(1 day)', State='DISABLED')['RuleArn']
+    pairs = lambda tags: [{'Key': k, 'Value': v} for k, v in tags.items()]
+    ways = [
+        ('InvalidParameterValueException', 'InvalidParameterValueException', lambda t: lam.tag_resource(Resource=function, Tags=t)),
+        ('InvalidParameterValueException', 'InvalidParameterValueException', lambda t: create(lam, name + 'x', Tags=t)),
+        ('TooManyTagsError', 'ValidationException', lambda t: ssm.add_tags_to_resource(ResourceType='Parameter', ResourceId=name, Tags=pairs(t))),
+        ('TooManyTagsException', 'InvalidParameterException', lambda t: logs.tag_log_group(logGroupName=name, tags=t)),
+        ('LimitExceededException', 'ValidationException', lambda t: events.tag_resource(ResourceARN=rule, Tags=pairs(t))),
+        ('ServiceQuotaExceededException', 'ValidationException', lambda t: scheduler.create_schedule_group(Name=name, Tags=pairs(t))),
+    ]
+    for many, wrong, tag in ways:
+        refused(many, tag, {f'k{n}': 'v' for n in range(51)})
+        refused(wrong, tag, {'aws:mine': 'v'})
+        tag({f'é{n}' + 'k' * 120: 'v' * 256 for n in range(2)})
+    refused('InvalidParameterValueException', lam.tag_resource, Resource=function, Tags={f'k{n}': 'v' for n in range(49)})  # with the two there are
+    refused('LimitExceededException', events.tag_resource, ResourceARN=rule, Tags=pairs({f'k{n}': 'v' for n in range(49)}))
+    for f in (name, name + 'x'):
+        lam.delete_function(FunctionName=f)
+    ssm.delete_parameter(Name=name)
+    logs.delete_log_group(logGroupName=name)
+    events.delete_rule(Name=name)
+    scheduler.delete_schedule_group(Name=name)

@@ -6,6 +6,7 @@
 #include "door/aws/ssm.h"
 
 #include <ctype.h>
+#include <strings.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,6 +31,47 @@ void aws_context_tags(struct aws_req *q, struct val *context, const char *prefix
     }
     if (keys->n && streq(prefix, "aws:requesttag"))
         val_put(a, context, "aws:tagkeys", keys);
+}
+
+enum { TAGS_MAX = 50, TAG_KEY_MAX = 128, TAG_VALUE_MAX = 256 };
+
+static size_t characters(const char *s)
+{
+    size_t n = 0;
+
+    for (; *s; s++)
+        n += ((unsigned char)*s & 0xc0) != 0x80;
+    return n;
+}
+
+static const char *tag_wrong(struct arena *a, const char *key, const char *value)
+{
+    if (!*key || characters(key) > TAG_KEY_MAX)
+        return arena_printf(a, "the tag key '%.40s' must have a length between 1 and %d", key, TAG_KEY_MAX);
+    if (strncasecmp(key, "aws:", 4) == 0)
+        return "tag keys that begin with aws: are reserved";
+    if (characters(value) > TAG_VALUE_MAX)
+        return arena_printf(a, "the value of the tag '%.40s' must have length less than or equal to %d", key, TAG_VALUE_MAX);
+    return NULL;
+}
+
+const char *aws_tags_wrong(struct arena *a, const struct val *before, const struct val *more, bool *ret_many)
+{
+    struct val *all = val_is(before, VAL_MAP) ? val_copy(a, before) : val_map(a);
+    const char *wrong = NULL;
+
+    VAL_EACH(more, it)
+    {
+        wrong = wrong ? wrong : tag_wrong(a, val_str_at(it, "Key", ""), val_str_at(it, "Value", ""));
+        val_put_str(a, all, val_str_at(it, "Key", ""), "");
+    }
+    VAL_EACH_MEMBER(more, m)
+    {
+        wrong = wrong ? wrong : tag_wrong(a, m->key, val_text(&m->v, ""));
+        val_put_str(a, all, m->key, "");
+    }
+    *ret_many = !wrong && val_len(all) > TAGS_MAX;
+    return *ret_many ? arena_printf(a, "a resource can have no more than %d tags", TAGS_MAX) : wrong;
 }
 
 char *aws_denied(struct aws_req *q, const char *action, const char *resource, const struct val *context,

@@ -85,6 +85,11 @@ const char *aws_caller(struct aws_req *q);
 /* ... and a session of that role, which trusts CloudFormation; NULL with err. */
 const char *aws_caller_of_role(struct aws_door *d, struct arena *a, const char *arn, struct err *err);
 
+/* What is wrong with tags (in the arena; NULL: nothing): more than 50 together with those that are there already, a key that is
+ * not 1 to 128 characters or begins with aws:, a value of more than 256. before: map, or NULL; more: a map of texts, or
+ * a list of {Key, Value}. *ret_many: it is their number. */
+const char *aws_tags_wrong(struct arena *a, const struct val *before, const struct val *more, bool *ret_many);
+
 /* Errors; they finish the request. aws_error() has the form of the request's service. */
 void aws_error(struct aws_req *q, int status, const char *code, const char *fmt, ...) _printf_(4, 5);
 void lambda_error(struct aws_req *q, int status, const char *type, const char *fmt, ...)

@@ -195,6 +195,11 @@ static struct val *read_spec(struct wop *op, const char *name, const struct val 
     if (read_parameters(op, spec, before, err) < 0)
         return NULL;
     val_put(op->a, spec, "capabilities", texts(op, "Capabilities"));
+    if (param(op, "Tags.member.51.Key")) {
+        err_set(err, INVALID_ARGUMENT, "1 validation error detected: Value at 'tags' failed to satisfy constraint: Member must have length less "
+                "than or equal to 50");
+        return NULL;
+    }
     for (int i = 1; i <= 50 && (key = param(op, arena_printf(op->a, "Tags.member.%d.Key", i))); i++) {
         const char *value = param(op, arena_printf(op->a, "Tags.member.%d.Value", i));
         struct val *t = val_map(op->a);

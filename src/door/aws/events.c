@@ -113,7 +113,9 @@ static void on_read(struct aws_req *q, const struct client_result *r, void *arg)
 {
     struct rule_op *op = arg;
     struct arena *a = q->req->arena;
+    const char *wrong;
     struct val *v;
+    bool many;
 
     if (r->err && !(r->err->code == ERR_NOT_FOUND && op->missing_is_fine)) {
         api_error(op, r->err);
@@ -125,6 +127,11 @@ static void on_read(struct aws_req *q, const struct client_result *r, void *arg)
     if (r->err) {
         val_put_str(a, val_need_map(a, v, "metadata"), "name", op->object);
         val_put_str(a, val_need_map(a, v, "spec"), "name", op->name);
+    }
+    wrong = aws_tags_wrong(a, val_at(v, "spec.tags"), val_get(op->in, "Tags"), &many);
+    if (wrong) {
+        aws_error(q, 400, many ? "LimitExceededException" : "ValidationException", "%s", wrong);
+        return;
     }
     op->change(op, v);
     aws_call(q, &(struct client_call){.verb = r->err ? CLIENT_CREATE : CLIENT_UPDATE, .resource = RULES, .ns = LAMBDA_NS,

@@ -522,8 +522,14 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
                 BAD(PARAMETER, "this machine runs x86_64 functions only");
         val_put(a, spec, "architectures", val_get(in, "Architectures"));
     }
-    if (val_get(in, "Tags"))
+    if (val_get(in, "Tags")) {
+        bool many;
+        const char *wrong = aws_tags_wrong(a, NULL, val_get(in, "Tags"), &many);
+
+        if (wrong)
+            BAD(PARAMETER, "%s", wrong);
         val_put(a, spec, "tags", val_get(in, "Tags"));
+    }
     read_durable(a, val_get(in, "DurableConfig"), create, spec);
     return 0;
 }

@@ -346,11 +346,19 @@ void op_list_tags(struct op *op)
 void op_tag(struct op *op)
 {
     struct arena *a = op->q->req->arena;
+    const struct obj *o = need_tagged(op);
+    const char *wrong;
+    bool many;
 
-    if (!need_tagged(op))
+    if (!o)
         return;
     if (!val_is(val_get(op->in, "Tags"), VAL_MAP)) {
         lambda_error(op->q, 400, "InvalidParameterValueException", "Tags must be a map");
+        return;
+    }
+    wrong = aws_tags_wrong(a, val_at(obj_val(o), "spec.tags"), val_get(op->in, "Tags"), &many);
+    if (wrong) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "%s", wrong);
         return;
     }
     op->patch = val_map(a);

@@ -186,6 +186,17 @@ static void change(struct aws_req *q, const char *group, struct val *patch)
 
 /* ---- groups ---- */
 
+/* Those that are there already are not known here: what comes at once is looked at. */
+static bool tags_fit(struct aws_req *q, const struct val *in)
+{
+    bool many;
+    const char *wrong = aws_tags_wrong(q->req->arena, NULL, val_get(in, "tags"), &many);
+
+    if (wrong)
+        aws_error(q, 400, many ? "TooManyTagsException" : "InvalidParameterException", "%s", wrong);
+    return !wrong;
+}
+
 static void create_group(struct aws_req *q, const struct val *in)
 {
     struct arena *a = q->req->arena;
@@ -200,6 +211,8 @@ static void create_group(struct aws_req *q, const struct val *in)
         aws_error(q, 400, "ResourceAlreadyExistsException", "The specified log group already exists");
         return;
     }
+    if (!tags_fit(q, in))
+        return;
     *c = (struct change){.group = name, .patch = val_map(a), .then = empty};
     spec = val_need_map(a, c->patch, "spec");
     if (class)
@@ -404,10 +417,8 @@ static void tag(struct aws_req *q, const struct val *in)
 
     if (!name)
         return;
-    if (val_len(val_get(in, "tags")) > 50) {
-        aws_error(q, 400, "TooManyTagsException", "A resource can have no more than 50 tags.");
+    if (!tags_fit(q, in))
         return;
-    }
     val_put(a, val_need_map(a, patch, "spec"), "tags", val_is(val_get(in, "tags"), VAL_MAP) ? val_get(in, "tags") : val_map(a));
     change(q, name, patch);
 }

@@ -377,9 +377,16 @@ static void create_group(struct schedule_op *op)
 {
     struct arena *a = op->q->req->arena;
     struct val *v = val_map(a), *spec = val_map(a);
+    const char *wrong;
+    bool many;
 
     if (streq(op->name, "default")) {
         aws_error(op->q, 409, "ConflictException", "Schedule group default already exists.");
+        return;
+    }
+    wrong = aws_tags_wrong(a, NULL, val_get(op->in, "Tags"), &many);
+    if (wrong) {
+        aws_error(op->q, 400, many ? "ServiceQuotaExceededException" : "ValidationException", "%s", wrong);
         return;
     }
     val_put_str(a, spec, "name", op->name);

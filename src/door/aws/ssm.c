@@ -332,7 +332,8 @@ static bool make_room(struct op *op, struct val *versions)
 static bool put_allowed(struct op *op, const struct val *was, const char *type)
 {
     const char *value = val_str_at(op->in, "Value", ""), *tier = val_str_at(op->in, "Tier", val_str_at(was, "spec.tier", "Standard"));
-    bool overwrite = val_bool_at(op->in, "Overwrite", false);
+    bool overwrite = val_bool_at(op->in, "Overwrite", false), many;
+    const char *wrong;
 
     if (was && !overwrite)
         aws_error(op->q, 400, "ParameterAlreadyExists",
@@ -340,6 +341,8 @@ static bool put_allowed(struct op *op, const struct val *was, const char *type)
     else if (overwrite && val_len(val_get(op->in, "Tags")))
         aws_error(op->q, 400, "ValidationException", "Invalid request: tags and overwrite can't be used together. To create a parameter with tags, "
                                                      "please remove overwrite flag. To update tags for an existing parameter, please use AddTagsToResource or RemoveTagsFromResource.");
+    else if ((wrong = aws_tags_wrong(arena_of(op), NULL, val_get(op->in, "Tags"), &many)))
+        aws_error(op->q, 400, many ? "TooManyTagsError" : "ValidationException", "%s", wrong);
     else if (!type)
         aws_error(op->q, 400, "ValidationException", "A parameter type is required when you create a parameter.");
     else if (!streq(type, "String") && !streq(type, "StringList") && !streq(type, "SecureString"))
@@ -495,9 +498,16 @@ static struct val *change_tags(struct op *op, const struct val *was)
 {
     struct arena *a = arena_of(op);
     struct val *now, *spec, *tags;
+    const char *wrong;
+    bool many;
 
     if (!was) {
         aws_error(op->q, 400, "InvalidResourceId", "The resource ID isn't valid. Verify that you entered the correct ID and try again.");
+        return NULL;
+    }
+    wrong = aws_tags_wrong(a, val_at(was, "spec.tags"), val_get(op->in, "Tags"), &many);
+    if (wrong) {
+        aws_error(op->q, 400, many ? "TooManyTagsError" : "ValidationException", "%s", wrong);
         return NULL;
     }
     now = val_copy(a, was);

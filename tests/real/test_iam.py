@@ -730,3 +730,46 @@ def test_tags_have_limits(tandem):
     logs.delete_log_group(logGroupName=name)
     events.delete_rule(Name=name)
     scheduler.delete_schedule_group(Name=name)
+
+
+def test_lists_come_in_pages(tandem, iam):
+    """An unmodified paginator that asks for one at a time gets each of them once."""
+    from test_lambda import create
+    name, root = new('paged'), tandem.boto('lambda')
+    doc = policy(allow('s3:GetObject'))
+    arn = iam.create_policy(PolicyName=name, PolicyDocument=doc)['Policy']['Arn']
+    for n in 'abc':
+        role_with(iam, TRUST['Statement'], name=name + n)
+        iam.create_user(UserName=name + n, Tags=[{'Key': k, 'Value': 'v'} for k in 'zyx'])
+        iam.attach_role_policy(RoleName=name + n, PolicyArn=arn)
+        iam.attach_user_policy(UserName=name + n, PolicyArn=arn)
+        iam.tag_role(RoleName=name + 'a', Tags=[{'Key': n, 'Value': 'v'}])
+        iam.tag_policy(PolicyArn=arn, Tags=[{'Key': n, 'Value': 'v'}])
+        iam.create_policy_version(PolicyArn=arn, PolicyDocument=doc)
+    create(root, name, Publish=True)
+    for n in 'abc':
+        root.create_alias(FunctionName=name, Name=n, FunctionVersion='1')
+        root.put_function_event_invoke_config(FunctionName=name, Qualifier=n, MaximumRetryAttempts=0)
+    s3 = tandem.boto('s3')
+    s3.create_bucket(Bucket=name)
+    uploads = [s3.create_multipart_upload(Bucket=name, Key=n)['UploadId'] for n in 'abb']
+    for part in (1, 2, 7):
+        s3.upload_part(Bucket=name, Key='a', UploadId=uploads[0], PartNumber=part, Body=b'x')
+
+    def each(client, what, key, field=None, **args):
+        pages = list(client.get_paginator(what).paginate(**args, PaginationConfig={'PageSize': 1}))
+        assert all(sum(len(p.get(k, [])) for k in key.split()) == 1 for p in pages), (what, pages)
+        return [p[k][0][field] if field else k for p in pages for k in key.split() if p.get(k)]
+    assert each(iam, 'list_policy_versions', 'Versions', 'VersionId', PolicyArn=arn) == ['v4', 'v3', 'v2', 'v1']
+    assert each(iam, 'list_role_tags', 'Tags', 'Key', RoleName=name + 'a') == ['a', 'b', 'c']
+    assert each(iam, 'list_user_tags', 'Tags', 'Key', UserName=name + 'a') == ['x', 'y', 'z']
+    assert each(iam, 'list_policy_tags', 'Tags', 'Key', PolicyArn=arn) == ['a', 'b', 'c']
+    assert each(iam, 'list_entities_for_policy', 'PolicyRoles PolicyUsers', PolicyArn=arn) == ['PolicyRoles'] * 3 + ['PolicyUsers'] * 3
+    assert len(set(each(root, 'list_function_event_invoke_configs', 'FunctionEventInvokeConfigs', 'FunctionArn', FunctionName=name))) == 3
+    assert each(s3, 'list_parts', 'Parts', 'PartNumber', Bucket=name, Key='a', UploadId=uploads[0]) == [1, 2, 7]
+    assert sorted(each(s3, 'list_multipart_uploads', 'Uploads', 'UploadId', Bucket=name)) == sorted(uploads)
+    assert name in each(s3, 'list_buckets', 'Buckets', 'Name')
+    for id, key in zip(uploads, 'abb'):
+        s3.abort_multipart_upload(Bucket=name, Key=key, UploadId=id)
+    s3.delete_bucket(Bucket=name)
+    root.delete_function(FunctionName=name)

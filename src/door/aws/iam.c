@@ -188,6 +188,36 @@ void iam_page_end(struct iam_op *op, const struct iam_page *p)
         xml_element(&op->out, "Marker", b64_encode(op->a, p->last, strlen(p->last)));
 }
 
+static int by_text(const void *x, const void *y)
+{
+    return strcmp(*(const char *const *)x, *(const char *const *)y);
+}
+
+int iam_page_tags(struct iam_op *op, const struct val *tags)
+{
+    const char **keys = arena_array(op->a, const char *, val_len(tags) + 1);
+    struct iam_page page;
+    uint32_t n = 0;
+
+    if (iam_page_begin(op, &page) < 0)
+        return -1;
+    VAL_EACH_MEMBER(tags, m)
+    keys[n++] = m->key;
+    qsort(keys, n, sizeof *keys, by_text);
+    buf_adds(&op->out, "<Tags>");
+    for (uint32_t i = 0; i < n; i++) {
+        if (!iam_page_each(&page, keys[i]))
+            continue;
+        buf_adds(&op->out, "<member>");
+        xml_element(&op->out, "Key", keys[i]);
+        xml_element(&op->out, "Value", val_text(val_get(tags, keys[i]), ""));
+        buf_adds(&op->out, "</member>");
+    }
+    buf_adds(&op->out, "</Tags>");
+    iam_page_end(op, &page);
+    return 0;
+}
+
 /* ---- writes ---- */
 
 static void api_failed(struct iam_op *op, const struct client_result *r)

@@ -529,10 +529,8 @@ void iam_list_tags(struct iam_op *op)
 
     if (!o)
         return;
-    buf_adds(&op->out, "<Tags>");
-    iam_write_tags(op, val_at(obj_val(o), "spec.tags"));
-    buf_adds(&op->out, "</Tags><IsTruncated>false</IsTruncated>");
-    iam_done(op);
+    if (iam_page_tags(op, val_at(obj_val(o), "spec.tags")) == 0)
+        iam_done(op);
 }
 
 /* ---- who uses a policy ---- */

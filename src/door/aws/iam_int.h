@@ -82,6 +82,7 @@ struct iam_page {
 int iam_page_begin(struct iam_op *op, struct iam_page *p);
 bool iam_page_each(struct iam_page *p, const char *key);
 void iam_page_end(struct iam_op *op, const struct iam_page *p);
+int iam_page_tags(struct iam_op *op, const struct val *tags); /* <Tags> in the order of their keys; -1: answered */
 
 /* The role or user that the request names; NULL: answered. */
 const struct obj *iam_entity(struct iam_op *op);

@@ -299,11 +299,14 @@ done:
 
 void iam_list_versions(struct iam_op *op)
 {
+    struct iam_page page;
     const struct iam_managed *m;
     const struct obj *o;
     const struct val *spec, *list;
 
     if (find(op, &m, &o) < 0)
+        return;
+    if (iam_page_begin(op, &page) < 0)
         return;
     spec = o ? val_get(obj_val(o), "spec") : NULL;
     list = val_get(spec, "versions");
@@ -316,12 +319,15 @@ void iam_list_versions(struct iam_op *op)
     for (uint32_t i = val_len(list); i-- > 0;) { /* the newest first */
         const char *id = val_str_at(&list->items[i], "id", "");
 
+        if (!iam_page_each(&page, arena_printf(op->a, "%010lld", 9999999999 - strtoll(id + (*id == 'v'), NULL, 10))))
+            continue;
         buf_adds(&op->out, "<member>");
         version_xml(op, id, streq(id, val_str_at(spec, "defaultVersion", "v1")),
                     val_str_at(&list->items[i], "created", iam_created_of(o)), NULL);
         buf_adds(&op->out, "</member>");
     }
-    buf_adds(&op->out, "</Versions><IsTruncated>false</IsTruncated>");
+    buf_adds(&op->out, "</Versions>");
+    iam_page_end(op, &page);
     iam_done(op);
 }
 
@@ -408,14 +414,11 @@ void iam_list_policy_tags(struct iam_op *op)
 
     if (find(op, &m, &o) < 0)
         return;
-    buf_adds(&op->out, "<Tags>");
-    if (o)
-        iam_write_tags(op, val_at(obj_val(o), "spec.tags"));
-    buf_adds(&op->out, "</Tags><IsTruncated>false</IsTruncated>");
-    iam_done(op);
+    if (iam_page_tags(op, o ? val_at(obj_val(o), "spec.tags") : NULL) == 0)
+        iam_done(op);
 }
 
-static void list_users(struct iam_op *op, const struct iam_kind *k, const char *arn)
+static void list_users(struct iam_op *op, const struct iam_kind *k, const char *arn, struct iam_page *page)
 {
     const char *filter = iam_param(op, "EntityFilter"), *usage = iam_param(op, "PolicyUsageFilter");
     struct objs all = mirror_list(iam_mirror(op, k), op->a, NULL);
@@ -425,6 +428,8 @@ static void list_users(struct iam_op *op, const struct iam_kind *k, const char *
         bool boundary = streq(val_str_at(obj_val(all.v[i]), "spec.boundary", ""), arn), has = iam_has_attached(all.v[i], arn);
 
         if (usage ? !(streq(usage, "PermissionsBoundary") ? boundary : has) : !has && !boundary)
+            continue;
+        if (!iam_page_each(page, arena_printf(op->a, "%s/%s", k->Noun, all.v[i]->name)))
             continue;
         buf_adds(&op->out, "<member>");
         xml_element(&op->out, k->param, iam_name_of(all.v[i]));
@@ -438,14 +443,15 @@ void iam_list_users_of_policy(struct iam_op *op)
 {
     const struct iam_managed *m;
     const struct obj *o;
+    struct iam_page page;
     const char *arn;
 
-    if (find(op, &m, &o) < 0)
+    if (find(op, &m, &o) < 0 || iam_page_begin(op, &page) < 0)
         return;
     arn = iam_param(op, "PolicyArn");
     buf_adds(&op->out, "<PolicyGroups/>");
-    list_users(op, &IAM_ROLE, arn);
-    list_users(op, &IAM_USER, arn);
-    buf_adds(&op->out, "<IsTruncated>false</IsTruncated>");
+    list_users(op, &IAM_ROLE, arn, &page);
+    list_users(op, &IAM_USER, arn, &page);
+    iam_page_end(op, &page);
     iam_done(op);
 }

@@ -180,14 +180,16 @@ static void list_event_confs(struct op *op)
 {
     struct arena *a = op->q->req->arena;
     const struct obj *head = lambda_head(op);
+    struct lambda_page page;
     struct val *v, *list;
 
-    if (!head)
+    if (!head || lambda_page_read(op, &page) < 0)
         return;
     v = val_map(a);
     list = val_list(a);
     VAL_EACH(val_at(obj_val(head), "spec.events"), it)
-        val_push(a, list, events_shown(op, it));
+        if (lambda_page_takes(op, &page, v))
+            val_push(a, list, events_shown(op, it));
     val_put(a, v, "FunctionEventInvokeConfigs", list);
     lambda_reply(op->q, 200, v);
 }

@@ -672,17 +672,21 @@ void op_get_provisioned(struct op *op)
     struct arena *a = op->q->req->arena;
     const struct obj *head;
     const struct val *p;
+    struct lambda_page page;
     struct val *v, *list;
 
     if (http_param(op->q->req, "List")) {
         head = lambda_need(op);
-        if (!head)
+        if (!head || lambda_page_read(op, &page) < 0)
             return;
         v = val_map(a);
         list = val_list(a);
         VAL_EACH(val_at(obj_val(head), "spec.provisioned"), it) {
-            struct val *one = provisioned_shown(op, it);
+            struct val *one;
 
+            if (!lambda_page_takes(op, &page, v))
+                continue;
+            one = provisioned_shown(op, it);
             val_put(a, one, "FunctionArn", val_printf(a, "%s:%s", lambda_arn(op->q, op->n.name), val_str_at(it, "qualifier", "")));
             val_push(a, list, one);
         }

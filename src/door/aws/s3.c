@@ -184,15 +184,27 @@ static void list_buckets(struct s3_op *op)
 {
     struct arena *a = s3_arena(op);
     struct objs all = mirror_list(op->q->d->volumes, a, NULL);
+    const char *max = s3_param(op, "max-buckets"), *after = s3_param(op, "continuation-token"), *prefix = s3_param(op, "prefix"), *last = "";
+    long long left = max ? strtoll(max, NULL, 10) : 10000;
+    bool more = false;
 
     buf_printf(&op->out, S3_XML "<ListAllMyBucketsResult" S3_NS "><Owner><ID>%s</ID></Owner><Buckets>", op->q->d->account);
-    for (uint32_t i = 0; i < all.n; i++) {
+    for (uint32_t i = 0; i < all.n && !more; i++) {
+        if ((after && strcmp(all.v[i]->name, after) <= 0) || (prefix && !str_starts(all.v[i]->name, prefix)))
+            continue;
+        more = left-- <= 0;
+        if (more)
+            continue;
+        last = all.v[i]->name;
         buf_adds(&op->out, "<Bucket>");
         xml_element(&op->out, "Name", all.v[i]->name);
         xml_element(&op->out, "CreationDate", val_str_at(obj_val(all.v[i]), "metadata.creationTimestamp", ""));
         buf_adds(&op->out, "</Bucket>");
     }
-    buf_adds(&op->out, "</Buckets></ListAllMyBucketsResult>");
+    buf_adds(&op->out, "</Buckets>");
+    if (more)
+        xml_element(&op->out, "ContinuationToken", last);
+    buf_adds(&op->out, "</ListAllMyBucketsResult>");
     s3_answer_xml(op, 200);
 }
 

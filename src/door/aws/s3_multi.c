@@ -298,18 +298,32 @@ void s3_multi_abort(struct s3_op *op)
     s3_work(op);
 }
 
+static int64_t number_of(struct s3_op *op, const char *name, int64_t otherwise, int64_t least, int64_t most)
+{
+    const char *text = s3_param(op, name);
+    char *end = NULL;
+    long long n = text ? strtoll(text, &end, 10) : otherwise;
+
+    return !text || end == text || *end ? otherwise : MIN(MAX((int64_t)n, least), most);
+}
+
 static void run_parts(struct s3_op *op, int root)
 {
     struct multi *m = op->more;
+    int64_t max, after, left;
+    bool more = false;
+    int last = 0;
 
     if (open_upload(op, m, root) < 0)
         return;
+    max = number_of(op, "max-parts", 1000, 0, 1000);
+    after = number_of(op, "part-number-marker", 0, 0, PARTS_MAX);
+    left = max;
     buf_adds(&op->out, S3_XML "<ListPartsResult" S3_NS ">");
     xml_element(&op->out, "Bucket", op->bucket);
     xml_element(&op->out, "Key", op->key);
     xml_element(&op->out, "UploadId", m->id);
-    buf_adds(&op->out, "<IsTruncated>false</IsTruncated>");
-    for (int i = 1; i <= PARTS_MAX; i++) {
+    for (int i = (int)MIN(after, (int64_t)PARTS_MAX) + 1; i <= PARTS_MAX; i++) {
         char name[16], etag[VOLUME_ETAG_BYTES];
         struct stat st;
         _auto_(closep) int fd = -1;
@@ -318,11 +332,17 @@ static void run_parts(struct s3_op *op, int root)
         fd = openat(m->dir, name, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || fstat(fd, &st) < 0)
             continue;
+        if (left-- <= 0) {
+            more = true;
+            break;
+        }
+        last = i;
         volume_etag(fd, &st, etag);
         buf_printf(&op->out, "<Part><PartNumber>%d</PartNumber><LastModified>%s</LastModified><ETag>&quot;%s&quot;</ETag>"
                    "<Size>%lld</Size></Part>", i, iso_time(s3_arena(op), (int64_t)st.st_mtime * 1000), etag, (long long)st.st_size);
     }
-    buf_adds(&op->out, "</ListPartsResult>");
+    buf_printf(&op->out, "<PartNumberMarker>%lld</PartNumberMarker><NextPartNumberMarker>%d</NextPartNumberMarker><MaxParts>%lld</MaxParts>"
+               "<IsTruncated>%s</IsTruncated></ListPartsResult>", (long long)after, last, (long long)max, more ? "true" : "false");
     closep(&m->dir);
 }
 
@@ -340,31 +360,66 @@ void s3_multi_parts(struct s3_op *op)
     s3_work(op);
 }
 
+struct upload {
+    const char *key, *id;
+    int64_t started_s;
+};
+
+static int by_key(const void *x, const void *y)
+{
+    const struct upload *a = x, *b = y;
+    int r = strcmp(a->key, b->key);
+
+    return r ? r : strcmp(a->id, b->id);
+}
+
 static void run_uploads(struct s3_op *op, int root)
 {
+    const char *prefix = s3_param(op, "prefix") ? s3_param(op, "prefix") : "", *key = s3_param(op, "key-marker"),
+               *id = s3_param(op, "upload-id-marker");
+    int64_t max = number_of(op, "max-uploads", 1000, 1, 1000);
     int fd = openat(root, VOLUME_PRIVATE, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    struct upload *all = NULL;
+    size_t n = 0, shown = 0;
+    bool more = false;
     struct dirent *d;
 
-    buf_adds(&op->out, S3_XML "<ListMultipartUploadsResult" S3_NS ">");
-    xml_element(&op->out, "Bucket", op->bucket);
-    buf_adds(&op->out, "<IsTruncated>false</IsTruncated>");
     while (dir && (d = readdir(dir))) {
         int upload = str_starts(d->d_name, "upload-") ? openat(fd, d->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
         struct val *about = upload >= 0 ? read_about(s3_arena(op), upload) : NULL;
 
         closep(&upload);
-        if (!about)
+        if (!about || !str_starts(val_str_at(about, "key", ""), prefix))
             continue;
-        buf_adds(&op->out, "<Upload>");
-        xml_element(&op->out, "Key", val_str_at(about, "key", ""));
-        xml_element(&op->out, "UploadId", d->d_name + strlen("upload-"));
-        xml_element(&op->out, "Initiated", iso_time(s3_arena(op), val_int_at(about, "started", 0) * 1000));
-        buf_adds(&op->out, "</Upload>");
+        all = xrealloc(all, (n + 1) * sizeof *all);
+        all[n++] = (struct upload){val_str_at(about, "key", ""), arena_strdup(s3_arena(op), d->d_name + strlen("upload-")), val_int_at(about, "started", 0)};
     }
     if (dir)
         closedir(dir);
-    buf_adds(&op->out, "</ListMultipartUploadsResult>");
+    if (n)
+        qsort(all, n, sizeof *all, by_key);
+    buf_adds(&op->out, S3_XML "<ListMultipartUploadsResult" S3_NS ">");
+    xml_element(&op->out, "Bucket", op->bucket);
+    for (size_t i = 0; i < n; i++) {
+        if (key && by_key(&all[i], &(struct upload){key, id ? id : "\x7f", 0}) <= 0)
+            continue;
+        if ((int64_t)shown++ >= max)
+            break;
+        buf_adds(&op->out, "<Upload>");
+        xml_element(&op->out, "Key", all[i].key);
+        xml_element(&op->out, "UploadId", all[i].id);
+        xml_element(&op->out, "Initiated", iso_time(s3_arena(op), all[i].started_s * 1000));
+        buf_adds(&op->out, "</Upload>");
+        if ((int64_t)shown == max && i + 1 < n) {
+            xml_element(&op->out, "NextKeyMarker", all[i].key);
+            xml_element(&op->out, "NextUploadIdMarker", all[i].id);
+            more = true;
+        }
+    }
+    free(all);
+    buf_printf(&op->out, "<MaxUploads>%lld</MaxUploads><IsTruncated>%s</IsTruncated></ListMultipartUploadsResult>", (long long)max,
+               more ? "true" : "false");
 }
 
 void s3_multi_uploads(struct s3_op *op)

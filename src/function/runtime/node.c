@@ -192,6 +192,13 @@ static napi_value js_pid(napi_env env, napi_callback_info info)
     return number(env, getpid());
 }
 
+static napi_value js_wait(napi_env env, napi_callback_info info)
+{
+    (void)info;
+    frame_wait();
+    return number(env, 0);
+}
+
 static napi_value js_memory_kb(napi_env env, napi_callback_info info)
 {
     (void)info;
@@ -216,7 +223,7 @@ EXPORT napi_value napi_register_module_v1(napi_env env, napi_value exports)
     } rows[] = {{"resume", js_resume}, {"config", js_config}, {"rehearse", js_rehearse}, {"rehearsed", js_rehearsed},
                 {"ready", js_ready}, {"baseReady", js_base_ready}, {"takeRoot", js_take_root}, {"next", js_next}, {"failed", js_failed}, {"exit", js_exit},
                 {"enteredUs", js_entered_us}, {"nowUs", js_now_us}, {"memoryKb", js_memory_kb}, {"stream", js_stream}, {"random", js_random},
-                {"pid", js_pid}};
+                {"pid", js_pid}, {"wait", js_wait}};
 
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         napi_value f;

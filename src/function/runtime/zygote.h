@@ -19,6 +19,7 @@
  * structs in native order. What an instance says is not trusted: user code shares its process. */
 #pragma once
 
+#include <poll.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -83,6 +84,14 @@ struct instance_frame {
     uint64_t c;            /* INVOKE: 0. RESULT: CLOCK_MONOTONIC us when the sandbox stood. INITED: us of the hooks after a restore */
     uint64_t d;            /* INVOKE: 0. RESULT: us that the handler took */
 };
+
+/* Until a frame comes. Not asleep in read(): a reader of a Unix socket is woken again when the gateway takes its answer out. */
+static inline void frame_wait(void)
+{
+    struct pollfd p = {3, POLLIN, 0};
+
+    (void)poll(&p, 1, -1);
+}
 
 /* The clock of b and c, the same on both sides of the socket. */
 static inline uint64_t mono_us(void)

@@ -1,9 +1,9 @@
 /* door/aws/authorize.c - may he? What every request says of itself, and the answers to those who may not.
  *
- * Each service maps its requests to an action, a resource and condition keys: s3_may.c, lambda_may.c, iam.c, sts.c, scheduler.c; the
+ * Each service maps its requests to an action, a resource and condition keys: s3/may.c, lambda/may.c, iam.c, sts.c, scheduler.c; the
  * others are here, because what they are about stands in their parameters. */
-#include "door/aws/logs_int.h"
-#include "door/aws/ssm.h"
+#include "door/aws/logs/logs_int.h"
+#include "door/aws/ssm/ssm.h"
 
 #include <ctype.h>
 #include <strings.h>

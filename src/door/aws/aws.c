@@ -13,8 +13,8 @@
 
 #include "base/log.h"
 #include "door/aws/identity_int.h"
-#include "door/aws/ssm.h"
-#include "door/aws/cfn_int.h"
+#include "door/aws/ssm/ssm.h"
+#include "door/aws/cloudformation/cfn_int.h"
 #include "env/random.h"
 #include "event/event.h"
 #include "volume/volume.h"

@@ -1,9 +1,7 @@
 /* door/aws/aws_int.h - what the files of this door share.
  *   aws.c       the port: who signed;  service.c: which service, and the forms that services are spoken in
- *   lambda.c    Lambda: paths and operations;  lambda_conf.c: configuration <-> Function object
- *   s3.c        S3: paths, buckets;  s3_put.c, s3_get.c, s3_list.c, s3_multi.c: objects
  *   identity.h  who signed, and what he may;  authorize.c  what a request asks for
- *   iam*.c      IAM;  sts.c  STS: who one is, keys of sessions */
+ *   sts.c       STS: who one is, keys of sessions;  other services: a folder or a file each (README.md) */
 #pragma once
 
 #include "auth/sigv4.h"
@@ -67,7 +65,7 @@ const struct aws_service *aws_service_of(const struct aws_req *q);
 
 void iam_request(struct aws_req *q);
 void lambda_request(struct aws_req *q);
-void *lambda_model_free(struct lambda_model *m); /* lambda_check.c */
+void *lambda_model_free(struct lambda_model *m); /* lambda/check.c */
 void logs_request(struct aws_req *q);
 void cloudwatch_request(struct aws_req *q);
 void ssm_request(struct aws_req *q);

@@ -1,4 +1,4 @@
-/* door/aws/identity_int.h - between identity.c (who asks, what counts) and iam*.c, sts.c (what is told and changed). */
+/* door/aws/identity_int.h - between identity.c (who asks, what counts) and iam/, sts.c (what is told and changed). */
 #pragma once
 
 #include "door/aws/identity.h"

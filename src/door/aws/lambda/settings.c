@@ -1,0 +1,384 @@
+/* door/aws/lambda/settings.c - what is set beside code and configuration: concurrency, events, tags, account. */
+#include <time.h>
+
+#include "door/aws/lambda/lambda_int.h"
+#include "function/code.h"
+
+static void reply_concurrency(struct op *op, const struct obj *o)
+{
+    struct arena *a = op->q->req->arena;
+    const struct val *n = val_at(obj_val(o), "spec.reservedConcurrency");
+    struct val *v = val_map(a);
+
+    if (!val_is_null(n))
+        val_put(a, v, "ReservedConcurrentExecutions", n);
+    lambda_reply(op->q, 200, v);
+}
+void op_put_concurrency(struct op *op)
+{
+    struct arena *a = op->q->req->arena;
+    int64_t n = val_int_at(op->in, "ReservedConcurrentExecutions", -1);
+
+    if (!lambda_need(op))
+        return;
+    if (n < 0 || n > 1000) {
+        lambda_error(op->q, 400, n < 0 ? "ValidationException" : "InvalidParameterValueException",
+                     n < 0 ? "1 validation error detected: Value at 'reservedConcurrentExecutions' failed to satisfy constraint: "
+                             "Member must have value greater than or equal to 0"
+                           : "Specified ReservedConcurrentExecutions for function decreases account's "
+                             "UnreservedConcurrentExecution below its minimum value.");
+        return;
+    }
+    op->patch = val_map(a);
+    val_put_int(a, val_need_map(a, op->patch, "spec"), "reservedConcurrency", n);
+    lambda_patch(op, NULL, reply_concurrency);
+}
+void op_get_concurrency(struct op *op)
+{
+    const struct obj *o = lambda_need(op);
+
+    if (o)
+        reply_concurrency(op, o);
+}
+void op_delete_concurrency(struct op *op)
+{
+    if (lambda_need(op))
+        lambda_clear(op, "reservedConcurrency");
+}
+
+/* ---- events: retries, age, destinations; per qualifier ---- */
+
+static const char *events_qualifier(struct op *op)
+{
+    return op->n.qualifier ? op->n.qualifier : "$LATEST";
+}
+
+static const struct val *find_events(const struct obj *head, const char *qualifier)
+{
+    VAL_EACH(val_at(obj_val(head), "spec.events"), it)
+        if (streq(val_str_at(it, "qualifier", ""), qualifier))
+            return it;
+    return NULL;
+}
+
+static const char *const SIDES[][2] = {{"OnSuccess", "onSuccess"}, {"OnFailure", "onFailure"}};
+
+static struct val *events_shown(struct op *op, const struct val *e)
+{
+    struct arena *a = op->q->req->arena;
+    struct val *v = val_map(a), *to = val_map(a);
+
+    val_put(a, v, "FunctionArn", val_printf(a, "%s:%s", lambda_arn(op->q, op->n.name), val_str_at(e, "qualifier", "")));
+    val_put_int(a, v, "LastModified", strtoll(val_str_at(e, "lastModified", "0"), NULL, 10));
+    if (!val_is_null(val_get(e, "retries")))
+        val_put(a, v, "MaximumRetryAttempts", val_get(e, "retries"));
+    if (!val_is_null(val_get(e, "maximumEventAgeSeconds")))
+        val_put(a, v, "MaximumEventAgeInSeconds", val_get(e, "maximumEventAgeSeconds"));
+    for (size_t i = 0; i < ARRAY_LEN(SIDES); i++) {
+        struct val *side = val_map(a);
+
+        if (val_str_at(val_get(e, SIDES[i][1]), "arn", NULL))
+            val_put_str(a, side, "Destination", val_str_at(val_get(e, SIDES[i][1]), "arn", ""));
+        val_put(a, to, SIDES[i][0], side);
+    }
+    val_put(a, v, "DestinationConfig", to);
+    return v;
+}
+
+static void reply_events(struct op *op, const struct obj *head)
+{
+    const struct val *e = find_events(head, events_qualifier(op));
+
+    if (e)
+        lambda_reply(op->q, 200, events_shown(op, e));
+    else
+        lambda_reply(op->q, 204, NULL);
+}
+
+static void no_events(struct op *op)
+{
+    lambda_error(op->q, 404, "ResourceNotFoundException", "The function %s doesn't have an EventInvokeConfig",
+                 lambda_arn(op->q, op->n.name));
+}
+
+/* DestinationConfig of the request into e; answers errors. */
+static int read_destinations(struct op *op, struct val *e)
+{
+    struct arena *a = op->q->req->arena;
+
+    for (size_t i = 0; i < ARRAY_LEN(SIDES); i++) {
+        const struct val *side = val_get(val_get(op->in, "DestinationConfig"), SIDES[i][0]);
+        const char *arn = val_str_at(side, "Destination", NULL);
+        struct val *to = str_empty(arn) ? NULL : lambda_destination(op->q, arn);
+
+        if (val_is_null(side))
+            continue;
+        if (!to && !str_empty(arn)) {
+            lambda_error(op->q, 501, "NotImplementedException", "tandem delivers to functions and buckets, not yet to %.200s", arn);
+            return -1;
+        }
+        if (to && val_get(to, "bucket") && i == 0) {
+            lambda_error(op->q, 400, "InvalidParameterValueException",
+                         "The destination ARN %.200s is invalid: a bucket takes the records of failed events only", arn);
+            return -1;
+        }
+        val_del(e, SIDES[i][1]);
+        if (to)
+            val_put(a, e, SIDES[i][1], to);
+    }
+    return 0;
+}
+
+static struct val *events_without(struct op *op, const struct obj *head)
+{
+    struct arena *a = op->q->req->arena;
+    struct val *list = val_list(a);
+
+    VAL_EACH(val_at(obj_val(head), "spec.events"), it)
+        if (!streq(val_str_at(it, "qualifier", ""), events_qualifier(op)))
+            val_push(a, list, it);
+    return list;
+}
+
+/* PUT replaces what was set, POST changes what it names. */
+void op_put_event_conf(struct op *op)
+{
+    struct arena *a = op->q->req->arena;
+    const struct val *tries = val_get(op->in, "MaximumRetryAttempts"), *age = val_get(op->in, "MaximumEventAgeInSeconds"), *was;
+    bool change = streq(op->q->req->method, "POST");
+    struct lambda_qualified w;
+    struct val *list, *e;
+
+    if (lambda_qualified(op, &w) < 0)
+        return;
+    if ((!val_is_null(tries) && (tries->type != VAL_INT || tries->i < 0 || tries->i > 2)) ||
+        (!val_is_null(age) && (age->type != VAL_INT || age->i < 60 || age->i > 21600))) {
+        lambda_error(op->q, 400, "ValidationException",
+                     "1 validation error detected: MaximumRetryAttempts must be 0 to 2, MaximumEventAgeInSeconds 60 to 21600");
+        return;
+    }
+    was = find_events(w.head, events_qualifier(op));
+    if (change && !was) {
+        no_events(op);
+        return;
+    }
+    e = change ? val_copy(a, was) : val_map(a);
+    val_put_str(a, e, "qualifier", events_qualifier(op));
+    val_put(a, e, "lastModified", val_printf(a, "%lld", (long long)time(NULL)));
+    if (!val_is_null(tries))
+        val_put(a, e, "retries", tries);
+    if (!val_is_null(age))
+        val_put(a, e, "maximumEventAgeSeconds", age);
+    if (read_destinations(op, e) < 0)
+        return;
+    list = events_without(op, w.head);
+    val_push(a, list, e);
+    lambda_put_list(op, w.head, "events", list, reply_events);
+}
+
+static void list_event_confs(struct op *op)
+{
+    struct arena *a = op->q->req->arena;
+    const struct obj *head = lambda_head(op);
+    struct lambda_page page;
+    struct val *v, *list;
+
+    if (!head || lambda_page_read(op, &page) < 0)
+        return;
+    v = val_map(a);
+    list = val_list(a);
+    VAL_EACH(val_at(obj_val(head), "spec.events"), it)
+        if (lambda_page_takes(op, &page, v))
+            val_push(a, list, events_shown(op, it));
+    val_put(a, v, "FunctionEventInvokeConfigs", list);
+    lambda_reply(op->q, 200, v);
+}
+
+void op_get_event_conf(struct op *op)
+{
+    struct lambda_qualified w;
+
+    if (op->path_n > 1 && streq(op->path[1], "list"))
+        list_event_confs(op);
+    else if (lambda_qualified(op, &w) < 0)
+        return;
+    else if (find_events(w.head, events_qualifier(op)))
+        reply_events(op, w.head);
+    else
+        no_events(op);
+}
+
+void op_delete_event_conf(struct op *op)
+{
+    struct lambda_qualified w;
+
+    if (lambda_qualified(op, &w) < 0)
+        return;
+    if (!find_events(w.head, events_qualifier(op)))
+        no_events(op);
+    else
+        lambda_put_list(op, w.head, "events", events_without(op, w.head), reply_events);
+}
+
+/* ---- updates of the runtime, per version; recursion ---- */
+
+static const struct val *find_updates(const struct obj *head, const char *qualifier)
+{
+    VAL_EACH(val_at(obj_val(head), "spec.runtimeUpdates"), it)
+        if (streq(val_str_at(it, "qualifier", ""), qualifier))
+            return it;
+    return NULL;
+}
+
+/* $LATEST or a version's number: aliases have none. NULL: answered. */
+static const char *updates_qualifier(struct op *op, struct lambda_qualified *w)
+{
+    if (lambda_qualified(op, w) < 0)
+        return NULL;
+    if (!w->alias)
+        return events_qualifier(op);
+    lambda_error(op->q, 400, "InvalidParameterValueException", "Runtime management is of a version or $LATEST, not of the alias %s", op->n.qualifier);
+    return NULL;
+}
+
+static void reply_updates(struct op *op, const struct obj *head)
+{
+    struct arena *a = op->q->req->arena;
+    const struct val *u = find_updates(head, events_qualifier(op));
+    struct val *v = val_map(a);
+
+    val_put_str(a, v, "UpdateRuntimeOn", val_str_at(u, "updateOn", "Auto"));
+    val_put(a, v, "FunctionArn", val_printf(a, "%s:%s", lambda_arn(op->q, op->n.name), events_qualifier(op)));
+    lambda_reply(op->q, 200, v);
+}
+
+void op_get_runtime_updates(struct op *op)
+{
+    struct lambda_qualified w;
+
+    if (updates_qualifier(op, &w))
+        reply_updates(op, w.head);
+}
+
+void op_put_runtime_updates(struct op *op)
+{
+    struct arena *a = op->q->req->arena;
+    const char *on = val_str_at(op->in, "UpdateRuntimeOn", ""), *version = val_str_at(op->in, "RuntimeVersionArn", NULL), *qualifier;
+    struct lambda_qualified w;
+    struct val *list, *u;
+
+    qualifier = updates_qualifier(op, &w);
+    if (!qualifier)
+        return;
+    if (streq(on, "Manual") != (version != NULL)) {
+        lambda_error(op->q, 400, "InvalidParameterValueException",
+                     version ? "RuntimeVersionArn can only be provided when UpdateRuntimeOn is Manual."
+                             : "RuntimeVersionArn must be provided when UpdateRuntimeOn is Manual.");
+        return;
+    }
+    if (version) { /* runtimes are what this machine has: there is no older one to stay with */
+        lambda_error(op->q, 501, "NotImplementedException", "tandem keeps no versions of runtimes: a function can not stay with %.200s", version);
+        return;
+    }
+    list = val_list(a);
+    VAL_EACH(val_at(obj_val(w.head), "spec.runtimeUpdates"), it)
+        if (!streq(val_str_at(it, "qualifier", ""), qualifier))
+            val_push(a, list, it);
+    u = val_map(a);
+    val_put_str(a, u, "qualifier", qualifier);
+    val_put_str(a, u, "updateOn", on);
+    val_push(a, list, u);
+    lambda_put_list(op, w.head, "runtimeUpdates", list, reply_updates);
+}
+
+static void reply_recursion(struct op *op, const struct obj *head)
+{
+    struct val *v = val_map(op->q->req->arena);
+
+    val_put_str(op->q->req->arena, v, "RecursiveLoop", val_str_at(obj_val(head), "spec.recursiveLoop", "Terminate"));
+    lambda_reply(op->q, 200, v);
+}
+
+void op_get_recursion(struct op *op)
+{
+    const struct obj *head = lambda_need(op);
+
+    if (head)
+        reply_recursion(op, head);
+}
+
+void op_put_recursion(struct op *op)
+{
+    struct arena *a = op->q->req->arena;
+
+    if (!lambda_need(op))
+        return;
+    op->patch = val_map(a);
+    val_put_str(a, val_need_map(a, op->patch, "spec"), "recursiveLoop", val_str_at(op->in, "RecursiveLoop", ""));
+    lambda_patch(op, NULL, reply_recursion);
+}
+
+/* ---- tags ---- */
+
+/* The function that tags are of; NULL: answered, here or by those of something else. */
+static const struct obj *need_tagged(struct op *op)
+{
+    if (op->n.name)
+        return lambda_need(op);
+    if (!lambda_signing_tags(op))
+        lambda_error(op->q, 404, "ResourceNotFoundException", "The resource you requested does not exist. (%.300s)", op->raw_name);
+    return NULL;
+}
+
+void op_list_tags(struct op *op)
+{
+    struct arena *a = op->q->req->arena;
+    const struct obj *o = need_tagged(op);
+    struct val *v;
+
+    if (!o)
+        return;
+    v = val_map(a);
+    if (val_at(obj_val(o), "spec.tags"))
+        val_put(a, v, "Tags", val_at(obj_val(o), "spec.tags"));
+    else
+        val_need_map(a, v, "Tags");
+    lambda_reply(op->q, 200, v);
+}
+void op_tag(struct op *op)
+{
+    struct arena *a = op->q->req->arena;
+    const struct obj *o = need_tagged(op);
+    const char *wrong;
+    bool many;
+
+    if (!o)
+        return;
+    if (!val_is(val_get(op->in, "Tags"), VAL_MAP)) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "Tags must be a map");
+        return;
+    }
+    wrong = aws_tags_wrong(a, val_at(obj_val(o), "spec.tags"), val_get(op->in, "Tags"), &many);
+    if (wrong) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "%s", wrong);
+        return;
+    }
+    op->patch = val_map(a);
+    val_put(a, val_need_map(a, op->patch, "spec"), "tags", val_get(op->in, "Tags"));
+    lambda_patch(op, NULL, lambda_reply_none);
+}
+void op_untag(struct op *op)
+{
+    struct arena *a = op->q->req->arena;
+    const char *name, *value;
+    struct val *tags;
+
+    if (!need_tagged(op))
+        return;
+    op->patch = val_map(a);
+    tags = val_need_map(a, val_need_map(a, op->patch, "spec"), "tags");
+    for (size_t i = 0; http_param_next(op->q->req, &i, &name, &value);)
+        if (streq(name, "tagKeys"))
+            val_put(a, tags, value, val_null(a));
+    lambda_patch(op, NULL, lambda_reply_none);
+}

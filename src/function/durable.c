@@ -656,7 +656,7 @@ static void on_active(uv_timer_t *t)
         struct exec *e = list_entry(l, struct exec, link);
 
         if (!exec_ended(e) && (e->wants || e->chains))
-            exec_settle(e);
+            heap_set(e, d->active_ms); /* not here: a child that begins may make others of the list go */
     }
     durable_tick(d);
 }

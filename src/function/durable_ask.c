@@ -63,6 +63,29 @@ static void answer_commit(struct exec *e, struct answer *x)
     exec_settle(e);
 }
 
+/* Nothing is to be written for it: it leaves when what it says is on disk. */
+static void answer_unchanged(struct exec *e, struct answer *x)
+{
+    struct err ok = {0};
+
+    if (e->busy) {
+        list_push(e->pending.n ? &e->pending_waiters : &e->writing_waiters, &x->w.link);
+        return;
+    }
+    e->holds++;
+    on_answer(&x->w, &ok);
+    e->holds--;
+    exec_settle(e);
+}
+
+static bool is_full(const struct exec *e, struct err *err)
+{
+    if (e->size + (off_t)(e->writing.n + e->pending.n) <= DURABLE_BYTES_MAX)
+        return false;
+    err_set(err, TOO_LARGE, "The execution has written more than %d bytes.", DURABLE_BYTES_MAX);
+    return true;
+}
+
 /* ---- what the SDKs ask ---- */
 
 static bool token_fits(struct exec *e, const char *token)
@@ -88,7 +111,6 @@ static bool answer_again(struct exec *e, const char *token, const char *client_t
 {
     const struct val *last = e->ops->last;
     struct answer *x;
-    struct err ok = {0};
 
     if (!client_token || !streq(val_str_at(last, "client", ""), client_token) || !streq(val_str_at(last, "token", ""), token))
         return false;
@@ -97,10 +119,7 @@ static bool answer_again(struct exec *e, const char *token, const char *client_t
         val_put_str(x->a, x->v, "CheckpointToken", val_str_at(last, "next", ""));
     val_put(x->a, val_need_map(x->a, x->v, "NewExecutionState"), "Operations", unseen(e, x->a, (uint64_t)val_int_at(last, "after", 0)));
     x->v = val_copy(x->a, x->v); /* operations may change before it leaves */
-    if (e->busy)
-        list_push(e->pending.n ? &e->pending_waiters : &e->writing_waiters, &x->w.link);
-    else
-        on_answer(&x->w, &ok);
+    answer_unchanged(e, x);
     return true;
 }
 
@@ -138,9 +157,7 @@ void durable_checkpoint(struct durable *d, const char *arn, const char *token, c
         exec_settle(e);
         return;
     }
-    if (e->size + (off_t)e->pending.n > DURABLE_BYTES_MAX)
-        err_set(&err, TOO_LARGE, "The execution has written more than %d bytes.", DURABLE_BYTES_MAX);
-    if ((err.code || ops_update(e, updates, &err) < 0) && err.code != ERR_TOO_LARGE) {
+    if ((is_full(e, &err) || ops_update(e, updates, &err) < 0) && err.code != ERR_TOO_LARGE) {
         done(arg, NULL, &err);
         exec_settle(e);
         return;
@@ -202,8 +219,12 @@ void durable_stop(struct durable *d, const char *arn, const struct val *error, d
     if (!e)
         return;
     x = answer_new(done, arg);
-    if (!exec_ended(e))
-        exec_finish(e, D_STOPPED, NULL, val_len(error) ? error : error_object(x->a, NULL, "Execution stopped by user request"));
+    if (exec_ended(e)) {
+        val_put_int(x->a, x->v, "StopTimestamp", e->end_ms);
+        answer_unchanged(e, x);
+        return;
+    }
+    exec_finish(e, D_STOPPED, NULL, val_len(error) ? error : error_object(x->a, NULL, "Execution stopped by user request"));
     val_put_int(x->a, x->v, "StopTimestamp", e->end_ms);
     answer_commit(e, x);
 }
@@ -223,17 +244,23 @@ void durable_pause(struct durable *d, const char *arn, const char *client_token,
     struct answer *x;
     struct arena *a;
     struct val *event;
+    struct err err;
 
     if (!e)
         return;
     a = e->ops->a;
     if (e->status != D_RUNNING) {
         if (!exec_ended(e) && client_token && streq(val_str_at(e->ops->pause, "token", ""), client_token)) {
-            answer_commit(e, answer_new(done, arg));
+            answer_unchanged(e, answer_new(done, arg));
         } else {
             refuse(done, arg, ERR_CONFLICT, exec_ended(e) ? "The durable execution has ended." : "The durable execution is paused already.");
             exec_settle(e);
         }
+        return;
+    }
+    if (is_full(e, &err)) {
+        done(arg, NULL, &err);
+        exec_settle(e);
         return;
     }
     x = answer_new(done, arg);
@@ -263,7 +290,7 @@ void durable_resume(struct durable *d, const char *arn, const char *client_token
         return;
     if (e->status != D_PAUSED && e->status != D_PAUSING) {
         if (!exec_ended(e) && client_token && streq(val_str_at(e->ops->pause, "resumed", ""), client_token)) {
-            answer_commit(e, answer_new(done, arg));
+            answer_unchanged(e, answer_new(done, arg));
         } else {
             refuse(done, arg, ERR_CONFLICT, exec_ended(e) ? "The durable execution has ended." : "The durable execution is not paused.");
             exec_settle(e);
@@ -346,7 +373,9 @@ void durable_callback(struct durable *d, const char *callback_id, enum durable_c
             exec_settle(e);
         return;
     }
-    if (what == DURABLE_HEARTBEAT) {
+    if (is_full(e, &err)) { /* heartbeats are written, too */
+        exec_finish(e, D_FAILED, NULL, error_object(a, "InvalidParameterValueException", err.msg));
+    } else if (what == DURABLE_HEARTBEAT) {
         if (val_int_at(op, "_beatS", 0)) {
             val_put_int(e->ops->a, op, "_beat", durable_now(d) + val_int_at(op, "_beatS", 0) * 1000);
             val_push(e->ops->a, e->ops->changed, val_int(e->ops->a, op - e->ops->list->items)); /* no change that the function hears of */

@@ -135,8 +135,10 @@ static void chain_begin(struct exec *e, struct val *op)
         return;
     map_put(&d->chained, key, e);
     if (there) { /* begun in an earlier life */
-        if (exec_ended(there) && !there->busy)
+        if (exec_ended(there) && !there->busy) {
             exec_tell_parent(there);
+            exec_settle(there); /* nothing of it is needed any more */
+        }
         return;
     }
     c = xcalloc(1, sizeof *c);

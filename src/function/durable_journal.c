@@ -407,6 +407,15 @@ static int write_all(int fd, const struct buf *b, off_t at)
     return fdatasync(fd);
 }
 
+/* What a kill left behind that is not whole: a record that is shorter would leave the rest of it, with records in it that
+ * were never answered. */
+static int cut_torn(int fd, off_t whole)
+{
+    struct stat st;
+
+    return fstat(fd, &st) < 0 ? -1 : st.st_size > whole ? ftruncate(fd, whole) : 0;
+}
+
 /* On a pool thread: the execution's file and e->writing are its own until it is done. */
 static void on_work(uv_work_t *w)
 {
@@ -420,18 +429,18 @@ static void on_work(uv_work_t *w)
         return;
     }
     fd = open(path, O_WRONLY | O_CLOEXEC | (e->new_file ? O_CREAT | O_TRUNC : 0), 0600);
-    if (fd < 0 || write_all(fd, &e->writing, e->size) < 0) {
+    if (fd < 0 || cut_torn(fd, e->size) < 0 || write_all(fd, &e->writing, e->size) < 0) {
         e->write_error = errno;
         if (fd >= 0)
             (void)!ftruncate(fd, e->size); /* what did not get there whole was never there */
-        return;
-    }
-    if (e->new_file) {
+    } else if (e->new_file) {
         _auto_(closep) int dir = open(shard, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
         if (dir < 0 || fsync(dir) < 0)
             e->write_error = errno;
     }
+    if (e->write_error && e->new_file)
+        (void)!unlink(path); /* who started it was told that it is not there */
 }
 
 static void write_next(struct exec *e);

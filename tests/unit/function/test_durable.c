@@ -652,12 +652,91 @@ TT_PROP(durable, what_was_answered_is_there_again, 30)
     end(&w);
 }
 
+static off_t file_bytes(struct world *w, const char *arn)
+{
+    _auto_(freep) char *path = NULL;
+    const char *id = strrchr(arn, '/') + 1;
+    struct stat st;
+
+    path = xasprintf("%s/%.2s/%s.log", w->dir, id, id);
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_size;
+}
+
+/* Who asks for nothing new makes no file longer, and who asks again and again does so up to the limit. */
+static void files_have_an_end(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct world w;
+    struct told t, c, x = {.a = a};
+    const char *id;
+    struct exec *e;
+    struct err err;
+    off_t bytes;
+
+    (void)state;
+    begin(&w);
+    t = start(&w, a, "f", NULL, "{}");
+    c = checkpoint(&w, a, t.arn, TOKEN(payload(&w, a, 0)),
+                   "[{\"Id\":\"c\",\"Type\":\"CALLBACK\",\"Action\":\"START\",\"CallbackOptions\":{\"TimeoutSeconds\":100,\"HeartbeatTimeoutSeconds\":10}}]");
+    id = val_str_at(c.v, "NewExecutionState.Operations[0].CallbackDetails.CallbackId", "");
+    answer(&w, 0, "{\"Status\":\"PENDING\"}", NULL);
+    e = exec_by_arn(w.d, t.arn);
+    assert_non_null(exec_load(e, &err));
+    e->holds++;
+    e->size = DURABLE_BYTES_MAX + 1;
+    durable_pause(w.d, t.arn, NULL, NULL, false, on_told, &x);
+    assert_int_equal(x.err.code, ERR_TOO_LARGE);
+    durable_callback(w.d, id, DURABLE_HEARTBEAT, NULL, NULL, on_told, &x);
+    run_io(&w);
+    e->holds--;
+    assert_string_equal(status(&w, a, t.arn), "FAILED");
+    t = start(&w, a, "f", NULL, "{}");
+    answer(&w, 0, "{\"Status\":\"SUCCEEDED\"}", NULL);
+    bytes = file_bytes(&w, t.arn);
+    for (int i = 0; i < 3; i++) {
+        x = (struct told){.a = a};
+        durable_stop(w.d, t.arn, NULL, on_told, &x);
+        run_io(&w);
+        assert_int_equal(x.n, 1);
+        assert_true(val_int_at(x.v, "StopTimestamp", 0) > 0);
+    }
+    assert_int_equal(file_bytes(&w, t.arn), bytes);
+    assert_null(exec_by_arn(w.d, t.arn)->ops);
+    end(&w);
+}
+
+/* What a kill left behind the last whole record is gone with the next one, however short that is. */
+static void nothing_lies_behind_the_last_record(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct world w;
+    struct told t;
+    char torn[5000];
+    const char *id;
+    int fd;
+
+    (void)state;
+    begin(&w);
+    t = start(&w, a, "f", NULL, "{}");
+    die(&w);
+    id = strrchr(t.arn, '/') + 1;
+    memset(torn, 'x', sizeof torn);
+    fd = open(arena_printf(a, "%s/%.2s/%s.log", w.dir, id, id), O_WRONLY | O_APPEND | O_CLOEXEC);
+    assert_int_equal(write(fd, torn, sizeof torn), sizeof torn);
+    close(fd);
+    open_engine(&w);
+    assert_non_null(checkpoint(&w, a, t.arn, TOKEN(payload(&w, a, 0)), "[]").v);
+    assert_int_equal(file_bytes(&w, t.arn), exec_by_arn(w.d, t.arn)->size);
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(its_life), cmocka_unit_test(a_crash_runs_an_invocation_again), cmocka_unit_test(what_fails_is_tried_again),
         cmocka_unit_test(callbacks_and_their_time), cmocka_unit_test(chains), cmocka_unit_test(names_pauses_and_ends), cmocka_unit_test(limits),
-        cmocka_unit_test(a_disk_that_refuses), cmocka_unit_test(tt_durable_what_was_answered_is_there_again),
+        cmocka_unit_test(a_disk_that_refuses), cmocka_unit_test(files_have_an_end), cmocka_unit_test(nothing_lies_behind_the_last_record), cmocka_unit_test(tt_durable_what_was_answered_is_there_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

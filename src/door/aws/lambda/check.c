@@ -1,6 +1,6 @@
 /* door/aws/lambda/check.c - what Lambda's model says of operations and their input, asked before an operation runs.
  *
- * The facts are data (lambda_shapes.json, made by tools/lambda-shapes): each operation's method and path, and the type,
+ * The facts are data (shapes.json, made by tools/lambda-shapes): each operation's method and path, and the type,
  * bounds, pattern and values of each member of its input. All that is wrong with a request is told in one answer, in
  * Lambda's words. A value longer than its bound is not held against its pattern, and matching is cut after MATCH_STEPS:
  * what a caller sends is checked in bounded time. */

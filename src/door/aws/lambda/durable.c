@@ -161,6 +161,7 @@ static bool name_target(struct op *op, struct val *options)
     }
     val_put_str(a, options, "_object", n.object);
     val_put_str(a, options, "_arn", arn);
+    val_del(options, "_qualifier"); /* what is invoked is what is asked for below, whatever the request has of ours */
     if (n.qualifier)
         val_put_str(a, options, "_qualifier", n.qualifier);
     return lambda_may_invoke(op, n.object, n.qualifier ? arena_printf(a, "%s:%s", arn, n.qualifier) : arn);

@@ -721,6 +721,7 @@ def test_tags_have_limits(tandem):
     for many, wrong, tag in ways:
         refused(many, tag, {f'k{n}': 'v' for n in range(51)})
         refused(wrong, tag, {'aws:mine': 'v'})
+        refused(wrong, tag, {'aws:cloudformation:stack-name': 'v'})     # but for what stacks themselves set
         tag({f'é{n}' + 'k' * 120: 'v' * 256 for n in range(2)})
     refused('InvalidParameterValueException', lam.tag_resource, Resource=function, Tags={f'k{n}': 'v' for n in range(49)})  # with the two there are
     refused('LimitExceededException', events.tag_resource, ResourceARN=rule, Tags=pairs({f'k{n}': 'v' for n in range(49)}))

@@ -44,30 +44,33 @@ static size_t characters(const char *s)
     return n;
 }
 
-static const char *tag_wrong(struct arena *a, const char *key, const char *value)
+static const char *tag_wrong(struct aws_req *q, const char *key, const char *value)
 {
+    struct arena *a = q->req->arena;
+
     if (!*key || characters(key) > TAG_KEY_MAX)
         return arena_printf(a, "the tag key '%.40s' must have a length between 1 and %d", key, TAG_KEY_MAX);
-    if (strncasecmp(key, "aws:", 4) == 0)
+    if (strncasecmp(key, "aws:", 4) == 0 && !(q->inner && str_starts(key, "aws:cloudformation:")))
         return "tag keys that begin with aws: are reserved";
     if (characters(value) > TAG_VALUE_MAX)
         return arena_printf(a, "the value of the tag '%.40s' must have length less than or equal to %d", key, TAG_VALUE_MAX);
     return NULL;
 }
 
-const char *aws_tags_wrong(struct arena *a, const struct val *before, const struct val *more, bool *ret_many)
+const char *aws_tags_wrong(struct aws_req *q, const struct val *before, const struct val *more, bool *ret_many)
 {
+    struct arena *a = q->req->arena;
     struct val *all = val_is(before, VAL_MAP) ? val_copy(a, before) : val_map(a);
     const char *wrong = NULL;
 
     VAL_EACH(more, it)
     {
-        wrong = wrong ? wrong : tag_wrong(a, val_str_at(it, "Key", ""), val_str_at(it, "Value", ""));
+        wrong = wrong ? wrong : tag_wrong(q, val_str_at(it, "Key", ""), val_str_at(it, "Value", ""));
         val_put_str(a, all, val_str_at(it, "Key", ""), "");
     }
     VAL_EACH_MEMBER(more, m)
     {
-        wrong = wrong ? wrong : tag_wrong(a, m->key, val_text(&m->v, ""));
+        wrong = wrong ? wrong : tag_wrong(q, m->key, val_text(&m->v, ""));
         val_put_str(a, all, m->key, "");
     }
     *ret_many = !wrong && val_len(all) > TAGS_MAX;

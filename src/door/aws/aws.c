@@ -366,6 +366,7 @@ void aws_inner(struct aws_door *d, struct http_req *req)
     q->d = d;
     q->req = req;
     req->user = q;
+    q->inner = true;
     uuid_new(q->id);
     known = identity_caller_open(d->o.identity, a, caller ? caller : "", &q->caller, &err);
     q->sig = (struct sigv4){.kind = SIGV4_HEADER, .key_id = known == 0 ? q->caller.key_id : "",

@@ -57,6 +57,7 @@ struct aws_req {
     struct aws_field *form; /* AWS_QUERY: by query_param() */
     uint32_t form_n;
     bool form_read;
+    bool inner; /* of the stack engine, in somebody's name */
     void *more; /* the operation's own */
 };
 
@@ -84,9 +85,9 @@ const char *aws_caller(struct aws_req *q);
 const char *aws_caller_of_role(struct aws_door *d, struct arena *a, const char *arn, struct err *err);
 
 /* What is wrong with tags (in the arena; NULL: nothing): more than 50 together with those that are there already, a key that is
- * not 1 to 128 characters or begins with aws:, a value of more than 256. before: map, or NULL; more: a map of texts, or
- * a list of {Key, Value}. *ret_many: it is their number. */
-const char *aws_tags_wrong(struct arena *a, const struct val *before, const struct val *more, bool *ret_many);
+ * not 1 to 128 characters or begins with aws: (those of stacks do), a value of more than 256. before: map, or NULL;
+ * more: a map of texts, or a list of {Key, Value}. *ret_many: it is their number. */
+const char *aws_tags_wrong(struct aws_req *q, const struct val *before, const struct val *more, bool *ret_many);
 
 /* Errors; they finish the request. aws_error() has the form of the request's service. */
 void aws_error(struct aws_req *q, int status, const char *code, const char *fmt, ...) _printf_(4, 5);

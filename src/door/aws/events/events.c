@@ -128,7 +128,7 @@ static void on_read(struct aws_req *q, const struct client_result *r, void *arg)
         val_put_str(a, val_need_map(a, v, "metadata"), "name", op->object);
         val_put_str(a, val_need_map(a, v, "spec"), "name", op->name);
     }
-    wrong = aws_tags_wrong(a, val_at(v, "spec.tags"), val_get(op->in, "Tags"), &many);
+    wrong = aws_tags_wrong(op->q, val_at(v, "spec.tags"), val_get(op->in, "Tags"), &many);
     if (wrong) {
         aws_error(q, 400, many ? "LimitExceededException" : "ValidationException", "%s", wrong);
         return;

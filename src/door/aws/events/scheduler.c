@@ -384,7 +384,7 @@ static void create_group(struct schedule_op *op)
         aws_error(op->q, 409, "ConflictException", "Schedule group default already exists.");
         return;
     }
-    wrong = aws_tags_wrong(a, NULL, val_get(op->in, "Tags"), &many);
+    wrong = aws_tags_wrong(op->q, NULL, val_get(op->in, "Tags"), &many);
     if (wrong) {
         aws_error(op->q, 400, many ? "ServiceQuotaExceededException" : "ValidationException", "%s", wrong);
         return;

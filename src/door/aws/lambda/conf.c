@@ -524,7 +524,7 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
     }
     if (val_get(in, "Tags")) {
         bool many;
-        const char *wrong = aws_tags_wrong(a, NULL, val_get(in, "Tags"), &many);
+        const char *wrong = aws_tags_wrong(q, NULL, val_get(in, "Tags"), &many);
 
         if (wrong)
             BAD(PARAMETER, "%s", wrong);

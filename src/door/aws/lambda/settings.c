@@ -358,7 +358,7 @@ void op_tag(struct op *op)
         lambda_error(op->q, 400, "InvalidParameterValueException", "Tags must be a map");
         return;
     }
-    wrong = aws_tags_wrong(a, val_at(obj_val(o), "spec.tags"), val_get(op->in, "Tags"), &many);
+    wrong = aws_tags_wrong(op->q, val_at(obj_val(o), "spec.tags"), val_get(op->in, "Tags"), &many);
     if (wrong) {
         lambda_error(op->q, 400, "InvalidParameterValueException", "%s", wrong);
         return;

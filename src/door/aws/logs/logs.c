@@ -190,7 +190,7 @@ static void change(struct aws_req *q, const char *group, struct val *patch)
 static bool tags_fit(struct aws_req *q, const struct val *in)
 {
     bool many;
-    const char *wrong = aws_tags_wrong(q->req->arena, NULL, val_get(in, "tags"), &many);
+    const char *wrong = aws_tags_wrong(q, NULL, val_get(in, "tags"), &many);
 
     if (wrong)
         aws_error(q, 400, many ? "TooManyTagsException" : "InvalidParameterException", "%s", wrong);

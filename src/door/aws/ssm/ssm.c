@@ -341,7 +341,7 @@ static bool put_allowed(struct op *op, const struct val *was, const char *type)
     else if (overwrite && val_len(val_get(op->in, "Tags")))
         aws_error(op->q, 400, "ValidationException", "Invalid request: tags and overwrite can't be used together. To create a parameter with tags, "
                                                      "please remove overwrite flag. To update tags for an existing parameter, please use AddTagsToResource or RemoveTagsFromResource.");
-    else if ((wrong = aws_tags_wrong(arena_of(op), NULL, val_get(op->in, "Tags"), &many)))
+    else if ((wrong = aws_tags_wrong(op->q, NULL, val_get(op->in, "Tags"), &many)))
         aws_error(op->q, 400, many ? "TooManyTagsError" : "ValidationException", "%s", wrong);
     else if (!type)
         aws_error(op->q, 400, "ValidationException", "A parameter type is required when you create a parameter.");
@@ -505,7 +505,7 @@ static struct val *change_tags(struct op *op, const struct val *was)
         aws_error(op->q, 400, "InvalidResourceId", "The resource ID isn't valid. Verify that you entered the correct ID and try again.");
         return NULL;
     }
-    wrong = aws_tags_wrong(a, val_at(was, "spec.tags"), val_get(op->in, "Tags"), &many);
+    wrong = aws_tags_wrong(op->q, val_at(was, "spec.tags"), val_get(op->in, "Tags"), &many);
     if (wrong) {
         aws_error(op->q, 400, many ? "TooManyTagsError" : "ValidationException", "%s", wrong);
         return NULL;

@@ -287,6 +287,31 @@ static void packages_and_folders_work(void **state)
     functions_remove(H.fs, "default", "pkg");
 }
 
+/* What is loaded ahead is loaded as root: a file of the function's that is called as a standard module, or as one that
+ * such a module needs, must not run there. It is what the function gets all the same. */
+static void nothing_of_theirs_runs_ahead(void **state)
+{
+    static const char WHO[] = "import os\nWHO = os.getuid()\n";
+    const char *const files[] = {"lambda_function.py", "import os, sched, concurrent.futures.thread\n"
+                                 "def lambda_handler(e, c):\n"
+                                 "    q = __import__('queue')\n"
+                                 "    return [os.getuid() > 0, sched.WHO == os.getuid(), q.WHO == os.getuid()]\n",
+                                 "sched/__init__.py", WHO, "queue.py", WHO, NULL};
+    struct buf zip = {0};
+    char sha[CODE_HEX];
+    struct answer a;
+    struct err err;
+
+    host_zip(&zip, files);
+    assert_int_equal(code_put(H.state, zip.p, zip.n, sha, &err), 0);
+    buf_done(&zip);
+    host_put(&H, "shadow", sha, "");
+    host_call(&H, "shadow", "{}", &a);
+    want(&a, "[true, true, true]");
+    answer_done(&a);
+    functions_remove(H.fs, "default", "shadow");
+}
+
 static void volumes_are_shared(void **state)
 {
     char path[128], text[16] = "";
@@ -1230,6 +1255,7 @@ int main(void)
         cmocka_unit_test(limits_stop_only_their_own),
         cmocka_unit_test(odd_handlers_are_survived),
         cmocka_unit_test(packages_and_folders_work),
+        cmocka_unit_test(nothing_of_theirs_runs_ahead),
         cmocka_unit_test(volumes_are_shared),
         cmocka_unit_test(concurrency_has_its_limits),
         cmocka_unit_test(modules_are_loaded_ahead),

@@ -19,6 +19,7 @@ import struct
 import time
 
 import importlib
+import importlib.machinery
 import importlib.util
 import linecache
 import logging
@@ -333,14 +334,32 @@ def find_imports(handler):
     return wanted
 
 
-def load_ahead():
+def brought_along(name, folders):
+    """The function has a module of this name, which comes before the standard library's. Looks, and loads nothing."""
+    spec = importlib.machinery.PathFinder.find_spec(name.split(".")[0], folders)
+    return spec is not None and spec.has_location  # else a folder without __init__.py, which comes last
+
+
+def load_ahead(folders):
+    """Runs as root and in no sandbox: sys.path holds the standard library alone, and no variable of the function's is set
+    (OpenSSL takes the name of a file from one that says which libraries are to be loaded)."""
+    if any(name.startswith("OPENSSL_") for name in config["env"]):
+        return
+    before, env = set(sys.modules), dict(os.environ)
+    os.environ.clear()
+    os.environ.update({"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "TZ": env.get("TZ", ":UTC")})
     for name in sorted(find_imports(config["handler"])):
-        if name.split(".")[0] in NOT_AHEAD or os.path.exists(f"{TASK}/{name.split('.')[0]}.py"):
+        if name.split(".")[0] in NOT_AHEAD or brought_along(name, folders):
             continue
         try:
             importlib.import_module(name)
         except BaseException:  # a name in a module and no module, or one that this machine lacks
             pass
+    os.environ.clear()
+    os.environ.update(env)
+    for name in set(sys.modules) - before:  # what those needed of the same name as the function's own
+        if brought_along(name, folders):
+            del sys.modules[name]
 
 
 # ---- logging as Lambda sets it up --------------------------------------------------------------------
@@ -1103,8 +1122,10 @@ def signal_of(number):
 def load_python():
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     standard = [p for p in sys.path if p]
-    sys.path[:] = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python", "/var/runtime"] + standard + ["/usr/lib/python3/dist-packages"]
-    load_ahead()
+    own = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python"]
+    sys.path[:] = standard
+    load_ahead(own)
+    sys.path[:] = own + ["/var/runtime"] + standard + ["/usr/lib/python3/dist-packages"]
     sys.path_importer_cache.clear()
     importlib.invalidate_caches()
     importlib.util.find_spec("nothing_of_this_name")  # fills the finders' caches of the folders

@@ -279,7 +279,7 @@ struct instance {
     int fd_in; /* of one that is debugged: came, and its frame comes next; -1: none */
     /* of HTTP functions, and others that take several calls at once */
     struct list leases, dials;
-    uint32_t leases_n;
+    uint32_t leases_n, dials_n;
     int64_t active_us; /* since when there are leases */
     struct http_origin *origin;
     char stream[36];
@@ -572,7 +572,7 @@ void serve_drop(struct instance *i);
 bool serve_read(struct instance *i);
 void serve_exited(struct instance *i, int status);
 void serve_dial(struct instance *i, function_dialed_fn *fn, void *arg); /* of one that is debugged */
-bool serve_dialed(struct instance *i, uint64_t id, int fd);             /* false: fd is not what it may be, or not asked for */
+bool serve_dialed(struct instance *i, uint64_t id, bool made, int fd); /* takes fd. False: it is not what it may be, or not asked for */
 void serve_dials_end(struct instance *i);
 int serve_grace_ms(const struct instance *i);
 

@@ -467,7 +467,7 @@ static void misbehaved(struct instance *i, const char *what)
 {
     LOG(WARN, "function", "function=%s did=kill slot=%u why=\"%s\"", i->v->f->key, i->slot, what);
     instance_kill(i);
-    uv_poll_stop(&i->sock_poll); /* the call, if any, fails when the exit is told */
+    instance_unwatch(i); /* the call, if any, fails when the exit is told */
 }
 
 /* ---- answers that stream ---- */
@@ -625,11 +625,8 @@ static ssize_t take_frames(struct instance *i, const char *p, size_t n)
             return -1;
         }
         if (f.type == FRAME_DIALED && i->v->f->debug && !f.n) {
-            int fd = i->fd_in;
-
             at += sizeof f;
-            i->fd_in = -1;
-            if ((fd < 0) != (f.result != 0) || !serve_dialed(i, f.id, fd)) {
+            if (!serve_dialed(i, f.id, f.result == 0, STEAL_FD(i->fd_in))) {
                 misbehaved(i, "it does not keep the protocol");
                 return -1;
             }

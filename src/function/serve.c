@@ -25,6 +25,7 @@ enum { HTTP_START_MS = 60000, GRACE_MS = 10000, DIALS_MAX = 4096 };
 
 struct dial {
     struct list link; /* instance.dials */
+    struct instance *i;
     uint64_t id;
     struct http_dial *d;
     function_dialed_fn *fn; /* instead of d: of a debugger */
@@ -38,26 +39,35 @@ int serve_grace_ms(const struct instance *i)
 
 /* ---- connections ---- */
 
+/* It is answered later, with -1 at the end of the instance at the latest. */
+static void dial_begin(struct instance *i, struct dial like)
+{
+    struct dial *x = xcalloc(1, sizeof *x);
+
+    *x = like;
+    x->i = i;
+    list_push(&i->dials, &x->link);
+    if (++i->dials_n > MAX((uint32_t)DIALS_MAX, 2 * (uint32_t)i->v->places)) { /* who asked has long gone: it answers none of them */
+        LOG(WARN, "function", "function=%s did=kill slot=%u why=\"it makes no connections\"", i->v->f->key, i->slot);
+        instance_kill(i);
+        return;
+    }
+    instance_frame(i, &(struct instance_frame){.type = FRAME_DIAL, .id = like.id});
+}
+
 static void on_dial(void *arg, struct http_dial *d)
 {
     struct instance *i = arg;
-    struct dial *x = xcalloc(1, sizeof *x);
 
-    x->d = d;
-    x->id = ++i->frames;
-    list_push(&i->dials, &x->link);
-    instance_frame(i, &(struct instance_frame){.type = FRAME_DIAL, .id = x->id});
+    dial_begin(i, (struct dial){.d = d, .id = ++i->frames});
 }
 
 /* Ids of these are no frames of calls. */
 void serve_dial(struct instance *i, function_dialed_fn *fn, void *arg)
 {
     static uint64_t next = UINT64_C(1) << 40;
-    struct dial *x = xcalloc(1, sizeof *x);
 
-    *x = (struct dial){.fn = fn, .arg = arg, .id = ++next};
-    list_push(&i->dials, &x->link);
-    instance_frame(i, &(struct instance_frame){.type = FRAME_DIAL, .id = x->id});
+    dial_begin(i, (struct dial){.fn = fn, .arg = arg, .id = ++next});
 }
 
 static void dial_end(struct dial *x, int fd)
@@ -65,6 +75,7 @@ static void dial_end(struct dial *x, int fd)
     struct dial was = *x;
 
     list_remove(&x->link);
+    was.i->dials_n--;
     free(x);
     if (was.fn)
         was.fn(was.arg, fd);
@@ -82,8 +93,12 @@ static bool is_stream(int fd)
            type == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6);
 }
 
-bool serve_dialed(struct instance *i, uint64_t id, int fd)
+bool serve_dialed(struct instance *i, uint64_t id, bool made, int fd)
 {
+    if (made != (fd >= 0)) {
+        closep(&fd);
+        return false;
+    }
     if (fd >= 0 && !is_stream(fd)) {
         close(fd);
         return false;
@@ -269,8 +284,9 @@ bool serve_read(struct instance *i)
         on_listening(i);
         return !i->exited;
     }
-    if (n == (ssize_t)sizeof f && f.type == FRAME_DIALED && i->inited && (fd < 0) == (f.result != 0) && serve_dialed(i, f.id, fd))
+    if (n == (ssize_t)sizeof f && f.type == FRAME_DIALED && i->inited && serve_dialed(i, f.id, f.result == 0, STEAL_FD(fd)))
         return true;
+    closep(&fd); /* it has no business here */
     if (n > 0)
         LOG(WARN, "function", "function=%s did=kill slot=%u why=\"it does not keep the protocol\"", i->v->f->key, i->slot);
     instance_unwatch(i);

@@ -210,10 +210,13 @@ void snapshot_make(struct version *v)
     i->restored = false;
     i->state = INSTANCE_BUSY;
     flog_init_start(i);
-    if (instance_launch(i, &err) < 0)
+    i->told = true; /* what goes wrong here is no failure of the function's: unable() says it */
+    if (instance_launch(i, &err) < 0) {
         unable(v, err.msg);
-    else
-        uv_timer_start(&i->timer, snapshot_late, (uint64_t)snapshot_limit_ms(v), 0);
+        return;
+    }
+    i->told = false;
+    uv_timer_start(&i->timer, snapshot_late, (uint64_t)snapshot_limit_ms(v), 0);
 }
 
 void snapshot_late(uv_timer_t *t)

@@ -32,7 +32,7 @@ static int put_code(const struct cli_opts *o, struct arena *a, const struct targ
 
         if (module ? code_zip_file(t->path, &zip, &n, err) < 0 : !(zip = fs_read(t->path, CODE_ZIP_MAX, &n, err)))
             return err_wrap(err, "%s", t->path);
-        if ( code_put(o->state, zip, n, sha256, err) < 0)
+        if (code_put(o->state, zip, n, sha256, err) < 0)
             return err_wrap(err, "%s", t->path);
         folder = unpacked = code_folder(o->state, sha256, err);
         if (!folder)

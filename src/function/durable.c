@@ -411,7 +411,10 @@ void exec_settle(struct exec *e)
         if (e->chains && d->active && !e->busy && !exec_ended(e) && (!e->chain_at_ms || e->chain_at_ms <= durable_now(d)))
             exec_chains(e);
         if (!e->busy && may_invoke(e) && exec_load(e, &err)) {
-            invocation_begin(e);
+            if (exec_full(e, &err)) /* by tries that found no room, say */
+                exec_finish(e, D_FAILED, NULL, error_object(e->ops->a, "InvalidParameterValueException", err.msg));
+            else
+                invocation_begin(e);
             exec_commit(e, NULL);
         }
     }

@@ -78,14 +78,6 @@ static void answer_unchanged(struct exec *e, struct answer *x)
     exec_settle(e);
 }
 
-static bool is_full(const struct exec *e, struct err *err)
-{
-    if (e->size + (off_t)(e->writing.n + e->pending.n) <= DURABLE_BYTES_MAX)
-        return false;
-    err_set(err, TOO_LARGE, "The execution has written more than %d bytes.", DURABLE_BYTES_MAX);
-    return true;
-}
-
 /* ---- what the SDKs ask ---- */
 
 static bool token_fits(struct exec *e, const char *token)
@@ -157,7 +149,7 @@ void durable_checkpoint(struct durable *d, const char *arn, const char *token, c
         exec_settle(e);
         return;
     }
-    if ((is_full(e, &err) || ops_update(e, updates, &err) < 0) && err.code != ERR_TOO_LARGE) {
+    if ((exec_full(e, &err) || ops_update(e, updates, &err) < 0) && err.code != ERR_TOO_LARGE) {
         done(arg, NULL, &err);
         exec_settle(e);
         return;
@@ -258,7 +250,7 @@ void durable_pause(struct durable *d, const char *arn, const char *client_token,
         }
         return;
     }
-    if (is_full(e, &err)) {
+    if (exec_full(e, &err)) {
         done(arg, NULL, &err);
         exec_settle(e);
         return;
@@ -373,7 +365,7 @@ void durable_callback(struct durable *d, const char *callback_id, enum durable_c
             exec_settle(e);
         return;
     }
-    if (is_full(e, &err)) { /* heartbeats are written, too */
+    if (exec_full(e, &err)) { /* heartbeats are written, too */
         exec_finish(e, D_FAILED, NULL, error_object(a, "InvalidParameterValueException", err.msg));
     } else if (what == DURABLE_HEARTBEAT) {
         if (val_int_at(op, "_beatS", 0)) {

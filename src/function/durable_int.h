@@ -119,6 +119,8 @@ struct durable_ops *exec_load(struct exec *e, struct err *err);
 void exec_unload(struct exec *e);
 /* What changed since the last one becomes a record; w (may be NULL) hears when it is on disk. */
 void exec_commit(struct exec *e, struct durable_waiter *w);
+/* Its file is as long as one may be: TOO_LARGE in err. */
+bool exec_full(const struct exec *e, struct err *err);
 void exec_remove_file(struct exec *e);
 /* Calls fn for each record's JSON; false from fn ends it. */
 int exec_read(struct exec *e, bool (*fn)(void *arg, const struct val *record), void *arg, struct err *err);

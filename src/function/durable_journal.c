@@ -535,6 +535,14 @@ static void write_next(struct exec *e)
     uv_queue_work(e->d->loop, &e->work, on_work, on_written);
 }
 
+bool exec_full(const struct exec *e, struct err *err)
+{
+    if (e->size + (off_t)(e->writing.n + e->pending.n) <= DURABLE_BYTES_MAX)
+        return false;
+    err_set(err, TOO_LARGE, "The execution has written more than %d bytes.", DURABLE_BYTES_MAX);
+    return true;
+}
+
 void exec_commit(struct exec *e, struct durable_waiter *w)
 {
     _auto_(arena_freep) struct arena *a = arena_new();

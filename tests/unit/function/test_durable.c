@@ -692,6 +692,17 @@ static void files_have_an_end(void **state)
     e->holds--;
     assert_string_equal(status(&w, a, t.arn), "FAILED");
     t = start(&w, a, "f", NULL, "{}");
+    checkpoint(&w, a, t.arn, TOKEN(payload(&w, a, 0)), "[{\"Id\":\"w\",\"Type\":\"WAIT\",\"Action\":\"START\",\"WaitOptions\":{\"WaitSeconds\":60}}]");
+    answer(&w, 0, "{\"Status\":\"PENDING\"}", NULL);
+    e = exec_by_arn(w.d, t.arn);
+    assert_non_null(exec_load(e, &err));
+    e->holds++;
+    e->size = DURABLE_BYTES_MAX + 1;
+    later(&w, 60000);
+    assert_int_equal(w.calls_n, 0);
+    e->holds--;
+    assert_string_equal(status(&w, a, t.arn), "FAILED");
+    t = start(&w, a, "f", NULL, "{}");
     answer(&w, 0, "{\"Status\":\"SUCCEEDED\"}", NULL);
     bytes = file_bytes(&w, t.arn);
     for (int i = 0; i < 3; i++) {

@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <strings.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -735,6 +736,7 @@ EXPORT void z_serve_api(const char *const *argv, int now, int ahead, uint64_t ti
     api.timeout_ms = timeout_ms;
     api.ready_us = ready_us;
     list_init(&api.tasks);
+    prctl(PR_SET_DUMPABLE, 0); /* the program is of the same user: it shall not trace us, nor keep a descriptor that we hand out */
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);

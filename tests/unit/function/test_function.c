@@ -780,11 +780,15 @@ static const char PROVIDED[] =
     "    r = c.getresponse()\n"
     "    return r.status, r.headers, r.read()\n"
     "n = 0\n"
+    "def sees(path):\n"
+    "    try: return os.listdir(path) and True\n"
+    "    except PermissionError: return False\n"
     "while True:\n"
     "    _, head, body = ask('GET', 'invocation/next')\n"
     "    me, n, e = head['Lambda-Runtime-Aws-Request-Id'], n + 1, json.loads(body)\n"
     "    do = e.get('do')\n"
     "    if do == 'exit': print('leaving', flush=True); sys.exit(3)\n"
+    "    if do == 'look': ask('POST', f'invocation/{me}/response', json.dumps([sees('/proc/self/fd'), sees('/proc/1/fd')])); continue\n"
     "    if do == 'error': ask('POST', f'invocation/{me}/error', '{\"errorType\":\"Odd\",\"errorMessage\":\"so\"}'); continue\n"
     "    wrong = ask('POST', 'invocation/none/response', 'x')[0]\n"
     "    big = 'x' * (7 << 20) if do == 'big' else None\n"
@@ -799,8 +803,11 @@ static void provided_runtimes_run(void **state)
     host_call(&H, "own", "{}", &a);
     assert_string_equal(a.payload ? a.payload : a.err.msg, "[1, 400, 404, \"own\", \"any\"]");
     answer_done(&a);
+    host_call(&H, "own", "{\"do\":\"look\"}", &a); /* the first process is ours: nobody looks into it */
+    assert_string_equal(a.payload ? a.payload : a.err.msg, "[true, false]");
+    answer_done(&a);
     host_call(&H, "own", "{\"x\":\"\\u00e4\"}", &a);
-    assert_string_equal(a.payload, "[2, 400, 404, \"own\", \"any\"]");
+    assert_string_equal(a.payload, "[3, 400, 404, \"own\", \"any\"]");
     assert_false(a.cold);
     answer_done(&a);
     host_call(&H, "own", "{\"do\":\"error\"}", &a);

@@ -296,7 +296,9 @@ static void nothing_of_theirs_runs_ahead(void **state)
                                  "def lambda_handler(e, c):\n"
                                  "    q = __import__('queue')\n"
                                  "    return [os.getuid() > 0, sched.WHO == os.getuid(), q.WHO == os.getuid()]\n",
-                                 "sched/__init__.py", WHO, "queue.py", WHO, NULL};
+                                 "sched/__init__.py", WHO, "queue.py", WHO,
+                                 "compileall.py", "open('/var/task/mark', 'w').close()\n", NULL};
+    _auto_(freep) char *mark = NULL, *compiled = NULL;
     struct buf zip = {0};
     char sha[CODE_HEX];
     struct answer a;
@@ -309,6 +311,12 @@ static void nothing_of_theirs_runs_ahead(void **state)
     host_call(&H, "shadow", "{}", &a);
     want(&a, "[true, true, true]");
     answer_done(&a);
+    compiled = xasprintf("%s/functions/%s.compiled", H.state, sha); /* by one that may write to the code: nor there */
+    mark = xasprintf("%s/functions/%s/mark", H.state, sha);
+    for (int i = 0; i < 500 && access(compiled, F_OK) < 0; i++)
+        host_sleep(&H, 20);
+    assert_int_equal(access(compiled, F_OK), 0);
+    assert_true(access(mark, F_OK) < 0);
     functions_remove(H.fs, "default", "shadow");
 }
 

@@ -47,6 +47,7 @@ lib = library = None
 config = None
 prepared = None
 info = None
+own_folders = []  # of the function's modules
 
 
 def load_lib(path):
@@ -810,7 +811,9 @@ def rehearse():
 
 
 def compile_all():
-    """The compiler's child: byte code beside the sources, so that instances find it made."""
+    """The compiler's child: byte code beside the sources, so that instances find it made. It may write there: nothing of the
+    function's runs in it."""
+    sys.path[:] = [folder for folder in sys.path if folder not in own_folders]
     import compileall
     import py_compile
 
@@ -1122,10 +1125,10 @@ def signal_of(number):
 def load_python():
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     standard = [p for p in sys.path if p]
-    own = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python"]
+    own_folders[:] = [TASK, f"/opt/python/lib/{version}/site-packages", "/opt/python"]
     sys.path[:] = standard
-    load_ahead(own)
-    sys.path[:] = own + ["/var/runtime"] + standard + ["/usr/lib/python3/dist-packages"]
+    load_ahead(own_folders)
+    sys.path[:] = own_folders + ["/var/runtime"] + standard + ["/usr/lib/python3/dist-packages"]
     sys.path_importer_cache.clear()
     importlib.invalidate_caches()
     importlib.util.find_spec("nothing_of_this_name")  # fills the finders' caches of the folders

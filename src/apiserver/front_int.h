@@ -64,7 +64,7 @@ void authn_woken(void *exchange); /* front.c */
 /* impersonate.c: Impersonate-* headers, when they are there. */
 int impersonate(struct exchange *x, struct call *c);
 /* What X-Remote-Extra-KEY and the like say, by their prefix in lower case; NULL: nothing. KEY is unescaped, in lower case. */
-struct val *headers_extra(struct exchange *x, const char *prefix);
+struct val *extra_headers(struct exchange *x, const char *prefix);
 
 /* front.c: the answer of a call to the client; the end of a call whose client went while it waits. */
 void exchange_answer(void *exchange, const struct api_response *resp);

@@ -64,7 +64,7 @@ static char *extra_key(struct arena *a, const char *name)
     return key ? key : low;
 }
 
-struct val *headers_extra(struct exchange *x, const char *prefix)
+struct val *extra_headers(struct exchange *x, const char *prefix)
 {
     struct arena *a = x->http->arena;
     size_t n = strlen(prefix);
@@ -88,7 +88,7 @@ static void read_wanted(struct exchange *x, struct wanted *w)
     const char *g;
 
     *w = (struct wanted){.user = http_get(x->http, "impersonate-user"),
-                         .uid = http_get(x->http, "impersonate-uid"), .extra = headers_extra(x, "impersonate-extra-")};
+                         .uid = http_get(x->http, "impersonate-uid"), .extra = extra_headers(x, "impersonate-extra-")};
     w->groups = arena_array(a, const char *, x->http->headers_n + 1);
     for (size_t i = 0; (g = http_get_next(x->http, "impersonate-group", &i));)
         w->groups[w->groups_n++] = g;

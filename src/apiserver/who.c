@@ -55,7 +55,7 @@ static bool by_front_proxy(struct exchange *x, const struct http_peer *p)
         groups[n++] = g;
     groups[n++] = GROUP_AUTHENTICATED;
     x->user = (struct auth_user){.name = user, .uid = uid ? uid : "", .groups = groups,
-                                 .extra = headers_extra(x, "x-remote-extra-")};
+                                 .extra = extra_headers(x, "x-remote-extra-")};
     return true;
 }
 

@@ -21,7 +21,7 @@ const char *const durable_status_names[D_STATUSES] = {"RUNNING", "PAUSING", "PAU
 
 /* ---- small things ---- */
 
-char *token_text(struct arena *a, const char *text)
+char *exec_token_text(struct arena *a, const char *text)
 {
     size_t n = strlen(text);
     char *out = arena_raw(a, n * 4 / 3 + 5);
@@ -30,7 +30,7 @@ char *token_text(struct arena *a, const char *text)
     return out;
 }
 
-char *token_read(struct arena *a, const char *token)
+char *exec_token_read(struct arena *a, const char *token)
 {
     size_t n = strlen(token), pad = n && token[n - 1] == '=' ? 1u + (n > 1 && token[n - 2] == '=') : 0;
     char *out = arena_alloc(a, n + 4);
@@ -44,7 +44,7 @@ char *token_read(struct arena *a, const char *token)
 
 char *exec_token(const struct exec *e, struct arena *a)
 {
-    return token_text(a, arena_printf(a, "%s:%u:%u", e->id, e->inv, e->token));
+    return exec_token_text(a, arena_printf(a, "%s:%u:%u", e->id, e->inv, e->token));
 }
 
 static void sha_hex(const void *p, size_t n, char out[65])
@@ -84,14 +84,14 @@ void exec_finish(struct exec *e, enum durable_status status, const struct val *r
         e->ops->result = val_is(result, VAL_STR) ? val_copy(a, result) : NULL;
     else
         e->ops->error = error ? val_copy(a, error) : val_map(a);
-    event = event_add(e, events[status], NULL);
+    event = op_event_add(e, events[status], NULL);
     val_put_str(a, &e->ops->events->items[e->ops->events->n - 1], "Id", e->id);
     val_put_str(a, &e->ops->events->items[e->ops->events->n - 1], "Name", e->name);
     event = val_get(&e->ops->events->items[e->ops->events->n - 1], arena_printf(a, "%sDetails", events[status]));
     if (status == D_SUCCEEDED)
-        val_put(a, event, "Result", event_payload(a, e->ops->result));
+        val_put(a, event, "Result", op_event_payload(a, e->ops->result));
     else
-        val_put(a, event, "Error", event_payload(a, e->ops->error));
+        val_put(a, event, "Error", op_event_payload(a, e->ops->error));
     val_put_str(a, op, "Status", durable_status_names[status]);
     val_put_int(a, op, "EndTimestamp", e->end_ms);
     op_touched(e, op);
@@ -212,7 +212,7 @@ static void failed_try(struct exec *e, const struct val *error)
 
 static void bad_output(struct exec *e, struct arena *a, const char *text)
 {
-    exec_finish(e, D_FAILED, NULL, error_object(a, "InvalidParameterValueException", text));
+    exec_finish(e, D_FAILED, NULL, exec_error_object(a, "InvalidParameterValueException", text));
 }
 
 static void take_pending(struct exec *e, struct arena *a)
@@ -244,7 +244,7 @@ static void take_output(struct exec *e, struct arena *a, const struct function_r
         if (!val_is_null(error))
             bad_output(e, a, "Cannot provide an Error for SUCCEEDED status.");
         else if (e->parent && val_is(result, VAL_STR) && result->n > DURABLE_PAYLOAD_MAX)
-            exec_finish(e, D_FAILED, NULL, error_object(a, NULL, "Execution output payload size must be less than or equal to 1048576 bytes."));
+            exec_finish(e, D_FAILED, NULL, exec_error_object(a, NULL, "Execution output payload size must be less than or equal to 1048576 bytes."));
         else
             exec_finish(e, D_SUCCEEDED, result, NULL);
     } else if (streq(status, "FAILED")) {
@@ -260,13 +260,13 @@ static void take_output(struct exec *e, struct arena *a, const struct function_r
 static void invocation_event(struct exec *e, const struct run *run, const struct val *error)
 {
     struct arena *a = e->ops->a;
-    struct val *event = event_add(e, "InvocationCompleted", NULL);
+    struct val *event = op_event_add(e, "InvocationCompleted", NULL);
 
     val_put_int(a, event, "StartTimestamp", run->began_ms);
     val_put_int(a, event, "EndTimestamp", durable_now(e->d));
     val_put_str(a, event, "RequestId", run->id);
     if (error)
-        val_put(a, event, "Error", event_payload(a, val_copy(a, error)));
+        val_put(a, event, "Error", op_event_payload(a, val_copy(a, error)));
 }
 
 bool durable_no_room(const struct durable *d, const struct err *err)
@@ -283,9 +283,9 @@ static void take_result(struct exec *e, const struct run *run, const struct func
 
     e->running = false;
     if (r->err.code)
-        error = error_object(a, r->err.code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", r->err.msg);
+        error = exec_error_object(a, r->err.code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", r->err.msg);
     else if (r->function_error)
-        error = result_error(a, r);
+        error = exec_result_error(a, r);
     if (!no_room)
         invocation_event(e, run, error);
     if (exec_ended(e))
@@ -412,7 +412,7 @@ void exec_settle(struct exec *e)
             exec_chains(e);
         if (!e->busy && may_invoke(e) && exec_load(e, &err)) {
             if (exec_full(e, &err)) /* by tries that found no room, say */
-                exec_finish(e, D_FAILED, NULL, error_object(e->ops->a, "InvalidParameterValueException", err.msg));
+                exec_finish(e, D_FAILED, NULL, exec_error_object(e->ops->a, "InvalidParameterValueException", err.msg));
             else
                 invocation_begin(e);
             exec_commit(e, NULL);
@@ -422,7 +422,7 @@ void exec_settle(struct exec *e)
     if (e->gone || e->busy)
         return;
     if (exec_ended(e) || e->ops)
-        heap_set(e, MAX(e->wants && e->not_before_ms ? MIN(exec_next(e), e->not_before_ms) : exec_next(e), e->not_before_ms));
+        exec_heap_set(e, MAX(e->wants && e->not_before_ms ? MIN(exec_next(e), e->not_before_ms) : exec_next(e), e->not_before_ms));
     if (!e->running && !e->holds)
         exec_unload(e);
 }
@@ -436,7 +436,7 @@ static void on_due(struct exec *e)
     struct err err;
     bool changed = false, wanted = e->wants;
 
-    heap_set(e, 0);
+    exec_heap_set(e, 0);
     e->not_before_ms = 0;
     if (exec_ended(e)) {
         if (!e->holds && !e->busy) {
@@ -444,20 +444,20 @@ static void on_due(struct exec *e)
             e->gone = true;
             exec_remove_file(e);
         } else {
-            heap_set(e, now + 1000);
+            exec_heap_set(e, now + 1000);
         }
         exec_settle(e);
         return;
     }
     if (!exec_load(e, &err)) {
         LOG(ERROR, "function", "execution=%s did=load error=\"%s\"", e->id, err.msg);
-        heap_set(e, now + 60000);
+        exec_heap_set(e, now + 60000);
         return;
     }
     if ((e->clock_left_ms ? e->start_ms + YEAR_DAYS * DAY_MS : e->timeout_at_ms) <= now) {
         _auto_(arena_freep) struct arena *a = arena_new();
 
-        exec_finish(e, D_TIMED_OUT, NULL, error_object(a, NULL, arena_printf(a, "Execution timed out after %d seconds.", e->timeout_s)));
+        exec_finish(e, D_TIMED_OUT, NULL, exec_error_object(a, NULL, arena_printf(a, "Execution timed out after %d seconds.", e->timeout_s)));
         changed = true;
     } else {
         if (ops_due(e, now))
@@ -473,7 +473,7 @@ static void on_due(struct exec *e)
         exec_commit(e, NULL);
     exec_settle(e);
     if (!e->gone && !e->heap_at && !e->busy)
-        heap_set(e, exec_next(e));
+        exec_heap_set(e, exec_next(e));
 }
 
 void durable_tick(struct durable *d)
@@ -536,8 +536,8 @@ static void first_record(struct exec *e, const struct durable_start *s, const ch
     op_put(e, op);
     op_touched(e, op_at(e, 0));
     e->seen = e->touched;
-    event = event_add(e, "ExecutionStarted", op_at(e, 0));
-    val_put(a, event, "Input", event_payload(a, val_at(op_at(e, 0), "ExecutionDetails.InputPayload")));
+    event = op_event_add(e, "ExecutionStarted", op_at(e, 0));
+    val_put(a, event, "Input", op_event_payload(a, val_at(op_at(e, 0), "ExecutionDetails.InputPayload")));
     val_put_int(a, event, "ExecutionTimeout", e->timeout_s);
 }
 
@@ -659,7 +659,7 @@ static void on_active(uv_timer_t *t)
         struct exec *e = list_entry(l, struct exec, link);
 
         if (!exec_ended(e) && (e->wants || e->chains))
-            heap_set(e, d->active_ms); /* not here: a child that begins may make others of the list go */
+            exec_heap_set(e, d->active_ms); /* not here: a child that begins may make others of the list go */
     }
     durable_tick(d);
 }

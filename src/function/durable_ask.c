@@ -158,7 +158,7 @@ void durable_checkpoint(struct durable *d, const char *arn, const char *token, c
     e->token++;
     after = e->seen;
     if (err.code == ERR_TOO_LARGE) { /* the execution fails, and its invocation is to stop */
-        exec_finish(e, D_FAILED, NULL, error_object(x->a, "InvalidParameterValueException", err.msg));
+        exec_finish(e, D_FAILED, NULL, exec_error_object(x->a, "InvalidParameterValueException", err.msg));
     } else if (!exec_ended(e)) {
         ops_due(e, durable_now(d));
         if (e->status == D_PAUSING) {
@@ -216,7 +216,7 @@ void durable_stop(struct durable *d, const char *arn, const struct val *error, d
         answer_unchanged(e, x);
         return;
     }
-    exec_finish(e, D_STOPPED, NULL, val_len(error) ? error : error_object(x->a, NULL, "Execution stopped by user request"));
+    exec_finish(e, D_STOPPED, NULL, val_len(error) ? error : exec_error_object(x->a, NULL, "Execution stopped by user request"));
     val_put_int(x->a, x->v, "StopTimestamp", e->end_ms);
     answer_commit(e, x);
 }
@@ -226,7 +226,7 @@ static void put_reason(struct exec *e, struct val *event, const char *reason)
     struct arena *a = e->ops->a;
 
     if (reason)
-        val_put(a, event, "Reason", event_payload(a, val_str(a, reason)));
+        val_put(a, event, "Reason", op_event_payload(a, val_str(a, reason)));
 }
 
 void durable_pause(struct durable *d, const char *arn, const char *client_token, const char *reason, bool clock_too, durable_done_fn *done, void *arg)
@@ -265,7 +265,7 @@ void durable_pause(struct durable *d, const char *arn, const char *client_token,
         val_put_str(a, e->ops->pause, "reason", reason);
     if (client_token)
         val_put_str(a, e->ops->pause, "token", client_token);
-    event = event_add(e, "ExecutionPaused", NULL);
+    event = op_event_add(e, "ExecutionPaused", NULL);
     val_put_int(a, event, "PauseRequestTimestamp", now);
     val_put_bool(a, event, "ExecutionTimeoutPaused", clock_too);
     put_reason(e, event, reason);
@@ -296,7 +296,7 @@ void durable_resume(struct durable *d, const char *arn, const char *client_token
     e->ops->pause = val_map(e->ops->a);
     if (client_token)
         val_put_str(e->ops->a, e->ops->pause, "resumed", client_token);
-    event = event_add(e, "ExecutionResumed", NULL);
+    event = op_event_add(e, "ExecutionResumed", NULL);
     val_put_int(e->ops->a, event, "ResumeRequestTimestamp", now);
     put_reason(e, event, reason);
     answer_commit(e, answer_new(done, arg));
@@ -326,7 +326,7 @@ void durable_delete(struct durable *d, const char *arn, durable_done_fn *done, v
 /* "EXECUTION:OPERATION" */
 static struct exec *of_callback(struct durable *d, struct arena *a, const char *callback_id, const char **ret_op)
 {
-    char *text = token_read(a, callback_id), *colon = text ? strchr(text, ':') : NULL;
+    char *text = exec_token_read(a, callback_id), *colon = text ? strchr(text, ':') : NULL;
 
     if (!colon)
         return NULL;
@@ -366,7 +366,7 @@ void durable_callback(struct durable *d, const char *callback_id, enum durable_c
         return;
     }
     if (exec_full(e, &err)) { /* heartbeats are written, too */
-        exec_finish(e, D_FAILED, NULL, error_object(a, "InvalidParameterValueException", err.msg));
+        exec_finish(e, D_FAILED, NULL, exec_error_object(a, "InvalidParameterValueException", err.msg));
     } else if (what == DURABLE_HEARTBEAT) {
         if (val_int_at(op, "_beatS", 0)) {
             val_put_int(e->ops->a, op, "_beat", durable_now(d) + val_int_at(op, "_beatS", 0) * 1000);

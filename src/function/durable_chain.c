@@ -19,7 +19,7 @@ static void chain_end(struct exec *e, const char *op_id, const char *status, con
     if (!op || !streq(val_str_at(op, "Status", ""), "STARTED"))
         return;
     if (result && strlen(result) > DURABLE_PAYLOAD_MAX) {
-        large = error_object(a, NULL, "CHAINED_INVOKE output payload size must be less than or equal to 1048576 bytes.");
+        large = exec_error_object(a, NULL, "CHAINED_INVOKE output payload size must be less than or equal to 1048576 bytes.");
         status = "FAILED";
     }
     op_end(e, op, status, large || error ? NULL : result, large ? large : error);
@@ -44,7 +44,7 @@ void exec_tell_parent(struct exec *e)
     if (e->status == D_SUCCEEDED)
         result = e->ops->result ? e->ops->result->s : NULL;
     else if (e->status == D_TIMED_OUT)
-        error = error_object(a, "Sandbox.Timedout", arena_printf(a, "Task timed out after %d seconds", e->timeout_s));
+        error = exec_error_object(a, "Sandbox.Timedout", arena_printf(a, "Task timed out after %d seconds", e->timeout_s));
     else
         error = e->ops->error;
     e->holds++;
@@ -61,12 +61,12 @@ static void chain_free(struct chain *c)
     free(c);
 }
 
-struct val *result_error(struct arena *a, const struct function_result *r)
+struct val *exec_result_error(struct arena *a, const struct function_result *r)
 {
     struct err err;
     struct val *v = r->payload ? json_parse(a, r->payload, r->n, &err) : NULL, *out;
 
-    out = error_object(a, val_str_at(v, "errorType", "Unhandled"), val_str_at(v, "errorMessage", "The function failed."));
+    out = exec_error_object(a, val_str_at(v, "errorType", "Unhandled"), val_str_at(v, "errorMessage", "The function failed."));
     if (val_is(val_get(v, "stackTrace"), VAL_LIST)) {
         struct val *lines = val_list(a);
 
@@ -92,9 +92,9 @@ static void on_chain(void *arg, const struct function_result *r)
         e->chain_at_ms = durable_now(d) + d->retry_ms;
     } else if (r->err.code) {
         chain_end(e, c->op, "FAILED", NULL,
-                  error_object(a, r->err.code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", r->err.msg));
+                  exec_error_object(a, r->err.code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", r->err.msg));
     } else if (r->function_error) {
-        chain_end(e, c->op, "FAILED", NULL, result_error(a, r));
+        chain_end(e, c->op, "FAILED", NULL, exec_result_error(a, r));
     } else {
         chain_end(e, c->op, "SUCCEEDED", arena_strndup(a, r->payload, r->n), NULL);
     }
@@ -115,7 +115,7 @@ static void on_child(void *arg, const struct err *err, const char *arn)
         map_del(&d->chained, c->key);
         e->chain_at_ms = durable_now(d) + d->retry_ms;
     } else if (err->code && !d->closing) {
-        chain_end(e, c->op, "FAILED", NULL, error_object(a, err->code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", err->msg));
+        chain_end(e, c->op, "FAILED", NULL, exec_error_object(a, err->code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", err->msg));
     }
     chain_free(c);
     exec_settle(e);

@@ -68,7 +68,7 @@ static void heap_drop(struct exec *e)
     }
 }
 
-void heap_set(struct exec *e, int64_t due_ms)
+void exec_heap_set(struct exec *e, int64_t due_ms)
 {
     struct durable *d = e->d;
 
@@ -115,7 +115,7 @@ void exec_leave(struct exec *e)
 
     if (!e->link.next)
         return;
-    heap_set(e, 0);
+    exec_heap_set(e, 0);
     list_remove(&e->link);
     map_del(&e->d->by_id, e->id);
     key = exec_name_key(a, e->ns, e->object, e->name);
@@ -218,7 +218,7 @@ void durable_adopt(struct exec *e)
         e->chains = exec_has_chains(e);
     }
     exec_enter(e);
-    heap_set(e, exec_next(e));
+    exec_heap_set(e, exec_next(e));
     exec_unload(e);
 }
 

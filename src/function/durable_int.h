@@ -132,7 +132,7 @@ struct val *op_find(struct exec *e, const char *id);
 void op_put(struct exec *e, const struct val *op);
 void op_touched(struct exec *e, const struct val *op);
 /* An event of the history; op may be NULL (of the execution). Details are put into what it gives back. */
-struct val *event_add(struct exec *e, const char *type, const struct val *op);
+struct val *op_event_add(struct exec *e, const char *type, const struct val *op);
 void op_end(struct exec *e, struct val *op, const char *status, const char *result, const struct val *error);
 /* Checks all of them, then applies all: INVALID_ARGUMENT and nothing was changed. */
 int ops_update(struct exec *e, const struct val *updates, struct err *err);
@@ -141,8 +141,8 @@ bool ops_due(struct exec *e, int64_t now);
 int64_t ops_next(const struct exec *e); /* when the next one is; 0: never */
 bool ops_waiting(const struct exec *e); /* is there anything that can come? */
 bool op_hidden(struct exec *e, const struct val *op); /* below a context that is over */
-struct val *error_object(struct arena *a, const char *type, const char *message);
-struct val *event_payload(struct arena *a, const struct val *payload); /* {Payload, Truncated} */
+struct val *exec_error_object(struct arena *a, const char *type, const char *message);
+struct val *op_event_payload(struct arena *a, const struct val *payload); /* {Payload, Truncated} */
 
 /* ---- durable_view.c ---- */
 struct val *view_op(struct arena *a, const struct val *op);
@@ -160,7 +160,7 @@ void exec_leave(struct exec *e);
 struct exec *exec_by_arn(struct durable *d, const char *arn);
 char *exec_name_key(struct arena *a, const char *ns, const char *object, const char *name); /* of durable.by_name */
 int64_t exec_next(const struct exec *e); /* when something is due; of one that has not ended: its operations are there */
-void heap_set(struct exec *e, int64_t due_ms);
+void exec_heap_set(struct exec *e, int64_t due_ms);
 void durable_timer(struct durable *d);
 void durable_make_room(struct durable *d);
 
@@ -171,7 +171,7 @@ bool durable_no_room(const struct durable *d, const struct err *err);
 bool exec_has_chains(const struct exec *e);
 void exec_chains(struct exec *e);      /* begins those that are not begun */
 void exec_tell_parent(struct exec *e); /* it has ended */
-struct val *result_error(struct arena *a, const struct function_result *r); /* of a function that failed */
+struct val *exec_result_error(struct arena *a, const struct function_result *r); /* of a function that failed */
 
 /* ---- durable.c ---- */
 void exec_settle(struct exec *e);   /* after a change: its next time, what is to be told or invoked */
@@ -180,7 +180,7 @@ void exec_finish(struct exec *e, enum durable_status status, const struct val *r
 void durable_start_as(struct durable *d, const struct durable_start *s, const char *id, const char *parent, const char *parent_op,
                       durable_started_fn *done, void *arg);
 void durable_maybe_closed(struct durable *d);
-char *token_text(struct arena *a, const char *text); /* base64 */
-char *token_read(struct arena *a, const char *token); /* NULL: none of ours */
+char *exec_token_text(struct arena *a, const char *text); /* base64 */
+char *exec_token_read(struct arena *a, const char *token); /* NULL: none of ours */
 char *exec_token(const struct exec *e, struct arena *a); /* that the next checkpoint is to bring */
 char *exec_child_id(const struct exec *e, struct arena *a, const char *op); /* of the execution that a chained invoke begins */

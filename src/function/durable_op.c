@@ -110,7 +110,7 @@ static bool is_over(const char *status)
 
 /* ---- events ---- */
 
-struct val *error_object(struct arena *a, const char *type, const char *message)
+struct val *exec_error_object(struct arena *a, const char *type, const char *message)
 {
     struct val *v = val_map(a);
 
@@ -120,7 +120,7 @@ struct val *error_object(struct arena *a, const char *type, const char *message)
     return v;
 }
 
-struct val *event_payload(struct arena *a, const struct val *payload)
+struct val *op_event_payload(struct arena *a, const struct val *payload)
 {
     struct val *v = val_map(a);
 
@@ -130,7 +130,7 @@ struct val *event_payload(struct arena *a, const struct val *payload)
     return v;
 }
 
-struct val *event_add(struct exec *e, const char *type, const struct val *op)
+struct val *op_event_add(struct exec *e, const char *type, const struct val *op)
 {
     static const char *const names[] = {"SubType", "Id", "Name", "ParentId"};
     struct arena *a = e->ops->a;
@@ -148,7 +148,7 @@ struct val *event_add(struct exec *e, const char *type, const struct val *op)
 
 static struct val *op_event(struct exec *e, const struct val *op, const char *status)
 {
-    return event_add(e, arena_printf(e->ops->a, "%s%s", event_of(val_str_at(op, "Type", "")), status_event(status)), op);
+    return op_event_add(e, arena_printf(e->ops->a, "%s%s", event_of(val_str_at(op, "Type", "")), status_event(status)), op);
 }
 
 void op_end(struct exec *e, struct val *op, const char *status, const char *result, const struct val *error)
@@ -172,9 +172,9 @@ void op_end(struct exec *e, struct val *op, const char *status, const char *resu
     if (streq(type, "WAIT")) {
         val_put_int(a, event, "Duration", val_int_at(op, "_seconds", 0));
     } else if (streq(status, "SUCCEEDED")) {
-        val_put(a, event, "Result", event_payload(a, result ? val_str(a, result) : NULL));
+        val_put(a, event, "Result", op_event_payload(a, result ? val_str(a, result) : NULL));
     } else {
-        val_put(a, event, "Error", event_payload(a, error ? val_copy(a, error) : NULL));
+        val_put(a, event, "Error", op_event_payload(a, error ? val_copy(a, error) : NULL));
     }
     val_del(op, "_in"); /* it is not needed again, and may be big */
     op_touched(e, op);
@@ -384,7 +384,7 @@ static void step_again(struct exec *e, struct val *op, const struct val *u)
     val_put(a, op, "StepDetails", x);
     val_put_str(a, op, "Status", "PENDING");
     event = op_event(e, op, error ? "FAILED" : "SUCCEEDED");
-    val_put(a, event, error ? "Error" : "Result", event_payload(a, error ? val_get(x, "Error") : val_get(x, "Result")));
+    val_put(a, event, error ? "Error" : "Result", op_event_payload(a, error ? val_get(x, "Error") : val_get(x, "Result")));
     x = val_need_map(a, event, "RetryDetails");
     val_put_int(a, x, "CurrentAttempt", attempt);
     val_put_int(a, x, "NextAttemptDelaySeconds", delay);
@@ -452,7 +452,7 @@ static void callback_update(struct exec *e, struct val *op, const struct val *u)
 {
     struct arena *a = e->ops->a;
     int64_t timeout = val_int_at(u, "CallbackOptions.TimeoutSeconds", 0), beat = val_int_at(u, "CallbackOptions.HeartbeatTimeoutSeconds", 0);
-    const char *id = token_text(a, arena_printf(a, "%s:%s", e->id, val_str_at(op, "Id", "")));
+    const char *id = exec_token_text(a, arena_printf(a, "%s:%s", e->id, val_str_at(op, "Id", "")));
     struct val *event;
 
     val_put_str(a, val_need_map(a, op, "CallbackDetails"), "CallbackId", id);
@@ -478,9 +478,9 @@ static struct val *target_of(struct exec *e, struct val *op, struct val *event)
     struct err err;
 
     if (e->d->target(e->d->arg, e->ns, val_str_at(op, "_object", ""), qualifier, &t, &err) < 0)
-        return error_object(a, err.code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", err.msg);
+        return exec_error_object(a, err.code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", err.msg);
     if (t.durable && !qualifier)
-        return error_object(a, "InvalidParameterValueException", DURABLE_UNQUALIFIED);
+        return exec_error_object(a, "InvalidParameterValueException", DURABLE_UNQUALIFIED);
     val_put_str(a, event, "ExecutedVersion", t.version);
     if (qualifier) /* an alias is resolved once */
         val_put_str(a, op, "_qualifier", t.version);
@@ -510,7 +510,7 @@ static void invoke_update(struct exec *e, struct val *op, const struct val *u)
     val_put_str(a, event, "FunctionName", val_str_at(options, "FunctionName", ""));
     if (val_str_at(options, "TenantId", NULL))
         val_put_str(a, event, "TenantId", val_str_at(options, "TenantId", ""));
-    val_put(a, event, "Input", event_payload(a, payload_of(u) ? val_str(a, payload_of(u)) : NULL));
+    val_put(a, event, "Input", op_event_payload(a, payload_of(u) ? val_str(a, payload_of(u)) : NULL));
     error = target_of(e, op, event);
     if (error) {
         op_end(e, op, "FAILED", NULL, error);
@@ -601,7 +601,7 @@ bool ops_due(struct exec *e, int64_t now)
             val_put_str(a, op, "Status", "READY");
             op_touched(e, op);
         } else {
-            op_end(e, op, "TIMED_OUT", NULL, error_object(a, what == 'h' ? "Callback.Heartbeat" : "Callback.Timeout",
+            op_end(e, op, "TIMED_OUT", NULL, exec_error_object(a, what == 'h' ? "Callback.Heartbeat" : "Callback.Timeout",
                                                           what == 'h' ? "Callback timed out on heartbeat" : "Callback timed out"));
         }
     }

@@ -308,7 +308,7 @@ static char *put_ms(char *at, int64_t us)
 {
     int64_t hundredths = (us + 5) / 10;
 
-    at = put_number(at, hundredths / 100);
+    at = function_put_number(at, hundredths / 100);
     *at++ = '.';
     *at++ = (char)('0' + hundredths / 10 % 10);
     *at++ = (char)('0' + hundredths % 10);
@@ -329,13 +329,13 @@ void flog_report(struct instance *i, struct call *c, const struct function_resul
     at = stpcpy(stpcpy(text, "END RequestId: "), c->id);
     say(i, c, text, (size_t)(at - text));
     at = put_ms(stpcpy(stpcpy(stpcpy(text, "REPORT RequestId: "), c->id), "\tDuration: "), handler_us);
-    at = put_number(stpcpy(at, " ms\tBilled Duration: "), (int64_t)billed_ms);
-    at = put_number(stpcpy(at, " ms\tMemory Size: "), i->v->memory_mb);
-    at = put_number(stpcpy(at, " MB\tMax Memory Used: "), (int64_t)((i->memory_kb + 1023) / 1024));
+    at = function_put_number(stpcpy(at, " ms\tBilled Duration: "), (int64_t)billed_ms);
+    at = function_put_number(stpcpy(at, " ms\tMemory Size: "), i->v->memory_mb);
+    at = function_put_number(stpcpy(at, " MB\tMax Memory Used: "), (int64_t)((i->memory_kb + 1023) / 1024));
     at = stpcpy(at, " MB\t");
     if (i->restored && r->cold) {
         at = put_ms(stpcpy(at, "Restore Duration: "), i->restore_us);
-        at = stpcpy(put_number(stpcpy(at, " ms\tBilled Restore Duration: "), (int64_t)restore_billed_ms(i, r)), " ms\t");
+        at = stpcpy(function_put_number(stpcpy(at, " ms\tBilled Restore Duration: "), (int64_t)restore_billed_ms(i, r)), " ms\t");
     } else if (r->init_us) {
         at = stpcpy(put_ms(stpcpy(at, "Init Duration: "), r->init_us), " ms\t");
     }

@@ -95,6 +95,8 @@ struct function *function_route(struct functions *fs, const char *ns, const char
     const char *version;
     char key[512], with[800];
 
+    if (strchr(name, '!') || (qualifier && strchr(qualifier, '!'))) /* a function that is being debugged has such a key: that is not a way to it */
+        return NULL;
     if (!head || str_empty(qualifier) || streq(qualifier, "$LATEST"))
         return head;
     snprintf(with, sizeof with, "%s:%s", key_of(ns, name, key), qualifier);

@@ -388,7 +388,7 @@ static inline int64_t now_us(void)
 int64_t wall_ms(void);
 /* "2026-01-02T15:04:05.123Z" */
 const char *wall_text(int64_t ms, char out[32]);
-char *put_number(char *at, int64_t v); /* decimal, at most 15 digits and a final 0; where that is */
+char *function_put_number(char *at, int64_t v); /* decimal, at most 15 digits and a final 0; where that is */
 
 /* function.c */
 struct function *function_find(struct functions *fs, const char *namespace_, const char *name);

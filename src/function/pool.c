@@ -95,7 +95,7 @@ void pool_fail_waiting(struct function *f, const struct err *err)
 const char *const function_rung_names[FUNCTION_RUNGS] = {"warm", "stem", "zygote", "runtime", "fresh"};
 
 /* Digits of 0 to 10^15 - 1, which is 31 years of microseconds; the end. */
-char *put_number(char *at, int64_t v)
+char *function_put_number(char *at, int64_t v)
 {
     char text[16], *p = text + sizeof text;
     uint64_t u = (uint64_t)MAX(MIN(v, (int64_t)999999999999999), (int64_t)0);
@@ -115,13 +115,13 @@ void function_timing_text(const struct function_result *r, char out[FUNCTION_TIM
     int64_t answer = MAX(r->duration_us - r->start_us - r->init_us - r->handler_us, (int64_t)0);
     char *at = stpcpy(stpcpy(out, "rung="), function_rung_names[r->rung]);
 
-    at = put_number(stpcpy(at, ";queue="), r->queue_us);
-    at = put_number(stpcpy(at, ";place="), r->place_us);
-    at = put_number(stpcpy(at, ";fork="), r->start_us);
-    at = put_number(stpcpy(at, ";init="), r->init_us);
-    at = put_number(stpcpy(at, ";handler="), r->handler_us);
-    at = put_number(stpcpy(at, ";answer="), answer);
-    at = put_number(stpcpy(at, ";total="), r->queue_us + r->place_us + r->duration_us);
+    at = function_put_number(stpcpy(at, ";queue="), r->queue_us);
+    at = function_put_number(stpcpy(at, ";place="), r->place_us);
+    at = function_put_number(stpcpy(at, ";fork="), r->start_us);
+    at = function_put_number(stpcpy(at, ";init="), r->init_us);
+    at = function_put_number(stpcpy(at, ";handler="), r->handler_us);
+    at = function_put_number(stpcpy(at, ";answer="), answer);
+    at = function_put_number(stpcpy(at, ";total="), r->queue_us + r->place_us + r->duration_us);
     stpcpy(at, r->cold ? ";cold=1" : ";cold=0");
 }
 

@@ -612,7 +612,7 @@ TT_PROP(durable, what_was_answered_is_there_again, 30)
         if (dice < 5 && at >= 0) {
             struct exec *e = exec_by_arn(w.d, t.arn);
             struct val *updates = val_list(a);
-            char *token = token_text(a, arena_printf(a, "%s:%u:%u", e->id, e->inv, e->token));
+            char *token = exec_token_text(a, arena_printf(a, "%s:%u:%u", e->id, e->inv, e->token));
 
             for (uint32_t n = 1 + tt_below(rng, 3); n; n--)
                 val_push(a, updates, random_update(rng, a));

@@ -7,10 +7,10 @@
  * The debugger listens on the sandbox's own loopback: connections are made in there and handed out as those of HTTP functions. */
 #include "function/function_int.h"
 
+#include "env/random.h"
 #include "http/server.h"
 
 #include <stdio.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 enum { PYTHON_PORT = 5678, NODE_PORT = 9229 };
@@ -83,7 +83,7 @@ int functions_debug_begin(struct functions *fs, const char *ns, const char *name
     folder = xasprintf("%s/debug/%s/debugpy", fs->state, head->now->runtime);
     if (!debug_is_node(head->now) && access(folder, R_OK) < 0)
         return err_set(err, NOT_FOUND, "debugpy is not there: %s", folder);
-    ASSERT(getrandom(b, sizeof b, 0) == sizeof b);
+    random_bytes(b, sizeof b);
     for (size_t i = 0; i < sizeof b; i++)
         snprintf(ret_token + 2 * i, 3, "%02x", b[i]);
     snprintf(head->family->debug_token, sizeof head->family->debug_token, "%s", ret_token);

@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <spawn.h>
 #include <stdio.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>

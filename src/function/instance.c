@@ -8,12 +8,12 @@
 #include "function/function_int.h"
 
 #include "base/log.h"
+#include "env/random.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -852,7 +852,7 @@ static void random_hex(char out[36])
 {
     unsigned char b[16];
 
-    ASSERT(getrandom(b, sizeof b, 0) == sizeof b);
+    random_bytes(b, sizeof b);
     for (int k = 0; k < 16; k++)
         snprintf(out + 2 * k, 3, "%02x", b[k]);
 }

@@ -15,12 +15,12 @@
 
 #include "base/log.h"
 #include "codec/json.h"
+#include "env/random.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -136,7 +136,7 @@ void snapshot_env(struct version *v, struct arena *a, struct val *env)
     unsigned char b[16];
 
     if (!v->snap.token[0]) {
-        ASSERT(getrandom(b, sizeof b, 0) == sizeof b);
+        random_bytes(b, sizeof b);
         for (int k = 0; k < 16; k++)
             snprintf(v->snap.token + 2 * k, 3, "%02x", b[k]);
     }

@@ -2,10 +2,10 @@
 #include "function/function_int.h"
 
 #include "codec/json.h"
+#include "env/random.h"
 #include "http/server.h"
 
 #include <stdio.h>
-#include <sys/random.h>
 
 const char *const function_trigger_names[FUNCTION_TRIGGERS] = {"other", "http", "timer", "datasource", "pubsub"};
 
@@ -26,7 +26,7 @@ static uint64_t random_id(void)
     uint64_t z;
 
     if (!state)
-        ASSERT(getrandom(&state, sizeof state, 0) == sizeof state);
+        random_bytes(&state, sizeof state);
     z = (state += UINT64_C(0x9e3779b97f4a7c15));
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);

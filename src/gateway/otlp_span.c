@@ -2,6 +2,7 @@
  * time, with the names of the semantic conventions for FaaS and HTTP. */
 #include "gateway/otlp_int.h"
 
+#include "env/clock.h"
 #include "function/function.h"
 
 #include <strings.h>
@@ -129,10 +130,7 @@ static void attr_bool(struct buf *b, const char *key, bool value)
 
 static uint64_t wall_ns(int64_t us)
 {
-    struct timespec t;
-
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec - (uint64_t)((int64_t)(uv_hrtime() / 1000) - us) * 1000;
+    return (uint64_t)clock_real_ns() - (uint64_t)((int64_t)(uv_hrtime() / 1000) - us) * 1000;
 }
 
 static void put_id(struct buf *b, int field, const char *hex)

@@ -139,6 +139,8 @@ def test_cp_both_ways(k):
 
 def test_port_forward(k):
     import urllib.request
+    listens = 'import socket; socket.create_connection(("127.0.0.1", 8000))'     # running says nothing of that, and kubectl gives up at the first refusal
+    eventually(lambda: k('exec', pod(k), '--', '/usr/bin/python3', '-c', listens, check=False).returncode == 0)
     one = subprocess.Popen([k.instance.kubectls[k.program], '--kubeconfig', k.instance.state + '/kubeconfig', '-n', k.ns, 'port-forward', pod(k), ':8000'],
                            stdout=subprocess.PIPE, text=True)
     try:

@@ -1,6 +1,6 @@
 """Logs, exec, attach and port-forward by every protocol that clients speak, and the network of pods:
 services, names, affinity, hairpin, recycled addresses."""
-import hashlib, json, os, signal, socket, subprocess, time, urllib.request
+import hashlib, json, os, re, subprocess, time, urllib.request
 
 import pytest
 
@@ -116,6 +116,8 @@ def k(image):
     run.instance = image
     run('apply', '-f', '-', text=PODS)
     run('wait', '--for=condition=Ready', 'pod/web', 'pod/echo', 'pod/shell', '--timeout=30s')
+    listens = 'import socket; socket.create_connection(("127.0.0.1", 8000))'
+    eventually(lambda: run('exec', 'web', '--', 'python3', '-c', listens, check=False).returncode == 0)
     yield run
     image.kubectl('delete', 'namespace', 'streams', '--wait=true', '--timeout=60s', timeout=90)
 
@@ -200,17 +202,21 @@ def test_exec_that_nobody_waits_for_ends(k, protocol):
 
 
 def test_port_forward(k, protocol):
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
+    """kubectl picks the ports on this side: of a number picked here another connection may have become the owner meanwhile,
+    and kubectl then says nothing as long as it can still listen on ::1."""
     one = subprocess.Popen([k.instance.kubectls[0], '--kubeconfig', os.path.join(k.instance.state, 'kubeconfig'), '-n', 'streams', 'port-forward', 'web',
-                            f'{port}:8000', f'{port + 1}:9'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                            ':8000', ':9'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        eventually(lambda: fetch(f'http://127.0.0.1:{port}/') == 'web from 127.0.0.1')
+        at = {}
+        while len(at) < 2:
+            line = one.stdout.readline()
+            assert line, one.communicate()[1]
+            if found := re.match(r'Forwarding from 127\.0\.0\.1:(\d+) -> (\d+)', line):
+                at[found.group(2)] = found.group(1)
         for _ in range(10):
-            assert fetch(f'http://127.0.0.1:{port}/') == 'web from 127.0.0.1'
+            assert fetch(f'http://127.0.0.1:{at["8000"]}/') == 'web from 127.0.0.1'
         with pytest.raises(Exception):
-            fetch(f'http://127.0.0.1:{port + 1}/')                               # nobody listens on that port
+            fetch(f'http://127.0.0.1:{at["9"]}/')                               # nobody listens on that port
     finally:
         one.terminate()
         said = one.communicate()[1]

@@ -294,7 +294,7 @@ typedef void function_queued_fn(void *arg, const struct err *err, const char *re
 void function_invoke_async(struct functions *fs, const struct function_call *call,
                            function_queued_fn *done, void *arg);
 
-/* Durable executions (function/durable.h); NULL before functions_new() is through. */
+/* Durable executions (function/durable/durable.h); NULL before functions_new() is through. */
 struct durable;
 struct durable *functions_durable(struct functions *fs);
 /* Of what name and qualifier mean: the seconds that an execution of it may last; 0: it is no durable function. */

@@ -532,7 +532,7 @@ void pool_wake(struct functions *fs);
 void pool_refill_soon(struct functions *fs);
 void pool_refill(struct functions *fs);
 
-/* durable_function.c */
+/* durable/call.c */
 int functions_durable_open(struct functions *fs, struct err *err);
 void functions_durable_close(struct functions *fs);
 /* A call of a durable function: an execution begins, done hears of its end (of its start when it is an event). */

@@ -4,8 +4,8 @@
 
 #include "base/base.h"
 #include "codec/json.h"
-#include "function/durable.h"
-#include "function/durable_int.h"
+#include "function/durable/durable.h"
+#include "function/durable/durable_int.h"
 
 #include <dirent.h>
 #include <fcntl.h>

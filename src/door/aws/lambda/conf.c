@@ -5,7 +5,7 @@
 
 #include "base/map.h"
 #include "door/aws/lambda/lambda_int.h"
-#include "function/durable.h"
+#include "function/durable/durable.h"
 
 /* ---- names ---- */
 

@@ -1,11 +1,11 @@
-/* door/aws/lambda/durable.c - Lambda's operations on durable executions, translated to function/durable.h; and scaling configurations,
+/* door/aws/lambda/durable.c - Lambda's operations on durable executions, translated to function/durable/durable.h; and scaling configurations,
  * which only functions on rented instances have. */
 #include <ctype.h>
 #include <stdio.h>
 
 #include "codec/kubetime.h"
 #include "door/aws/lambda/lambda_int.h"
-#include "function/durable.h"
+#include "function/durable/durable.h"
 
 static struct durable *engine(struct op *op)
 {

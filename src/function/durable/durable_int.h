@@ -1,17 +1,17 @@
-/* function/durable_int.h - between the files of durable executions.
- *   durable.c          starts, invocations, what time brings, ends
- *   durable_index.c    which there are, and when something is due
- *   durable_chain.c    chained invokes
- *   durable_ask.c      checkpoints, callbacks, stops, pauses
- *   durable_op.c       operations: what a checkpoint may say, and what it makes of them
- *   durable_journal.c  files: records appended and read again
- *   durable_view.c     what is shown: states, lists, histories */
+/* function/durable/durable_int.h - between the files of durable executions.
+ *   durable.c   starts, invocations, what time brings, ends
+ *   index.c     which there are, and when something is due
+ *   chain.c     chained invokes
+ *   ask.c       checkpoints, callbacks, stops, pauses
+ *   op.c        operations: what a checkpoint may say, and what it makes of them
+ *   journal.c   files: records appended and read again
+ *   view.c      what is shown: states, lists, histories */
 #pragma once
 
 #include "base/list.h"
 #include "base/map.h"
 #include "codec/json.h"
-#include "function/durable.h"
+#include "function/durable/durable.h"
 #include "function/function_int.h"
 
 #include <uv.h>
@@ -111,7 +111,7 @@ static inline bool exec_ended(const struct exec *e)
     return e->status >= D_SUCCEEDED;
 }
 
-/* ---- durable_journal.c ---- */
+/* ---- journal.c ---- */
 /* Finds the files of an earlier life; each execution is handed to durable_adopt(). */
 int durable_read_all(struct durable *d, struct err *err);
 /* Its operations, read again when they are not there; NULL and err: the file cannot be read. */
@@ -125,7 +125,7 @@ void exec_remove_file(struct exec *e);
 /* Calls fn for each record's JSON; false from fn ends it. */
 int exec_read(struct exec *e, bool (*fn)(void *arg, const struct val *record), void *arg, struct err *err);
 
-/* ---- durable_op.c ---- */
+/* ---- op.c ---- */
 struct val *op_at(struct exec *e, uint32_t index);
 struct val *op_find(struct exec *e, const char *id);
 /* New, or put in place of the one with that id. */
@@ -144,14 +144,14 @@ bool op_hidden(struct exec *e, const struct val *op); /* below a context that is
 struct val *exec_error_object(struct arena *a, const char *type, const char *message);
 struct val *op_event_payload(struct arena *a, const struct val *payload); /* {Payload, Truncated} */
 
-/* ---- durable_view.c ---- */
+/* ---- view.c ---- */
 struct val *view_op(struct arena *a, const struct val *op);
 /* From an index on: what fits on a page, at least one unless it may be empty; *ret_next: the next one's index + 1, 0: that was all. */
 struct val *view_page(struct exec *e, struct arena *a, uint32_t from, int max_items, bool may_be_empty, uint32_t *ret_next);
 struct val *view_exec(struct exec *e, struct arena *a, bool data);
 char *view_function_arn(const struct exec *e, struct arena *a);
 
-/* ---- durable_index.c ---- */
+/* ---- index.c ---- */
 struct exec *exec_new(struct durable *d, const char *id);
 void exec_free(struct exec *e);
 void durable_adopt(struct exec *e); /* one of an earlier life, into the indexes */
@@ -167,7 +167,7 @@ void durable_make_room(struct durable *d);
 /* Not for want of the function: it is not known yet, or there is no room. */
 bool durable_no_room(const struct durable *d, const struct err *err);
 
-/* ---- durable_chain.c ---- */
+/* ---- chain.c ---- */
 bool exec_has_chains(const struct exec *e);
 void exec_chains(struct exec *e);      /* begins those that are not begun */
 void exec_tell_parent(struct exec *e); /* it has ended */

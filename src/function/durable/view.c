@@ -1,5 +1,5 @@
 /* What is shown of durable executions: states for the SDKs, what one is, lists, histories. */
-#include "function/durable_int.h"
+#include "function/durable/durable_int.h"
 
 #include <stdio.h>
 

@@ -8,7 +8,7 @@
  * operations that are new or different; events belong to the history. A record is a whole change: it counts or it does
  * not, and a torn one can only be the last. Of an ended execution only the first and the last record are read at start;
  * of a running one all, and then forgotten until something happens to it. */
-#include "function/durable_int.h"
+#include "function/durable/durable_int.h"
 
 #include "base/log.h"
 

@@ -1,5 +1,5 @@
 /* Durable executions of this room's functions: who is one, how it is invoked, and calls of it from any side. */
-#include "function/durable.h"
+#include "function/durable/durable.h"
 #include "codec/json.h"
 #include "env/random.h"
 #include "function/function_int.h"

@@ -1,5 +1,5 @@
 /* Which executions there are: by id, by name, by start, and by when something is due. */
-#include "function/durable_int.h"
+#include "function/durable/durable_int.h"
 
 #include "base/log.h"
 

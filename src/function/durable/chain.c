@@ -1,5 +1,5 @@
 /* Chained invokes: an operation that is another function, or another execution. */
-#include "function/durable_int.h"
+#include "function/durable/durable_int.h"
 
 struct chain {
     struct exec *e;

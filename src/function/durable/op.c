@@ -4,7 +4,7 @@
  *   _seconds   of a wait
  *   _fn, _object, _qualifier, _arn, _in, _trace   of a chained invoke: the target as it was named and as an object, its input;
  *              _child: the id of the execution that it is, when the target is durable */
-#include "function/durable_int.h"
+#include "function/durable/durable_int.h"
 
 #include <ctype.h>
 #include <stdio.h>

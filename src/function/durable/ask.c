@@ -1,5 +1,5 @@
 /* What the SDKs and others ask of an execution that is there. */
-#include "function/durable_int.h"
+#include "function/durable/durable_int.h"
 
 /* ---- answers that wait for the disk ---- */
 

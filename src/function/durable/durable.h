@@ -1,7 +1,7 @@
-/* function/durable.h - durable executions: a function that runs in many short invocations, with its progress on disk
+/* function/durable/durable.h - durable executions: a function that runs in many short invocations, with its progress on disk
  * between them (Lambda's durable functions).
  *
- * An execution is one append-only file, STATE/durable/XX/ID.log (durable_journal.c). What changes it (a start, a
+ * An execution is one append-only file, STATE/durable/XX/ID.log (journal.c). What changes it (a start, a
  * checkpoint, a timer that fired, a callback, an invocation's end) is one record; whoever asked for it hears of it when
  * the record is on disk. Between its invocations an execution is an index entry of some hundred bytes and a place in a
  * heap of times; its operations are read again when something happens. Its function is invoked with what happened so

@@ -1,5 +1,5 @@
 /* Executions: how they start, when their function is invoked, what comes of it, how they end. */
-#include "function/durable_int.h"
+#include "function/durable/durable_int.h"
 
 #include "base/log.h"
 #include "env/random.h"

@@ -1,6 +1,8 @@
 /* function/function_int.h - what the files of this room share.
  *
- *   function.c  the registry: objects in, versions of code and configuration out
+ *   function.c  the registry: functions by name, aliases, families; start and stop of it all
+ *   version.c   how an object's code is run: interpreter, environment, mounts, limits
+ *   role.c      in whose name: credentials
  *   zygote.c    one version's zygote process
  *   instance.c  one sandboxed process: its socket, its log pipe, its time limit, its end
  *   snapshot.c  an initialised function as an image (SnapStart)
@@ -400,12 +402,17 @@ void function_let_go(struct function *f); /* frees it when nothing holds it any 
 void functions_renew_keys(struct functions *fs); /* of those that run, when half of their time is over */
 void functions_let_go(struct functions *fs); /* while stopping: frees when all is gone */
 void version_let_go(struct version *v);   /* the same; then its function */
+void version_retire(struct version *v);   /* no call goes to it any more: idle instances end now, busy ones when they are done */
+void version_replace(struct function *f); /* what is to run from now on, by f->obj; what ran before retires */
+bool version_same(const struct obj *a, const struct obj *b);     /* a change from a to b changes nothing of what instances are */
+const struct val *version_spec(const struct obj *o);             /* what is to run, of a Function or a FunctionVersion; o's */
 struct function *function_put_debug(struct function *head); /* makes head->family->debug, or gives it the object as it is now */
 void function_drop(struct function *f); /* as if its object had been removed */
 char *version_config(struct version *v, struct arena *a); /* JSON for the zygote */
 /* The same for a Node of this version's program and memory that belongs to no function. code: a folder with nothing in it. */
 char *node_base_config(const struct version *v, const char *code, struct arena *a);
-void version_keys(struct version *v, struct arena *a, struct function_keys *ret); /* its credentials now; no access_key: none */
+void role_keys(struct version *v, struct arena *a, struct function_keys *ret); /* its credentials now; no access_key: none */
+void role_put_keys(struct version *v, struct arena *a, struct val *env);         /* the same, into an environment */
 
 int functions_net_take(struct functions *fs, const char *owner, struct err *err); /* a borrowed descriptor */
 void functions_net_give(struct functions *fs, const char *owner);

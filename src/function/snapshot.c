@@ -87,7 +87,7 @@ static char *keys_line(struct version *v, struct arena *a)
     struct tm tm;
     time_t until;
 
-    version_keys(v, a, &k);
+    role_keys(v, a, &k);
     if (!k.access_key || !k.secret_key)
         return arena_printf(a, "%s\t{}\n", v->snap.token);
     until = time(NULL) + (k.seconds ? k.seconds : KEYS_FOR_EVER_S);

@@ -6,6 +6,7 @@
 #include "env/fs.h"
 
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/rand.h>
 
 enum { VERSION = 1, NONCE = 12, TAG = 16, HEAD = 1 + NONCE };
@@ -74,4 +75,44 @@ struct val *session_open(const unsigned char key[SESSION_KEY_BYTES], const char 
         return NULL;
     }
     return json_parse(a, (char *)text, n, err);
+}
+
+/* Is it as good as absent? Of a document's own members a store keeps no empty ones; below, it keeps what is not null. */
+static bool says_nothing(const struct val *v, bool top)
+{
+    if (v->type == VAL_NULL || !top)
+        return v->type == VAL_NULL;
+    return v->type == VAL_BOOL ? !v->b : v->type == VAL_INT ? !v->i : v->type != VAL_DOUBLE && v->n == 0;
+}
+
+static void drop_empty(struct val *v, bool top)
+{
+    VAL_EACH(v, it)
+        drop_empty(it, false);
+    for (uint32_t i = 0; v->type == VAL_MAP && i < v->n;) {
+        if (says_nothing(&v->members[i].v, top)) {
+            val_del(v, v->members[i].key);
+        } else {
+            drop_empty(&v->members[i].v, false);
+            i++;
+        }
+    }
+}
+
+char *session_sign(const unsigned char key[SESSION_KEY_BYTES], const char *about, const struct val *v, struct arena *a)
+{
+    struct val *it = val_copy(a, v), *all = val_list(a);
+    unsigned char sum[EVP_MAX_MD_SIZE];
+    unsigned sum_n;
+    char *text;
+    size_t n;
+
+    drop_empty(it, true);
+    val_sort_keys(it);
+    val_push_str(a, all, about);
+    val_push(a, all, it);
+    text = json_text(a, all, &n);
+    if (!HMAC(EVP_sha256(), key, SESSION_KEY_BYTES, (unsigned char *)text, n, sum, &sum_n))
+        abort();
+    return b64url(a, sum, sum_n);
 }

@@ -317,6 +317,40 @@ def test_a_stack_goes_on_after_the_gateway_was_killed(tandem, cfn, name):
     assert not [b for b in tandem.boto('s3').list_buckets()['Buckets'] if b['Name'].startswith(name)]
 
 
+def test_an_object_that_the_door_did_not_write_is_no_stack(tandem, cfn, name):
+    """Who may write Stack objects has a stack's caller sealed in them: neither a copy nor a change of one may act in his name."""
+    def evil(of, kind):
+        of['spec']['template'] = json.dumps({'Resources': {'P': {'Type': 'AWS::SSM::Parameter', 'Properties': {
+            'Name': f'/{name}/{kind}', 'Type': 'String', 'Value': 'mine'}}}})
+        of['status'].update(status='CREATE_IN_PROGRESS')
+        return of
+    create(cfn, name, bucket_stack(B={'Properties': {'BucketName': name}}))
+    create(cfn, name + '-good', bucket_stack(B={}))
+    mine, good = [next(s for s in tandem.get('stacks', '-n', 'default')['items'] if s['spec']['stackName'] == n) for n in (name, name + '-good')]
+    copy = evil(json.loads(json.dumps(mine)), 'copy')
+    copy['metadata'] = {'name': name + '-copy', 'namespace': 'default', 'finalizers': ['tandem.dev/stack']}
+    copy['spec'].update(stackName=name + '-copy', stackId=mine['spec']['stackId'].replace(name + '/', name + '-copy/'))
+    tandem.kubectl('create', '-f', '-', text=json.dumps(copy))
+    for one in (copy, evil(mine, 'changed')):
+        one['metadata'].pop('resourceVersion', None)
+        for sub in ((), ('--subresource=status',)):
+            tandem.kubectl('replace', *sub, '-f', '-', text=json.dumps(one))
+    tandem.kill('gateway')
+    eventually(lambda: cfn.describe_stacks(StackName=name + '-good'))
+    fresh = name + '-fresh'
+    create(cfn, fresh, bucket_stack(B={}))               # by now the others would have been gone on with
+    assert tandem.boto('ssm').get_parameters(Names=[f'/{name}/copy', f'/{name}/changed'])['Parameters'] == []
+    for other in (name, name + '-copy'):
+        with pytest.raises(ClientError, match='does not exist'):
+            cfn.describe_stacks(StackName=other)
+    for one in (mine, copy):
+        tandem.kubectl('delete', 'stack', one['metadata']['name'], '-n', 'default', '--wait=true')
+    tandem.boto('s3').delete_bucket(Bucket=name)      # nobody took it
+    for one in (fresh, name + '-good'):
+        cfn.delete_stack(StackName=one)
+        cfn.get_waiter('stack_delete_complete').wait(StackName=one, WaiterConfig=FAST)
+
+
 def test_what_the_page_on_deploying_shows(tandem, cfn):
     page = open(os.path.join(TOP, 'docs', 'deploy.md')).read()
     env = {**os.environ, 'AWS_ENDPOINT_URL': tandem.status['aws'], 'AWS_DEFAULT_REGION': 'us-east-1', 'AWS_ACCESS_KEY_ID': tandem.key['AccessKeyId'],

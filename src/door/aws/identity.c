@@ -375,6 +375,11 @@ char *identity_caller_seal(struct identity *id, struct arena *a, const char *key
     return session_seal(id->key, t, a);
 }
 
+char *identity_sign(struct identity *id, struct arena *a, const char *about, const struct val *v)
+{
+    return session_sign(id->key, about, v, a);
+}
+
 int identity_caller_open(struct identity *id, struct arena *a, const char *sealed, struct caller *ret, struct err *err)
 {
     const struct val *t = session_open(id->key, sealed, a, err);

@@ -64,6 +64,8 @@ int identity_find(struct identity *id, struct arena *a, const char *key_id, cons
 char *identity_caller_seal(struct identity *id, struct arena *a, const char *key_id, const char *token, int64_t now_s);
 /* identity_find() by such a text. INVALID_ARGUMENT: it is none of ours. */
 int identity_caller_open(struct identity *id, struct arena *a, const char *sealed, struct caller *ret, struct err *err) _must_check_;
+/* Says of a document, named by about, that this door wrote it (auth/session.h: session_sign). */
+char *identity_sign(struct identity *id, struct arena *a, const char *about, const struct val *v);
 /* A fresh access key: the Secret that holds it, called so (NULL: "access-key-" and its id in lower case). All in the arena. */
 struct val *identity_new_key(struct arena *a, const char *name, const char **ret_id, const char **ret_secret);
 /* What lies in a key's Secret: "accessKeyId", ... in the arena; NULL: it has none. */

@@ -38,6 +38,26 @@ static void test_round(void **state)
     assert_null(session_open(key, "no token!", a, &err));
 }
 
+static void test_sign(void **state)
+{
+    static const char *const SAME[] = {"{\"a\":{\"x\":1,\"y\":[{\"z\":\"\"}]},\"b\":\"t\"}",
+                                       "{\"b\":\"t\",\"a\":{\"y\":[{\"n\":null,\"z\":\"\"}],\"x\":1},\"c\":\"\",\"d\":[],\"e\":false}"};
+    static const char *const OTHER[] = {"{\"a\":{\"x\":1,\"y\":[{}]},\"b\":\"t\"}", "{\"a\":{\"x\":1,\"y\":[{\"z\":\"\"}]},\"b\":\"u\"}",
+                                        "{\"a\":{\"x\":1,\"y\":[{\"z\":\"\"}]},\"b\":\"t\",\"e\":true}"};
+    _auto_(arena_freep) struct arena *a = arena_new();
+    unsigned char key[SESSION_KEY_BYTES] = {7}, other[SESSION_KEY_BYTES] = {8};
+    struct err err = {0};
+    struct val *one = json_parse(a, SAME[0], strlen(SAME[0]), &err), *two = json_parse(a, SAME[1], strlen(SAME[1]), &err);
+    const char *seal = session_sign(key, "stack/x", one, a);
+
+    (void)state;
+    assert_string_equal(session_sign(key, "stack/x", two, a), seal);
+    assert_string_not_equal(session_sign(key, "stack/y", one, a), seal);
+    assert_string_not_equal(session_sign(other, "stack/x", one, a), seal);
+    for (size_t i = 0; i < ARRAY_LEN(OTHER); i++)
+        assert_string_not_equal(session_sign(key, "stack/x", json_parse(a, OTHER[i], strlen(OTHER[i]), &err), a), seal);
+}
+
 static void test_key_file(void **state)
 {
     char path[] = "/tmp/tt-session-XXXXXX";
@@ -63,7 +83,7 @@ static void test_key_file(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round), cmocka_unit_test(test_key_file)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round), cmocka_unit_test(test_sign), cmocka_unit_test(test_key_file)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

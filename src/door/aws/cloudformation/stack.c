@@ -2,7 +2,12 @@
  *
  * Memory is ahead of the object by CFN_SAVE_MS at most; what is answered to a client is in the object. Writes of a stack go one
  * after another. Names of what is made follow from the stack's id (cfn_name), so a step that was made but not yet written is
- * found again after a crash instead of being made twice. */
+ * found again after a crash instead of being made twice.
+ *
+ * A stack acts in the name of who asked for it, so its object is worth as much as he is. What the door writes is signed
+ * (spec.seal, status.seal) as this object's: one that somebody else made, changed, or copied to another name is found out when it
+ * is read, and is no stack: not listed, not acted for, and gone without a trace when it is deleted (what it names stays). So who
+ * may write Stack objects can put back what the door itself had written to the same one, and no more. */
 #include "door/aws/cloudformation/cfn_int.h"
 
 #include <ctype.h>
@@ -442,16 +447,56 @@ static void on_written(void *arg, const struct client_result *r)
         repack(s);
 }
 
+static const char *seal_of(struct cfn *c, struct arena *a, const char *object, const char *part, const struct val *v)
+{
+    return identity_sign(c->d->o.identity, a, arena_printf(a, "stack/%s/%s", object, part), v);
+}
+
+/* With the seal in it; v's members are shared. */
+static struct val *sealed(struct cfn_stack *s, struct arena *a, const char *part, const struct val *v)
+{
+    struct val *all = val_map(a);
+
+    VAL_EACH_MEMBER(v, m)
+        val_put(a, all, m->key, &m->v);
+    val_put_str(a, all, "seal", seal_of(s->c, a, s->object, part, v));
+    return all;
+}
+
+/* Did the door write it? What was never written is nobody's. */
+static bool is_ours(struct cfn *c, const struct obj *o, const char *part)
+{
+    const struct val *v = val_get(obj_val(o), part);
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *bare;
+
+    if (!val_len(v))
+        return true;
+    bare = val_copy(a, v);
+    val_del(bare, "seal");
+    return streq(seal_of(c, a, o->name, part, bare), val_str_at(v, "seal", ""));
+}
+
+static void push_change(struct arena *a, struct val *list, const char *path, const struct val *value)
+{
+    struct val *one = val_map(a);
+
+    val_put_str(a, one, "op", "add");
+    val_put_str(a, one, "path", path);
+    val_put(a, one, "value", value);
+    val_push(a, list, one);
+}
+
 static void flush(struct cfn_stack *s)
 {
     _auto_(arena_freep) struct arena *a = NULL;
     struct val *v, *meta;
-    struct client_call call = {.resource = CFN_STACKS, .ns = CFN_NS, .name = s->object, .patch_type = CLIENT_PATCH_MERGE};
+    struct client_call call = {.resource = CFN_STACKS, .ns = CFN_NS, .name = s->object, .patch_type = CLIENT_PATCH_JSON};
 
     if (s->writing || s->c->stopping || s->removed)
         return;
     a = arena_new();
-    v = val_map(a);
+    v = s->exists ? val_list(a) : val_map(a);
     call.body = v;
     if (!s->exists) {
         val_put_str(a, v, "apiVersion", "tandem.dev/v1");
@@ -459,18 +504,18 @@ static void flush(struct cfn_stack *s)
         meta = val_need_map(a, v, "metadata");
         val_put_str(a, meta, "name", s->object);
         val_push_str(a, val_need_list(a, meta, "finalizers"), CFN_FINALIZER);
-        val_put(a, v, "spec", s->spec);
+        val_put(a, v, "spec", sealed(s, a, "spec", s->spec));
         call.verb = CLIENT_CREATE;
         call.name = NULL;
         s->spec_dirty = false;
     } else if (s->spec_dirty) {
-        val_put(a, v, "spec", s->spec);
+        push_change(a, v, "/spec", sealed(s, a, "spec", s->spec));
         if (s->finalizer_gone)
-            val_put(a, val_need_map(a, v, "metadata"), "finalizers", val_null(a));
+            push_change(a, v, "/metadata/finalizers", val_list(a));
         call.verb = CLIENT_PATCH;
         s->spec_dirty = false;
     } else if (s->status_dirty) {
-        val_put(a, v, "status", status_to_val(s, a));
+        push_change(a, v, "/status", sealed(s, a, "status", status_to_val(s, a)));
         call.verb = CLIENT_PATCH;
         call.sub = "status";
         s->status_dirty = false;
@@ -536,6 +581,26 @@ static void deleted_too_many(struct cfn *c)
     }
 }
 
+static void nothing_more(void *arg, const struct client_result *r)
+{
+    (void)arg;
+    if (r->err)
+        LOG(WARN, "cfn", "did=let-go error=\"%s\"", r->err->msg);
+}
+
+static void ignore(struct cfn *c, const struct obj *o)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct val *patch = val_list(a);
+
+    LOG(WARN, "cfn", "object=%s did=ignore why=\"it was not written by this door\"", o->name);
+    if (!obj_deleting(o) || c->stopping)
+        return;
+    push_change(a, patch, "/metadata/finalizers", val_list(a));
+    client_call(c->d->o.client, &(struct client_call){.verb = CLIENT_PATCH, .resource = CFN_STACKS, .ns = CFN_NS, .name = o->name,
+                                                      .body = patch, .patch_type = CLIENT_PATCH_JSON}, nothing_more, c);
+}
+
 static void on_added(void *arg, const struct obj *o)
 {
     struct cfn *c = arg;
@@ -543,6 +608,10 @@ static void on_added(void *arg, const struct obj *o)
     const struct val *v = obj_val(o), *spec = val_get(v, "spec");
     const char *id = val_str_at(spec, "stackId", ""), *slash = strrchr(id, '/');
 
+    if (!s && (!is_ours(c, o, "spec") || !is_ours(c, o, "status"))) {
+        ignore(c, o);
+        return;
+    }
     if (!s && slash) {
         s = stack_bare(c);
         s->exists = true;
@@ -552,6 +621,7 @@ static void on_added(void *arg, const struct obj *o)
         s->id = arena_strdup(s->a, id);
         s->uuid = arena_strdup(s->a, slash + 1);
         status_from_val(s, val_get(v, "status"));
+        val_del(s->spec, "seal");
         s->reloaded = cfn_running(s);
         if (s->reloaded)
             cfn_step(s);

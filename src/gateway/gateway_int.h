@@ -40,6 +40,7 @@ struct url {
     struct gateway *g;
     struct http_req *req;
     const char *name; /* of the function */
+    const char *alias; /* NULL: the function as a whole */
     const char *path; /* as the function sees it, encoded */
     char id[FUNCTION_ID_MAX];
     uint64_t ticket;

@@ -2,7 +2,7 @@
  * becomes the HTTP answer, as Lambda's function URLs do it.
  *
  * Which function: the first label of the Host (NAME.anything), else the path
- * (/function/NAME/rest, /lambda-url/NAME/rest; the event's rawPath is then /rest). */
+ * (/function/NAME/rest, /lambda-url/NAME/rest; the event's rawPath is then /rest). NAME:ALIAS in a path is the alias's own URL. */
 #include "gateway/gateway_int.h"
 
 #include "codec/json.h"
@@ -65,9 +65,11 @@ static struct url *find(struct gateway *g, struct http_req *req)
             const char *from = req->raw_path + strlen(prefixes[i]);
             size_t n = strcspn(from, "/");
 
-            u->name = name_until(req->arena, from, n);
+            u->name = name_until(req->arena, from, strcspn(from, "/:"));
+            if (u->name && from[strlen(u->name)] == ':')
+                u->alias = name_until(req->arena, from + strlen(u->name) + 1, n - strlen(u->name) - 1);
             u->path = from[n] ? from + n : "/";
-            return u->name ? u : NULL;
+            return u->name && (n == strlen(u->name) || u->alias) ? u : NULL;
         }
     return NULL;
 }
@@ -464,7 +466,8 @@ int url_may(struct url *u, const void *body, size_t n, struct err *err)
     if (keys_check(u->g->keys, u->req, body, n, &u->caller, err) < 0)
         return -1;
     shown = o ? obj_annotation(o, "tandem.dev/function-name") : NULL;
-    arn = arena_printf(a, "arn:aws:lambda:%s:%s:function:%s", identity_region(id), identity_account(id), shown ? shown : u->name);
+    arn = arena_printf(a, "arn:aws:lambda:%s:%s:function:%s%s%s", identity_region(id), identity_account(id), shown ? shown : u->name,
+                       u->alias ? ":" : "", u->alias ? u->alias : "");
     context = identity_context(id, u->req, NULL);
     val_put_str(a, context, "lambda:functionurlauthtype", "AWS_IAM");
     v = identity_decide(id, a, &u->caller, "lambda:InvokeFunctionUrl", arn, context, identity_policy_at(a, o, "tandem.dev/policy"),
@@ -477,7 +480,7 @@ int url_may(struct url *u, const void *body, size_t n, struct err *err)
 static void on_body(struct http_req *req, char *data, size_t n, const struct err *err, void *arg)
 {
     struct url *u = arg;
-    struct function_call c = {.name = u->name, .request_id = u->id, .req = req, .trigger = FUNCTION_BY_HTTP};
+    struct function_call c = {.name = u->name, .qualifier = u->alias, .request_id = u->id, .req = req, .trigger = FUNCTION_BY_HTTP};
     struct buf event = {0};
     struct err refused;
     uint64_t ticket;
@@ -505,11 +508,22 @@ static void on_body(struct http_req *req, char *data, size_t n, const struct err
     buf_done(&event);
 }
 
+/* spec.url, or that of the alias; NULL: there is none. */
+static const struct val *config_of(const struct url *u, const struct obj *o)
+{
+    if (!u->alias)
+        return val_at(obj_val(o), "spec.url");
+    VAL_EACH(val_at(obj_val(o), "spec.aliases"), it)
+        if (streq(val_str_at(it, "name", ""), u->alias))
+            return val_get(it, "url");
+    return NULL;
+}
+
 void url_request(struct gateway *g, struct http_req *req)
 {
     struct url *u = find(g, req);
     const struct obj *o = u ? functions_get(g->functions, NULL, u->name) : NULL;
-    const struct val *config = o ? val_at(obj_val(o), "spec.url") : NULL;
+    const struct val *config = o ? config_of(u, o) : NULL;
 
     if (streq(req->path, "/healthz") && !o) {
         http_reply_str(req, 200, "text/plain", "ok\n");

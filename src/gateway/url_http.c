@@ -96,7 +96,7 @@ static void on_gone(struct http_req *req, void *arg)
 
 static void visit(struct visit *v)
 {
-    struct function_call c = {.name = v->u->name, .request_id = v->u->id, .place = on_place,
+    struct function_call c = {.name = v->u->name, .qualifier = v->u->alias, .request_id = v->u->id, .place = on_place,
                               .req = v->u->req, .trigger = FUNCTION_BY_HTTP};
     uint64_t ticket;
 

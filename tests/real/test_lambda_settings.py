@@ -118,8 +118,11 @@ def test_event_source_mappings(fn):
     for what in (fn.get_event_source_mapping, fn.update_event_source_mapping, fn.delete_event_source_mapping):
         refused('ResourceNotFoundException', 404, what, UUID='00000000-0000-0000-0000-000000000000')
     queue = 'arn:aws:sqs:us-east-1:000000000000:q'
-    assert 'SQS' in refused('NotImplementedException', 501, fn.create_event_source_mapping, FunctionName='reader', EventSourceArn=queue)['Error']['Message']
-    refused('ResourceNotFoundException', 404, fn.create_event_source_mapping, FunctionName='nobody', EventSourceArn=queue)
+    kafka = {'Endpoints': {'KAFKA_BOOTSTRAP_SERVERS': ['127.0.0.1:9092']}}
+    assert 'Kafka' in refused('NotImplementedException', 501, fn.create_event_source_mapping, FunctionName='reader', SelfManagedEventSource=kafka,
+                              StartingPosition='LATEST')['Error']['Message']
+    assert 'SQS' in refused('InvalidParameterValueException', 400, fn.create_event_source_mapping, FunctionName='reader', EventSourceArn=queue)['Error']['Message']
+    refused('InvalidParameterValueException', 400, fn.create_event_source_mapping, FunctionName='nobody', EventSourceArn=queue)
     refused('InvalidParameterValueException', 400, fn.create_event_source_mapping, FunctionName='reader', EventSourceArn='arn:aws:sns:us-east-1:000000000000:t')
     refused('InvalidParameterValueException', 400, fn.create_event_source_mapping, FunctionName='reader')
     refused('InvalidParameterValueException', 400, fn.create_event_source_mapping, FunctionName='reader',

@@ -22,6 +22,14 @@ static bool is_digits(const char *s, size_t n)
     return true;
 }
 
+/* us-east-1, us-gov-west-1 */
+static bool is_region(const char *s)
+{
+    const char *p = s + strcspn(s, "-"), *last = strrchr(s, '-');
+
+    return p == s + 2 && last > p && isdigit((unsigned char)last[1]) && !last[2];
+}
+
 /* Objects are named by DNS rules: a function whose name fits is the object of that name, others get
  * a name that fits with a hash of theirs behind it. */
 const char *lambda_object_name(struct arena *a, const char *name)
@@ -45,6 +53,7 @@ int lambda_name_parse(struct aws_req *q, const char *s, struct lambda_name *ret,
 {
     struct arena *a = q->req->arena;
     char *text = arena_strdup(a, s), *part[9];
+    const char *region = NULL, *account = NULL, *asked = http_param(q->req, "Qualifier");
     size_t n = 0, at;
 
     for (char *p = text; n < ARRAY_LEN(part); n++) {
@@ -58,14 +67,14 @@ int lambda_name_parse(struct aws_req *q, const char *s, struct lambda_name *ret,
         *colon = 0;
         p = colon + 1;
     }
-    if (n >= 7 && streq(part[0], "arn") && streq(part[2], "lambda") && streq(part[5], "function"))
-        at = 6;
-    else if (n >= 3 && strlen(part[0]) == 12 && is_digits(part[0], 12) && streq(part[1], "function"))
-        at = 2;
-    else if (n >= 2 && streq(part[0], "function"))
-        at = 1;
-    else
-        at = 0;
+    /* (arn:aws:lambda:)(REGION:)(ACCOUNT:)(function:)NAME(:QUALIFIER) */
+    at = n >= 4 && streq(part[0], "arn") && str_starts(part[1], "aws") && streq(part[2], "lambda") ? 3 : 0;
+    if (n > at + 1 && is_region(part[at]))
+        region = part[at++];
+    if (n > at + 1 && strlen(part[at]) == 12 && is_digits(part[at], 12))
+        account = part[at++];
+    if (n > at + 1 && streq(part[at], "function"))
+        at++;
     const char *name = part[at], *qualifier = n > at + 1 ? part[at + 1] : NULL;
     bool good = n <= at + 2 && *name && strlen(name) <= 140;
     for (const char *p = name; *p && good; p++)
@@ -82,9 +91,14 @@ int lambda_name_parse(struct aws_req *q, const char *s, struct lambda_name *ret,
         return err_set(err, INVALID_ARGUMENT,
                        "1 validation error detected: Value '%.100s' at 'functionName' failed to satisfy constraint: "
                        "Member must have length less than or equal to 64", name);
-    *ret = (struct lambda_name){name, lambda_object_name(a, name), qualifier};
-    if (!qualifier)
-        ret->qualifier = http_param(q->req, "Qualifier");
+    if (region && !streq(region, q->d->region) && !(q->sig.region && streq(region, q->sig.region)))
+        return err_set(err, NOT_FOUND, "Functions from '%s' are not reachable in this region ('%s')", region, q->d->region);
+    if (account && !streq(account, q->d->account))
+        return err_set(err, FORBIDDEN, "User: %s is not authorized to perform this action on resource: %.150s because no resource-based policy "
+                       "allows it", q->caller.arn ? q->caller.arn : "", s);
+    if (qualifier && asked && !streq(qualifier, asked))
+        return err_set(err, CONFLICT, "The derived qualifier from the function name does not match the specified qualifier.");
+    *ret = (struct lambda_name){name, lambda_object_name(a, name), qualifier ? qualifier : asked};
     return 0;
 }
 
@@ -674,35 +688,6 @@ struct val *lambda_conf(struct aws_req *q, const struct obj *o)
     if (streq(val_str_at(spec, "loggingConfig.logFormat", "Text"), "JSON")) {
         val_put_str(a, val_get(c, "LoggingConfig"), "ApplicationLogLevel", val_str_at(spec, "loggingConfig.applicationLogLevel", "INFO"));
         val_put_str(a, val_get(c, "LoggingConfig"), "SystemLogLevel", val_str_at(spec, "loggingConfig.systemLogLevel", "INFO"));
-    }
-    return c;
-}
-
-struct val *lambda_url_conf(struct aws_req *q, const struct obj *o)
-{
-    struct arena *a = q->req->arena;
-    const struct val *url = val_at(obj_val(o), "spec.url"), *cors = val_get(url, "cors"), *x;
-    static const char *const same[][2] = {{"allowHeaders", "AllowHeaders"}, {"allowMethods", "AllowMethods"},
-        {"allowOrigins", "AllowOrigins"}, {"exposeHeaders", "ExposeHeaders"},
-        {"allowCredentials", "AllowCredentials"}, {"maxAge", "MaxAge"}};
-    const char *made = obj_annotation(o, A_URL_MADE), *modified = obj_annotation(o, A_URL_MODIFIED);
-    struct val *c = val_map(a);
-
-    made = made ? made : val_str_at(obj_val(o), "metadata.creationTimestamp", "");
-    val_put_str(a, c, "FunctionUrl",
-                val_str_at(obj_val(o), "status.url",
-                           arena_printf(a, "%s%s/", q->d->function_url ? q->d->function_url : "", o->name)));
-    val_put_str(a, c, "FunctionArn", lambda_arn(q, lambda_name_of(o)));
-    val_put_str(a, c, "AuthType", val_str_at(url, "authType", "AWS_IAM"));
-    val_put_str(a, c, "InvokeMode", val_str_at(url, "invokeMode", "BUFFERED"));
-    val_put_str(a, c, "CreationTime", made);
-    val_put_str(a, c, "LastModifiedTime", modified ? modified : made);
-    if (!val_is_null(cors)) {
-        struct val *out = val_need_map(a, c, "Cors");
-
-        for (size_t i = 0; i < ARRAY_LEN(same); i++)
-            if (!val_is_null(x = val_get(cors, same[i][0])))
-                val_put(a, out, same[i][1], x);
     }
     return c;
 }

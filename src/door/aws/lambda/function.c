@@ -16,6 +16,7 @@ static int read_zip(struct op *op)
     _auto_(closep) int fd = root < 0 ? -1 : volume_read(root, NULL, op->key, &info, &op->code_err);
     struct buf zip;
 
+    op->no_bucket = root < 0;
     if (fd < 0)
         return -1;
     buf_init(&zip, CODE_ZIP_MAX);
@@ -41,9 +42,8 @@ static void code_work(void *arg)
 
     if (op->bucket && read_zip(op) < 0) {
         if (op->code_err.code == ERR_NOT_FOUND)
-            err_set(&op->code_err, INVALID_ARGUMENT,
-                    "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error Message: The specified key does"
-                    " not exist.");
+            err_set(&op->code_err, INVALID_ARGUMENT, "Error occurred while GetObject. S3 Error Code: %s. S3 Error Message: The specified %s",
+                    op->no_bucket ? "NoSuchBucket" : "NoSuchKey", op->no_bucket ? "bucket does not exist" : "key does not exist.");
         return;
     }
     (void)!code_put(op->q->d->state, op->zip, op->zip_n, op->sha256, &op->code_err);
@@ -175,9 +175,13 @@ void op_create_function(struct op *op)
     struct val *meta, *notes;
     struct err err = {0};
 
-    if (!name || lambda_name_parse(q, name, &op->n, &err) < 0 || op->n.qualifier) {
+    if (name && lambda_name_parse(q, name, &op->n, &err) < 0) {
+        lambda_name_refused(q, &err);
+        return;
+    }
+    if (!name || op->n.qualifier) {
         lambda_error(q, 400, "ValidationException", "%s",
-                     name && err.code ? err.msg : "1 validation error detected: Value null at 'functionName' failed to satisfy "
+                     name ? "The function name of a new function has no qualifier" : "1 validation error detected: Value null at 'functionName' failed to satisfy "
                                                   "constraint: Member must not be null");
         return;
     }
@@ -408,17 +412,15 @@ void op_account_settings(struct op *op)
     struct arena *a = op->q->req->arena;
     struct val *v = val_map(a), *limit = val_need_map(a, v, "AccountLimit"), *usage;
     struct objs all = mirror_list(op->q->d->o.mirror, a, LAMBDA_NS);
-    int64_t bytes = 0, reserved = 0;
+    int64_t bytes = 0;
 
-    for (uint32_t i = 0; i < all.n; i++) {
+    for (uint32_t i = 0; i < all.n; i++)
         bytes += val_int_at(obj_val(all.v[i]), "spec.codeSize", 0);
-        reserved += val_int_at(obj_val(all.v[i]), "spec.reservedConcurrency", 0);
-    }
     val_put_int(a, limit, "TotalCodeSize", 80530636800);
     val_put_int(a, limit, "CodeSizeUnzipped", CODE_UNPACKED_MAX);
     val_put_int(a, limit, "CodeSizeZipped", 52428800);
-    val_put_int(a, limit, "ConcurrentExecutions", 1000);
-    val_put_int(a, limit, "UnreservedConcurrentExecutions", MAX(1000 - reserved, (int64_t)0));
+    val_put_int(a, limit, "ConcurrentExecutions", LAMBDA_CONCURRENCY);
+    val_put_int(a, limit, "UnreservedConcurrentExecutions", lambda_unreserved(op, NULL));
     usage = val_need_map(a, v, "AccountUsage");
     val_put_int(a, usage, "TotalCodeSize", bytes);
     val_put_int(a, usage, "FunctionCount", all.n);

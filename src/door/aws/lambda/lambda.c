@@ -30,6 +30,16 @@ void lambda_error(struct aws_req *q, int status, const char *type, const char *f
     lambda_reply(q, status, v);
 }
 
+void lambda_name_refused(struct aws_req *q, const struct err *err)
+{
+    if (err->code == ERR_NOT_FOUND)
+        lambda_error(q, 404, "ResourceNotFoundException", "%s", err->msg);
+    else if (err->code == ERR_FORBIDDEN)
+        lambda_error(q, 403, "AccessDeniedException", "%s", err->msg);
+    else
+        lambda_error(q, 400, err->code == ERR_CONFLICT ? "InvalidParameterValueException" : "ValidationException", "%s", err->msg);
+}
+
 void lambda_not_found(struct op *op)
 {
     const char *arn = lambda_arn(op->q, op->n.name);
@@ -78,8 +88,8 @@ const struct obj *lambda_need(struct op *op)
     const struct obj *o = lambda_head(op);
 
     if (o && op->n.qualifier && !streq(op->n.qualifier, "$LATEST")) {
-        lambda_error(op->q, 400, "InvalidParameterValueException",
-                     "The function name and qualifier must name the function as a whole here: %s", op->n.qualifier);
+        lambda_error(op->q, 400, "InvalidParameterValueException", "This operation is permitted on Lambda functions only. Aliases and versions do "
+                     "not support this operation. Please specify either a function name or an unqualified function ARN.");
         return NULL;
     }
     return o;
@@ -311,7 +321,7 @@ static int take_name(struct op *op, const char *what)
         return 0;
     if (lambda_name_parse(op->q, op->raw_name, &op->n, &err) == 0)
         return 0;
-    lambda_error(op->q, 400, "ValidationException", "%s", err.msg);
+    lambda_name_refused(op->q, &err);
     return -1;
 }
 

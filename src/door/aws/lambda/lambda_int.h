@@ -29,8 +29,10 @@ struct lambda_name {
     const char *object;    /* the Function object's */
     const char *qualifier; /* NULL: none */
 };
-/* Name, partial ARN or ARN, each with a qualifier. INVALID_ARGUMENT with the text Lambda gives. */
+/* Name, partial ARN or ARN, each with a qualifier. INVALID_ARGUMENT, NOT_FOUND (another region), FORBIDDEN (another account), CONFLICT (it
+ * names another qualifier than the query) with the text Lambda gives. */
 int lambda_name_parse(struct aws_req *q, const char *s, struct lambda_name *ret, struct err *err);
+void lambda_name_refused(struct aws_req *q, const struct err *err); /* answers with what lambda_name_parse() said */
 const char *lambda_arn(struct aws_req *q, const char *name);
 /* What an object of that (Lambda's) name is called. */
 const char *lambda_object_name(struct arena *a, const char *name);
@@ -45,7 +47,6 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
                      const char **ret_type, struct err *err);
 /* FunctionConfiguration of a Function ($LATEST) or a FunctionVersion. */
 struct val *lambda_conf(struct aws_req *q, const struct obj *o);
-struct val *lambda_url_conf(struct aws_req *q, const struct obj *o);
 const char *lambda_revision(struct aws_req *q, const struct obj *o);
 const char *lambda_revision_of(struct arena *a, const char *text); /* of what text tells, in the form of a UUID */
 /* 2026-01-01T00:00:00.000+0000 */
@@ -65,7 +66,7 @@ struct op {
     const char *bucket, *key;
     char sha256[CODE_HEX];
     struct err code_err;
-    bool create, publish;
+    bool create, publish, no_bucket;
     int64_t number; /* of the version that is being published */
     int tries;
     struct val *template_;
@@ -101,6 +102,7 @@ struct lambda_qualified {
     const struct val *alias;          /* NULL: none was named */
 };
 int lambda_qualified(struct op *op, struct lambda_qualified *ret); /* -1: 404 was answered */
+const struct val *lambda_alias(const struct obj *head, const char *name); /* in spec.aliases, or NULL */
 struct val *lambda_conf_of(struct op *op, const struct lambda_qualified *w); /* its ARN as it was asked for */
 /* Publishes what the function is now, and answers. */
 void lambda_publish(struct op *op, const struct obj *head);
@@ -125,6 +127,9 @@ void lambda_take_layers(struct op *op, void (*then)(struct op *op));
 bool lambda_refused(struct op *op, const struct function_result *r);
 /* The call that an Invoke's headers, query and body ask for; -1: an error was answered. */
 int lambda_call_of(struct op *op, struct function_call *ret);
+/* Of the account's concurrency: what is not reserved by functions (but: apart from this one; NULL: none). */
+enum { LAMBDA_CONCURRENCY = 1000 };
+int64_t lambda_unreserved(struct op *op, const struct obj *but);
 void lambda_clear(struct op *op, const char *key); /* spec.KEY goes; answers 204 */
 
 /* May he do the action (IAM's name, without "lambda:") on what the request names so (may.c)? false: refused, answered. */

@@ -395,7 +395,7 @@ static bool policy_at_hand(struct op *op, const struct client_result *r, struct 
     const char *want = http_param(op->q->req, "RevisionId");
 
     if ((r->err && r->err->code == ERR_NOT_FOUND) || (!r->err && val_bool_at(r->val, "spec.deleted", false))) {
-        no_layer(op, op->alias, op->number);
+        lambda_error(op->q, 404, "ResourceNotFoundException", "Layer version %s does not exist.", layer_arn(op, op->alias, op->number));
         return false;
     }
     if (r->err) {
@@ -403,8 +403,8 @@ static bool policy_at_hand(struct op *op, const struct client_result *r, struct 
         return false;
     }
     if (want && !streq(want, policy_revision(op, r->val))) {
-        lambda_error(op->q, 412, "PreconditionFailedException", "The RevisionId provided does not match the latest RevisionId. Call the "
-                     "GetLayerVersionPolicy API to retrieve the latest RevisionId");
+        lambda_error(op->q, 412, "PreconditionFailedException", "The Revision Id provided does not match the latest Revision Id. Call the "
+                     "GetLayerPolicy API to retrieve the latest Revision Id");
         return false;
     }
     *ret_policy = lambda_policy_read(op->q->req->arena, val_text(val_get(val_at(r->val, "metadata.annotations"), A_POLICY), NULL));
@@ -512,6 +512,20 @@ void op_remove_layer_permission(struct op *op)
 
 /* ---- the layers of a function ---- */
 
+/* A version of that layer is in the list already. true: answered. */
+static bool is_there_twice(struct op *op, const struct val *list, const char *arn)
+{
+    size_t n = (size_t)(strrchr(arn, ':') - arn) + 1;
+
+    VAL_EACH(list, it)
+        if (strncmp(val_str_at(it, "arn", ""), arn, n) == 0) {
+            lambda_error(op->q, 400, "InvalidParameterValueException", "Two different versions of the same layer are not allowed to be referenced "
+                         "in the same function. %s and %s are versions of the same layer.", val_str_at(it, "arn", ""), arn);
+            return true;
+        }
+    return false;
+}
+
 static void resolved(struct op *op, const struct val *items)
 {
     struct arena *a = op->q->req->arena;
@@ -536,7 +550,7 @@ static void resolved(struct op *op, const struct val *items)
             lambda_error(op->q, 400, "InvalidParameterValueException", "Layer version %s does not exist.", val_text(arn, ""));
             return;
         }
-        if (!lambda_may_use_layer(op, found, layer_arn(op, name, version)))
+        if (!lambda_may_use_layer(op, found, layer_arn(op, name, version)) || is_there_twice(op, list, layer_arn(op, name, version)))
             return;
         one = val_map(a);
         val_put_str(a, one, "arn", layer_arn(op, name, version));

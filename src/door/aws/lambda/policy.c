@@ -58,7 +58,8 @@ static const struct obj *need_resource(struct op *op)
     if (!want || streq(want, revision_of(op, w.head)))
         return w.head;
     lambda_error(op->q, 412, "PreconditionFailedException",
-                 "The RevisionId provided does not match the latest RevisionId. Call the GetPolicy API to retrieve the latest RevisionId");
+                 "The Revision Id provided does not match the latest Revision Id. Call the %s API to retrieve the latest Revision Id",
+                 op->run == op_remove_permission ? "GetFunction/GetAlias" : "GetPolicy");
     return NULL;
 }
 
@@ -131,7 +132,12 @@ static bool is_sound(struct op *op, const struct val *policy)
 {
     struct err err = {0};
 
-    if (policy_check(policy, POLICY_RESOURCE, &err) == 0)
+    const char *principal = val_str_at(op->in, "Principal", ""), *dot = strchr(principal, '.');
+    bool a_service = dot && !str_starts(principal, "arn:");
+
+    if (a_service && !strstr(dot, ".amazonaws.com") && !str_ends(principal, ".amazon.com"))
+        err_set(&err, INVALID_ARGUMENT, "Invalid principal");
+    else if (policy_check(policy, POLICY_RESOURCE, &err) == 0)
         return true;
     lambda_error(op->q, 400, "InvalidParameterValueException", "%s",
                  str_starts(err.msg, "Invalid principal") ? "The provided principal was invalid. Please check the principal and try again." : err.msg);
@@ -185,6 +191,10 @@ void op_remove_permission(struct op *op)
     if (!head)
         return;
     list = val_get(policy_of(op, head, false), "Statement");
+    if (!val_len(list)) {
+        lambda_error(op->q, 404, "ResourceNotFoundException", "No policy is associated with the given resource.");
+        return;
+    }
     for (uint32_t i = 0; i < val_len(list); i++)
         if (streq(val_str_at(&list->items[i], "Sid", ""), sid)) {
             val_remove(list, i);

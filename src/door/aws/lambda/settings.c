@@ -4,6 +4,19 @@
 #include "door/aws/lambda/lambda_int.h"
 #include "function/code.h"
 
+enum { UNRESERVED_MIN = 100 }; /* what functions that reserve nothing always have together */
+
+int64_t lambda_unreserved(struct op *op, const struct obj *but)
+{
+    struct objs all = mirror_list(op->q->d->o.mirror, op->q->req->arena, LAMBDA_NS);
+    int64_t n = LAMBDA_CONCURRENCY;
+
+    for (uint32_t i = 0; i < all.n; i++)
+        if (!but || !streq(all.v[i]->name, but->name))
+            n -= val_int_at(obj_val(all.v[i]), "spec.reservedConcurrency", 0);
+    return MAX(n, (int64_t)0);
+}
+
 static void reply_concurrency(struct op *op, const struct obj *o)
 {
     struct arena *a = op->q->req->arena;
@@ -17,16 +30,22 @@ static void reply_concurrency(struct op *op, const struct obj *o)
 void op_put_concurrency(struct op *op)
 {
     struct arena *a = op->q->req->arena;
-    int64_t n = val_int_at(op->in, "ReservedConcurrentExecutions", -1);
+    int64_t n = val_int_at(op->in, "ReservedConcurrentExecutions", 0), provisioned = 0;
 
-    if (!lambda_need(op))
+    const struct obj *o = lambda_need(op);
+
+    if (!o)
         return;
-    if (n < 0 || n > 1000) {
-        lambda_error(op->q, 400, n < 0 ? "ValidationException" : "InvalidParameterValueException",
-                     n < 0 ? "1 validation error detected: Value at 'reservedConcurrentExecutions' failed to satisfy constraint: "
-                             "Member must have value greater than or equal to 0"
-                           : "Specified ReservedConcurrentExecutions for function decreases account's "
-                             "UnreservedConcurrentExecution below its minimum value.");
+    if (n > lambda_unreserved(op, o) - UNRESERVED_MIN) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "Specified ReservedConcurrentExecutions for function decreases account's "
+                     "UnreservedConcurrentExecution below its minimum value of [%d].", UNRESERVED_MIN);
+        return;
+    }
+    VAL_EACH(val_at(obj_val(o), "spec.provisioned"), it)
+        provisioned += val_int_at(it, "instances", 0);
+    if (provisioned > n) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", " ReservedConcurrentExecutions  %lld should not be lower than function's total "
+                     "provisioned concurrency [%lld].", (long long)n, (long long)provisioned);
         return;
     }
     op->patch = val_map(a);
@@ -97,8 +116,62 @@ static void reply_events(struct op *op, const struct obj *head)
 
 static void no_events(struct op *op)
 {
-    lambda_error(op->q, 404, "ResourceNotFoundException", "The function %s doesn't have an EventInvokeConfig",
-                 lambda_arn(op->q, op->n.name));
+    lambda_error(op->q, 404, "ResourceNotFoundException", "The function %s:%s doesn't have an EventInvokeConfig",
+                 lambda_arn(op->q, op->n.name), events_qualifier(op));
+}
+
+/* The function, with that version or alias; NULL: there is none. */
+static const struct obj *events_head(struct op *op)
+{
+    const struct obj *o = functions_get(op->q->d->o.functions, LAMBDA_NS, op->n.object);
+
+    if (!o || obj_deleting(o) || !streq(lambda_name_of(o), op->n.name))
+        return NULL;
+    if (!op->n.qualifier || streq(op->n.qualifier, "$LATEST") || lambda_alias(o, op->n.qualifier))
+        return o;
+    return functions_get(op->q->d->o.functions, LAMBDA_NS, arena_printf(op->q->req->arena, "%s:%s", op->n.object, op->n.qualifier)) ? o : NULL;
+}
+
+static void no_function(struct op *op)
+{
+    lambda_error(op->q, 404, "ResourceNotFoundException", "The function doesn't exist.");
+}
+
+/* A function that an event goes on to has to be there, and is another one. false: answered. */
+static bool can_go_to(struct op *op, const struct val *to, const char *arn)
+{
+    const char *object = val_str_at(to, "function", NULL);
+
+    if (!object)
+        return true;
+    if (streq(object, op->n.object)) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "You can't specify the function as a destination for itself.");
+        return false;
+    }
+    if (functions_get(op->q->d->o.functions, LAMBDA_NS, object))
+        return true;
+    lambda_error(op->q, 400, "InvalidParameterValueException", "The destination ARN %.200s is invalid.", arn);
+    return false;
+}
+
+/* What else an ARN names: a service that Lambda delivers to and tandem does not yet, or nothing that can be a destination. */
+static void no_destination(struct op *op, const char *arn)
+{
+    static const char *const SERVICES[] = {":sqs:", ":sns:", ":events:", ":lambda:", ":s3:"};
+    const char *side[2];
+
+    for (size_t i = 0; i < ARRAY_LEN(SERVICES); i++)
+        if (strstr(arn, SERVICES[i])) {
+            lambda_error(op->q, 501, "NotImplementedException", "tandem delivers to functions and buckets, not yet to %.200s", arn);
+            return;
+        }
+    for (size_t i = 0; i < 2; i++) {
+        const char *to = val_str_at(val_get(val_get(op->in, "DestinationConfig"), SIDES[i][0]), "Destination", NULL);
+
+        side[i] = to ? arena_printf(op->q->req->arena, "%s(destination=%.300s)", SIDES[i][0], to) : "null";
+    }
+    lambda_error(op->q, 400, "InvalidParameterValueException", "The provided destination config DestinationConfig(onSuccess=%s, onFailure=%s) is "
+                 "invalid.", side[0], side[1]);
 }
 
 /* DestinationConfig of the request into e; answers errors. */
@@ -114,9 +187,11 @@ static int read_destinations(struct op *op, struct val *e)
         if (val_is_null(side))
             continue;
         if (!to && !str_empty(arn)) {
-            lambda_error(op->q, 501, "NotImplementedException", "tandem delivers to functions and buckets, not yet to %.200s", arn);
+            no_destination(op, arn);
             return -1;
         }
+        if (to && !can_go_to(op, to, arn))
+            return -1;
         if (to && val_get(to, "bucket") && i == 0) {
             lambda_error(op->q, 400, "InvalidParameterValueException",
                          "The destination ARN %.200s is invalid: a bucket takes the records of failed events only", arn);
@@ -146,18 +221,18 @@ void op_put_event_conf(struct op *op)
     struct arena *a = op->q->req->arena;
     const struct val *tries = val_get(op->in, "MaximumRetryAttempts"), *age = val_get(op->in, "MaximumEventAgeInSeconds"), *was;
     bool change = streq(op->q->req->method, "POST");
-    struct lambda_qualified w;
+    const struct obj *head = events_head(op);
     struct val *list, *e;
 
-    if (lambda_qualified(op, &w) < 0)
-        return;
-    if ((!val_is_null(tries) && (tries->type != VAL_INT || tries->i < 0 || tries->i > 2)) ||
-        (!val_is_null(age) && (age->type != VAL_INT || age->i < 60 || age->i > 21600))) {
-        lambda_error(op->q, 400, "ValidationException",
-                     "1 validation error detected: MaximumRetryAttempts must be 0 to 2, MaximumEventAgeInSeconds 60 to 21600");
+    if (val_is_null(tries) && val_is_null(age) && val_is_null(val_get(op->in, "DestinationConfig"))) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "You must specify at least one of error handling or destination setting.");
         return;
     }
-    was = find_events(w.head, events_qualifier(op));
+    if (!head) {
+        no_function(op);
+        return;
+    }
+    was = find_events(head, events_qualifier(op));
     if (change && !was) {
         no_events(op);
         return;
@@ -171,19 +246,23 @@ void op_put_event_conf(struct op *op)
         val_put(a, e, "maximumEventAgeSeconds", age);
     if (read_destinations(op, e) < 0)
         return;
-    list = events_without(op, w.head);
+    list = events_without(op, head);
     val_push(a, list, e);
-    lambda_put_list(op, w.head, "events", list, reply_events);
+    lambda_put_list(op, head, "events", list, reply_events);
 }
 
 static void list_event_confs(struct op *op)
 {
     struct arena *a = op->q->req->arena;
-    const struct obj *head = lambda_head(op);
+    const struct obj *head = events_head(op);
     struct lambda_page page;
     struct val *v, *list;
 
-    if (!head || lambda_page_read(op, &page) < 0)
+    if (!head) {
+        no_function(op);
+        return;
+    }
+    if (lambda_page_read(op, &page) < 0)
         return;
     v = val_map(a);
     list = val_list(a);
@@ -196,28 +275,24 @@ static void list_event_confs(struct op *op)
 
 void op_get_event_conf(struct op *op)
 {
-    struct lambda_qualified w;
+    const struct obj *head = events_head(op);
 
     if (op->path_n > 1 && streq(op->path[1], "list"))
         list_event_confs(op);
-    else if (lambda_qualified(op, &w) < 0)
-        return;
-    else if (find_events(w.head, events_qualifier(op)))
-        reply_events(op, w.head);
+    else if (head && find_events(head, events_qualifier(op)))
+        reply_events(op, head);
     else
         no_events(op);
 }
 
 void op_delete_event_conf(struct op *op)
 {
-    struct lambda_qualified w;
+    const struct obj *head = events_head(op);
 
-    if (lambda_qualified(op, &w) < 0)
-        return;
-    if (!find_events(w.head, events_qualifier(op)))
+    if (!head || !find_events(head, events_qualifier(op)))
         no_events(op);
     else
-        lambda_put_list(op, w.head, "events", events_without(op, w.head), reply_events);
+        lambda_put_list(op, head, "events", events_without(op, head), reply_events);
 }
 
 /* ---- updates of the runtime, per version; recursion ---- */
@@ -323,6 +398,11 @@ void op_put_recursion(struct op *op)
 /* The function that tags are of; NULL: answered, here or by those of something else. */
 static const struct obj *need_tagged(struct op *op)
 {
+    if (op->n.qualifier) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "Tags on function aliases and versions are not supported. Please specify a "
+                     "function ARN.");
+        return NULL;
+    }
     if (op->n.name)
         return lambda_need(op);
     if (!lambda_signing_tags(op))
@@ -354,13 +434,13 @@ void op_tag(struct op *op)
 
     if (!o)
         return;
-    if (!val_is(val_get(op->in, "Tags"), VAL_MAP)) {
-        lambda_error(op->q, 400, "InvalidParameterValueException", "Tags must be a map");
+    if (!val_len(val_get(op->in, "Tags"))) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "An error occurred and the request cannot be processed.");
         return;
     }
     wrong = aws_tags_wrong(op->q, val_at(obj_val(o), "spec.tags"), val_get(op->in, "Tags"), &many);
     if (wrong) {
-        lambda_error(op->q, 400, "InvalidParameterValueException", "%s", wrong);
+        lambda_error(op->q, 400, "InvalidParameterValueException", "%s", many ? "Number of tags exceeds resource tag limit." : wrong);
         return;
     }
     op->patch = val_map(a);

@@ -47,8 +47,7 @@ static void reply_shown(struct aws_req *q, const struct client_result *r, void *
     struct val *v;
 
     if (r->err && r->err->code == ERR_NOT_FOUND) {
-        lambda_error(q, 404, "ResourceNotFoundException", "The code signing configuration cannot be found. Check that the provided "
-                     "configuration is not deleted: %s.", op->raw_name);
+        lambda_error(q, 404, "ResourceNotFoundException", "The Lambda code signing configuration %s can not be found.", op->raw_name);
     } else if (r->err) {
         lambda_api_error(op, r->err, r->status);
     } else {

@@ -15,7 +15,7 @@ void op_create_source(struct op *op)
     bool starts = false;
 
     if (lambda_name_parse(op->q, val_str_at(op->in, "FunctionName", ""), &op->n, &err) < 0) {
-        lambda_error(op->q, 400, "ValidationException", "%s", err.msg);
+        lambda_name_refused(op->q, &err);
         return;
     }
     if (!arn && !val_len(val_at(op->in, "SelfManagedEventSource.Endpoints"))) {
@@ -44,7 +44,18 @@ void op_create_source(struct op *op)
         lambda_error(op->q, 400, "InvalidParameterValueException", "Starting position timestamp must be specified with AT_TIMESTAMP.");
         return;
     }
-    if (lambda_qualified(op, &w) == 0)
+    if (!functions_get(op->q->d->o.functions, LAMBDA_NS, op->n.object)) {
+        lambda_error(op->q, 400, "InvalidParameterValueException", "Function does not exist");
+        return;
+    }
+    if (lambda_qualified(op, &w) < 0)
+        return;
+    if (streq(service, "sqs"))
+        lambda_error(op->q, 400, "InvalidParameterValueException", "Error occurred while ReceiveMessage. SQS Error Code: "
+                     "AWS.SimpleQueueService.NonExistentQueue. SQS Error Message: The specified queue does not exist. (tandem has no %s)", name);
+    else if (streq(service, "kinesis") || streq(service, "dynamodb"))
+        lambda_error(op->q, 400, "InvalidParameterValueException", "Stream not found: %.300s (tandem has no %s)", arn, name);
+    else
         lambda_error(op->q, 501, "NotImplementedException", "tandem has no %s for a function to read events from", name);
 }
 
@@ -62,7 +73,7 @@ void op_list_sources(struct op *op)
     struct val *v;
 
     if (function && lambda_name_parse(op->q, function, &op->n, &err) < 0) {
-        lambda_error(op->q, 400, "ValidationException", "%s", err.msg);
+        lambda_name_refused(op->q, &err);
         return;
     }
     if (lambda_page_read(op, &page) < 0)

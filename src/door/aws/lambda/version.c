@@ -20,7 +20,7 @@ static const struct obj *version_object(struct op *op, const char *number)
                          arena_printf(op->q->req->arena, "%s:%s", op->n.object, number));
 }
 
-static const struct val *find_alias(const struct obj *head, const char *name)
+const struct val *lambda_alias(const struct obj *head, const char *name)
 {
     VAL_EACH(val_at(obj_val(head), "spec.aliases"), it)
         if (streq(val_str_at(it, "name", ""), name))
@@ -38,7 +38,7 @@ int lambda_qualified(struct op *op, struct lambda_qualified *ret)
     if (!q || streq(q, "$LATEST"))
         return 0;
     if (!is_number(q)) {
-        ret->alias = find_alias(ret->head, q);
+        ret->alias = lambda_alias(ret->head, q);
         version = val_str_at(ret->alias, "version", "");
     }
     if (!streq(version, "$LATEST") && (!*version || !(ret->version = version_object(op, version)))) {
@@ -385,7 +385,7 @@ static int alias_read(struct op *op, struct val *alias)
 
 static void reply_alias(struct op *op, const struct obj *head)
 {
-    const struct val *alias = find_alias(head, op->alias);
+    const struct val *alias = lambda_alias(head, op->alias);
 
     if (alias)
         lambda_reply(op->q, op->create ? 201 : 200, alias_shown(op, head, alias));
@@ -462,7 +462,7 @@ void op_create_alias(struct op *op)
                      good ? "not be null" : "satisfy regular expression pattern: (?!^[0-9]+$)([a-zA-Z0-9-_]+)");
         return;
     }
-    if (find_alias(head, name)) {
+    if (lambda_alias(head, name)) {
         lambda_error(op->q, 409, "ResourceConflictException", "Alias already exists: %s:%s", lambda_arn(op->q, op->n.name), name);
         return;
     }
@@ -490,7 +490,7 @@ static const struct val *need_alias(struct op *op, const struct obj **ret_head)
     if (!*ret_head)
         return NULL;
     op->alias = op->path_n > 1 ? op->path[1] : "";
-    alias = find_alias(*ret_head, op->alias);
+    alias = lambda_alias(*ret_head, op->alias);
     if (!alias)
         no_alias(op, op->alias);
     return alias;
@@ -560,7 +560,7 @@ void op_delete_alias(struct op *op)
     if (!head)
         return;
     op->alias = op->path_n > 1 ? op->path[1] : "";
-    if (!find_alias(head, op->alias)) { /* as Lambda answers: gone is gone */
+    if (!lambda_alias(head, op->alias)) { /* as Lambda answers: gone is gone */
         lambda_reply(op->q, 204, NULL);
         return;
     }
@@ -598,19 +598,41 @@ static struct val *provisioned_shown(struct op *op, const struct val *p)
 }
 
 /* The qualifier that is provisioned for; NULL: answered. */
-static const char *need_qualifier(struct op *op, const struct obj **ret_head)
+static const char *need_qualifier(struct op *op, const struct obj **ret_head, bool put)
 {
     struct lambda_qualified w;
 
     if (!op->n.qualifier || streq(op->n.qualifier, "$LATEST")) {
         lambda_error(op->q, 400, "InvalidParameterValueException",
-                     "Provisioned Concurrency Configs cannot be applied to unpublished function versions.");
+                     put ? "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
+                         : "The function resource provided must be an alias or a published version.");
+        return NULL;
+    }
+    w.head = lambda_head(op);
+    if (!w.head)
+        return NULL;
+    if (!is_number(op->n.qualifier) && !lambda_alias(w.head, op->n.qualifier)) {
+        no_alias(op, op->n.qualifier);
         return NULL;
     }
     if (lambda_qualified(op, &w) < 0)
         return NULL;
     *ret_head = w.head;
     return op->n.qualifier;
+}
+
+/* A version has instances of its own or by an alias, not both. true: answered. */
+static bool is_provisioned_twice(struct op *op, const struct obj *head)
+{
+    const struct val *alias = lambda_alias(head, op->n.qualifier);
+    bool twice = alias && find_provisioned(head, val_str_at(alias, "version", ""));
+
+    VAL_EACH(alias ? NULL : val_at(obj_val(head), "spec.aliases"), it)
+        twice |= streq(val_str_at(it, "version", ""), op->n.qualifier) && find_provisioned(head, val_str_at(it, "name", ""));
+    if (twice)
+        lambda_error(op->q, 409, "ResourceConflictException", alias ? "Alias can't be used for Provisioned Concurrency configuration on an already "
+                     "Provisioned version" : "Version is pointed by a Provisioned Concurrency alias");
+    return twice;
 }
 
 static void reply_provisioned(struct op *op, const struct obj *head)
@@ -642,7 +664,7 @@ void op_put_provisioned(struct op *op)
     struct lambda_qualified w;
     struct val *list, *p;
 
-    if (!need_qualifier(op, &head))
+    if (!need_qualifier(op, &head, true) || is_provisioned_twice(op, head))
         return;
     if (!val_is(n, VAL_INT) || n->i < 1) {
         lambda_error(op->q, 400, "ValidationException", "1 validation error detected: Value at "
@@ -694,7 +716,7 @@ void op_get_provisioned(struct op *op)
         lambda_reply(op->q, 200, v);
         return;
     }
-    if (!need_qualifier(op, &head))
+    if (!need_qualifier(op, &head, false))
         return;
     p = find_provisioned(head, op->n.qualifier);
     if (p)
@@ -708,7 +730,7 @@ void op_delete_provisioned(struct op *op)
 {
     const struct obj *head;
 
-    if (!need_qualifier(op, &head))
+    if (!need_qualifier(op, &head, false))
         return;
     if (!find_provisioned(head, op->n.qualifier))
         lambda_reply(op->q, 204, NULL);

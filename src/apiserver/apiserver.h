@@ -116,7 +116,7 @@ void api_response_text(struct buf *b, const struct api_response *resp);
 int api_response_err(const struct api_response *resp, struct err *err);
 
 /* A list on its way out. It holds the objects as they were, nothing else, so that a long list costs
- * its references and not its text. Appends a piece (about 64 KiB) to b; false: it was the last one.
+ * its references and not its text. Appends a piece (about 64 KiB, or nothing yet) to b; false: it was the last one.
  * Lives in the request's arena. */
 bool api_stream_next(struct api_stream *s, struct buf *b);
 

@@ -14,6 +14,7 @@
 enum {
     GZIP_FROM_BYTES = 128 << 10, /* as upstream: smaller answers are not worth it */
     LIST_TURN_BYTES = 256 << 10, /* of a list in one turn of the loop */
+    LIST_TURN_PIECES = 6,        /* ... and not more pieces, if they are short or empty */
     LIST_QUEUE_MAX = 64 << 10,   /* as the drain callback counts */
 };
 
@@ -225,8 +226,14 @@ static void list_go(struct exchange *x)
         http_end(http);
         return;
     }
-    while (more && x->piece.n < LIST_TURN_BYTES)
+    for (int i = 0; more && i < LIST_TURN_PIECES && x->piece.n < LIST_TURN_BYTES; i++)
         more = api_stream_next(x->resp.stream, &x->piece);
+    if (more && !x->piece.n) { /* it looks through its objects first */
+        http_on_close(http, list_gone, x);
+        x->posted = true;
+        env_post(x->f->api->env, list_posted, x);
+        return;
+    }
     if (!x->streaming && !more && x->piece.n < GZIP_FROM_BYTES) {
         z = x->piece; /* the exchange ends with the reply */
         x->piece = (struct buf){0};

@@ -4,13 +4,16 @@
  * unpacked, and rows, versions and messages made, when their turn comes, and forgotten when they
  * are written. So ten slow readers of a hundred thousand pods are no danger, and other calls have
  * their turn between two pieces.
- * Only protobuf is different: the message's length stands at its front. Its items are encoded
- * piece by piece as well, but held until the last one is. */
+ * In protobuf the length of all items stands before the first one: they are written twice then, once to be
+ * counted. An object keeps its own length, so the next list counts only what is new. */
 #include "apiserver/api_int.h"
 
+#include "base/log.h"
 #include "codec/json.h"
 #include "schema/protobuf.h"
 #include "schema/table.h"
+
+#include <stdatomic.h>
 
 enum { PIECE_BYTES = 64 << 10, ITEM_BYTES = 32 << 10 /* what most need: no more is asked for then */ };
 
@@ -22,8 +25,9 @@ struct api_stream {
     char *head, *tail; /* JSON around the items */
     const struct val *meta;
     const char *api_version, *kind; /* of the list */
-    struct buf message; /* protobuf: all but the envelope */
-    size_t sent;
+    struct protobuf_items *items; /* protobuf, of what is written from texts; NULL: from trees */
+    bool counted;
+    size_t bytes; /* of the message */
     struct arena *item;
 };
 
@@ -31,7 +35,7 @@ static void stream_done(void *arg)
 {
     struct api_stream *s = arg;
 
-    buf_done(&s->message);
+    protobuf_items_free(s->items);
     arena_free(s->item);
     resource_unref(s->shape.r);
     if (s->shape.stored != s->shape.r)
@@ -122,40 +126,82 @@ static bool next_json(struct api_stream *s, struct buf *b)
     return false;
 }
 
-/* What is wanted as it is stored is written from its text. */
-static int item_protobuf(struct api_stream *s, const struct obj *o, struct err *err)
-{
-    const struct schema *schema = s->shape.api->schema;
+/* ---- protobuf ---- */
 
-    if (s->shape.form == FORM_OBJECT && s->shape.r == s->shape.stored)
-        return protobuf_list_text(schema, s->item, &s->message, s->api_version, s->shape.r->kind,
-                                  obj_text_own(o, s->item), o->text_n, err);
-    return protobuf_list_item(schema, s->item, &s->message, s->api_version,
-                              s->shape.form == FORM_PARTIAL_LIST ? "PartialObjectMetadata" : s->shape.r->kind,
-                              item_val(s, o), err);
+/* What is wanted as it is stored, and mere metadata, is written from the text. */
+static void items_begin(struct api_stream *s)
+{
+    const struct resource *r = s->shape.r;
+    bool partial = s->shape.form == FORM_PARTIAL_LIST;
+    struct err ignored;
+
+    if (partial ? partial_is_metadata(r) : s->shape.form == FORM_OBJECT && r == s->shape.stored)
+        s->items = protobuf_items_new(s->shape.api->schema, s->api_version, r->kind, partial, &ignored);
+}
+
+static void item_protobuf(struct api_stream *s, struct buf *b, const struct obj *o)
+{
+    struct err err = {0};
+    int rc;
+
+    if (s->items)
+        rc = protobuf_items_add(s->items, s->item, b, obj_text_own(o, s->item), o->text_n, &err);
+    else
+        rc = protobuf_list_item(s->shape.api->schema, s->item, b, s->api_version,
+                                s->shape.form == FORM_PARTIAL_LIST ? "PartialObjectMetadata" : s->shape.r->kind,
+                                item_val(s, o), &err);
+    if (rc < 0)
+        LOG(ERROR, "api", "did=list kind=%s name=%s err=\"%s\"", s->shape.r->kind, o->name, err.msg);
+    arena_reset(s->item);
+}
+
+static size_t item_bytes(struct api_stream *s, struct buf *scratch, const struct obj *o, size_t *work)
+{
+    _Atomic uint32_t *known = s->items && s->shape.form == FORM_OBJECT ? &((struct obj *)(uintptr_t)o)->message_n : NULL;
+    size_t n = known ? atomic_load_explicit(known, memory_order_relaxed) : 0;
+
+    if (n)
+        return n;
+    buf_reset(scratch);
+    item_protobuf(s, scratch, o);
+    *work += scratch->n;
+    if (known && scratch->n <= UINT32_MAX)
+        atomic_store_explicit(known, (uint32_t)scratch->n, memory_order_relaxed);
+    return scratch->n;
+}
+
+/* false: there is more to count. */
+static bool count(struct api_stream *s)
+{
+    _auto_(buf_done) struct buf scratch = {0};
+    size_t work = 0;
+
+    while (s->at < s->n && work < PIECE_BYTES)
+        s->bytes += item_bytes(s, &scratch, s->v[s->at++], &work);
+    return s->at == s->n;
 }
 
 static bool next_protobuf(struct api_stream *s, struct buf *b)
 {
-    struct err err = {0};
-    size_t began = s->message.n, piece;
+    _auto_(buf_done) struct buf meta = {0};
+    struct err ignored = {0};
+    size_t began = b->n;
 
-    if (!s->begun && protobuf_list_begin(s->shape.api->schema, &s->message, s->meta, &err) < 0)
-        s->at = s->n;
+    if (!s->begun)
+        items_begin(s);
     s->begun = true;
-    for (; s->at < s->n && s->message.n - began < PIECE_BYTES; s->at++) {
-        if (item_protobuf(s, s->v[s->at], &err) < 0)
-            s->at = s->n - 1;
-        arena_reset(s->item);
+    if (!s->counted) {
+        if (!count(s))
+            return true;
+        s->counted = true;
+        s->at = 0;
+        (void)!protobuf_list_begin(s->shape.api->schema, &meta, s->meta, &ignored);
+        protobuf_list_head(b, s->api_version, s->kind, meta.n + s->bytes);
+        buf_add(b, meta.p, meta.n);
     }
+    for (; s->at < s->n && b->n - began < PIECE_BYTES; s->at++)
+        item_protobuf(s, b, s->v[s->at]);
     if (s->at < s->n)
-        return true;
-    if (!s->sent)
-        protobuf_list_head(b, s->api_version, s->kind, s->message.n);
-    piece = MIN(s->message.n - s->sent, (size_t)PIECE_BYTES);
-    buf_add(b, s->message.p + s->sent, piece);
-    s->sent += piece;
-    if (s->sent < s->message.n)
         return true;
     protobuf_list_tail(b);
     return false;

@@ -26,6 +26,7 @@ struct obj {
     const void *packed; /* NULL: is not */
     struct pack *pack;
     uint32_t packed_n;
+    _Atomic uint32_t message_n; /* a note of who writes lists in protobuf: bytes of the item; 0: not known */
     struct obj_more *_Atomic more; /* tree, place in the cache */
 };
 

@@ -26,9 +26,15 @@ int protobuf_list_begin(const struct schema *s, struct buf *m, const struct val 
                         struct err *err) _must_check_;
 int protobuf_list_item(const struct schema *s, struct arena *a, struct buf *m, const char *item_api_version,
                        const char *item_kind, const struct val *v, struct err *err) _must_check_;
-/* The same from the text of a sealed object (obj_text_own(), which is changed). */
-int protobuf_list_text(const struct schema *s, struct arena *a, struct buf *m, const char *item_api_version,
-                       const char *item_kind, char *text, size_t n, struct err *err) _must_check_;
+/* The same from the texts of sealed objects (obj_text_own(), which are changed), one after the other: what they have in
+ * common is read once. meta_only: items are PartialObjectMetadata. NULL and NOT_FOUND as above. Remembers up to half a
+ * megabyte. */
+struct protobuf_items;
+struct protobuf_items *protobuf_items_new(const struct schema *s, const char *api_version, const char *kind, bool meta_only,
+                                          struct err *err) _must_check_;
+void *protobuf_items_free(struct protobuf_items *w); /* NULL is fine; gives back NULL */
+int protobuf_items_add(struct protobuf_items *w, struct arena *a, struct buf *m, char *text, size_t n,
+                       struct err *err) _must_check_;
 /* What comes before the message of n bytes, and behind it. */
 void protobuf_list_head(struct buf *b, const char *api_version, const char *kind, size_t n);
 void protobuf_list_tail(struct buf *b);

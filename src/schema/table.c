@@ -271,6 +271,11 @@ struct val *partial_of(struct arena *a, const struct val *obj, const char *versi
     return p;
 }
 
+bool partial_is_metadata(const struct resource *r)
+{
+    return !streq(r->kind, "DaemonSet") && !streq(r->kind, "HorizontalPodAutoscaler");
+}
+
 /* Pods that are over say so in the row: kubectl hides such rows on demand. */
 static const struct val *conditions(const struct resource *r, struct arena *a,
                                     const struct val *obj)

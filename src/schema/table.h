@@ -20,3 +20,5 @@ struct val *table_row(const struct resource *r, struct arena *a, const struct va
 
 /* meta.k8s.io PartialObjectMetadata of an object; version "v1" or "v1beta1". */
 struct val *partial_of(struct arena *a, const struct val *obj, const char *version);
+/* Its metadata is the object's as it is stored. */
+bool partial_is_metadata(const struct resource *r);

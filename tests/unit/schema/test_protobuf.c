@@ -77,6 +77,56 @@ TT_PROP(protobuf, broken_bytes_are_no_crash, 60)
     buf_done(&b);
 }
 
+/* A row of pods that share parts and differ in others, by chance: each is written as its tree would be, whatever the
+ * places before it remember; and its metadata alone. */
+TT_PROP(protobuf, likeness_does_not_show, 60)
+{
+    static const char *const NAMES[] = {"a", "b\\n", "c-long-enough-to-need-another-byte-of-length-somewhere"};
+    static struct schema *s;
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct protobuf_items *whole, *meta;
+
+    if (!s)
+        s = schema_new();
+    whole = protobuf_items_new(s, "v1", "Pod", false, &err);
+    meta = protobuf_items_new(s, "v1", "Pod", true, &err);
+    TT_OK(whole && meta);
+    for (int i = 0; i < 60; i++) {
+        struct buf json = {0}, tree = {0}, text = {0};
+        struct val *v, *partial = val_map(a);
+        char *own;
+        uint32_t containers = tt_below(rng, 3);
+
+        buf_printf(&json, "{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"name\":\"%s\",\"labels\":{\"app\":\"%s\",\"x\":\"y\"},"
+                   "\"managedFields\":[{\"manager\":\"m\",\"time\":\"2026-01-02T03:04:0%uZ\",\"fieldsV1\":{\"f:spec\":{\"f:0\":{},\"f:%s\":{}}}}]},"
+                   "\"spec\":{\"nodeName\":\"%s\",\"containers\":[", NAMES[tt_below(rng, 3)], NAMES[tt_below(rng, 2)], tt_below(rng, 2),
+                   NAMES[tt_below(rng, 2)], NAMES[tt_below(rng, 2)]);
+        for (uint32_t k = 0; k <= containers; k++)
+            buf_printf(&json, "%s{\"name\":\"%s\",\"resources\":{\"limits\":{\"cpu\":\"%u\"}},\"env\":[{\"name\":\"E\",\"value\":\"%s\"}]}",
+                       k ? "," : "", NAMES[k], 1 + tt_below(rng, 2), NAMES[tt_below(rng, 2)]);
+        buf_adds(&json, "]}}");
+        v = json_parse(a, json.p, json.n, &err);
+        TT_OK(v != NULL);
+        TT_OK(protobuf_list_item(s, a, &tree, "v1", "Pod", v, &err) == 0);
+        own = arena_alloc(a, json.n + JSON_ROOM);
+        memcpy(own, json.p, json.n);
+        TT_OK(protobuf_items_add(whole, a, &text, own, json.n, &err) == 0);
+        TT_OK(text.n == tree.n && memcmp(text.p, tree.p, text.n) == 0);
+        buf_reset(&tree);
+        buf_reset(&text);
+        val_put(a, partial, "metadata", val_get(v, "metadata"));
+        TT_OK(protobuf_list_item(s, a, &tree, "v1", "PartialObjectMetadata", partial, &err) == 0);
+        memcpy(own, json.p, json.n);
+        TT_OK(protobuf_items_add(meta, a, &text, own, json.n, &err) == 0);
+        TT_OK(text.n == tree.n && memcmp(text.p, tree.p, text.n) == 0);
+        buf_done(&json);
+        buf_done(&tree);
+        buf_done(&text);
+    }
+    protobuf_items_free(whole);
+    protobuf_items_free(meta);
+}
+
 /* The bytes that a stock server's types give: verbs are a slice type with a name, so a message of their own. */
 static void a_named_slice_is_a_message(void **state)
 {
@@ -111,6 +161,7 @@ int main(void)
         cmocka_unit_test(reads_what_it_wrote),
         cmocka_unit_test(a_named_slice_is_a_message),
         cmocka_unit_test(tt_protobuf_broken_bytes_are_no_crash),
+        cmocka_unit_test(tt_protobuf_likeness_does_not_show),
         cmocka_unit_test(foreign_bytes_are_refused),
     };
 

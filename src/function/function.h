@@ -168,6 +168,8 @@ int function_runtime_check(const char *runtime, struct err *err) _must_check_;
  * ("sha256:...") is NULL when it is not to be had, err says why then. */
 typedef void function_image_fn(void *arg, const char *digest, int64_t bytes, const struct err *err);
 void function_image_find(struct functions *fs, const char *ref, function_image_fn *done, void *arg);
+/* Says again (on_snapshot) what came of each version's snapshot, for who could not note it when it was said. */
+void functions_retell_snapshots(struct functions *fs);
 /* Of a function of packageType Image: 1 its image is here, 0 it is on its way, -1 with err: it is not to be had
  * (asked for again after some seconds). 1 for others. */
 int functions_image_state(struct functions *fs, const char *namespace_, const char *name, struct err *err);

@@ -127,6 +127,10 @@ struct snap {
     pid_t base_pid;        /* of the base that it belongs to */
     bool good;             /* it was initialised once without an error */
     char token[36];        /* that instances show their keeper of credentials */
+    /* what was told of it last (on_snapshot) */
+    bool said, said_active, said_on;
+    const char *said_code;
+    char *said_reason;
 };
 
 struct version {

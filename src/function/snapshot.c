@@ -78,7 +78,7 @@ void snapshot_rest(struct version *v)
 
 /* ---- credentials ---- */
 
-/* "TOKEN TAB JSON LF" */
+/* "TOKEN TAB JSON LF", a message of its own: it comes whole or not at all */
 static char *keys_line(struct version *v, struct arena *a)
 {
     struct function_keys k;
@@ -107,7 +107,7 @@ int snapshot_keys_open(struct instance *i, struct err *err)
     int ends[2];
     char *text;
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) {
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) {
         err_sys(err, "make a socket for credentials");
         return -1;
     }
@@ -146,12 +146,31 @@ void snapshot_env(struct version *v, struct arena *a, struct val *env)
 
 /* ---- made ---- */
 
-static void tell(struct version *v, bool active, bool on, const char *code, const char *reason)
+static void retell(struct version *v)
 {
     struct functions *fs = v->f->fs;
 
-    if (fs->on_snapshot && v->f->obj && v == v->f->now && !fs->stopping)
-        fs->on_snapshot(fs->snapshot_arg, v->f->namespace_, v->f->obj->name, active, on, code, reason);
+    if (fs->on_snapshot && v->snap.said && v->f->obj && v == v->f->now && !fs->stopping)
+        fs->on_snapshot(fs->snapshot_arg, v->f->namespace_, v->f->obj->name, v->snap.said_active, v->snap.said_on, v->snap.said_code,
+                        v->snap.said_reason);
+}
+
+static void tell(struct version *v, bool active, bool on, const char *code, const char *reason)
+{
+    free(v->snap.said_reason);
+    v->snap.said = true;
+    v->snap.said_active = active;
+    v->snap.said_on = on;
+    v->snap.said_code = code;
+    v->snap.said_reason = reason ? xstrdup(reason) : NULL;
+    retell(v);
+}
+
+void functions_retell_snapshots(struct functions *fs)
+{
+    LIST_EACH(&fs->all, l)
+    LIST_EACH(&list_entry(l, struct function, link)->versions, k)
+        retell(list_entry(k, struct version, link));
 }
 
 /* It goes on without: who waits is served as without SnapStart. */
@@ -242,6 +261,7 @@ bool snapshot_frame(struct instance *i, const struct instance_frame *f, const ch
     struct version *v = i->v;
     uint64_t limit = (uint64_t)snapshot_limit_ms(v) * 1000;
     char why[SNAP_TEXT_MAX];
+    struct stat st;
 
     if (f->type != FRAME_SNAPSHOT || v->snap.state != SNAP_MAKING || f->n > 65536)
         return false;
@@ -252,6 +272,10 @@ bool snapshot_frame(struct instance *i, const struct instance_frame *f, const ch
     if (f->result == RESULT_OK) {
         instance_read_all(i);
         flog_init_report(i, NULL);
+        if (fstat(v->snap.image, &st) < 0 || st.st_size == 0) { /* whoever says so has made none */
+            unable(v, "no snapshot was made: each instance initializes itself");
+            return true;
+        }
         if (fcntl(v->snap.image, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0) {
             unable(v, "its memory could not be sealed");
             return true;
@@ -320,6 +344,7 @@ bool snapshot_broke(struct instance *i, int status)
         LOG(WARN, "function", "function=%s did=drop-snapshot step=%d", i->v->f->key, WEXITSTATUS(status));
         snapshot_drop(i->v);
         i->v->snap.state = SNAP_UNABLE;
+        tell(i->v, true, false, NULL, "instances could not go on from the snapshot: each of them initializes itself");
     }
     return ours;
 }

@@ -313,6 +313,7 @@ static void version_free(struct version *v)
     free(v->handler);
     free(v->sha256);
     free(v->shown);
+    free(v->snap.said_reason);
     free(v->log_group);
     free(v->interpreter);
     free(v->program);

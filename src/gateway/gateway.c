@@ -149,6 +149,7 @@ static void on_retell(void *arg)
 
     for (uint32_t i = 0; i < all.n; i++)
         tell_status(p, all.v[i]);
+    functions_retell_snapshots(p->g.functions);
 }
 
 /* ---- the mirror ---- */
@@ -278,6 +279,7 @@ static void on_snapshot(void *arg, const char *ns, const char *object, bool acti
     struct process *p = arg;
     _auto_(arena_freep) struct arena *a = arena_new();
     struct val *patch = val_map(a), *status = val_need_map(a, patch, "status");
+    const struct obj *o;
     struct tell *t;
 
     if (!p->client || p->stopping)
@@ -285,6 +287,10 @@ static void on_snapshot(void *arg, const char *ns, const char *object, bool acti
     val_put_str(a, status, "state", active ? "Active" : "Failed");
     val_put_str(a, status, "lastUpdateStatus", active ? "Successful" : "Failed");
     val_put_str(a, status, "snapshot", on ? "On" : "Off");
+    o = mirror_get(p->versions, ns, object);
+    if (o && is_told(val_get(obj_val(o), "status"), status) &&
+        streq(val_str_at(obj_val(o), "status.stateReason", ""), reason ? reason : ""))
+        return; /* said again */
     val_put(a, status, "stateReason", reason ? val_str(a, reason) : val_null(a));
     val_put(a, status, "stateReasonCode", code ? val_str(a, code) : val_null(a));
     t = xcalloc(1, sizeof *t);

@@ -317,6 +317,20 @@ def test_a_stack_goes_on_after_the_gateway_was_killed(tandem, cfn, name):
     assert not [b for b in tandem.boto('s3').list_buckets()['Buckets'] if b['Name'].startswith(name)]
 
 
+def test_a_version_is_there_when_it_is_initialised(tandem, cfn, name):
+    """With SnapStart a published version is Pending while its code is initialised: its resource is complete after that."""
+    create(cfn, name, {'Resources': {
+        'F': {'Type': 'AWS::Lambda::Function', 'Properties': {
+            'Runtime': 'python3.11', 'Handler': 'index.handler', 'Role': ROLE, 'SnapStart': {'ApplyOn': 'PublishedVersions'},
+            'Code': {'ZipFile': 'import time\ntime.sleep(1)\ndef handler(event, context): return 1\n'}}},
+        'V': {'Type': 'AWS::Lambda::Version', 'Properties': {'FunctionName': {'Ref': 'F'}}}},
+        'Outputs': {'Arn': {'Value': {'Ref': 'V'}}}})
+    arn = outputs(cfn, name)['Arn']
+    assert tandem.boto('lambda').get_function_configuration(FunctionName=arn)['State'] == 'Active'
+    states = [e['ResourceStatus'] for e in cfn.describe_stack_events(StackName=name)['StackEvents'] if e['LogicalResourceId'] == 'V']
+    assert states == ['CREATE_COMPLETE', 'CREATE_IN_PROGRESS']
+
+
 def test_an_object_that_the_door_did_not_write_is_no_stack(tandem, cfn, name):
     """Who may write Stack objects has a stack's caller sealed in them: neither a copy nor a change of one may act in his name."""
     def evil(of, kind):

@@ -2,7 +2,7 @@
  * that of another time, so its SDK asks for them (AWS_CONTAINER_CREDENTIALS_FULL_URI) and asks again before they expire.
  *
  * A process of its own beside the runtime, inside the same sandbox, with nothing but a socket from the gateway, which
- * brings lines TOKEN TAB JSON; the last one counts. */
+ * brings messages TOKEN TAB JSON LF; the last one counts. */
 #include "function/runtime/zygote.h"
 #include "function/runtime/zygote_so.h"
 
@@ -18,35 +18,24 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-enum { PORT = 9001, LINE_BYTES = 8192, REQUEST_BYTES = 8192 };
+enum { PORT = 9001, LINE_BYTES = 40960 /* auth/session.h: SESSION_TOKEN_MAX, and the rest */, REQUEST_BYTES = 8192 };
 
 static char line[LINE_BYTES]; /* TOKEN TAB JSON */
 
-/* False: the gateway has gone, and with it who could ask. */
-static bool take_lines(int from)
+/* Takes one message; a line that is too long or not whole is none. False: the gateway has gone, and with it who could ask. */
+static bool take_line(int from)
 {
-    static char part[2 * LINE_BYTES];
-    static size_t have;
-    ssize_t n = read(from, part + have, sizeof part - have);
-    char *end;
+    static char part[LINE_BYTES];
+    ssize_t n = read(from, part, sizeof part);
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return true;
     if (n <= 0)
         return false;
-    have += (size_t)n;
-    while ((end = memchr(part, '\n', have))) {
-        size_t whole = (size_t)(end - part) + 1;
-
-        if (whole <= sizeof line) {
-            memcpy(line, part, whole);
-            line[whole - 1] = 0;
-        }
-        have -= whole;
-        memmove(part, end + 1, have);
-    }
-    if (have == sizeof part)
-        have = 0;
+    if (part[n - 1] != '\n')
+        return true;
+    memcpy(line, part, (size_t)n);
+    line[n - 1] = 0;
     return true;
 }
 
@@ -113,13 +102,13 @@ int keys_listen(void)
 void keys_serve(int from, int listener)
 {
     fcntl(from, F_SETFL, O_NONBLOCK);
-    take_lines(from); /* the first ones lie there before we do */
+    take_line(from); /* the first ones lie there before we do */
     for (;;) {
         struct pollfd p[2] = {{from, POLLIN, 0}, {listener, POLLIN, 0}};
 
         if (poll(p, 2, -1) < 0 && errno != EINTR)
             _exit(1);
-        if (p[0].revents && !take_lines(from))
+        if (p[0].revents && !take_line(from))
             _exit(0);
         if (p[1].revents) {
             int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);

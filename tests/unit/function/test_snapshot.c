@@ -13,10 +13,13 @@ static struct {
     int n;
     bool active, on;
     char reason[600];
+    const char *of; /* not NULL: of this object alone */
 } told;
 
 static void on_snapshot(void *arg, const char *ns, const char *object, bool active, bool on, const char *code, const char *reason)
 {
+    if (told.of && !streq(object, told.of))
+        return;
     told.n++;
     told.active = active;
     told.on = on;
@@ -202,6 +205,44 @@ static void what_cannot_be_kept(void **state)
     }
 }
 
+/* Init code that puts a file of its own where the image belongs: nothing in it is no snapshot, and one that cannot be gone
+ * on from is not. Either way the function is served; what was told can be told again. */
+static void images_that_are_none(void **state)
+{
+    static const char PYTHON[] = "import os\n"
+        "for fd in range(3, 1024):\n"
+        "    try:\n"
+        "        if 'memfd:snapshot' in os.readlink(f'/proc/self/fd/{fd}'):\n"
+        "            %s\n"
+        "            os.dup2(os.open('/tmp/mine', os.O_RDWR | os.O_CREAT), fd)\n"
+        "    except OSError:\n        pass\n"
+        "def lambda_handler(e, c):\n    return 'runs'\n";
+    _auto_(freep) char *empty = xasprintf(PYTHON, "pass"), *wrong = xasprintf(PYTHON, "os.pwrite(fd, b'x' * 8192, 0)");
+    struct answer a;
+
+    publish("empty", empty, "");
+    wait_told();
+    assert_true(told.active);
+    assert_false(told.on);
+    call("empty", &a);
+    assert_string_equal(a.payload, "\"runs\"");
+    answer_done(&a);
+    told.on = true;
+    told.of = "empty.1";
+    functions_retell_snapshots(H.fs);
+    assert_int_equal(told.n, 2);
+    assert_true(told.active && !told.on && strstr(told.reason, "no snapshot was made"));
+    told.of = NULL;
+    functions_remove(H.fs, "default", "empty");
+    publish("wrong", wrong, "");
+    wait_told();
+    assert_true(told.active && told.on); /* nobody but its own instances looks into it */
+    call("wrong", &a);
+    assert_string_equal(a.payload, "\"runs\"");
+    answer_done(&a);
+    functions_remove(H.fs, "default", "wrong");
+}
+
 /* What is open: an event loop goes on, a connection is one that has ended. */
 static void descriptors_are_made_anew(void **state)
 {
@@ -343,6 +384,7 @@ int main(void)
         cmocka_unit_test(instances_go_on_from_it),
         cmocka_unit_test(failures_are_told),
         cmocka_unit_test(what_cannot_be_kept),
+        cmocka_unit_test(images_that_are_none),
         cmocka_unit_test(descriptors_are_made_anew),
         cmocka_unit_test(hooks_that_fail),
         cmocka_unit_test(it_needs_no_memory_twice),

@@ -146,7 +146,8 @@ static void got_state(struct cfn_work *w, const struct cfn_answer *ans)
 {
     const char *state = val_str_at(ans->v, "State", ""), *update = val_str_at(ans->v, "LastUpdateStatus", "Successful");
 
-    cfn_attr(w, "Arn", val_str_at(ans->v, "FunctionArn", NULL));
+    if (streq(w->r->type, "AWS::Lambda::Function"))
+        cfn_attr(w, "Arn", val_str_at(ans->v, "FunctionArn", NULL));
     if (streq(state, "Failed") || streq(update, "Failed"))
         cfn_fail(w, "NotStabilized", "%s", val_str_at(ans->v, "StateReason", val_str_at(ans->v, "LastUpdateStatusReason", "it failed")));
     else if (streq(state, "Active") && !streq(update, "InProgress"))
@@ -157,9 +158,12 @@ static void got_state(struct cfn_work *w, const struct cfn_answer *ans)
         wait_active(w);
 }
 
+/* Of the function, or of the version that w->phys is the ARN of. */
 static void wait_active(struct cfn_work *w)
 {
-    struct cfn_call c = cfn_rest(w, "GET", NULL, F "%s/configuration", seg(w, w->phys));
+    const char *version = streq(w->r->type, "AWS::Lambda::Version") ? val_str_at(w->attrs, "Version", NULL) : NULL;
+    const char *function = version ? prop(w, "FunctionName") : w->phys;
+    struct cfn_call c = cfn_rest(w, "GET", NULL, version ? F "%s/configuration?Qualifier=%s" : F "%s/configuration", seg(w, function), version);
 
     if (!w->deadline_ms)
         w->deadline_ms = clock_real_ms() + CFN_WAIT_MS;
@@ -311,6 +315,7 @@ static void got_version(struct cfn_work *w, const struct cfn_answer *ans)
     cfn_attr(w, "Version", version);
     cfn_attr(w, "FunctionArn", w->phys);
     provision(w, prop(w, "FunctionName"), version);
+    wait_active(w); /* with SnapStart it is initialised first */
 }
 
 static void version_create(struct cfn_work *w)

@@ -4,7 +4,8 @@
  *   run.c             what makes a stack what its template says
  *   plan.c            a template made ready: what is in it, in which order; what would change
  *   work.c            one resource's work: calls of the door's own operations; custom resources
- *   type*.c           the resource types
+ *   type*.c           the resource types (type_stack.c: stacks in stacks)
+ *   rules.c           Rules: what parameters have to be together
  *   sam.c             AWS::Serverless;  sam_policy.c  its policy templates
  *   template.c  eval.c  loops.c   templates as pure functions */
 #pragma once
@@ -28,6 +29,7 @@ enum {
     CFN_AT_ONCE = 8,             /* resources of a stack in work */
     CFN_WAIT_MS = 120000,        /* for a function to become Active */
     CFN_CUSTOM_MS = 3600000,     /* for a custom resource to answer */
+    CFN_NESTED_MAX = 8,          /* stacks in stacks in stacks */
     CFN_SAVE_MS = 60,            /* news of a running stack are written this late */
 };
 
@@ -195,6 +197,9 @@ struct cfn_work {
     int tries;
     bool resumed;                    /* it may have been done before a restart */
     bool failed, closing;
+    bool plain;                      /* why is said as it is */
+    bool nothing_new;                /* a stack that was to change is so already */
+    int polls;
     char why[1024];
     const char *code;
 };
@@ -230,8 +235,11 @@ struct cfn_type {
 const struct cfn_type *cfn_type_of(const char *type);
 bool cfn_type_replaces(const struct cfn_type *t, const char *property);
 bool cfn_changed(const struct cfn_work *w, const char *property);
-extern const struct cfn_type cfn_types_lambda[], cfn_types_iam[], cfn_types_more[], cfn_type_custom;
+extern const struct cfn_type cfn_types_lambda[], cfn_types_iam[], cfn_types_more[], cfn_types_stack[], cfn_type_custom;
 void cfn_zip_of_text(struct arena *a, const char *name, const char *text, size_t n, char **ret, size_t *ret_n);
+
+/* ---- rules.c ---- */
+int cfn_rules(struct cfn_scope *s, struct err *err) _must_check_; /* INVALID_ARGUMENT: an assertion does not hold */
 
 /* ---- sam.c ---- */
 struct val *cfn_sam(struct cfn_scope *scope, struct err *err) _must_check_;

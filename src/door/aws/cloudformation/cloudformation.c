@@ -95,6 +95,8 @@ static void stack_xml(struct aws_req *q, struct buf *b, struct cfn_stack *s)
     xml_element(b, "DisableRollback", val_bool_at(s->spec, "disableRollback", false) ? "true" : "false");
     xml_element(b, "EnableTerminationProtection", val_bool_at(s->spec, "terminationProtection", false) ? "true" : "false");
     element(b, "RoleARN", val_str_at(s->spec, "roleARN", NULL));
+    element(b, "ParentId", val_str_at(s->spec, "parentId", NULL));
+    element(b, "RootId", val_str_at(s->spec, "rootId", NULL));
     cfn_list_xml(b, "NotificationARNs", val_get(s->spec, "notificationARNs"));
     cfn_list_xml(b, "Capabilities", val_get(s->spec, "capabilities"));
     buf_adds(b, "<Outputs>");
@@ -158,6 +160,8 @@ static void list_stacks(struct aws_req *q, const char *action)
         time_element(q, &b, "DeletionTime", s->deleted_ms);
         xml_element(&b, "StackStatus", s->status);
         element(&b, "StackStatusReason", s->reason);
+        element(&b, "ParentId", val_str_at(s->spec, "parentId", NULL));
+        element(&b, "RootId", val_str_at(s->spec, "rootId", NULL));
         buf_adds(&b, "<DriftInformation><StackDriftStatus>NOT_CHECKED</StackDriftStatus></DriftInformation></member>");
     }
     buf_adds(&b, "</StackSummaries>");
@@ -330,7 +334,7 @@ static void set_xml(struct buf *b, const struct cfn_stack *s, const struct val *
     xml_element(b, "StackName", s->name);
     for (size_t i = 0; i < ARRAY_LEN(NAMES); i++)
         element(b, NAMES[i], val_str_at(c, NAMES[i], NULL));
-    xml_element(b, "IncludeNestedStacks", "false");
+    xml_element(b, "IncludeNestedStacks", val_bool_at(c, "IncludeNestedStacks", false) ? "true" : "false");
 }
 
 static void describe_change_set(struct aws_req *q, const char *action)

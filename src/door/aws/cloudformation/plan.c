@@ -254,7 +254,7 @@ struct cfn_plan *cfn_plan_new(struct cfn_stack *s, const struct val *spec, bool 
     if (val_len(val_get(spec, "notificationARNs")))
         p->scope.notification_arns = val_copy(a, val_get(spec, "notificationARNs"));
     p->doc = cfn_document(&p->scope, text, strlen(text), val_copy(a, cfn_given(a, spec)), ssm_unknown, err);
-    if (!p->doc || add_items(p, err) < 0 || unknown_types(p, err) < 0)
+    if (!p->doc || cfn_rules(&p->scope, err) < 0 || add_items(p, err) < 0 || unknown_types(p, err) < 0)
         return cfn_plan_free(p);
     return p;
 }

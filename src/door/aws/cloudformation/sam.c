@@ -416,22 +416,21 @@ static int one_event(struct sam *s, const char *type, const struct event *e)
 
 /* ---- Function ---- */
 
-static void add_url(struct sam *s, const struct val *conf, const struct val *alias)
+/* target: the function, or its alias */
+static void add_url(struct sam *s, const struct val *conf, const struct val *target)
 {
     struct val *v = val_map(s->a), *p;
 
-    val_put(s->a, v, "TargetFunctionArn", ref(s, s->id));
+    val_put(s->a, v, "TargetFunctionArn", target);
     copy(s, v, conf, "AuthType", NULL);
     copy(s, v, conf, "Cors", NULL);
     copy(s, v, conf, "InvokeMode", NULL);
-    if (alias)
-        val_put(s->a, v, "Qualifier", alias);
     add(s, named(s, "Url"), "AWS::Lambda::Url", v, NULL);
     if (!streq(text_of(s, val_get(conf, "AuthType")) ? text_of(s, val_get(conf, "AuthType")) : "", "NONE"))
         return;
     p = val_map(s->a);
     val_put_str(s->a, p, "Action", "lambda:InvokeFunctionUrl");
-    val_put(s->a, p, "FunctionName", ref(s, s->id));
+    val_put(s->a, p, "FunctionName", target);
     val_put_str(s->a, p, "Principal", "*");
     val_put_str(s->a, p, "FunctionUrlAuthType", "NONE");
     add(s, named(s, "UrlPublicPermissions"), "AWS::Lambda::Permission", p, NULL);
@@ -534,13 +533,35 @@ static int function(struct sam *s, const struct val *props)
     if (!val_get(props, "Role") && add_role(s, props, arns) < 0)
         return -1;
     if (val_get(props, "FunctionUrlConfig"))
-        add_url(s, val_get(props, "FunctionUrlConfig"), alias ? val_str(s->a, alias) : NULL);
+        add_url(s, val_get(props, "FunctionUrlConfig"), target);
     if (val_get(props, "EventInvokeConfig"))
         add_invoke_conf(s, val_get(props, "EventInvokeConfig"), alias);
     return 0;
 }
 
 /* ---- LayerVersion ---- */
+
+/* A stack of its own; `sam deploy` has put its template into a bucket. */
+static int application(struct sam *s, const struct val *props)
+{
+    static const char *const NAMES[] = {"Parameters", "NotificationARNs", "TimeoutInMinutes"};
+    struct val *v = val_map(s->a), *tag;
+
+    if (!val_is(val_get(props, "Location"), VAL_STR))
+        return wrong(s, "%s", "tandem has no Serverless Application Repository: 'Location' must be the place of a template");
+    copy(s, v, props, "Location", "TemplateURL");
+    for (size_t i = 0; i < ARRAY_LEN(NAMES); i++)
+        copy(s, v, props, NAMES[i], NULL);
+    VAL_EACH_MEMBER(val_get(props, "Tags"), m)
+    {
+        tag = val_map(s->a);
+        val_put_str(s->a, tag, "Key", m->key);
+        val_put(s->a, tag, "Value", &m->v);
+        val_push(s->a, val_need_list(s->a, v, "Tags"), tag);
+    }
+    add(s, s->id, "AWS::CloudFormation::Stack", v, NULL);
+    return 0;
+}
 
 static int layer(struct sam *s, const struct val *props)
 {
@@ -647,12 +668,14 @@ struct val *cfn_sam(struct cfn_scope *scope, struct err *err)
             }
             s.id = m->key;
             s.def = &m->v;
-            props = merged(&s, val_get(globals, is_function ? "Function" : "LayerVersion"),
+            props = merged(&s, val_get(globals, is_function ? "Function" : strrchr(type, ':') + 1),
                            val_get(&m->v, "Properties") ? val_get(&m->v, "Properties") : val_map(s.a));
             if (is_function)
                 rc = function(&s, props);
             else if (streq(type, "AWS::Serverless::LayerVersion"))
                 rc = layer(&s, props);
+            else if (streq(type, "AWS::Serverless::Application"))
+                rc = application(&s, props);
             else
                 rc = wrong(&s, "tandem does not serve resources of the type %s", type);
             if (rc < 0)

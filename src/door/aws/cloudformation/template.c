@@ -15,7 +15,8 @@
 static int on_tag(void *arg, struct arena *a, const char *tag, struct val *v, struct err *err)
 {
     static const char *const TAGS[] = {"Base64", "Cidr", "FindInMap", "GetAtt", "GetAZs", "If", "ImportValue", "Join", "Select",
-                                       "Split", "Sub", "Transform", "And", "Equals", "Not", "Or", "Length", "ToJsonString"};
+                                       "Split", "Sub", "Transform", "And", "Equals", "Not", "Or", "Length", "ToJsonString", "Contains",
+                                       "EachMemberEquals", "EachMemberIn", "RefAll", "ValueOf", "ValueOfAll"};
     struct val *map = val_map(a);
     const char *name = tag + 1;
 

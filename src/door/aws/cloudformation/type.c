@@ -6,7 +6,7 @@
 
 const struct cfn_type *cfn_type_of(const char *type)
 {
-    static const struct cfn_type *const TABLES[] = {cfn_types_lambda, cfn_types_iam, cfn_types_more};
+    static const struct cfn_type *const TABLES[] = {cfn_types_lambda, cfn_types_iam, cfn_types_more, cfn_types_stack};
 
     if (str_starts(type, "Custom::") || streq(type, "AWS::CloudFormation::CustomResource"))
         return &cfn_type_custom;

@@ -197,7 +197,7 @@ static void finish(struct cfn_work *w)
         r->dirty = action != CFN_DELETE;
         snprintf(reason, sizeof reason, "Resource handler returned message: \"%s\" (RequestToken: %s, HandlerErrorCode: %s)",
                  w->why, cfn_uuid(w->a), w->code ? w->code : "GeneralServiceException");
-        cfn_res_status(s, r, words(action, true), reason);
+        cfn_res_status(s, r, words(action, true), w->plain ? w->why : reason);
     } else if (action == CFN_DELETE) {
         r->made = false;
         cfn_res_status(s, r, words(action, false), NULL);
@@ -315,7 +315,8 @@ static void on_answer(const struct http_answer *a, char *body, size_t n, const s
         }
         if (!is_word(c->fine, ans.code)) {
             static const char *const NAMES[][2] = {{"lambda", "Lambda"}, {"s3", "S3"}, {"iam", "Iam"}, {"logs", "CloudWatchLogs"},
-                                                   {"ssm", "Ssm"}, {"events", "EventBridge"}, {"scheduler", "Scheduler"}};
+                                                   {"ssm", "Ssm"}, {"events", "EventBridge"}, {"scheduler", "Scheduler"},
+                                                   {"cloudformation", "CloudFormation"}};
             const char *service = c->service;
 
             for (size_t i = 0; i < ARRAY_LEN(NAMES); i++)

@@ -185,6 +185,10 @@ static struct val *read_spec(struct wop *op, const char *name, const struct val 
 
     if (is_true(op, "UsePreviousTemplate") && !text)
         text = val_str_at(before, "template", NULL);
+    if (param(op, "StackPolicyBody") || param(op, "StackPolicyURL") || param(op, "StackPolicyDuringUpdateBody")) {
+        err_set(err, INVALID_ARGUMENT, "tandem keeps no stack policies: every resource may be updated by who may update the stack");
+        return NULL;
+    }
     if (!text) {
         err_set(err, INVALID_ARGUMENT, "Either Template URL or Template Body must be specified.");
         return NULL;
@@ -325,6 +329,28 @@ static void start_with(struct cfn_stack *s, const struct val *spec, const char *
     cfn_begin(s, status, token);
 }
 
+/* A stack that is a resource of another: whose, and that it does not lie too deep. false: answered. */
+static bool take_parent(struct wop *op, struct val *spec)
+{
+    const char *id = op->q->inner ? param(op, "TandemParentId") : NULL;
+    struct cfn_stack *at = id ? cfn_find(op->q->d->cfn, id) : NULL;
+    int depth = 1;
+
+    if (!at)
+        return true;
+    val_put_str(op->a, spec, "parentId", id);
+    val_put_str(op->a, spec, "rootId", val_str_at(at->spec, "rootId", id));
+    while (at && depth <= CFN_NESTED_MAX) {
+        id = val_str_at(at->spec, "parentId", NULL);
+        at = id ? cfn_find(op->q->d->cfn, id) : NULL;
+        depth++;
+    }
+    if (depth <= CFN_NESTED_MAX)
+        return true;
+    aws_error(op->q, 400, "LimitExceededException", "stacks lie in one another no more than %d deep", CFN_NESTED_MAX);
+    return false;
+}
+
 static void create_stack(struct wop *op)
 {
     const char *name = param(op, "StackName");
@@ -341,6 +367,8 @@ static void create_stack(struct wop *op)
         invalid(op, &err);
         return;
     }
+    if (!take_parent(op, spec))
+        return;
     s = cfn_stack_new(op->q->d->cfn, name);
     if (!check_spec(op, s, spec, true) || !fits(op, s, spec)) {
         cfn_stack_free(s);
@@ -576,6 +604,7 @@ static void create_change_set(struct wop *op)
         val_put_str(a, c, "Description", param(op, "Description"));
     val_put_str(a, c, "CreationTime", iso_time(a, clock_real_ms()));
     val_put_str(a, c, "Type", create ? "CREATE" : "UPDATE");
+    val_put_bool(a, c, "IncludeNestedStacks", is_true(op, "IncludeNestedStacks"));
     if (!changes) {
         val_put_str(a, c, "Status", "FAILED");
         val_put_str(a, c, "StatusReason", err.msg);

@@ -17,7 +17,7 @@ enum { TARGETS = 2 };
 struct parcel {
     struct round *round;
     char *text, *bucket, *key;
-    char *ns, *function, *qualifier, *trace;
+    char *ns, *function, *qualifier, *trace, *delivery;
     size_t n;
     uv_work_t work;
     struct err err;
@@ -92,6 +92,7 @@ static void parcel_free(struct parcel *p)
     free(p->function);
     free(p->qualifier);
     free(p->trace);
+    free(p->delivery);
     free(p);
 }
 
@@ -186,7 +187,7 @@ static void on_queued(void *arg, const struct err *err, const char *request_id)
 
 static void send_event(struct parcel *p, uint64_t ends)
 {
-    struct function_call c = {.namespace_ = p->ns, .name = p->function, .qualifier = p->qualifier, .payload = p->text, .n = p->n,
+    struct function_call c = {.namespace_ = p->ns, .name = p->function, .qualifier = p->qualifier, .payload = p->text, .n = p->n, .delivery = p->delivery,
                               .trigger = FUNCTION_BY_PUBSUB, .trace_id = p->trace};
 
     queue_invoke(p->round->fs, &c, ends, on_queued, p);
@@ -202,6 +203,7 @@ static void send_one(const struct delivery *d, struct round *round, const struct
     p->n = n;
     if (!str_empty(function)) {
         p->function = xstrdup(function);
+        p->delivery = xasprintf("%s/%s", d->request_id, kind);
         p->ns = xstrdup(val_str_at(d->meta, "ns", "default"));
         p->qualifier = val_str_at(to, "qualifier", NULL) ? xstrdup(val_str_at(to, "qualifier", NULL)) : NULL;
         p->trace = d->trace ? xstrdup(d->trace) : NULL;

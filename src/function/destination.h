@@ -36,5 +36,6 @@ char *destination_record(const struct destination_record *d, struct arena *a, si
 const struct val *events_rules(const struct obj *function, const char *qualifier);
 /* Copies what it needs. done once, perhaps before it returns; whole: it is durable where it was to go, or
  * will never be (the place is not there: the log says so). Made twice, because of a kill or an error, it is one file
- * in a bucket and one event of a function (of two functions the first may be sent another one). */
+ * in a bucket, one event of a function and one execution of a durable function (of two functions the first may be sent
+ * another event). */
 void deliver(const struct delivery *d, void (*done)(void *arg, bool whole), void *arg);

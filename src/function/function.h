@@ -220,6 +220,8 @@ struct function_call {
     const struct function_stream *stream; /* NULL: the answer in one piece. Borrowed, for good */
     function_place_fn *place;   /* not NULL: a place in an HTTP function, payload does not count */
     const char *execution;      /* of a durable function: the execution's name; NULL: it gets one */
+    const char *delivery;       /* of an event that is made again when its making was cut off: the same for each making. A durable
+                                 * function begins one execution of them; or NULL */
     bool of_execution;          /* one invocation of an execution that runs (durable.h), not a new one */
 };
 

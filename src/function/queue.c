@@ -497,7 +497,8 @@ static void settle(struct run *run, struct function *head, const char *condition
     }
     text = destination_record(&d, a, &n);
     trace = r->trace_text ? r->trace_text : val_str_at(d.meta, "trace", NULL);
-    if (!to[1] && val_str_at(to[0], "function", NULL)) { /* one event, which ends this one */
+    if (!to[1] && val_str_at(to[0], "function", NULL) &&
+        !function_durable_s(q->fs, run->ns, val_str_at(to[0], "function", ""), val_str_at(to[0], "qualifier", NULL))) { /* one event, which ends this one */
         deliver_both(run, d.meta, trace, to, text, n, n);
         return;
     }

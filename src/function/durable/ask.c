@@ -40,20 +40,66 @@ static void refuse(durable_done_fn *done, void *arg, enum err_code code, const c
     done(arg, NULL, &err);
 }
 
-/* Loaded, for a change; NULL: answered. */
+/* ---- requests that may have to wait for operations ---- */
+
+enum { ASKS_MAX = 10000 };
+
+/* What it points to is the caller's, until done was called. */
+struct request {
+    struct exec_wait w;
+    struct durable *d;
+    void (*go)(struct request *r, struct exec *e); /* answers; e has its operations */
+    durable_done_fn *done;
+    void *arg;
+    const char *token, *client_token, *text;
+    const struct val *v;
+    size_t n;
+    int what, max;
+    bool flag;
+};
+
+static void on_asked(struct exec_wait *w, const struct err *err)
+{
+    struct request *r = container_of(w, struct request, w);
+
+    r->d->asks--;
+    if (err->code)
+        r->done(r->arg, NULL, err);
+    else if (w->e->gone)
+        refuse(r->done, r->arg, ERR_NOT_FOUND, "Durable Execution does not exist");
+    else
+        r->go(r, w->e);
+    free(r);
+}
+
+static void ask(struct exec *e, struct request *r)
+{
+    struct durable *d = e->d;
+    struct request *kept;
+
+    r->d = d;
+    if (exec_ready(e)) {
+        r->go(r, e);
+        return;
+    }
+    if (d->asks >= ASKS_MAX) {
+        refuse(r->done, r->arg, ERR_TOO_MANY, "Too many requests wait for executions to be read.");
+        return;
+    }
+    d->asks++;
+    kept = xmalloc(sizeof *kept);
+    *kept = *r;
+    kept->w.run = on_asked;
+    exec_with_ops(e, &kept->w);
+}
+
+/* Of that ARN; NULL: answered. */
 static struct exec *need(struct durable *d, const char *arn, durable_done_fn *done, void *arg)
 {
     struct exec *e = exec_by_arn(d, arn);
-    struct err err;
 
-    if (!e || e->gone) {
+    if (!e)
         refuse(done, arg, ERR_NOT_FOUND, "Durable Execution does not exist");
-        return NULL;
-    }
-    if (!exec_load(e, &err)) {
-        done(arg, NULL, &err);
-        return NULL;
-    }
     return e;
 }
 
@@ -129,32 +175,27 @@ static void remember(struct exec *e, const char *token, const char *client_token
         val_put_str(a, e->ops->last, "next", next);
 }
 
-void durable_checkpoint(struct durable *d, const char *arn, const char *token, const char *client_token, const struct val *updates,
-                        durable_done_fn *done, void *arg)
+static void go_checkpoint(struct request *r, struct exec *e)
 {
-    struct exec *e = exec_by_arn(d, arn);
+    struct durable *d = e->d;
     struct answer *x;
     struct err err = {0};
     uint64_t after;
     const char *next = NULL;
 
-    if (!e || e->gone || !exec_load(e, &err)) {
-        refuse(done, arg, err.code ? err.code : ERR_INVALID_ARGUMENT, err.code ? err.msg : "Invalid checkpoint token");
+    if (answer_again(e, r->token, r->client_token, r->done, r->arg))
         return;
-    }
-    if (answer_again(e, token, client_token, done, arg))
-        return;
-    if (!token_fits(e, token)) {
-        refuse(done, arg, ERR_INVALID_ARGUMENT, "Invalid checkpoint token");
+    if (!token_fits(e, r->token)) {
+        refuse(r->done, r->arg, ERR_INVALID_ARGUMENT, "Invalid checkpoint token");
         exec_settle(e);
         return;
     }
-    if ((exec_full(e, &err) || ops_update(e, updates, &err) < 0) && err.code != ERR_TOO_LARGE) {
-        done(arg, NULL, &err);
+    if ((exec_full(e, &err) || ops_update(e, r->v, &err) < 0) && err.code != ERR_TOO_LARGE) {
+        r->done(r->arg, NULL, &err);
         exec_settle(e);
         return;
     }
-    x = answer_new(done, arg);
+    x = answer_new(r->done, r->arg);
     e->token++;
     after = e->seen;
     if (err.code == ERR_TOO_LARGE) { /* the execution fails, and its invocation is to stop */
@@ -168,7 +209,7 @@ void durable_checkpoint(struct durable *d, const char *arn, const char *token, c
             next = exec_token(e, x->a);
             e->seen = e->touched;
         }
-        remember(e, token, client_token, next, after);
+        remember(e, r->token, r->client_token, next, after);
     }
     if (next)
         val_put_str(x->a, x->v, "CheckpointToken", next);
@@ -177,48 +218,71 @@ void durable_checkpoint(struct durable *d, const char *arn, const char *token, c
     answer_commit(e, x);
 }
 
-void durable_state(struct durable *d, const char *arn, const char *token, const char *marker, int max_items, durable_done_fn *done, void *arg)
+void durable_checkpoint(struct durable *d, const char *arn, const char *token, const char *client_token, const struct val *updates,
+                        durable_done_fn *done, void *arg)
+{
+    struct exec *e = exec_by_arn(d, arn);
+
+    if (!e)
+        refuse(done, arg, ERR_INVALID_ARGUMENT, "Invalid checkpoint token");
+    else
+        ask(e, &(struct request){.go = go_checkpoint, .done = done, .arg = arg, .token = token, .client_token = client_token, .v = updates});
+}
+
+static void go_state(struct request *r, struct exec *e)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
-    struct exec *e = exec_by_arn(d, arn);
     struct val *v = val_map(a);
-    struct err err = {0};
     char *end = NULL;
-    unsigned long from = str_empty(marker) ? 1 : strtoul(marker, &end, 10);
+    unsigned long from = str_empty(r->text) ? 1 : strtoul(r->text, &end, 10);
     uint32_t next;
 
-    if (!e || e->gone || !exec_load(e, &err) || !token_fits(e, token)) {
-        refuse(done, arg, err.code ? err.code : ERR_INVALID_ARGUMENT, err.code ? err.msg : "Invalid checkpoint token");
+    if (!token_fits(e, r->token)) {
+        refuse(r->done, r->arg, ERR_INVALID_ARGUMENT, "Invalid checkpoint token");
     } else if ((end && *end) || from < 1 || from > val_len(e->ops->list)) {
-        refuse(done, arg, ERR_INVALID_ARGUMENT, "Invalid marker");
+        refuse(r->done, r->arg, ERR_INVALID_ARGUMENT, "Invalid marker");
     } else {
-        val_put(a, v, "Operations", view_page(e, a, (uint32_t)from - 1, max_items > 0 ? MIN(max_items, 1000) : 100, false, &next));
+        val_put(a, v, "Operations", view_page(e, a, (uint32_t)from - 1, r->max, false, &next));
         if (next)
             val_put(a, v, "NextMarker", val_printf(a, "%u", next));
-        done(arg, v, NULL);
+        r->done(r->arg, v, NULL);
     }
-    if (e)
-        exec_settle(e);
+    exec_settle(e);
+}
+
+void durable_state(struct durable *d, const char *arn, const char *token, const char *marker, int max_items, durable_done_fn *done, void *arg)
+{
+    struct exec *e = exec_by_arn(d, arn);
+
+    if (!e)
+        refuse(done, arg, ERR_INVALID_ARGUMENT, "Invalid checkpoint token");
+    else
+        ask(e, &(struct request){.go = go_state, .done = done, .arg = arg, .token = token, .text = marker,
+                                 .max = max_items > 0 ? MIN(max_items, 1000) : 100});
 }
 
 /* ---- what others ask ---- */
 
-void durable_stop(struct durable *d, const char *arn, const struct val *error, durable_done_fn *done, void *arg)
+static void go_stop(struct request *r, struct exec *e)
 {
-    struct exec *e = need(d, arn, done, arg);
-    struct answer *x;
+    struct answer *x = answer_new(r->done, r->arg);
 
-    if (!e)
-        return;
-    x = answer_new(done, arg);
     if (exec_ended(e)) {
         val_put_int(x->a, x->v, "StopTimestamp", e->end_ms);
         answer_unchanged(e, x);
         return;
     }
-    exec_finish(e, D_STOPPED, NULL, val_len(error) ? error : exec_error_object(x->a, NULL, "Execution stopped by user request"));
+    exec_finish(e, D_STOPPED, NULL, val_len(r->v) ? r->v : exec_error_object(x->a, NULL, "Execution stopped by user request"));
     val_put_int(x->a, x->v, "StopTimestamp", e->end_ms);
     answer_commit(e, x);
+}
+
+void durable_stop(struct durable *d, const char *arn, const struct val *error, durable_done_fn *done, void *arg)
+{
+    struct exec *e = need(d, arn, done, arg);
+
+    if (e)
+        ask(e, &(struct request){.go = go_stop, .done = done, .arg = arg, .v = error});
 }
 
 static void put_reason(struct exec *e, struct val *event, const char *reason)
@@ -229,62 +293,64 @@ static void put_reason(struct exec *e, struct val *event, const char *reason)
         val_put(a, event, "Reason", op_event_payload(a, val_str(a, reason)));
 }
 
-void durable_pause(struct durable *d, const char *arn, const char *client_token, const char *reason, bool clock_too, durable_done_fn *done, void *arg)
+static void go_pause(struct request *r, struct exec *e)
 {
-    struct exec *e = need(d, arn, done, arg);
-    int64_t now = durable_now(d);
+    int64_t now = durable_now(e->d);
     struct answer *x;
-    struct arena *a;
+    struct arena *a = e->ops->a;
     struct val *event;
     struct err err;
 
-    if (!e)
-        return;
-    a = e->ops->a;
     if (e->status != D_RUNNING) {
-        if (!exec_ended(e) && client_token && streq(val_str_at(e->ops->pause, "token", ""), client_token)) {
-            answer_unchanged(e, answer_new(done, arg));
+        if (!exec_ended(e) && r->client_token && streq(val_str_at(e->ops->pause, "token", ""), r->client_token)) {
+            answer_unchanged(e, answer_new(r->done, r->arg));
         } else {
-            refuse(done, arg, ERR_CONFLICT, exec_ended(e) ? "The durable execution has ended." : "The durable execution is paused already.");
+            refuse(r->done, r->arg, ERR_CONFLICT, exec_ended(e) ? "The durable execution has ended." : "The durable execution is paused already.");
             exec_settle(e);
         }
         return;
     }
     if (exec_full(e, &err)) {
-        done(arg, NULL, &err);
+        r->done(r->arg, NULL, &err);
         exec_settle(e);
         return;
     }
-    x = answer_new(done, arg);
+    x = answer_new(r->done, r->arg);
+    exec_unlaunch(e);
     e->status = e->running ? D_PAUSING : D_PAUSED;
-    e->clock_left_ms = clock_too ? MAX(e->timeout_at_ms - now, (int64_t)1) : 0;
+    e->clock_left_ms = r->flag ? MAX(e->timeout_at_ms - now, (int64_t)1) : 0;
     e->ops->pause = val_map(a);
     val_put_int(a, e->ops->pause, "at", now);
-    val_put_bool(a, e->ops->pause, "clock", clock_too);
-    if (reason)
-        val_put_str(a, e->ops->pause, "reason", reason);
-    if (client_token)
-        val_put_str(a, e->ops->pause, "token", client_token);
+    val_put_bool(a, e->ops->pause, "clock", r->flag);
+    if (r->text)
+        val_put_str(a, e->ops->pause, "reason", r->text);
+    if (r->client_token)
+        val_put_str(a, e->ops->pause, "token", r->client_token);
     event = op_event_add(e, "ExecutionPaused", NULL);
     val_put_int(a, event, "PauseRequestTimestamp", now);
-    val_put_bool(a, event, "ExecutionTimeoutPaused", clock_too);
-    put_reason(e, event, reason);
+    val_put_bool(a, event, "ExecutionTimeoutPaused", r->flag);
+    put_reason(e, event, r->text);
     answer_commit(e, x);
 }
 
-void durable_resume(struct durable *d, const char *arn, const char *client_token, const char *reason, durable_done_fn *done, void *arg)
+void durable_pause(struct durable *d, const char *arn, const char *client_token, const char *reason, bool clock_too, durable_done_fn *done, void *arg)
 {
     struct exec *e = need(d, arn, done, arg);
-    int64_t now = durable_now(d);
+
+    if (e)
+        ask(e, &(struct request){.go = go_pause, .done = done, .arg = arg, .client_token = client_token, .text = reason, .flag = clock_too});
+}
+
+static void go_resume(struct request *r, struct exec *e)
+{
+    int64_t now = durable_now(e->d);
     struct val *event;
 
-    if (!e)
-        return;
     if (e->status != D_PAUSED && e->status != D_PAUSING) {
-        if (!exec_ended(e) && client_token && streq(val_str_at(e->ops->pause, "resumed", ""), client_token)) {
-            answer_unchanged(e, answer_new(done, arg));
+        if (!exec_ended(e) && r->client_token && streq(val_str_at(e->ops->pause, "resumed", ""), r->client_token)) {
+            answer_unchanged(e, answer_new(r->done, r->arg));
         } else {
-            refuse(done, arg, ERR_CONFLICT, exec_ended(e) ? "The durable execution has ended." : "The durable execution is not paused.");
+            refuse(r->done, r->arg, ERR_CONFLICT, exec_ended(e) ? "The durable execution has ended." : "The durable execution is not paused.");
             exec_settle(e);
         }
         return;
@@ -294,33 +360,63 @@ void durable_resume(struct durable *d, const char *arn, const char *client_token
         e->timeout_at_ms = now + e->clock_left_ms;
     e->clock_left_ms = 0;
     e->ops->pause = val_map(e->ops->a);
-    if (client_token)
-        val_put_str(e->ops->a, e->ops->pause, "resumed", client_token);
+    if (r->client_token)
+        val_put_str(e->ops->a, e->ops->pause, "resumed", r->client_token);
     event = op_event_add(e, "ExecutionResumed", NULL);
     val_put_int(e->ops->a, event, "ResumeRequestTimestamp", now);
-    put_reason(e, event, reason);
-    answer_commit(e, answer_new(done, arg));
+    put_reason(e, event, r->text);
+    answer_commit(e, answer_new(r->done, r->arg));
+}
+
+void durable_resume(struct durable *d, const char *arn, const char *client_token, const char *reason, durable_done_fn *done, void *arg)
+{
+    struct exec *e = need(d, arn, done, arg);
+
+    if (e)
+        ask(e, &(struct request){.go = go_resume, .done = done, .arg = arg, .client_token = client_token, .text = reason});
+}
+
+struct deletion {
+    durable_done_fn *done;
+    void *arg;
+    int64_t at_ms;
+};
+
+static void on_deleted(void *arg, const struct err *err)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct deletion *x = arg;
+    struct val *v = val_map(a);
+
+    val_put_int(a, v, "DeletionRequestTimestamp", x->at_ms);
+    x->done(x->arg, err->code ? NULL : v, err->code ? err : NULL);
+    free(x);
+}
+
+/* Answered when its file is gone for good: who asked may count on that. */
+static void go_delete(struct request *r, struct exec *e)
+{
+    struct deletion *x;
+
+    if (!exec_ended(e) || e->busy || e->running) {
+        refuse(r->done, r->arg, ERR_CONFLICT, "The durable execution is not in a terminal state.");
+        exec_settle(e);
+        return;
+    }
+    x = xcalloc(1, sizeof *x);
+    *x = (struct deletion){r->done, r->arg, durable_now(e->d)};
+    exec_drop(e, true, on_deleted, x);
 }
 
 void durable_delete(struct durable *d, const char *arn, durable_done_fn *done, void *arg)
 {
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct exec *e = exec_by_arn(d, arn);
-    struct val *v = val_map(a);
+    struct exec *e = need(d, arn, done, arg);
+    struct request r = {.go = go_delete, .done = done, .arg = arg, .d = d};
 
-    if (!e || e->gone) {
-        refuse(done, arg, ERR_NOT_FOUND, "Durable Execution does not exist");
-        return;
-    }
-    if (!exec_ended(e) || e->busy || e->running) {
-        refuse(done, arg, ERR_CONFLICT, "The durable execution is not in a terminal state.");
-        return;
-    }
-    val_put_int(a, v, "DeletionRequestTimestamp", durable_now(d));
-    e->gone = true;
-    exec_remove_file(e);
-    exec_settle(e);
-    done(arg, v, NULL);
+    if (e && e->reread)
+        ask(e, &r);
+    else if (e)
+        go_delete(&r, e);
 }
 
 /* "EXECUTION:OPERATION" */
@@ -332,7 +428,7 @@ static struct exec *of_callback(struct durable *d, struct arena *a, const char *
         return NULL;
     *colon = 0;
     *ret_op = colon + 1;
-    return map_get(&d->by_id, text);
+    return exec_find(d, text);
 }
 
 const char *durable_of_callback(struct durable *d, struct arena *a, const char *callback_id)
@@ -343,40 +439,61 @@ const char *durable_of_callback(struct durable *d, struct arena *a, const char *
     return e ? arena_strdup(a, e->arn) : NULL;
 }
 
-void durable_callback(struct durable *d, const char *callback_id, enum durable_callback what, const char *result, const struct val *error,
-                      durable_done_fn *done, void *arg)
+/* r->text: the operation; r->v: a result, or an ErrorObject. */
+static void go_callback(struct request *r, struct exec *e)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
-    const char *op_id = "", *status;
-    struct exec *e = of_callback(d, a, callback_id, &op_id);
-    struct val *op = NULL;
-    struct err err = {0};
+    struct val *op = op_find(e, r->text);
+    struct err err;
 
-    if (e && !e->gone && exec_load(e, &err))
-        op = op_find(e, op_id);
-    if (err.code) {
-        done(arg, NULL, &err);
-        return;
-    }
-    status = val_str_at(op, "Status", "");
-    if (!op || !streq(val_str_at(op, "Type", ""), "CALLBACK") || exec_ended(e) || !streq(status, "STARTED")) {
-        refuse(done, arg, op ? ERR_EXPIRED : ERR_NOT_FOUND, op ? "The callback is closed or has timed out." : "Callback not found");
-        if (e)
-            exec_settle(e);
+    if (!op || !streq(val_str_at(op, "Type", ""), "CALLBACK") || exec_ended(e) || !streq(val_str_at(op, "Status", ""), "STARTED")) {
+        refuse(r->done, r->arg, op ? ERR_EXPIRED : ERR_NOT_FOUND, op ? "The callback is closed or has timed out." : "Callback not found");
+        exec_settle(e);
         return;
     }
     if (exec_full(e, &err)) { /* heartbeats are written, too */
         exec_finish(e, D_FAILED, NULL, exec_error_object(a, "InvalidParameterValueException", err.msg));
-    } else if (what == DURABLE_HEARTBEAT) {
+    } else if (r->what == DURABLE_HEARTBEAT) {
         if (val_int_at(op, "_beatS", 0)) {
-            val_put_int(e->ops->a, op, "_beat", durable_now(d) + val_int_at(op, "_beatS", 0) * 1000);
+            val_put_int(e->ops->a, op, "_beat", durable_now(e->d) + val_int_at(op, "_beatS", 0) * 1000);
             val_push(e->ops->a, e->ops->changed, val_int(e->ops->a, op - e->ops->list->items)); /* no change that the function hears of */
         }
     } else {
-        op_end(e, op, what == DURABLE_SUCCEED ? "SUCCEEDED" : "FAILED", what == DURABLE_SUCCEED ? result : NULL,
-               what == DURABLE_FAIL ? error ? error : val_map(a) : NULL);
+        op_end(e, op, r->what == DURABLE_SUCCEED ? "SUCCEEDED" : "FAILED", r->what == DURABLE_SUCCEED ? r->v : NULL,
+               r->what == DURABLE_FAIL ? r->v ? r->v : val_map(a) : NULL);
         if (!e->running)
             e->wants = true;
     }
-    answer_commit(e, answer_new(done, arg));
+    answer_commit(e, answer_new(r->done, r->arg));
+}
+
+struct calling {
+    struct arena *a; /* of the operation's name and the result */
+    durable_done_fn *done;
+    void *arg;
+};
+
+static void on_called(void *arg, const struct val *v, const struct err *err)
+{
+    struct calling *c = arg;
+
+    c->done(c->arg, v, err);
+    arena_free(c->a);
+    free(c);
+}
+
+void durable_callback(struct durable *d, const char *callback_id, enum durable_callback what, const void *result, size_t n,
+                      const struct val *error, durable_done_fn *done, void *arg)
+{
+    struct calling *c = xcalloc(1, sizeof *c);
+    const char *op = "";
+    struct exec *e;
+
+    *c = (struct calling){arena_new(), done, arg};
+    e = of_callback(d, c->a, callback_id, &op);
+    if (!e)
+        refuse(on_called, c, ERR_NOT_FOUND, "Callback not found");
+    else
+        ask(e, &(struct request){.go = go_callback, .done = on_called, .arg = c, .text = op, .what = (int)what,
+                                 .v = what == DURABLE_SUCCEED ? result ? val_strn(c->a, result, n) : NULL : error});
 }

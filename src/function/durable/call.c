@@ -170,7 +170,8 @@ static int check(const struct function_call *c, size_t max, struct err *err)
 static struct durable_start start_of(struct arena *a, const struct function *f, const struct function_call *c)
 {
     return (struct durable_start){.ns = str_empty(c->namespace_) ? "default" : c->namespace_, .name = c->name, .qualifier = f->shown,
-        .function_arn = unqualified(a, c->arn), .execution = c->execution, .payload = c->payload, .n = c->n, .trace_id = c->trace_id};
+        .function_arn = unqualified(a, c->arn), .execution = c->execution, .from = c->delivery,
+        .payload = c->payload, .n = c->n, .trace_id = c->trace_id};
 }
 
 uint64_t durable_call(struct function *f, const struct function_call *c, function_done_fn *done, void *arg)
@@ -200,6 +201,7 @@ uint64_t durable_call(struct function *f, const struct function_call *c, functio
 }
 
 struct event_start {
+    bool derived; /* from an event that may be told twice */
     function_queued_fn *done;
     void *arg;
     char id[FUNCTION_ID_MAX];
@@ -208,8 +210,11 @@ struct event_start {
 static void on_event_begun(void *arg, const struct err *err, const char *arn)
 {
     struct event_start *s = arg;
+    struct err ok = {0};
 
     (void)arn;
+    if (s->derived && err->code == ERR_ALREADY_EXISTS) /* with what was told the first time */
+        err = &ok;
     s->done(s->arg, err, s->id);
     free(s);
 }
@@ -228,6 +233,7 @@ void durable_event(struct function *f, const struct function_call *c, function_q
     x = xcalloc(1, sizeof *x);
     x->done = done;
     x->arg = arg;
+    x->derived = c->delivery;
     if (c->request_id)
         snprintf(x->id, sizeof x->id, "%s", c->request_id);
     else

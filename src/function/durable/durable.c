@@ -13,6 +13,7 @@ enum {
     RETRY_MAX_MS = 60000,
     TRIES_MAX = 5,       /* of an invocation that fails, in a row; then the execution does */
     KNOWN_MS = 60000,    /* until functions of an earlier life are known for sure */
+    LOAD_RETRY_MS = 60000, /* a file that cannot be read is tried again */
     BUSY_TRIES = 4,      /* the wait for room is not doubled more often */
     BAD_PENDING_MAX = 3, /* PENDING with nothing to wait for, in a row: an SDK may lose that race once */
 };
@@ -56,15 +57,23 @@ static void sha_hex(const void *p, size_t n, char out[65])
         snprintf(out + 2 * i, 3, "%02x", md[i]);
 }
 
-char *exec_child_id(const struct exec *e, struct arena *a, const char *op)
+char *exec_id_from(struct arena *a, const char *text)
 {
-    char *text = arena_printf(a, "%s/%s", e->id, op), hex[65];
+    char hex[65];
 
     sha_hex(text, strlen(text), hex);
     return arena_printf(a, "%.8s-%.4s-4%.3s-8%.3s-%.12s", hex, hex + 8, hex + 12, hex + 15, hex + 18);
 }
 
 /* ---- the end ---- */
+
+void exec_unlaunch(struct exec *e)
+{
+    if (!e->launch || e->invoked)
+        return;
+    e->launch = e->running = false;
+    e->wants = true;
+}
 
 void exec_finish(struct exec *e, enum durable_status status, const struct val *result, const struct val *error)
 {
@@ -76,9 +85,10 @@ void exec_finish(struct exec *e, enum durable_status status, const struct val *r
     ASSERT(!exec_ended(e) && status >= D_SUCCEEDED);
     e->status = status;
     e->end_ms = durable_now(e->d);
+    exec_unlaunch(e);
     e->wants = false;
     e->retry_at_ms = e->chain_at_ms = e->clock_left_ms = 0;
-    e->d->running_n--;
+    exec_count_end(e, true);
     e->ops->pause = NULL;
     if (status == D_SUCCEEDED)
         e->ops->result = val_is(result, VAL_STR) ? val_copy(a, result) : NULL;
@@ -112,11 +122,8 @@ static void wait_answer(struct exec *e, function_done_fn *done, void *arg)
     struct function_result r = {.version = e->version, .durable_arn = e->arn, .request_id = e->id, .payload = "null", .n = 4};
     static const char *const names[][2] = {{"ErrorType", "errorType"}, {"ErrorMessage", "errorMessage"}, {"ErrorData", "errorData"},
         {"StackTrace", "stackTrace"}};
-    struct err err;
 
-    if (!exec_load(e, &err)) {
-        r.err = err;
-    } else if (e->status == D_SUCCEEDED) {
+    if (e->status == D_SUCCEEDED) {
         if (e->ops->result && e->ops->result->n)
             r.payload = e->ops->result->s, r.n = e->ops->result->n;
     } else {
@@ -148,6 +155,20 @@ static void tell_waits(struct exec *e)
     }
 }
 
+void exec_waits_fail(struct exec *e, const struct err *err)
+{
+    struct function_result r = {.err = *err};
+    struct list *l;
+
+    while (exec_ended(e) && (l = list_first(&e->waits))) {
+        struct wait *w = list_entry(l, struct wait, link);
+
+        list_remove(l);
+        w->done(w->arg, &r);
+        free(w);
+    }
+}
+
 uint64_t durable_wait(struct durable *d, const char *arn, function_done_fn *done, void *arg)
 {
     struct exec *e = exec_by_arn(d, arn);
@@ -159,7 +180,7 @@ uint64_t durable_wait(struct durable *d, const char *arn, function_done_fn *done
         done(arg, &r);
         return 0;
     }
-    if (exec_ended(e) && !e->busy) {
+    if (exec_ended(e) && !e->busy && e->ops && !e->reread) {
         e->holds++;
         wait_answer(e, done, arg);
         e->holds--;
@@ -170,6 +191,8 @@ uint64_t durable_wait(struct durable *d, const char *arn, function_done_fn *done
     w->done = done;
     w->arg = arg;
     list_push(&e->waits, &w->link);
+    if (e->reread || exec_ended(e))
+        exec_load_begin(e);
     return (uint64_t)(uintptr_t)w;
 }
 
@@ -187,6 +210,9 @@ void durable_forget(struct durable *d, uint64_t ticket)
 /* ---- invocations ---- */
 
 struct run {
+    struct exec_wait w;
+    struct arena *a; /* of what it answered, when that has to wait */
+    struct function_result r;
     struct exec *e;
     uint32_t inv;
     int64_t began_ms;
@@ -279,23 +305,17 @@ static void take_result(struct exec *e, const struct run *run, const struct func
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct val *error = NULL;
-    bool no_room = durable_no_room(e->d, &r->err);
 
     e->running = false;
     if (r->err.code)
         error = exec_error_object(a, r->err.code == ERR_NOT_FOUND ? "ResourceNotFoundException" : "ServiceException", r->err.msg);
     else if (r->function_error)
         error = exec_result_error(a, r);
-    if (!no_room)
-        invocation_event(e, run, error);
+    invocation_event(e, run, error);
     if (exec_ended(e))
         return; /* stopped, or out of time, meanwhile */
     if (e->status == D_PAUSING)
         e->status = D_PAUSED;
-    if (no_room) {
-        retry_in(e, (uint32_t)MIN(++e->busy_tries, BUSY_TRIES)); /* it is no fault of its own */
-        return;
-    }
     e->busy_tries = 0;
     if (r->err.code)
         exec_finish(e, D_FAILED, NULL, error);
@@ -305,33 +325,79 @@ static void take_result(struct exec *e, const struct run *run, const struct func
         take_output(e, a, r);
 }
 
+/* There was no room for it, which is no fault of its own: the record that it runs is true still, so nothing is written. */
+static void launch_later(struct exec *e)
+{
+    int64_t ms = e->d->retry_ms;
+
+    for (int i = 0; i < MIN(e->busy_tries, (int)BUSY_TRIES - 1); i++)
+        ms *= 2;
+    e->busy_tries++;
+    e->launch = true;
+    e->launch_at_ms = durable_now(e->d) + MIN(ms, (int64_t)RETRY_MAX_MS);
+    if (e->status != D_PAUSING)
+        return;
+    exec_unlaunch(e);
+    e->status = D_PAUSED;
+    exec_commit(e, NULL);
+}
+
+static void run_over(struct run *run, const struct function_result *r, bool lost)
+{
+    struct exec *e = run->e;
+    struct durable *d = e->d;
+
+    e->invoked = false;
+    /* when it is stopping the invocation is still owed: the record that says it runs stays the last one */
+    if (!d->closing && !e->gone && !lost && e->running && e->inv == run->inv) {
+        if (durable_no_room(d, &r->err)) {
+            if (exec_ended(e))
+                e->running = false;
+            else
+                launch_later(e);
+        } else {
+            take_result(e, run, r);
+            exec_commit(e, NULL);
+        }
+    }
+    e->holds--;
+    if (run->a)
+        arena_free(run->a);
+    free(run);
+    exec_settle(e);
+}
+
+static void on_result_loaded(struct exec_wait *w, const struct err *err)
+{
+    struct run *run = container_of(w, struct run, w);
+
+    if (err->code)
+        LOG(ERROR, "function", "execution=%s did=lose error=\"%s\"", run->e->id, err->msg);
+    run_over(run, &run->r, err->code != 0);
+}
+
 static void on_result(void *arg, const struct function_result *r)
 {
     struct run *run = arg;
     struct exec *e = run->e;
     struct durable *d = e->d;
-    struct err err;
 
     d->at_work--;
-    e->invoked = false;
-    /* when it is stopping the invocation is still owed: the record that says it runs stays the last one */
-    if (!d->closing && !e->gone && e->running && e->inv == run->inv) {
-        if (exec_load(e, &err)) {
-            take_result(e, run, r);
-            exec_commit(e, NULL);
-        } else {
-            LOG(ERROR, "function", "execution=%s did=lose error=\"%s\"", e->id, err.msg);
-        }
+    if (exec_ready(e) || d->closing || e->gone) {
+        run_over(run, r, !e->ops);
+    } else { /* the disk refused something meanwhile: what is true is being read */
+        run->a = arena_new();
+        run->r = (struct function_result){.err = r->err, .n = r->n, .payload = r->payload ? arena_strndup(run->a, r->payload, r->n) : NULL,
+                                          .function_error = r->function_error ? "Unhandled" : NULL};
+        run->w.run = on_result_loaded;
+        exec_with_ops(e, &run->w);
     }
-    e->holds--;
-    free(run);
-    exec_settle(e);
     durable_maybe_closed(d);
 }
 
 static char *invocation_payload(struct exec *e, struct arena *a, size_t *ret_n)
 {
-    struct val *v = val_map(a), *state = val_map(a);
+    struct val *v = val_map(a), *state = val_map(a), *updated = val_list(a);
     uint32_t next;
 
     val_put_str(a, v, "DurableExecutionArn", e->arn);
@@ -339,7 +405,10 @@ static char *invocation_payload(struct exec *e, struct arena *a, size_t *ret_n)
     val_put(a, state, "Operations", view_page(e, a, 0, 1000, true, &next));
     val_put(a, state, "NextMarker", next ? val_printf(a, "%u", next) : val_lit(a, ""));
     val_put(a, v, "InitialExecutionState", state);
-    val_put(a, v, "UpdatedOperationIds", e->ops->updated ? e->ops->updated : val_list(a));
+    VAL_EACH(e->ops->list, op)
+        if ((uint64_t)val_int_at(op, "_t", 0) > e->told)
+            val_push(a, updated, val_str(a, val_str_at(op, "Id", "")));
+    val_put(a, v, "UpdatedOperationIds", updated);
     return json_text(a, v, ret_n);
 }
 
@@ -353,7 +422,9 @@ static void launch(struct exec *e)
                               .trace_id = e->trace, .request_id = run->id, .of_execution = true};
 
     e->launch = false;
+    e->launch_at_ms = 0;
     e->invoked = true;
+    e->seen = e->touched;
     uuid_new(run->id);
     run->e = e;
     run->inv = e->inv;
@@ -367,18 +438,19 @@ static void launch(struct exec *e)
 /* One invocation more; the caller commits. */
 static void invocation_begin(struct exec *e)
 {
-    struct arena *a = e->ops->a;
-
     e->wants = false;
     e->running = e->launch = true;
+    e->launch_at_ms = 0;
     e->retry_at_ms = 0;
     e->inv++;
     e->inv_ms = durable_now(e->d);
-    e->ops->updated = val_list(a);
-    VAL_EACH(e->ops->list, op)
-        if ((uint64_t)val_int_at(op, "_t", 0) > e->seen)
-            val_push(a, e->ops->updated, val_str(a, val_str_at(op, "Id", "")));
+    e->told = e->seen;
     e->seen = e->touched;
+}
+
+static bool may_launch(const struct exec *e)
+{
+    return e->launch && !e->invoked && e->d->active && e->status <= D_PAUSING && e->launch_at_ms <= durable_now(e->d);
 }
 
 static bool may_invoke(const struct exec *e)
@@ -387,10 +459,44 @@ static bool may_invoke(const struct exec *e)
            e->not_before_ms <= durable_now(e->d);
 }
 
-void exec_settle(struct exec *e)
+/* Is there something to do for which its operations are needed? */
+static bool needs_ops(struct exec *e)
+{
+    if (!exec_ended(e))
+        return may_launch(e) || may_invoke(e);
+    if (e->parent && !e->told_parent && !exec_find(e->d, e->parent))
+        e->told_parent = true;
+    return !list_empty(&e->waits) || (e->parent && !e->told_parent && e->d->active);
+}
+
+static void settle_ended(struct exec *e)
+{
+    tell_waits(e);
+    if (e->parent && !e->told_parent && e->d->active)
+        exec_tell_parent(e);
+}
+
+static void settle_running(struct exec *e)
 {
     struct durable *d = e->d;
     struct err err;
+
+    if (may_launch(e))
+        launch(e);
+    if (e->chains && d->active && !e->busy && !exec_ended(e) && (!e->chain_at_ms || e->chain_at_ms <= durable_now(d)))
+        exec_chains(e);
+    if (e->busy || !may_invoke(e))
+        return;
+    if (exec_full(e, &err))
+        exec_finish(e, D_FAILED, NULL, exec_error_object(e->ops->a, "InvalidParameterValueException", err.msg));
+    else
+        invocation_begin(e);
+    exec_commit(e, NULL);
+}
+
+void exec_settle(struct exec *e)
+{
+    struct durable *d = e->d;
 
     if (e->gone) {
         exec_leave(e);
@@ -398,60 +504,78 @@ void exec_settle(struct exec *e)
             exec_free(e);
         return;
     }
-    if (d->closing || e->busy)
-        return; /* it comes again when what is under way is on disk */
-    e->holds++;
-    if (exec_ended(e)) {
-        tell_waits(e);
-        if (e->parent && !e->told_parent && d->active)
-            exec_tell_parent(e);
-    } else {
-        if (e->launch)
-            launch(e);
-        if (e->chains && d->active && !e->busy && !exec_ended(e) && (!e->chain_at_ms || e->chain_at_ms <= durable_now(d)))
-            exec_chains(e);
-        if (!e->busy && may_invoke(e) && exec_load(e, &err)) {
-            if (exec_full(e, &err)) /* by tries that found no room, say */
-                exec_finish(e, D_FAILED, NULL, exec_error_object(e->ops->a, "InvalidParameterValueException", err.msg));
-            else
-                invocation_begin(e);
-            exec_commit(e, NULL);
-        }
+    if (d->closing || e->busy || e->loading)
+        return; /* it comes again when what is under way is over */
+    if (e->reread || (!e->ops && needs_ops(e))) {
+        if (e->not_before_ms > durable_now(d))
+            exec_heap_set(e, e->not_before_ms);
+        else
+            exec_load_begin(e);
+        return;
     }
+    e->holds++;
+    if (e->ops && exec_ended(e))
+        settle_ended(e);
+    else if (e->ops)
+        settle_running(e);
     e->holds--;
     if (e->gone || e->busy)
         return;
     if (exec_ended(e) || e->ops)
         exec_heap_set(e, MAX(e->wants && e->not_before_ms ? MIN(exec_next(e), e->not_before_ms) : exec_next(e), e->not_before_ms));
-    if (!e->running && !e->holds)
+    if (!e->invoked && !e->holds)
         exec_unload(e);
 }
 
 /* ---- time ---- */
 
+static void on_due(struct exec *e);
+
+static void on_due_loaded(struct exec_wait *w, const struct err *err)
+{
+    struct exec *e = w->e;
+
+    e->due_waits = false;
+    if (e->gone || e->d->closing)
+        return;
+    if (err->code)
+        exec_heap_set(e, durable_now(e->d) + LOAD_RETRY_MS);
+    else
+        on_due(e);
+}
+
+static void ended_due(struct exec *e, int64_t now)
+{
+    if (e->holds || e->busy) {
+        exec_heap_set(e, now + 1000);
+        return;
+    }
+    if (e->end_ms + e->retention_days * DAY_MS > now) { /* only a disk that refused */
+        exec_settle(e);
+        return;
+    }
+    LOG(INFO, "function", "execution=%s did=forget why=\"its retention period is over\"", e->id);
+    exec_drop(e, false, NULL, NULL);
+}
+
 static void on_due(struct exec *e)
 {
     struct durable *d = e->d;
     int64_t now = durable_now(d);
-    struct err err;
     bool changed = false, wanted = e->wants;
 
     exec_heap_set(e, 0);
     e->not_before_ms = 0;
-    if (exec_ended(e)) {
-        if (!e->holds && !e->busy) {
-            LOG(INFO, "function", "execution=%s did=forget why=\"its retention period is over\"", e->id);
-            e->gone = true;
-            exec_remove_file(e);
-        } else {
-            exec_heap_set(e, now + 1000);
-        }
-        exec_settle(e);
+    if (exec_ended(e) && !e->reread) {
+        ended_due(e, now);
         return;
     }
-    if (!exec_load(e, &err)) {
-        LOG(ERROR, "function", "execution=%s did=load error=\"%s\"", e->id, err.msg);
-        exec_heap_set(e, now + 60000);
+    if (!e->ops) {
+        e->due_wait.run = on_due_loaded;
+        if (!e->due_waits) {
+            e->due_waits = true;
+            exec_with_ops(e, &e->due_wait);
+        }
         return;
     }
     if ((e->clock_left_ms ? e->start_ms + YEAR_DAYS * DAY_MS : e->timeout_at_ms) <= now) {
@@ -472,7 +596,7 @@ static void on_due(struct exec *e)
     if (changed)
         exec_commit(e, NULL);
     exec_settle(e);
-    if (!e->gone && !e->heap_at && !e->busy)
+    if (!e->gone && !e->heap_at && !e->busy && e->ops)
         exec_heap_set(e, exec_next(e));
 }
 
@@ -533,12 +657,22 @@ static void first_record(struct exec *e, const struct durable_start *s, const ch
     val_put_int(a, op, "StartTimestamp", e->start_ms);
     val_put_str(a, op, "Status", "STARTED");
     val_put(a, val_need_map(a, op, "ExecutionDetails"), "InputPayload", val_strn(a, input, s->n ? s->n : strlen(input)));
-    op_put(e, op);
+    op_put(e->ops, op);
     op_touched(e, op_at(e, 0));
     e->seen = e->touched;
     event = op_event_add(e, "ExecutionStarted", op_at(e, 0));
     val_put(a, event, "Input", op_event_payload(a, val_at(op_at(e, 0), "ExecutionDetails.InputPayload")));
     val_put_int(a, event, "ExecutionTimeout", e->timeout_s);
+}
+
+/* Who named none is called by its id. */
+static struct exec *find_named(struct durable *d, const struct durable_start *s)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct exec *e = map_get(&d->by_name, exec_name_key(a, s->ns, s->name, s->execution));
+
+    e = e ? e : exec_find(d, s->execution);
+    return e && streq(e->name, s->execution) && streq(e->ns, s->ns) && streq(e->object, s->name) ? e : NULL;
 }
 
 void durable_start_as(struct durable *d, const struct durable_start *s, const char *id, const char *parent, const char *parent_op,
@@ -562,8 +696,12 @@ void durable_start_as(struct durable *d, const struct durable_start *s, const ch
     else if (d->target(d->arg, s->ns, s->name, s->qualifier, &t, &err) == 0 && s->waits && t.timeout_s > DURABLE_SYNC_MAX_S)
         err_set(&err, INVALID_ARGUMENT, "You cannot synchronously invoke a durable function with an executionTimeout greater than 15 minutes.");
     e = map_get(&d->by_id, id);
+    if (e && e->gone) { /* its file would take the new one's place */
+        e = NULL;
+        err_set(&err, UNAVAILABLE, "the execution %s is being deleted", id);
+    }
     if (!e && s->execution)
-        e = map_get(&d->by_name, exec_name_key(a, s->ns, s->name, s->execution));
+        e = find_named(d, s);
     if (!err.code && e) {
         started_before(e, sha, s, done, arg);
         return;
@@ -595,7 +733,7 @@ void durable_start_as(struct durable *d, const struct durable_start *s, const ch
     e->timeout_s = t.timeout_s;
     e->retention_days = t.retention_days;
     e->timeout_at_ms = e->start_ms + e->timeout_s * 1000LL;
-    ASSERT(exec_load(e, &err));
+    exec_ops_new(e);
     first_record(e, s, input);
     exec_enter(e);
     e->wants = true;
@@ -608,10 +746,27 @@ void durable_start_as(struct durable *d, const struct durable_start *s, const ch
 
 void durable_start(struct durable *d, const struct durable_start *s, durable_started_fn *done, void *arg)
 {
-    durable_start_as(d, s, NULL, NULL, NULL, done, arg);
+    _auto_(arena_freep) struct arena *a = arena_new();
+
+    durable_start_as(d, s, s->from ? exec_id_from(a, arena_printf(a, "%s/%s/%s", s->ns, s->name, s->from)) : NULL, NULL, NULL, done, arg);
 }
 
 /* ---- life ---- */
+
+static void durable_free(struct durable *d)
+{
+    LIST_EACH(&d->all, l)
+    exec_free(list_entry(l, struct exec, link));
+    map_done(&d->by_id);
+    map_done(&d->by_name);
+    map_done(&d->by_function); /* the last execution took the series with it */
+    map_done(&d->chained);
+    free(d->heap);
+    free(d->dir);
+    free(d->region);
+    free(d->account);
+    free(d);
+}
 
 struct durable *durable_open(const struct durable_options *o, struct err *err)
 {
@@ -628,16 +783,10 @@ struct durable *durable_open(const struct durable_options *o, struct err *err)
     d->target = o->target;
     d->arg = o->arg;
     list_init(&d->all);
+    list_init(&d->ended);
+    list_init(&d->jobs);
     if (durable_read_all(d, err) < 0) {
-        LIST_EACH(&d->all, l)
-        exec_free(list_entry(l, struct exec, link));
-        free(d->dir);
-        free(d->region);
-        free(d->account);
-        map_done(&d->by_id);
-        map_done(&d->by_name);
-        free(d->heap);
-        free(d);
+        durable_free(d);
         return NULL;
     }
     if (d->n)
@@ -681,18 +830,9 @@ void durable_maybe_closed(struct durable *d)
 
     if (!d->closing || d->at_work || !d->timer_closed)
         return;
-    LIST_EACH(&d->all, l)
-    exec_free(list_entry(l, struct exec, link));
     closed = d->closed;
     arg = d->closed_arg;
-    map_done(&d->by_id);
-    map_done(&d->by_name);
-    map_done(&d->chained);
-    free(d->heap);
-    free(d->dir);
-    free(d->region);
-    free(d->account);
-    free(d);
+    durable_free(d);
     if (closed)
         closed(arg);
 }

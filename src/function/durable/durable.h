@@ -25,6 +25,8 @@ enum {
     DURABLE_PAYLOAD_MAX = 1 << 20,       /* of a callback's result, of what chained invokes send and get */
     DURABLE_ERROR_MAX = 32 << 10,        /* of an error in a checkpoint */
     DURABLE_PAGE_BYTES = 4 << 20,        /* of operations in one page */
+    DURABLE_HISTORY_BYTES = 1 << 20,     /* of events in one page, or one event */
+    DURABLE_LOOKS_MAX = 10000,           /* executions that one page of a list is sought among */
     DURABLE_TIMEOUT_DEFAULT_S = 86400,
     DURABLE_RETENTION_DEFAULT_DAYS = 14,
     DURABLE_SYNC_MAX_S = 900,            /* who waits for an execution to end: its timeout is at most this */
@@ -68,6 +70,7 @@ struct durable_start {
     const char *qualifier;
     const char *function_arn; /* without qualifier, as the execution's ARN begins; NULL: made from the name */
     const char *execution;   /* its name; NULL: its id */
+    const char *from;        /* what it comes from, which may be told more than once: of the same function and the same it begins once; or NULL */
     const void *payload;
     size_t n;
     const char *trace_id;    /* NULL: none */
@@ -82,7 +85,8 @@ uint64_t durable_wait(struct durable *d, const char *arn, function_done_fn *done
 void durable_forget(struct durable *d, uint64_t ticket); /* done will not be called */
 
 /* ---- what the SDKs ask ---- */
-/* Answers come when what they show is on disk. v lies in an arena of the engine until the callback returns; NULL
+/* Answers come when what they show is on disk; what an execution has is read on pool threads where it is not in memory, so all that
+ * is given (texts, trees) is borrowed until the answer comes. Who asks in line with 10,000 others hears TOO_MANY. v lies in an arena of the engine until the callback returns; NULL
  * with err:
  *   INVALID_ARGUMENT InvalidParameterValueException   NOT_FOUND ResourceNotFoundException
  *   CONFLICT         ResourceConflictException        EXPIRED   CallbackTimeoutException
@@ -107,15 +111,15 @@ struct durable_filter {
     const char *marker;              /* NULL: from the start */
     int max_items;                   /* 0: 100 */
 };
-/* v: {DurableExecutions, NextMarker}, in the arena; NULL: the marker is none of ours. */
+/* v: {DurableExecutions, NextMarker}, in the arena; NULL: the marker is none of ours. A page may be short, even empty, and have a next. */
 struct val *durable_list(struct durable *d, struct arena *a, const struct durable_filter *f, struct err *err);
 void durable_stop(struct durable *d, const char *arn, const struct val *error, durable_done_fn *done, void *arg); /* {StopTimestamp} */
 void durable_pause(struct durable *d, const char *arn, const char *client_token, const char *reason, bool clock_too, durable_done_fn *done, void *arg);
 void durable_resume(struct durable *d, const char *arn, const char *client_token, const char *reason, durable_done_fn *done, void *arg);
 void durable_delete(struct durable *d, const char *arn, durable_done_fn *done, void *arg); /* {DeletionRequestTimestamp} */
 enum durable_callback { DURABLE_SUCCEED, DURABLE_FAIL, DURABLE_HEARTBEAT };
-/* result: text, may be NULL; error: an ErrorObject, may be NULL. */
-void durable_callback(struct durable *d, const char *callback_id, enum durable_callback what, const char *result, const struct val *error,
-                      durable_done_fn *done, void *arg);
+/* result: n bytes, may be NULL; error: an ErrorObject, may be NULL. */
+void durable_callback(struct durable *d, const char *callback_id, enum durable_callback what, const void *result, size_t n,
+                      const struct val *error, durable_done_fn *done, void *arg);
 /* The ARN of the execution that a callback is of, in the arena; NULL: unknown. */
 const char *durable_of_callback(struct durable *d, struct arena *a, const char *callback_id);

@@ -100,6 +100,7 @@ struct exec *exec_new(struct durable *d, const char *id)
     list_init(&e->pending_waiters);
     list_init(&e->writing_waiters);
     list_init(&e->waits);
+    list_init(&e->load_waits);
     return e;
 }
 
@@ -108,6 +109,114 @@ char *exec_name_key(struct arena *a, const char *ns, const char *object, const c
     return arena_printf(a, "%s/%s/%s", ns, object, name);
 }
 
+/* ---- a function's, by start ---- */
+
+static int by_start(const void *a, const void *b)
+{
+    const struct exec *x = *(struct exec *const *)a, *y = *(struct exec *const *)b;
+
+    return x->start_ms < y->start_ms ? -1 : x->start_ms > y->start_ms ? 1 : strcmp(x->id, y->id);
+}
+
+static int by_end(const void *a, const void *b)
+{
+    const struct exec *x = *(struct exec *const *)a, *y = *(struct exec *const *)b;
+
+    return x->end_ms < y->end_ms ? -1 : x->end_ms > y->end_ms;
+}
+
+uint32_t exec_series_from(const struct exec_series *s, int64_t start_ms)
+{
+    uint32_t lo = 0, hi = s->n;
+
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+
+        if (s->v[mid].start_ms < start_ms)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+static const char *series_key(struct arena *a, const struct exec *e)
+{
+    return arena_printf(a, "%s/%s", e->ns, e->object);
+}
+
+/* As a rule it is the last one: clocks seldom go back. */
+static void series_add(struct exec *e)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    const char *key = series_key(a, e);
+    struct exec_series *s = map_get(&e->d->by_function, key);
+    uint32_t at;
+
+    if (!s) {
+        s = xcalloc(1, sizeof *s);
+        map_put(&e->d->by_function, key, s);
+    }
+    if (s->n == s->cap) {
+        s->cap = s->cap ? s->cap * 2 : 8;
+        s->v = xrealloc(s->v, s->cap * sizeof *s->v);
+    }
+    for (at = s->n; at && (s->v[at - 1].start_ms > e->start_ms ||
+                           (s->v[at - 1].start_ms == e->start_ms && s->v[at - 1].e && strcmp(s->v[at - 1].e->id, e->id) > 0)); at--)
+        s->v[at] = s->v[at - 1];
+    s->v[at] = (struct exec_entry){e->start_ms, e};
+    s->n++;
+}
+
+static void series_drop(struct exec *e)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    const char *key = series_key(a, e);
+    struct exec_series *s = map_get(&e->d->by_function, key);
+    uint32_t at = s ? exec_series_from(s, e->start_ms) : 0, n = 0;
+
+    while (s && at < s->n && s->v[at].e != e)
+        at++;
+    if (!s || at == s->n)
+        return;
+    s->v[at].e = NULL;
+    if (++s->dead < 16 && s->dead < s->n)
+        return;
+    if (s->dead == s->n) {
+        map_del(&e->d->by_function, key);
+        free(s->v);
+        free(s);
+        return;
+    }
+    if (s->dead < s->n / 2)
+        return;
+    for (uint32_t i = 0; i < s->n; i++)
+        if (s->v[i].e)
+            s->v[n++] = s->v[i];
+    s->n = n;
+    s->dead = 0;
+}
+
+void exec_count_end(struct exec *e, bool ended)
+{
+    struct durable *d = e->d;
+
+    if (ended) {
+        d->running_n--;
+        if (!d->reading)
+            list_push(&d->ended, &e->ended);
+    } else {
+        d->running_n++;
+        list_remove(&e->ended);
+    }
+}
+
+static bool named(const struct exec *e)
+{
+    return !streq(e->name, e->id);
+}
+
+/* It is gone, or was never there; exec_free() takes it out of by_id. */
 void exec_leave(struct exec *e)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
@@ -117,10 +226,13 @@ void exec_leave(struct exec *e)
         return;
     exec_heap_set(e, 0);
     list_remove(&e->link);
-    map_del(&e->d->by_id, e->id);
-    key = exec_name_key(a, e->ns, e->object, e->name);
-    if (map_get(&e->d->by_name, key) == e)
-        map_del(&e->d->by_name, key);
+    list_remove(&e->ended);
+    if (named(e)) {
+        key = exec_name_key(a, e->ns, e->object, e->name);
+        if (map_get(&e->d->by_name, key) == e)
+            map_del(&e->d->by_name, key);
+    }
+    series_drop(e);
     e->d->n--;
     if (!exec_ended(e))
         e->d->running_n--;
@@ -130,6 +242,8 @@ void exec_leave(struct exec *e)
 void exec_free(struct exec *e)
 {
     exec_leave(e);
+    if (map_get(&e->d->by_id, e->id) == e)
+        map_del(&e->d->by_id, e->id);
     exec_unload(e);
     buf_done(&e->pending);
     buf_done(&e->writing);
@@ -151,16 +265,14 @@ void durable_make_room(struct durable *d)
 {
     if ((int)d->n < d->executions_max)
         return;
-    LIST_EACH(&d->all, l)
+    LIST_EACH(&d->ended, l)
     {
-        struct exec *e = list_entry(l, struct exec, link);
+        struct exec *e = list_entry(l, struct exec, ended);
 
-        if (!exec_ended(e) || e->holds || e->busy)
+        if (e->holds || e->busy || e->reread)
             continue;
         LOG(INFO, "function", "execution=%s did=forget why=\"%u executions are kept\"", e->id, d->n);
-        e->gone = true;
-        exec_remove_file(e);
-        exec_settle(e);
+        exec_drop(e, false, NULL, NULL);
         return;
     }
 }
@@ -172,10 +284,41 @@ void exec_enter(struct exec *e)
 
     list_push(&d->all, &e->link);
     map_put(&d->by_id, e->id, e);
-    map_put(&d->by_name, exec_name_key(a, e->ns, e->object, e->name), e);
+    if (named(e))
+        map_put(&d->by_name, exec_name_key(a, e->ns, e->object, e->name), e);
     d->n++;
-    if (!exec_ended(e))
-        d->running_n++;
+    d->running_n++;
+    if (exec_ended(e))
+        exec_count_end(e, true);
+    if (!d->reading)
+        series_add(e);
+}
+
+void durable_sort(struct durable *d)
+{
+    struct exec **all = xcalloc(d->n + 1, sizeof *all);
+    uint32_t n = 0, ended = 0;
+
+    LIST_EACH(&d->all, l)
+    all[n++] = list_entry(l, struct exec, link);
+    qsort(all, n, sizeof *all, by_start);
+    for (uint32_t i = 0; i < n; i++)
+        series_add(all[i]);
+    for (uint32_t i = 0; i < n; i++)
+        if (exec_ended(all[i]))
+            all[ended++] = all[i];
+    qsort(all, ended, sizeof *all, by_end);
+    for (uint32_t i = 0; i < ended; i++)
+        list_push(&d->ended, &all[i]->ended);
+    free(all);
+    d->reading = false;
+}
+
+struct exec *exec_find(struct durable *d, const char *id)
+{
+    struct exec *e = map_get(&d->by_id, id);
+
+    return e && !e->gone ? e : NULL;
 }
 
 int64_t exec_next(const struct exec *e)
@@ -188,6 +331,8 @@ int64_t exec_next(const struct exec *e)
     ops = ops_next(e);
     if (ops)
         next = MIN(next, ops);
+    if (e->launch && e->launch_at_ms)
+        next = MIN(next, e->launch_at_ms);
     if (e->retry_at_ms && !e->running)
         next = MIN(next, e->retry_at_ms);
     if (e->chain_at_ms)
@@ -225,7 +370,7 @@ void durable_adopt(struct exec *e)
 struct exec *exec_by_arn(struct durable *d, const char *arn)
 {
     const char *id = strrchr(arn, '/');
-    struct exec *e = id ? map_get(&d->by_id, id + 1) : NULL;
+    struct exec *e = id ? exec_find(d, id + 1) : NULL;
 
     return e && streq(e->arn, arn) ? e : NULL;
 }

@@ -11,6 +11,7 @@
 #include "function/durable/durable_int.h"
 
 #include "base/log.h"
+#include "env/fs.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -20,7 +21,10 @@
 #include <unistd.h>
 #include <zlib.h>
 
-enum { MAGIC = 0x31727564 };
+enum {
+    MAGIC = 0x31727564,
+    LOAD_AGAIN_MS = 1000, /* after a disk that refused */
+};
 struct header {
     uint32_t magic, n, crc, zero;
 };
@@ -30,7 +34,7 @@ static char *shard_path(const struct exec *e)
     return xasprintf("%s/%.2s", e->d->dir, e->id);
 }
 
-static char *file_path(const struct exec *e)
+char *exec_path(const struct exec *e)
 {
     return xasprintf("%s/%.2s/%s.log", e->d->dir, e->id, e->id);
 }
@@ -164,68 +168,25 @@ static struct val *record_read(struct arena *a, int fd, off_t at, const struct h
     return json_parse(a, text, h->n, &err);
 }
 
-/* Each whole record; *ret_end is where the first that is not begins. */
-static void read_records(struct arena *a, int fd, off_t size, bool (*fn)(void *arg, const struct val *record), void *arg, off_t *ret_end)
+static off_t record_bytes(const struct header *h)
 {
-    off_t at = 0;
-
-    for (struct header h; pread(fd, &h, sizeof h, at) == (ssize_t)sizeof h && header_fits(&h, size - at);) {
-        _auto_(arena_freep) struct arena *own = a ? NULL : arena_new();
-        struct val *v = record_read(a ? a : own, fd, at, &h);
-
-        if (!v)
-            break;
-        at += (off_t)(sizeof h + h.n + sizeof(uint32_t));
-        if (!fn(arg, v))
-            break;
-    }
-    *ret_end = at;
+    return (off_t)(sizeof *h + h->n + sizeof(uint32_t));
 }
 
-static int open_file(const struct exec *e, off_t *ret_size, struct err *err)
+static int open_file(const char *path, off_t *ret_size, struct err *err)
 {
-    _auto_(freep) char *path = file_path(e);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
 
     if (fd < 0)
         return err_sys(err, "open %s", path);
     if (fstat(fd, &st) < 0) {
+        err_sys(err, "read %s", path);
         close(fd);
-        return err_sys(err, "read %s", path);
+        return -1;
     }
     *ret_size = st.st_size;
     return fd;
-}
-
-int exec_read(struct exec *e, bool (*fn)(void *arg, const struct val *record), void *arg, struct err *err)
-{
-    off_t size, end;
-    _auto_(closep) int fd = open_file(e, &size, err);
-
-    if (fd < 0)
-        return -1;
-    read_records(NULL, fd, MIN(size, e->size), fn, arg, &end);
-    return 0;
-}
-
-static bool take_record(void *arg, const struct val *record)
-{
-    struct exec *e = arg;
-    struct durable_ops *ops = e->ops;
-    const struct val *x = val_get(record, "x");
-
-    if (!e->arn)
-        head_take(e, val_get(record, "head"));
-    if (e->reread || !e->link.next) /* else it is known better: an invocation of an earlier life is over */
-        numbers_take(e, x);
-    ops->pause = val_get(x, "pause");
-    ops->result = val_get(x, "result");
-    ops->error = val_get(x, "error");
-    ops->last = val_get(x, "last");
-    VAL_EACH(val_get(record, "ops"), it)
-        op_put(e, it);
-    return true;
 }
 
 static struct durable_ops *ops_new(void)
@@ -239,47 +200,255 @@ static struct durable_ops *ops_new(void)
     return ops;
 }
 
-struct durable_ops *exec_load(struct exec *e, struct err *err)
+static void ops_free(struct durable_ops *ops)
 {
-    off_t size, end;
-    _auto_(closep) int fd = -1;
+    if (!ops)
+        return;
+    map_done(&ops->by_id);
+    arena_free(ops->a);
+    free(ops);
+}
 
-    if (e->ops)
-        return e->ops;
-    if (e->new_file) { /* nothing is there yet */
-        e->ops = ops_new();
-        return e->ops;
-    }
-    fd = open_file(e, &size, err);
-    if (fd < 0)
-        return NULL;
+void exec_ops_new(struct exec *e)
+{
     e->ops = ops_new();
-    read_records(e->ops->a, fd, size, take_record, e, &end);
-    if (!e->arn || !end) {
-        exec_unload(e);
-        err_set(err, IO, "the file of execution %s is damaged", e->id);
-        return NULL;
+}
+
+/* What a file holds. */
+struct file {
+    struct durable_ops *ops;
+    const struct val *head, *x;
+    off_t whole, size;
+};
+
+/* On any thread. */
+static int file_read(const char *path, struct file *f, struct err *err)
+{
+    _auto_(closep) int fd = open_file(path, &f->size, err);
+
+    if (fd < 0)
+        return -1;
+    f->ops = ops_new();
+    for (struct header h; pread(fd, &h, sizeof h, f->whole) == (ssize_t)sizeof h && header_fits(&h, f->size - f->whole);) {
+        struct val *v = record_read(f->ops->a, fd, f->whole, &h);
+
+        if (!v)
+            break;
+        f->whole += record_bytes(&h);
+        if (!f->head)
+            f->head = val_get(v, "head");
+        f->x = val_get(v, "x");
+        f->ops->pause = val_get(f->x, "pause");
+        f->ops->result = val_get(f->x, "result");
+        f->ops->error = val_get(f->x, "error");
+        f->ops->last = val_get(f->x, "last");
+        VAL_EACH(val_get(v, "ops"), it)
+            op_put(f->ops, it);
     }
-    if (end < size)
-        LOG(INFO, "function", "execution=%s did=read torn_bytes=%lld", e->id, (long long)(size - end));
-    e->size = end;
+    if (f->x && val_str_at(f->head, "arn", NULL))
+        return 0;
+    ops_free(STEAL(f->ops));
+    return err_set(err, IO, "%s is damaged", path);
+}
+
+/* It is what the file says; where the disk did not fail, what is known is known better: an invocation of an earlier life is over. */
+static void file_take(struct exec *e, struct file *f)
+{
+    bool ended = exec_ended(e);
+
+    if (!e->arn)
+        head_take(e, f->head);
+    if (e->reread || !e->link.next)
+        numbers_take(e, f->x);
+    if (e->link.next && exec_ended(e) != ended)
+        exec_count_end(e, !ended);
+    e->ops = STEAL(f->ops);
+    if (f->whole < f->size)
+        LOG(INFO, "function", "execution=%s did=read torn_bytes=%lld", e->id, (long long)(f->size - f->whole));
+    e->size = f->whole;
     if (e->reread && e->running && !e->invoked) { /* what it answered is lost */
         e->running = false;
         e->wants = !exec_ended(e);
     }
     e->reread = false;
+}
+
+struct durable_ops *exec_load(struct exec *e, struct err *err)
+{
+    _auto_(freep) char *path = NULL;
+    struct file f = {0};
+
+    if (e->ops)
+        return e->ops;
+    path = exec_path(e);
+    if (file_read(path, &f, err) < 0)
+        return NULL;
+    file_take(e, &f);
     return e->ops;
+}
+
+struct loading {
+    struct durable_job j;
+    struct exec *e;
+    char *path;
+    struct file f;
+    struct err err;
+};
+
+static void load_run(struct durable_job *j)
+{
+    struct loading *l = container_of(j, struct loading, j);
+
+    (void)!file_read(l->path, &l->f, &l->err);
+}
+
+static void load_done(struct durable_job *j)
+{
+    struct loading *l = container_of(j, struct loading, j);
+    struct exec *e = l->e;
+    struct err err = l->err;
+    struct list *w;
+
+    e->loading = false;
+    if (err.code) {
+        LOG(ERROR, "function", "execution=%s did=load error=\"%s\"", e->id, err.msg);
+        e->not_before_ms = durable_now(e->d) + LOAD_AGAIN_MS;
+    } else {
+        file_take(e, &l->f);
+    }
+    free(l->path);
+    free(l);
+    while ((w = list_first(&e->load_waits))) { /* those who come meanwhile are put behind them */
+        struct exec_wait *x = list_entry(w, struct exec_wait, link);
+
+        list_remove(w);
+        x->run(x, &err);
+    }
+    if (err.code)
+        exec_waits_fail(e, &err);
+    e->holds--;
+    exec_settle(e);
+}
+
+void exec_load_begin(struct exec *e)
+{
+    struct loading *l;
+
+    if (e->loading || e->ops)
+        return;
+    l = xcalloc(1, sizeof *l);
+    l->e = e;
+    l->path = exec_path(e);
+    e->loading = true;
+    e->holds++;
+    durable_job(e->d, &l->j, load_run, load_done);
+}
+
+void exec_with_ops(struct exec *e, struct exec_wait *w)
+{
+    struct err ok = {0};
+
+    w->e = e;
+    if (exec_ready(e)) {
+        w->run(w, &ok);
+        return;
+    }
+    list_push(&e->load_waits, &w->link);
+    exec_load_begin(e);
 }
 
 void exec_unload(struct exec *e)
 {
-    if (!e->ops)
-        return;
-    map_done(&e->ops->by_id);
-    arena_free(e->ops->a);
-    free(e->ops);
-    e->ops = NULL;
+    ops_free(STEAL(e->ops));
 }
+
+/* ---- histories ---- */
+
+/* Payloads stay away: {Truncated: true}. */
+static void strip(struct arena *a, struct val *event)
+{
+    static const char *const names[] = {"Input", "Result", "Error", "Reason"};
+
+    VAL_EACH_MEMBER(event, m) {
+        for (size_t i = 0; i < ARRAY_LEN(names) && m->v.type == VAL_MAP; i++) {
+            struct val *x = val_get(&m->v, names[i]);
+
+            if (val_is(x, VAL_MAP)) {
+                val_del(x, "Payload");
+                val_put_bool(a, x, "Truncated", true);
+            }
+        }
+    }
+}
+
+/* false: the page is full. */
+static bool event_take(struct exec_events *h, const struct val *event, size_t *used)
+{
+    int64_t id = val_int_at(event, "EventId", 0);
+    struct val *v;
+
+    if (h->reverse ? id > h->first : id < h->first)
+        return true;
+    if ((int)val_len(h->list) >= h->n)
+        return false;
+    v = val_copy(h->a, event);
+    if (!h->data)
+        strip(h->a, v);
+    *used += view_size(v);
+    if (*used > h->bytes && val_len(h->list))
+        return false;
+    val_push(h->a, h->list, v);
+    return true;
+}
+
+static bool events_take(struct exec_events *h, const struct val *events, size_t *used)
+{
+    uint32_t n = val_len(events);
+
+    for (uint32_t i = 0; i < n; i++)
+        if (!event_take(h, &events->items[h->reverse ? n - 1 - i : i], used))
+            return false;
+    return true;
+}
+
+/* Where the record before the one at `at` begins; -1: there is none. */
+static off_t record_before(int fd, off_t at)
+{
+    uint32_t n;
+    off_t begin = at - (off_t)sizeof n;
+
+    if (begin < 0 || pread(fd, &n, sizeof n, begin) != (ssize_t)sizeof n)
+        return -1;
+    begin -= (off_t)n + (off_t)sizeof(struct header);
+    return begin < 0 ? -1 : begin;
+}
+
+int exec_events_read(struct exec_events *h, struct err *err)
+{
+    off_t size, at = h->at;
+    _auto_(closep) int fd = open_file(h->path, &size, err);
+    size_t used = 0;
+
+    if (fd < 0)
+        return -1;
+    h->list = val_list(h->a);
+    if (at < 0)
+        at = h->reverse ? record_before(fd, h->size) : 0;
+    for (bool more = true; more && at >= 0 && at < h->size;) {
+        _auto_(arena_freep) struct arena *own = arena_new();
+        struct header x;
+        struct val *v;
+
+        if (pread(fd, &x, sizeof x, at) != (ssize_t)sizeof x || !header_fits(&x, h->size - at) || !(v = record_read(own, fd, at, &x)))
+            return at == h->at ? err_set(err, INVALID_ARGUMENT, "Invalid Marker") : err_set(err, IO, "%s is damaged", h->path);
+        h->last_at = at;
+        more = events_take(h, val_get(v, "events"), &used);
+        at = h->reverse ? record_before(fd, at) : at + record_bytes(&x);
+    }
+    return 0;
+}
+
+/* ---- what an earlier life left ---- */
 
 /* Of one that has ended the first record and the last tell all that the index holds. */
 static bool read_ended(struct exec *e, int fd, off_t size)
@@ -310,9 +479,10 @@ static bool read_ended(struct exec *e, int fd, off_t size)
 static void read_one(struct durable *d, const char *id)
 {
     struct exec *e = exec_new(d, id);
+    _auto_(freep) char *path = exec_path(e);
     struct err err = {0};
     off_t size;
-    _auto_(closep) int fd = open_file(e, &size, &err);
+    _auto_(closep) int fd = open_file(path, &size, &err);
 
     if (fd < 0 || (!read_ended(e, fd, size) && !exec_load(e, &err))) {
         LOG(WARN, "function", "execution=%s did=skip why=\"%s\"", id, err.msg);
@@ -342,27 +512,6 @@ static void read_shard(struct durable *d, const char *name)
     closedir(dir);
 }
 
-static int by_start(const void *a, const void *b)
-{
-    const struct exec *x = *(struct exec *const *)a, *y = *(struct exec *const *)b;
-
-    return x->start_ms < y->start_ms ? -1 : x->start_ms > y->start_ms ? 1 : strcmp(x->id, y->id);
-}
-
-static void sort_all(struct durable *d)
-{
-    struct exec **all = xcalloc(d->n + 1, sizeof *all);
-    uint32_t n = 0;
-
-    LIST_EACH(&d->all, l)
-    all[n++] = list_entry(l, struct exec, link);
-    list_init(&d->all);
-    qsort(all, n, sizeof *all, by_start);
-    for (uint32_t i = 0; i < n; i++)
-        list_push(&d->all, &all[i]->link);
-    free(all);
-}
-
 int durable_read_all(struct durable *d, struct err *err)
 {
     DIR *dir;
@@ -373,11 +522,12 @@ int durable_read_all(struct durable *d, struct err *err)
     dir = opendir(d->dir);
     if (!dir)
         return err_sys(err, "read %s", d->dir);
+    d->reading = true;
     while ((f = readdir(dir)))
         if (strlen(f->d_name) == 2 && f->d_name[0] != '.')
             read_shard(d, f->d_name);
     closedir(dir);
-    sort_all(d);
+    durable_sort(d);
     return 0;
 }
 
@@ -420,7 +570,7 @@ static int cut_torn(int fd, off_t whole)
 static void on_work(uv_work_t *w)
 {
     struct exec *e = w->data;
-    _auto_(freep) char *path = file_path(e), *shard = shard_path(e);
+    _auto_(freep) char *path = exec_path(e), *shard = shard_path(e);
     _auto_(closep) int fd = -1;
 
     e->write_error = 0;
@@ -460,8 +610,6 @@ static void tell(struct list *waiters, const struct err *err)
 /* The disk would not have it: the execution is again what the disk says. */
 static void undo(struct exec *e, struct err *err)
 {
-    struct err lost;
-
     LOG(ERROR, "function", "execution=%s did=commit error=\"%s\"", e->id, err->msg);
     buf_done(&e->pending);
     e->launch = false;
@@ -472,12 +620,11 @@ static void undo(struct exec *e, struct err *err)
         list_push(&e->writing_waiters, l);
     }
     exec_unload(e);
-    e->not_before_ms = durable_now(e->d) + 1000;
+    e->not_before_ms = durable_now(e->d) + LOAD_AGAIN_MS;
     if (e->new_file)
         return;
-    e->reread = true;
-    if (!exec_load(e, &lost)) /* tried again with the next use */
-        LOG(ERROR, "function", "execution=%s did=read error=\"%s\"", e->id, lost.msg);
+    e->reread = true; /* until then nothing that is known of it counts */
+    exec_load_begin(e);
 }
 
 static void on_written(uv_work_t *w, int status)
@@ -573,10 +720,51 @@ void exec_commit(struct exec *e, struct durable_waiter *w)
     write_next(e);
 }
 
-void exec_remove_file(struct exec *e)
-{
-    _auto_(freep) char *path = file_path(e);
+/* ---- going ---- */
 
-    if (unlink(path) < 0 && errno != ENOENT)
-        LOG(WARN, "function", "execution=%s did=remove error=\"%s\"", e->id, strerror(errno));
+struct removal {
+    struct durable_job j;
+    struct exec *e;
+    char *path, *shard; /* shard: its folder is synced, too; else NULL */
+    struct err err;
+    void (*done)(void *arg, const struct err *err);
+    void *arg;
+};
+
+static void remove_run(struct durable_job *j)
+{
+    struct removal *r = container_of(j, struct removal, j);
+
+    if (unlink(r->path) < 0 && errno != ENOENT)
+        err_sys(&r->err, "remove %s", r->path);
+    else if (r->shard)
+        (void)!fs_sync_dir(r->shard, &r->err);
+}
+
+static void remove_done(struct durable_job *j)
+{
+    struct removal *r = container_of(j, struct removal, j);
+
+    if (r->err.code) /* the next life has it again */
+        LOG(WARN, "function", "execution=%s did=remove error=\"%s\"", r->e->id, r->err.msg);
+    r->e->holds--;
+    exec_settle(r->e);
+    if (r->done)
+        r->done(r->arg, &r->err);
+    free(r->path);
+    free(r->shard);
+    free(r);
+}
+
+/* Where its time is over the folder need not be synced: what a power loss brings back has its time over still. */
+void exec_drop(struct exec *e, bool lasting, void (*done)(void *arg, const struct err *err), void *arg)
+{
+    struct removal *r = xcalloc(1, sizeof *r);
+
+    ASSERT(!e->busy && !e->gone);
+    *r = (struct removal){.e = e, .path = exec_path(e), .shard = lasting ? shard_path(e) : NULL, .done = done, .arg = arg};
+    e->gone = true;
+    exec_leave(e);
+    e->holds++;
+    durable_job(e->d, &r->j, remove_run, remove_done);
 }

@@ -30,17 +30,17 @@ struct val *op_find(struct exec *e, const char *id)
     return i ? op_at(e, i - 1) : NULL;
 }
 
-void op_put(struct exec *e, const struct val *op)
+void op_put(struct durable_ops *ops, const struct val *op)
 {
     const char *id = val_str_at(op, "Id", "");
-    uint32_t i = index_of(e, id);
+    uint32_t i = (uint32_t)(uintptr_t)map_get(&ops->by_id, id);
 
     if (i) {
-        *op_at(e, i - 1) = *op;
+        ops->list->items[i - 1] = *op;
         return;
     }
-    val_push(e->ops->a, e->ops->list, op);
-    map_put(&e->ops->by_id, id, (void *)(uintptr_t)val_len(e->ops->list));
+    val_push(ops->a, ops->list, op);
+    map_put(&ops->by_id, id, (void *)(uintptr_t)val_len(ops->list));
 }
 
 void op_touched(struct exec *e, const struct val *op)
@@ -66,7 +66,7 @@ static struct val *op_make(struct exec *e, const struct val *u)
             val_put_str(a, op, names[i], val_str_at(u, names[i], ""));
     val_put_int(a, op, "StartTimestamp", durable_now(e->d));
     val_put_str(a, op, "Status", "STARTED");
-    op_put(e, op);
+    op_put(e->ops, op);
     return op_find(e, val_str_at(u, "Id", ""));
 }
 
@@ -151,14 +151,15 @@ static struct val *op_event(struct exec *e, const struct val *op, const char *st
     return op_event_add(e, arena_printf(e->ops->a, "%s%s", event_of(val_str_at(op, "Type", "")), status_event(status)), op);
 }
 
-void op_end(struct exec *e, struct val *op, const char *status, const char *result, const struct val *error)
+void op_end(struct exec *e, struct val *op, const char *status, const struct val *result, const struct val *error)
 {
     struct arena *a = e->ops->a;
     const char *type = val_str_at(op, "Type", "");
     struct val *x = val_map(a), *event;
 
+    result = result ? val_copy(a, result) : NULL;
     if (result)
-        val_put_str(a, x, "Result", result);
+        val_put(a, x, "Result", result);
     if (error)
         val_put(a, x, "Error", val_copy(a, error));
     if (streq(type, "CALLBACK"))
@@ -172,7 +173,7 @@ void op_end(struct exec *e, struct val *op, const char *status, const char *resu
     if (streq(type, "WAIT")) {
         val_put_int(a, event, "Duration", val_int_at(op, "_seconds", 0));
     } else if (streq(status, "SUCCEEDED")) {
-        val_put(a, event, "Result", op_event_payload(a, result ? val_str(a, result) : NULL));
+        val_put(a, event, "Result", op_event_payload(a, result));
     } else {
         val_put(a, event, "Error", op_event_payload(a, error ? val_copy(a, error) : NULL));
     }
@@ -351,9 +352,12 @@ static int check_all(struct exec *e, const struct val *updates, struct err *err)
 
 /* ---- what an update makes ---- */
 
-static const char *payload_of(const struct val *u)
+/* A string, with whatever bytes; or NULL. */
+static const struct val *payload_of(const struct val *u)
 {
-    return val_str_at(u, "Payload", NULL);
+    const struct val *v = val_get(u, "Payload");
+
+    return val_is(v, VAL_STR) ? v : NULL;
 }
 
 static void step_ended(struct exec *e, struct val *op, const struct val *u, const char *status)
@@ -378,7 +382,7 @@ static void step_again(struct exec *e, struct val *op, const struct val *u)
     val_put_int(a, x, "Attempt", attempt);
     val_put_int(a, x, "NextAttemptTimestamp", durable_now(e->d) + delay * 1000);
     if (payload_of(u))
-        val_put_str(a, x, "Result", payload_of(u));
+        val_put(a, x, "Result", val_copy(a, payload_of(u)));
     if (error)
         val_put(a, x, "Error", val_copy(a, error));
     val_put(a, op, "StepDetails", x);
@@ -485,7 +489,7 @@ static struct val *target_of(struct exec *e, struct val *op, struct val *event)
     if (qualifier) /* an alias is resolved once */
         val_put_str(a, op, "_qualifier", t.version);
     if (t.durable)
-        val_put_str(a, op, "_child", exec_child_id(e, a, val_str_at(op, "Id", "")));
+        val_put_str(a, op, "_child", exec_id_from(a, arena_printf(a, "%s/%s", e->id, val_str_at(op, "Id", ""))));
     return NULL;
 }
 
@@ -503,14 +507,14 @@ static void invoke_update(struct exec *e, struct val *op, const struct val *u)
     if (val_str_at(options, "_qualifier", NULL))
         val_put_str(a, op, "_qualifier", val_str_at(options, "_qualifier", ""));
     if (payload_of(u))
-        val_put_str(a, op, "_in", payload_of(u));
+        val_put(a, op, "_in", val_copy(a, payload_of(u)));
     if (val_str_at(options, "XAmznTraceId", NULL))
         val_put_str(a, op, "_trace", val_str_at(options, "XAmznTraceId", ""));
     event = op_event(e, op, "STARTED");
     val_put_str(a, event, "FunctionName", val_str_at(options, "FunctionName", ""));
     if (val_str_at(options, "TenantId", NULL))
         val_put_str(a, event, "TenantId", val_str_at(options, "TenantId", ""));
-    val_put(a, event, "Input", op_event_payload(a, payload_of(u) ? val_str(a, payload_of(u)) : NULL));
+    val_put(a, event, "Input", op_event_payload(a, val_get(op, "_in")));
     error = target_of(e, op, event);
     if (error) {
         op_end(e, op, "FAILED", NULL, error);

@@ -14,16 +14,16 @@ struct val *view_op(struct arena *a, const struct val *op)
 }
 
 /* About what an operation takes as JSON. */
-static size_t size_of(const struct val *v)
+size_t view_size(const struct val *v)
 {
     size_t n = 16;
 
     if (val_is(v, VAL_STR))
         return v->n + v->n / 8 + 2; /* some of it is escaped */
     VAL_EACH_MEMBER(v, m)
-        n += m->n + 4 + size_of(&m->v);
+        n += m->n + 4 + view_size(&m->v);
     VAL_EACH(v, it)
-        n += size_of(it);
+        n += view_size(it);
     return n;
 }
 
@@ -39,7 +39,7 @@ struct val *view_page(struct exec *e, struct arena *a, uint32_t from, int max_it
 
         if (op_hidden(e, op))
             continue;
-        n = size_of(op);
+        n = view_size(op);
         if ((int)val_len(list) >= max_items || (used + n > DURABLE_PAGE_BYTES && (val_len(list) || may_be_empty))) {
             *ret_next = i + 1;
             break;
@@ -104,9 +104,8 @@ struct val *view_exec(struct exec *e, struct arena *a, bool data)
 
 static bool fits(const struct exec *e, const struct durable_filter *f)
 {
-    return !e->gone && streq(e->ns, f->ns) && streq(e->object, f->name) && (!f->version || streq(e->version, f->version)) &&
-           (!f->execution || streq(e->name, f->execution)) && (!f->status || streq(durable_status_names[e->status], f->status)) &&
-           (!f->after_ms || e->start_ms > f->after_ms) && (!f->before_ms || e->start_ms < f->before_ms);
+    return (!f->version || streq(e->version, f->version)) && (!f->execution || streq(e->name, f->execution)) &&
+           (!f->status || streq(durable_status_names[e->status], f->status));
 }
 
 static struct val *view_row(struct arena *a, const struct exec *e)
@@ -124,221 +123,219 @@ static struct val *view_row(struct arena *a, const struct exec *e)
     return v;
 }
 
+/* "START.ID": what comes after it in the direction of the list. It may have gone meanwhile. */
+static bool list_marker(struct arena *a, const char *marker, int64_t *ret_start, const char **ret_id)
+{
+    char *end;
+
+    *ret_start = strtoll(marker, &end, 10);
+    *ret_id = end + (*end == '.');
+    return end != marker && *end == '.' && *ret_start > 0 && strlen(*ret_id) < FUNCTION_ID_MAX && (*ret_id = arena_strdup(a, *ret_id));
+}
+
+/* Has the page before come so far? */
+static bool was_shown(const struct exec_entry *x, int64_t start_ms, const char *id, bool oldest_first)
+{
+    int order = x->start_ms != start_ms ? x->start_ms < start_ms ? -1 : 1 : strcmp(x->e->id, id);
+
+    return oldest_first ? order <= 0 : order >= 0;
+}
+
 struct val *durable_list(struct durable *d, struct arena *a, const struct durable_filter *f, struct err *err)
 {
-    struct exec *from = f->marker ? map_get(&d->by_id, f->marker) : NULL; /* the last that was shown */
+    const struct exec_series *s = map_get(&d->by_function, arena_printf(a, "%s/%s", f->ns, f->name));
     struct val *v = val_map(a), *list = val_list(a);
-    int left = f->max_items ? f->max_items : 100;
-    struct list *l;
+    uint32_t from, to, left = f->max_items > 0 ? (uint32_t)f->max_items : 100, looks = DURABLE_LOOKS_MAX;
+    int64_t start = 0;
+    const char *id = NULL;
+    const struct exec *last = NULL;
 
-    if (f->marker && !from) {
+    val_put(a, v, "DurableExecutions", list);
+    if (f->marker && !list_marker(a, f->marker, &start, &id)) {
         err_set(err, INVALID_ARGUMENT, "Invalid Marker");
         return NULL;
     }
-    l = from ? &from->link : &d->all;
-    for (const struct exec *last = NULL; l = f->oldest_first ? l->next : l->prev, l != &d->all;) {
-        const struct exec *e = list_entry(l, struct exec, link);
+    if (!s)
+        return v;
+    from = exec_series_from(s, MAX(f->after_ms ? f->after_ms + 1 : 0, f->oldest_first ? start : 0));
+    to = f->before_ms ? exec_series_from(s, f->before_ms) : s->n;
+    if (start && !f->oldest_first)
+        to = MIN(to, exec_series_from(s, start + 1));
+    for (uint32_t i = 0; from < to && i < to - from; i++) {
+        const struct exec_entry *x = &s->v[f->oldest_first ? from + i : to - 1 - i];
 
-        if (!fits(e, f))
+        if (!x->e || (id && was_shown(x, start, id, f->oldest_first)))
             continue;
-        if (left-- == 0) {
-            val_put_str(a, v, "NextMarker", last->id);
+        if (!left || !looks--) {
+            val_put(a, v, "NextMarker", val_printf(a, "%lld.%s", (long long)last->start_ms, last->id));
             break;
         }
-        last = e;
-        val_push(a, list, view_row(a, e));
+        last = x->e;
+        if (!fits(x->e, f))
+            continue;
+        val_push(a, val_get(v, "DurableExecutions"), view_row(a, x->e));
+        left--;
     }
-    val_put(a, v, "DurableExecutions", list);
     return v;
 }
 
 /* ---- histories ---- */
 
-struct reading {
-    struct arena *a;
-    struct val *list;
-    int64_t from, to; /* event ids, both inclusive */
-    bool data;
-};
-
-/* Payloads stay away: {Truncated: true}. */
-static void strip(struct arena *a, struct val *event)
-{
-    static const char *const names[] = {"Input", "Result", "Error", "Reason"};
-
-    VAL_EACH_MEMBER(event, m) {
-        for (size_t i = 0; i < ARRAY_LEN(names) && m->v.type == VAL_MAP; i++) {
-            struct val *x = val_get(&m->v, names[i]);
-
-            if (val_is(x, VAL_MAP)) {
-                val_del(x, "Payload");
-                val_put_bool(a, x, "Truncated", true);
-            }
-        }
-    }
-}
-
-static bool take_events(void *arg, const struct val *record)
-{
-    struct reading *r = arg;
-
-    VAL_EACH(val_get(record, "events"), it) {
-        int64_t id = val_int_at(it, "EventId", 0);
-
-        if (id < r->from || id > r->to)
-            continue;
-        struct val *v = val_copy(r->a, it);
-
-        if (!r->data)
-            strip(r->a, v);
-        val_push(r->a, r->list, v);
-    }
-    return true;
-}
-
 struct asked {
     struct durable_waiter w;
+    struct exec_wait load;
+    struct durable_job j;
     struct exec *e;
     durable_done_fn *done;
     void *arg;
-    bool data, reverse;
-    int64_t marker;
-    int max_items;
-    char *token;
+    bool data;
+    struct exec_events h; /* of a history */
+    struct err err;
 };
 
-static void show_history(struct asked *h)
+static void asked_free(struct asked *q)
 {
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct val *v = val_map(a), *list = val_list(a);
-    int64_t total = h->e->events_n, first = h->marker ? h->marker : h->reverse ? total : 1;
-    struct reading r = {.a = a, .list = list, .data = h->data};
-    struct err err = {0};
+    struct exec *e = q->e;
 
-    r.from = h->reverse ? MAX(first - h->max_items + 1, (int64_t)1) : first;
-    r.to = h->reverse ? first : first + h->max_items - 1;
-    if (exec_read(h->e, take_events, &r, &err) < 0) {
-        h->done(h->arg, NULL, &err);
+    if (q->h.a)
+        arena_free(q->h.a);
+    free((char *)q->h.path);
+    free(q);
+    e->holds--;
+    exec_settle(e);
+}
+
+static void history_run(struct durable_job *j)
+{
+    struct asked *q = container_of(j, struct asked, j);
+
+    (void)!exec_events_read(&q->h, &q->err);
+}
+
+/* "EVENT.OFFSET": the next event, and where in the file to look for it. */
+static void history_done(struct durable_job *j)
+{
+    struct asked *q = container_of(j, struct asked, j);
+    struct exec_events *h = &q->h;
+    struct val *v = val_map(h->a);
+    int64_t last;
+
+    if (q->err.code || q->e->gone) {
+        if (q->e->gone)
+            err_set(&q->err, NOT_FOUND, "Durable Execution does not exist");
+        q->done(q->arg, NULL, &q->err);
+        asked_free(q);
         return;
     }
-    if (h->reverse)
-        for (uint32_t i = 0; i < list->n / 2; i++) {
-            struct val x = list->items[i];
-
-            list->items[i] = list->items[list->n - 1 - i];
-            list->items[list->n - 1 - i] = x;
-        }
-    val_put(a, v, "Events", list);
-    if (h->reverse ? r.from > 1 : r.to < total)
-        val_put(a, v, "NextMarker", val_printf(a, "%lld", (long long)(h->reverse ? r.from - 1 : r.to + 1)));
-    h->done(h->arg, v, NULL);
+    last = val_len(h->list) ? val_int_at(&h->list->items[val_len(h->list) - 1], "EventId", 0) : 0;
+    val_put(h->a, v, "Events", h->list);
+    if (last && (h->reverse ? last > 1 : last < q->e->events_n))
+        val_put(h->a, v, "NextMarker", val_printf(h->a, "%lld.%lld", (long long)(h->reverse ? last - 1 : last + 1), (long long)h->last_at));
+    q->done(q->arg, v, NULL);
+    asked_free(q);
 }
 
-static void show_exec(struct asked *h)
+static void show_history(struct asked *q)
 {
-    _auto_(arena_freep) struct arena *a = arena_new();
-    struct err err = {0};
-
-    if (!exec_load(h->e, &err))
-        h->done(h->arg, NULL, &err);
-    else
-        h->done(h->arg, view_exec(h->e, a, h->data), NULL);
+    q->h.path = exec_path(q->e);
+    q->h.size = q->e->size;
+    q->h.data = q->data;
+    q->h.a = arena_new();
+    q->h.bytes = DURABLE_HISTORY_BYTES;
+    if (q->h.reverse && !q->h.first)
+        q->h.first = INT64_MAX;
+    durable_job(q->e->d, &q->j, history_run, history_done);
 }
 
-static bool read_marker(const char *marker, int64_t *ret)
+static void show_exec(struct exec_wait *w, const struct err *err)
+{
+    struct asked *q = container_of(w, struct asked, load);
+
+    if (err->code || q->e->gone) {
+        err_set(&q->err, NOT_FOUND, "Durable Execution does not exist");
+        q->done(q->arg, NULL, err->code ? err : &q->err);
+    } else {
+        _auto_(arena_freep) struct arena *a = arena_new();
+
+        q->done(q->arg, view_exec(q->e, a, q->data), NULL);
+    }
+    asked_free(q);
+}
+
+static void show(struct asked *q)
+{
+    if (q->h.n) {
+        show_history(q);
+        return;
+    }
+    q->load.run = show_exec;
+    exec_with_ops(q->e, &q->load);
+}
+
+static void on_shown(struct durable_waiter *w, const struct err *err)
+{
+    struct asked *q = container_of(w, struct asked, w);
+
+    if (err->code && q->e->new_file) { /* it never began */
+        q->done(q->arg, NULL, err);
+        asked_free(q);
+    } else {
+        show(q);
+    }
+}
+
+/* "EVENT" or "EVENT.OFFSET" */
+static bool read_marker(const char *marker, int64_t *ret, off_t *ret_at)
 {
     char *end;
 
     *ret = 0;
+    *ret_at = -1;
     if (!marker)
         return true;
     *ret = strtoll(marker, &end, 10);
-    return *marker && !*end && *ret > 0;
+    if (end != marker && *end == '.')
+        *ret_at = strtoll(end + 1, &end, 10);
+    return *marker && !*end && *ret > 0 && *ret_at >= -1;
 }
 
-/* What it is to show is on disk: now, or after the write that is under way. */
-static void when_written(struct asked *h, void (*show)(struct asked *h), void (*later)(struct durable_waiter *w, const struct err *err))
-{
-    struct exec *e = h->e;
-
-    if (e->busy) {
-        h->w.fn = later;
-        list_push(e->pending.n ? &e->pending_waiters : &e->writing_waiters, &h->w.link);
-        return;
-    }
-    e->holds++;
-    show(h);
-    e->holds--;
-    free(h);
-    exec_settle(e);
-}
-
-static void later(struct durable_waiter *w, const struct err *err, void (*show)(struct asked *h))
-{
-    struct asked *h = container_of(w, struct asked, w);
-
-    if (err->code && h->e->new_file)
-        h->done(h->arg, NULL, err); /* it never began */
-    else
-        show(h);
-    free(h);
-}
-
-static void history_later(struct durable_waiter *w, const struct err *err)
-{
-    later(w, err, show_history);
-}
-
-static void exec_later(struct durable_waiter *w, const struct err *err)
-{
-    later(w, err, show_exec);
-}
-
-static struct asked *ask(struct durable *d, const char *arn, durable_done_fn *done, void *arg)
+/* Shown when what is known of it is on disk: now, or after the write that is under way. */
+static void ask(struct durable *d, const char *arn, const struct asked *what)
 {
     struct exec *e = exec_by_arn(d, arn);
-    struct asked *h;
+    struct asked *q;
     struct err err;
 
     if (!e) {
         err_set(&err, NOT_FOUND, "Durable Execution does not exist");
-        done(arg, NULL, &err);
-        return NULL;
+        what->done(what->arg, NULL, &err);
+        return;
     }
-    h = xcalloc(1, sizeof *h);
-    h->e = e;
-    h->done = done;
-    h->arg = arg;
-    return h;
+    q = xmalloc(sizeof *q);
+    *q = *what;
+    q->e = e;
+    q->w.fn = on_shown;
+    e->holds++;
+    if (e->busy)
+        list_push(e->pending.n ? &e->pending_waiters : &e->writing_waiters, &q->w.link);
+    else
+        show(q);
 }
 
 void durable_get(struct durable *d, const char *arn, bool data, durable_done_fn *done, void *arg)
 {
-    struct asked *h = ask(d, arn, done, arg);
-
-    if (!h)
-        return;
-    h->data = data;
-    when_written(h, show_exec, exec_later);
+    ask(d, arn, &(struct asked){.done = done, .arg = arg, .data = data});
 }
 
 void durable_history(struct durable *d, const char *arn, bool data, bool reverse, const char *marker, int max_items, durable_done_fn *done, void *arg)
 {
-    struct asked *h;
+    struct asked q = {.done = done, .arg = arg, .data = data, .h = {.reverse = reverse, .n = max_items > 0 ? MIN(max_items, 1000) : 100}};
     struct err err;
-    int64_t from;
 
-    if (!read_marker(marker, &from)) {
-        err_set(&err, INVALID_ARGUMENT, "Invalid Marker");
-        done(arg, NULL, &err);
+    if (read_marker(marker, &q.h.first, &q.h.at)) {
+        ask(d, arn, &q);
         return;
     }
-    h = ask(d, arn, done, arg);
-    if (!h)
-        return;
-    h->data = data;
-    h->reverse = reverse;
-    h->marker = from;
-    h->max_items = max_items > 0 ? MIN(max_items, 1000) : 100;
-    when_written(h, show_history, history_later);
+    err_set(&err, INVALID_ARGUMENT, "Invalid Marker");
+    done(arg, NULL, &err);
 }

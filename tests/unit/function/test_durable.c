@@ -373,7 +373,7 @@ static void callbacks_and_their_time(void **state)
     answer(&w, 0, "{\"Status\":\"PENDING\"}", NULL);
     for (int i = 0; i < 3; i++) {
         later(&w, 9000);
-        durable_callback(w.d, id, DURABLE_HEARTBEAT, NULL, NULL, on_told, &x);
+        durable_callback(w.d, id, DURABLE_HEARTBEAT, NULL, 0, NULL, on_told, &x);
         run_io(&w);
         assert_int_equal(x.err.code, ERR_OK);
     }
@@ -383,9 +383,9 @@ static void callbacks_and_their_time(void **state)
     assert_int_equal(w.calls_n, 0);
     later(&w, 1);
     assert_string_equal(val_str_at(payload(&w, a, 0), "InitialExecutionState.Operations[1].CallbackDetails.Error.ErrorType", ""), "Callback.Heartbeat");
-    durable_callback(w.d, id, DURABLE_SUCCEED, "1", NULL, on_told, &x);
+    durable_callback(w.d, id, DURABLE_SUCCEED, "1", 1, NULL, on_told, &x);
     assert_int_equal(x.err.code, ERR_EXPIRED);
-    durable_callback(w.d, "%%%", DURABLE_SUCCEED, "1", NULL, on_told, &x);
+    durable_callback(w.d, "%%%", DURABLE_SUCCEED, "1", 1, NULL, on_told, &x);
     assert_int_equal(x.err.code, ERR_NOT_FOUND);
     end(&w);
 }
@@ -687,7 +687,7 @@ static void files_have_an_end(void **state)
     e->size = DURABLE_BYTES_MAX + 1;
     durable_pause(w.d, t.arn, NULL, NULL, false, on_told, &x);
     assert_int_equal(x.err.code, ERR_TOO_LARGE);
-    durable_callback(w.d, id, DURABLE_HEARTBEAT, NULL, NULL, on_told, &x);
+    durable_callback(w.d, id, DURABLE_HEARTBEAT, NULL, 0, NULL, on_told, &x);
     run_io(&w);
     e->holds--;
     assert_string_equal(status(&w, a, t.arn), "FAILED");
@@ -742,12 +742,353 @@ static void nothing_lies_behind_the_last_record(void **state)
     end(&w);
 }
 
+/* An invocation without room leaves no trace but the record that it is owed, and goes when there is room. */
+static void no_room_writes_nothing(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct world w;
+    struct told t, x = {.a = a};
+    off_t bytes;
+
+    (void)state;
+    begin(&w);
+    w.busy = true;
+    t = start(&w, a, "f", NULL, "{}");
+    bytes = file_bytes(&w, t.arn);
+    for (int i = 0; i < 20; i++)
+        later(&w, 10000);
+    assert_int_equal(file_bytes(&w, t.arn), bytes);
+    assert_null(exec_by_arn(w.d, t.arn)->ops); /* nor is it in memory */
+    durable_pause(w.d, t.arn, NULL, NULL, true, on_told, &x);
+    run_io(&w);
+    assert_string_equal(status(&w, a, t.arn), "PAUSED"); /* there is nothing to wait for */
+    durable_resume(w.d, t.arn, NULL, NULL, on_told, &x);
+    w.busy = false;
+    run_io(&w);
+    later(&w, 8000);
+    assert_int_equal(w.calls_n, 1);
+    assert_non_null(checkpoint(&w, a, t.arn, TOKEN(payload(&w, a, 0)), "[{\"Id\":\"s\",\"Type\":\"STEP\",\"Action\":\"START\"}]").v);
+    w.busy = true;
+    t = start(&w, a, "g", NULL, "{}");
+    durable_stop(w.d, t.arn, NULL, on_told, &x);
+    run_io(&w);
+    assert_string_equal(status(&w, a, t.arn), "STOPPED");
+    w.busy = false;
+    later(&w, 10000);
+    assert_int_equal(w.calls_n, 1);
+    crash(&w);
+    assert_string_equal(status(&w, a, t.arn), "STOPPED");
+    end(&w);
+}
+
+static struct told page(struct world *w, struct arena *a, const char *arn, bool reverse, const char *marker, int n)
+{
+    struct told t = {.a = a};
+
+    durable_history(w->d, arn, true, reverse, marker, n, on_told, &t);
+    run_io(w);
+    assert_int_equal(t.n, 1);
+    return t;
+}
+
+/* All events, page by page; how many pages there were. */
+static int all_pages(struct world *w, struct arena *a, const char *arn, bool reverse, int n, int64_t events)
+{
+    int64_t want = reverse ? events : 1;
+    const char *marker = NULL;
+    int pages = 0;
+
+    do {
+        struct told t = page(w, a, arn, reverse, marker, n);
+
+        assert_non_null(t.v);
+        assert_true(val_len(val_get(t.v, "Events")) > 0);
+        assert_true(strlen(json_text(a, t.v, NULL)) < DURABLE_HISTORY_BYTES + 400000);
+        VAL_EACH(val_get(t.v, "Events"), it)
+            assert_int_equal(val_int_at(it, "EventId", 0), reverse ? want-- : want++);
+        marker = val_str_at(t.v, "NextMarker", NULL);
+        pages++;
+    } while (marker);
+    assert_int_equal(want, reverse ? 0 : events + 1);
+    return pages;
+}
+
+static void histories_come_in_pages(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct world w;
+    struct told t, c;
+    char *big = arena_alloc(a, 300001), *token;
+
+    (void)state;
+    begin(&w);
+    memset(big, 'x', 300000);
+    t = start(&w, a, "f", NULL, "{}");
+    token = arena_strdup(a, TOKEN(payload(&w, a, 0)));
+    for (int i = 0; i < 10; i++) {
+        c = checkpoint(&w, a, t.arn, token, arena_printf(a, "[{\"Id\":\"s%d\",\"Type\":\"STEP\",\"Action\":\"START\"},"
+            "{\"Id\":\"s%d\",\"Type\":\"STEP\",\"Action\":\"SUCCEED\",\"Payload\":\"%s\"}]", i, i, big));
+        assert_non_null(c.v);
+        token = arena_strdup(a, TOKEN(c.v));
+    }
+    for (int i = 0; i < 2; i++) {
+        assert_true(all_pages(&w, a, t.arn, i, 1000, 21) >= 4); /* 3 MB */
+        assert_int_equal(all_pages(&w, a, t.arn, i, 1, 21), 21);
+        assert_true(all_pages(&w, a, t.arn, i, 4, 21) >= 6);
+    }
+    assert_int_equal(page(&w, a, t.arn, false, "3.7", 10).err.code, ERR_INVALID_ARGUMENT); /* no record begins there */
+    assert_int_equal(page(&w, a, t.arn, false, "x", 10).err.code, ERR_INVALID_ARGUMENT);
+    assert_int_equal(val_int_at(page(&w, a, t.arn, true, "3", 10).v, "Events[0].EventId", 0), 3);
+    end(&w);
+}
+
+static struct val *list(struct world *w, struct arena *a, struct durable_filter f)
+{
+    struct err err = {0};
+
+    f.ns = "default";
+    return durable_list(w->d, a, &f, &err);
+}
+
+static void lists_come_in_pages(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct world w;
+    struct told x = {.a = a};
+    char arns[5][300];
+    struct val *v;
+
+    (void)state;
+    begin(&w);
+    for (int i = 0; i < 5; i++) {
+        strcpy(arns[i], start(&w, a, "f", arena_printf(a, "n%d", i), "{}").arn);
+        start(&w, a, "g", NULL, "{}");
+        while (w.calls_n)
+            answer(&w, 0, "{\"Status\":\"SUCCEEDED\"}", NULL);
+        w.now += i % 2; /* two began in the same ms */
+    }
+    for (int round = 0; round < 2; round++) {
+        v = list(&w, a, (struct durable_filter){.name = "f", .max_items = 2});
+        assert_int_equal(val_len(val_get(v, "DurableExecutions")), 2);
+        assert_string_equal(val_str_at(v, "DurableExecutions[0].DurableExecutionName", ""), "n4");
+        if (round) { /* the one that the marker names goes meanwhile */
+            durable_delete(w.d, val_str_at(v, "DurableExecutions[1].DurableExecutionArn", ""), on_told, &x);
+            run_io(&w);
+            assert_int_equal(x.err.code, ERR_OK);
+        }
+        v = list(&w, a, (struct durable_filter){.name = "f", .max_items = 10, .marker = val_str_at(v, "NextMarker", "")});
+        assert_int_equal(val_len(val_get(v, "DurableExecutions")), 3);
+        assert_null(val_get(v, "NextMarker"));
+        v = list(&w, a, (struct durable_filter){.name = "f", .oldest_first = true, .max_items = 4 - round});
+        assert_true(val_len(val_get(v, "DurableExecutions")) == 4 - (uint32_t)round && val_get(v, "NextMarker"));
+        v = list(&w, a, (struct durable_filter){.name = "f", .oldest_first = true, .marker = val_str_at(v, "NextMarker", "")});
+        assert_int_equal(val_len(val_get(v, "DurableExecutions")), 1);
+        crash(&w);
+    }
+    assert_int_equal(val_len(val_get(list(&w, a, (struct durable_filter){.name = "f", .execution = "n1"}), "DurableExecutions")), 1);
+    assert_int_equal(val_len(val_get(list(&w, a, (struct durable_filter){.name = "f", .after_ms = 1000000000000}), "DurableExecutions")), 2);
+    assert_int_equal(val_len(val_get(list(&w, a, (struct durable_filter){.name = "f", .before_ms = 1000000000001}), "DurableExecutions")), 2);
+    assert_null(list(&w, a, (struct durable_filter){.name = "f", .marker = "nothing"}));
+    end(&w);
+}
+
+/* Who ended first goes first, whoever began first. */
+static void the_first_that_ended_goes(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct world w;
+    struct told t[3];
+
+    (void)state;
+    begin(&w);
+    w.d->executions_max = 3;
+    for (int i = 0; i < 3; i++)
+        t[i] = start(&w, a, "f", NULL, "{}");
+    for (int i = 2; i >= 1; i--) {
+        w.now++;
+        answer(&w, i, "{\"Status\":\"SUCCEEDED\"}", NULL);
+    }
+    crash(&w);
+    w.d->executions_max = 3;
+    for (int i = 2; i >= 1; i--) {
+        assert_string_equal(status(&w, a, t[i].arn), "SUCCEEDED");
+        assert_int_equal(start(&w, a, "f", NULL, "{}").err.code, ERR_OK);
+        assert_null(get(&w, a, t[i].arn));
+    }
+    assert_string_equal(status(&w, a, t[0].arn), "RUNNING");
+    assert_int_equal(start(&w, a, "f", NULL, "{}").err.code, ERR_TOO_MANY);
+    end(&w);
+}
+
+static void an_event_begins_one_execution(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct world w;
+    struct told t[4] = {{.a = a}, {.a = a}, {.a = a}, {.a = a}}, x = {.a = a};
+    struct durable_start s = {.ns = "default", .name = "f", .qualifier = "$LATEST", .from = "event-1", .payload = "{}", .n = 2};
+
+    (void)state;
+    begin(&w);
+    durable_start(w.d, &s, on_started, &t[0]); /* not yet on disk */
+    durable_start(w.d, &s, on_started, &t[1]);
+    run_io(&w);
+    crash(&w);
+    durable_start(w.d, &s, on_started, &t[2]);
+    run_io(&w);
+    assert_string_equal(t[0].arn, t[1].arn);
+    assert_string_equal(t[0].arn, t[2].arn);
+    assert_int_equal(durable_count(w.d, false), 1);
+    s.payload = "[]";
+    durable_start(w.d, &s, on_started, &t[3]);
+    assert_int_equal(t[3].err.code, ERR_ALREADY_EXISTS);
+    s.name = "g"; /* another target of the same event */
+    durable_start(w.d, &s, on_started, &t[3]);
+    run_io(&w);
+    assert_int_equal(durable_count(w.d, false), 2);
+    /* one that is being deleted is no more, but its file is in the way */
+    durable_stop(w.d, t[0].arn, NULL, on_told, &x);
+    run_io(&w);
+    if (w.calls_n)
+        answer(&w, 0, "{\"Status\":\"SUCCEEDED\"}", NULL);
+    s.name = "f";
+    durable_delete(w.d, t[0].arn, on_told, &x);
+    durable_start(w.d, &s, on_started, &t[3]);
+    assert_int_equal(t[3].err.code, ERR_UNAVAILABLE);
+    run_io(&w);
+    assert_int_equal(x.err.code, ERR_OK);
+    durable_start(w.d, &s, on_started, &t[3]);
+    run_io(&w);
+    assert_int_equal(t[3].err.code, ERR_OK);
+    end(&w);
+}
+
+/* Bytes are bytes. */
+static void a_result_has_any_bytes(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct world w;
+    struct told t, c, x = {.a = a};
+    struct val *r;
+
+    (void)state;
+    begin(&w);
+    t = start(&w, a, "f", NULL, "{}");
+    c = checkpoint(&w, a, t.arn, TOKEN(payload(&w, a, 0)), "[{\"Id\":\"c\",\"Type\":\"CALLBACK\",\"Action\":\"START\"},"
+        "{\"Id\":\"s\",\"Type\":\"STEP\",\"Action\":\"SUCCEED\",\"Payload\":\"q\\u0000r\"}]");
+    answer(&w, 0, "{\"Status\":\"PENDING\"}", NULL);
+    durable_callback(w.d, val_str_at(c.v, "NewExecutionState.Operations[0].CallbackDetails.CallbackId", ""), DURABLE_SUCCEED, "a\0b", 3, NULL, on_told, &x);
+    run_io(&w);
+    assert_int_equal(x.err.code, ERR_OK);
+    crash(&w);
+    r = val_at(payload(&w, a, 0), "InitialExecutionState.Operations[1].CallbackDetails.Result");
+    assert_true(r && r->n == 3 && !memcmp(r->s, "a\0b", 3));
+    r = val_at(payload(&w, a, 0), "InitialExecutionState.Operations[2].StepDetails.Result");
+    assert_true(r && r->n == 3 && !memcmp(r->s, "q\0r", 3));
+    end(&w);
+}
+
+/* An end that the disk would not take was none: whoever looks, and whether or not the file can be read at once. */
+static void an_end_is_taken_back(void **state)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct world w;
+    struct told t, x = {.a = a};
+    char shard[128], *aside;
+
+    (void)state;
+    begin(&w);
+    t = start(&w, a, "f", "one", "{}");
+    answer(&w, 0, NULL, "{\"errorType\":\"Boom\"}");
+    assert_null(exec_by_arn(w.d, t.arn)->ops);
+    snprintf(shard, sizeof shard, "%s/%.2s", w.dir, strrchr(t.arn, '/') + 1);
+    aside = arena_printf(a, "%s.aside", shard);
+    durable_get(w.d, t.arn, true, on_told, &x); /* it is in memory when the disk goes */
+    exec_by_arn(w.d, t.arn)->holds++;
+    run_io(&w);
+    assert_int_equal(rename(shard, aside), 0);
+    durable_stop(w.d, t.arn, NULL, on_told, &x);
+    exec_by_arn(w.d, t.arn)->holds--;
+    assert_int_equal(durable_count(w.d, true), 0);
+    run_io(&w);
+    assert_int_not_equal(x.err.code, ERR_OK);
+    durable_delete(w.d, t.arn, on_told, &x); /* what was in memory does not count */
+    run_io(&w);
+    assert_int_equal(durable_count(w.d, false), 1);
+    assert_int_equal(rename(aside, shard), 0);
+    later(&w, 5000);
+    assert_int_equal(durable_count(w.d, true), 1);
+    assert_string_equal(status(&w, a, t.arn), "RUNNING");
+    assert_int_equal(w.calls_n, 1);
+    answer(&w, 0, "{\"Status\":\"SUCCEEDED\"}", NULL);
+    assert_string_equal(status(&w, a, t.arn), "SUCCEEDED");
+    assert_int_equal(durable_count(w.d, true), 0);
+    end(&w);
+}
+
+/* Sleepers that wake in one moment are read a few at a time, and requests to one are answered in order. */
+static void many_wake_at_once(void **state)
+{
+    enum { N = 300 };
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct world w;
+    struct told order[3] = {{.a = a}, {.a = a}, {.a = a}};
+    struct told t = {0};
+    int ended = 0;
+
+    (void)state;
+    begin(&w);
+    for (int i = 0; i < N; i++) {
+        t = start(&w, a, "f", NULL, "{}");
+        checkpoint(&w, a, t.arn, TOKEN(payload(&w, a, 0)), "[{\"Id\":\"w\",\"Type\":\"WAIT\",\"Action\":\"START\",\"WaitOptions\":{\"WaitSeconds\":60}}]");
+        answer(&w, 0, "{\"Status\":\"PENDING\"}", NULL);
+    }
+    durable_pause(w.d, t.arn, NULL, NULL, true, on_told, &order[0]);
+    durable_resume(w.d, t.arn, NULL, NULL, on_told, &order[1]);
+    durable_stop(w.d, t.arn, NULL, on_told, &order[2]);
+    assert_int_equal(order[0].n + order[1].n + order[2].n, 0); /* it is being read */
+    run_io(&w);
+    for (int i = 0; i < 3; i++)
+        assert_true(order[i].n == 1 && order[i].err.code == ERR_OK);
+    assert_string_equal(status(&w, a, t.arn), "STOPPED");
+    assert_non_null(strstr(events(&w, a, t.arn), "ExecutionPaused ExecutionResumed ExecutionStopped"));
+    w.now += 60000;
+    w.busy = true;
+    durable_tick(w.d);
+    assert_true(w.d->jobs_at_work <= 8 && !list_empty(&w.d->jobs));
+    run_io(&w);
+    w.busy = false;
+    while (ended < N - 1) {
+        int at = 0;
+
+        LIST_EACH(&w.d->all, l)
+        {
+            struct exec *e = list_entry(l, struct exec, link);
+
+            if (at < 10 && e->launch) { /* as many as the player has place for */
+                exec_heap_set(e, w.now);
+                e->launch_at_ms = 0;
+                at++;
+            }
+        }
+        durable_tick(w.d);
+        run_io(&w);
+        assert_int_equal(w.calls_n, at);
+        for (; w.calls_n; ended++)
+            answer(&w, 0, "{\"Status\":\"SUCCEEDED\"}", NULL);
+    }
+    assert_int_equal(durable_count(w.d, true), 0);
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(its_life), cmocka_unit_test(a_crash_runs_an_invocation_again), cmocka_unit_test(what_fails_is_tried_again),
         cmocka_unit_test(callbacks_and_their_time), cmocka_unit_test(chains), cmocka_unit_test(names_pauses_and_ends), cmocka_unit_test(limits),
-        cmocka_unit_test(a_disk_that_refuses), cmocka_unit_test(files_have_an_end), cmocka_unit_test(nothing_lies_behind_the_last_record), cmocka_unit_test(tt_durable_what_was_answered_is_there_again),
+        cmocka_unit_test(a_disk_that_refuses), cmocka_unit_test(files_have_an_end), cmocka_unit_test(nothing_lies_behind_the_last_record),
+        cmocka_unit_test(no_room_writes_nothing), cmocka_unit_test(histories_come_in_pages), cmocka_unit_test(lists_come_in_pages),
+        cmocka_unit_test(the_first_that_ended_goes), cmocka_unit_test(an_event_begins_one_execution), cmocka_unit_test(a_result_has_any_bytes),
+        cmocka_unit_test(an_end_is_taken_back), cmocka_unit_test(many_wake_at_once), cmocka_unit_test(tt_durable_what_was_answered_is_there_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

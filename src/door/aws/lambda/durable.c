@@ -327,23 +327,22 @@ const char *lambda_callback_resource(struct op *op)
 void op_callback_succeed(struct op *op)
 {
     struct aws_req *q = op->q;
-    const char *result = q->body_n ? arena_strndup(q->req->arena, q->body, q->body_n) : NULL;
 
     if (q->body_n > DURABLE_PAYLOAD_MAX)
         lambda_error(q, 400, "InvalidParameterValueException", "The result must be smaller than %d bytes.", DURABLE_PAYLOAD_MAX);
     else
-        durable_callback(engine(op), op->raw_name, DURABLE_SUCCEED, result, NULL, on_done, op);
+        durable_callback(engine(op), op->raw_name, DURABLE_SUCCEED, q->body_n ? q->body : NULL, q->body_n, NULL, on_done, op);
 }
 
 void op_callback_fail(struct op *op)
 {
     if (error_fits(op))
-        durable_callback(engine(op), op->raw_name, DURABLE_FAIL, NULL, error_of(op), on_done, op);
+        durable_callback(engine(op), op->raw_name, DURABLE_FAIL, NULL, 0, error_of(op), on_done, op);
 }
 
 void op_callback_beat(struct op *op)
 {
-    durable_callback(engine(op), op->raw_name, DURABLE_HEARTBEAT, NULL, NULL, on_done, op);
+    durable_callback(engine(op), op->raw_name, DURABLE_HEARTBEAT, NULL, 0, NULL, on_done, op);
 }
 
 /* ---- scaling ---- */

@@ -212,6 +212,7 @@ void function_let_go(struct function *f)
     family_let_go(fs, f->family);
     obj_unref(f->obj);
     list_remove(&f->link);
+    list_remove(&f->gated);
     free(f->key);
     free(f->namespace_);
     free(f->name);
@@ -577,6 +578,7 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->scale_per_10s = o->scale_per_10s ? o->scale_per_10s : o->keep_ms < 0 ? -1 : 1000;
     fs->keep_ms = o->keep_ms ? o->keep_ms : 10000;
     fs->zygote_keep_ms = o->zygote_keep_ms ? o->zygote_keep_ms : 60000;
+    fs->cores = o->cores < 0 || o->keep_ms < 0 ? 0 : o->cores ? (uint32_t)o->cores : uv_available_parallelism();
     fs->stems = o->stems < 0 ? 0 : o->stems ? o->stems : 1;
     fs->retry_ms[0] = o->retry_ms[0] ? o->retry_ms[0] : 60000;
     fs->retry_ms[1] = o->retry_ms[1] ? o->retry_ms[1] : 120000;
@@ -624,6 +626,7 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     list_init(&fs->bases);
     list_init(&fs->wishes);
     list_init(&fs->to_limit);
+    list_init(&fs->gated);
     list_init(&fs->flooding);
     fs->null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     for (size_t i = 0; i < ARRAY_LEN(fs->slots); i++)
@@ -651,8 +654,9 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     uv_timer_init(fs->loop, &fs->refill);
     uv_timer_init(fs->loop, &fs->flood);
     uv_timer_init(fs->loop, &fs->give);
-    fs->tick.data = fs->refill.data = fs->flood.data = fs->give.data = fs;
-    fs->handles = 4;
+    uv_timer_init(fs->loop, &fs->gate);
+    fs->tick.data = fs->refill.data = fs->flood.data = fs->give.data = fs->gate.data = fs;
+    fs->handles = 5;
     collector_start(fs);
     pool_wake(fs);
     if (!o->events_wait)
@@ -728,5 +732,6 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
     uv_close((uv_handle_t *)&fs->refill, on_timer_closed);
     uv_close((uv_handle_t *)&fs->flood, on_timer_closed);
     uv_close((uv_handle_t *)&fs->give, on_timer_closed);
+    uv_close((uv_handle_t *)&fs->gate, on_timer_closed);
     collector_stop(fs);
 }

@@ -87,6 +87,7 @@ struct functions_options {
     int keep_ms;             /* an idle instance goes after this; 0: 10,000; -1: each answers one call only */
     int zygote_keep_ms;      /* a zygote without instances goes after this; 0: 60,000 */
     int stems;               /* sandboxes forked ahead per active function; -1: none, 0: 1 */
+    int cores;               /* that functions run on; 0: as many as there are; -1: short calls have no gate (gate.h) */
     bool lazy_init;          /* those do not load the module before a call comes */
     int retry_ms[2];         /* waits before the 2nd and 3rd try of an event; 0: 60,000, 120,000 */
     bool cpu_strict;         /* never more CPU than memoryMB / 1,769, even when the machine is idle */

@@ -11,6 +11,7 @@
  *   evict.c     who goes when memory is short
  *   capacity.c  what pods leave to functions
  *   rate.c      how fast a function grows
+ *   gate.c      how many short calls run at once
  *   kpa.c       how many instances there should be, by Knative's algorithm; scale.c does it
  *   pool.c      who answers a call: scaling, waiting, keep-alive
  *   flog.c      what goes into the log, and tails
@@ -33,6 +34,7 @@
 #include "base/map.h"
 #include "codec/obj.h"
 #include "function/function.h"
+#include "function/gate.h"
 #include "function/runtime/zygote.h"
 #include "sandbox/cgroup.h"
 
@@ -76,6 +78,7 @@ struct call {
     struct buf pieces;       /* collected, up to FUNCTION_PAYLOAD_MAX */
     char *content_type;      /* streams: of the answer */
     struct instance *i;      /* who has it; NULL: it waits */
+    struct gate_pass pass;   /* of the gate of i's version */
     function_place_fn *on_place; /* of an HTTP function: a place in an instance is asked for */
     struct list lease;       /* of versions with places: instance.leases */
     uint64_t frame;          /* with more than one at once: the number of its frame */
@@ -185,6 +188,7 @@ struct version {
     struct list stems; /* sandboxed, nothing loaded yet */
     struct list berths; /* free ones */
     uint32_t instances_n, starting_n, stems_n, berths_n;
+    struct gate gate;
     bool snap_start; /* it is published and asked for it */
     struct snap snap;
     struct cgroup_limits limits;
@@ -228,6 +232,7 @@ struct function {
     struct version *now;
     struct list versions;
     struct list waiting;
+    struct list gated; /* functions.gated: the first who waits does so before the gate */
     uint32_t waiting_n, busy; /* busy: calls that run or wait */
     int64_t level_us[LEVELS_MAX]; /* when so many calls were under way last; 0: never */
     int64_t quiet_since_us;   /* the last call ended; 0: busy or never called */
@@ -373,6 +378,9 @@ struct functions {
     int null_fd;
     struct call *judged; /* set while its zygote starts; NULL after: it has been ended */
     uv_timer_t tick, refill;
+    struct list gated; /* functions whose calls stand before their gates: the timer looks */
+    uv_timer_t gate;
+    uint32_t cores; /* 0: all gates are open */
     int64_t meter_written_us;
     pid_t corpses[64]; /* bases that were told to leave and are not reaped yet */
     uint32_t corpses_n;
@@ -530,6 +538,7 @@ void scale_tell(const struct function *f, struct arena *a, struct val *o); /* fo
 /* pool.c */
 int pool_wanted(const struct version *v); /* instances that are kept: provisioned, or what scale.c says */
 int pool_owed(const struct version *v);   /* those of them that are kept whatever comes */
+bool pool_gated(const struct version *v); /* its calls are short: few of them run at once */
 void pool_feed(struct function *f); /* something became free: serve who waits */
 void pool_fail_waiting(struct function *f, const struct err *err);
 /* The call was sent, but nothing of it was run: back to the front of the waiting room. */

@@ -231,6 +231,7 @@ static void take_call(struct instance *i, struct call *c)
     bool paused = c->paused;
 
     c->paused = false;
+    gate_out(&i->v->gate, &c->pass);
     if (instance_shared(i)) {
         place_give(c);
         if (!i->stopping)

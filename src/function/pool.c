@@ -3,7 +3,9 @@
  * All of it is decided here, in memory, when the call comes and when something becomes free. Limits
  * are on calls at work or waiting: reservedConcurrency of the function, the account's for all. A
  * burst does not fork more than STARTING_MAX at once from one zygote; the others wait and go to
- * whoever is free first, a fork or an instance that has finished. How fast a function grows has a limit, too (rate.c). */
+ * whoever is free first, a fork or an instance that has finished. How fast a function grows has a limit, too (rate.c),
+ * and how many short calls are at work at once (gate.c): who waits for that is looked at when a call ends and by a timer of a
+ * millisecond, which runs only while somebody waits so. */
 #include "function/function_int.h"
 
 #include "base/log.h"
@@ -127,6 +129,48 @@ void function_timing_text(const struct function_result *r, char out[FUNCTION_TIM
 
 /* ---- dispatch ---- */
 
+/* One who is given several calls at once does that himself. */
+static bool has_gate(const struct version *v)
+{
+    return v->f->fs->cores && v->places == 1 && !v->http_port && !v->f->debug;
+}
+
+bool pool_gated(const struct version *v)
+{
+    return has_gate(v) && gate_shut(&v->gate);
+}
+
+static void on_gate(uv_timer_t *t)
+{
+    struct functions *fs = t->data;
+    struct list end = {0}, *l;
+
+    list_push(&fs->gated, &end); /* who still waits comes behind it */
+    while ((l = list_first(&fs->gated)) != &end) {
+        struct function *f = list_entry(l, struct function, gated);
+
+        list_remove(&f->gated);
+        f->busy++; /* stays while we look at it */
+        if (f->now)
+            gate_look(&f->now->gate);
+        pool_feed(f);
+        f->busy--;
+        function_let_go(f);
+    }
+    list_remove(&end);
+}
+
+/* An answer, or a millisecond later the timer, looks again. */
+static void wait_at_gate(struct function *f)
+{
+    struct functions *fs = f->fs;
+
+    if (!list_linked(&f->gated))
+        list_push(&fs->gated, &f->gated);
+    if (!fs->stopping && !uv_is_active((uv_handle_t *)&fs->gate))
+        uv_timer_start(&fs->gate, on_gate, 1, 0);
+}
+
 /* The instance that was used last, else (grow: it may take up a new one) one that was forked ahead. */
 static struct instance *take_free(struct version *v, bool grow)
 {
@@ -148,7 +192,10 @@ static enum function_rung rung_of(const struct instance *i, const struct call *c
 
 static int give(struct instance *i, struct call *c, const void *payload, size_t n)
 {
-    i->v->used_us = now_us();
+    struct version *v = i->v;
+    int64_t now = now_us();
+
+    v->used_us = now;
     if (c->on_place) {
         c->rung = rung_of(i, c);
         if (list_linked(&c->link)) {
@@ -169,6 +216,8 @@ static int give(struct instance *i, struct call *c, const void *payload, size_t 
     }
     if (instance_send(i, c, payload, n) < 0)
         return -1;
+    if (has_gate(v))
+        gate_in(&v->gate, &c->pass, i->warm, v->start_us, now);
     c->rung = rung_of(i, c);
     if (list_linked(&c->link)) {
         list_remove(&c->link);
@@ -209,9 +258,15 @@ static void wait_again(struct call *c, const void *payload, size_t n)
 /* 1: somebody has it; 0: it must wait; -1: it cannot be served, err says why. */
 static int try_serve(struct version *v, struct call *c, const void *payload, size_t n, struct err *err)
 {
+    enum gate_says gate = has_gate(v) ? gate_ask(&v->gate, v->f->fs->cores, c->since_us, now_us()) : GATE_ANY;
     struct instance *i;
-    bool grow = function_may_grow(v);
+    bool grow;
 
+    if (gate == GATE_WAIT) {
+        wait_at_gate(v->f);
+        return 0;
+    }
+    grow = gate == GATE_ANY && function_may_grow(v);
     c->place_us = c->for_zygote ? MAX(c->since_us, v->zygote_since_us) : now_us();
     while ((i = take_free(v, grow))) {
         bool fresh = i->state == INSTANCE_STEM;
@@ -222,7 +277,10 @@ static int try_serve(struct version *v, struct call *c, const void *payload, siz
             function_grew(v);
         return 1;
     }
-    v->f->slowed |= !grow;
+    if (gate == GATE_WARM)
+        wait_at_gate(v->f);
+    else
+        v->f->slowed |= !grow;
     if (!grow || v->zygote != ZYGOTE_READY || v->starting_n >= STARTING_MAX || scale_full(v) || snapshot_awaited(v))
         return 0;
     if (!capacity_room(v)) {
@@ -287,6 +345,8 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
         flog_report(i, c, r, handler_us, billed_ms);
         meter_call(f, r, handler_us, billed_ms, i->memory_kb, c->alias_series);
     }
+    if (has_gate(v))
+        gate_seen(&v->gate, r->rung == FUNCTION_WARM, r->handler_us ? r->handler_us : handler_us, r->duration_us);
     v->used_us = now_us();
     if (i->state == INSTANCE_BUSY) {
         if (v->removed || f->fs->keep_ms < 0) {

@@ -1,0 +1,112 @@
+#include "function/gate.h"
+
+enum {
+    SHORT_US = 250,                         /* a handler that is longer gains little by waiting, and may do so for others */
+    EACH = 2,                               /* at work at once for each core: one runs, the other's answer is on its way */
+    OLD_TIMES = 4, OLD_MIN_US = 1000, OLD_MAX_US = 10000, /* a call that runs for so long is none of the short ones */
+    AGAIN_US = 500,                         /* after that it is looked at once more */
+    COLD_TIMES = 2, COLD_MAX_US = 50000,    /* the same of one that waits for a start: so many times what starts cost */
+    SILENT = 1,                             /* looks beyond that time without an answer: nobody works, all wait for something */
+    PATIENCE_US = 1000,                     /* then a call gets a new instance: a start costs about that */
+    LATE = 8,                               /* the share of a new figure in what is known: one in so many */
+    LONG_MANY = GATE_ONE / 2,               /* long calls that open it: half of them, or six in a row */
+};
+
+void gate_init(struct gate *g)
+{
+    *g = (struct gate){.longs = GATE_ONE};
+    list_init(&g->at_work);
+}
+
+bool gate_shut(const struct gate *g)
+{
+    return g->longs < LONG_MANY;
+}
+
+uint32_t gate_limit(uint32_t cores)
+{
+    return EACH * MAX(cores, 1u);
+}
+
+static void count(struct gate *g, bool is_long)
+{
+    g->longs += ((is_long ? GATE_ONE : 0) - g->longs) / LATE;
+}
+
+static int64_t old_us(const struct gate *g)
+{
+    return MIN(MAX(OLD_TIMES * g->usual_us, (int64_t)OLD_MIN_US), (int64_t)OLD_MAX_US);
+}
+
+/* Those that take too long for what they were thought to be. */
+static void sweep(struct gate *g, int64_t now)
+{
+    LIST_EACH(&g->at_work, l)
+    {
+        struct gate_pass *p = list_entry(l, struct gate_pass, link);
+
+        if (p->until_us > now)
+            continue;
+        if (!p->late) { /* the loop may have been late, and the answer lies in the socket */
+            p->late = true;
+            p->until_us = now + AGAIN_US;
+            continue;
+        }
+        gate_out(g, p);
+        if (p->warm)
+            count(g, true);
+    }
+}
+
+enum gate_says gate_ask(struct gate *g, uint32_t cores, int64_t since_us, int64_t now)
+{
+    if (!gate_shut(g))
+        return GATE_ANY;
+    if (g->n >= cores) {
+        sweep(g, now);
+        if (!gate_shut(g))
+            return GATE_ANY;
+    }
+    if (g->n >= gate_limit(cores))
+        return GATE_WAIT;
+    return g->n < cores || now - since_us >= PATIENCE_US ? GATE_ANY : GATE_WARM;
+}
+
+void gate_look(struct gate *g)
+{
+    if (++g->silent > SILENT + old_us(g) / 1000)
+        g->longs = GATE_ONE;
+}
+
+void gate_in(struct gate *g, struct gate_pass *p, bool warm, int64_t start_us, int64_t now)
+{
+    int64_t us = old_us(g);
+
+    if (!gate_shut(g))
+        return; /* who passed an open gate soon ends, or is long */
+    if (!warm)
+        us = MAX(us, MIN(COLD_TIMES * start_us, (int64_t)COLD_MAX_US));
+    p->until_us = now + us;
+    p->warm = warm;
+    p->late = false;
+    list_push(&g->at_work, &p->link);
+    g->n++;
+}
+
+void gate_out(struct gate *g, struct gate_pass *p)
+{
+    if (!list_linked(&p->link))
+        return;
+    list_remove(&p->link);
+    g->n--;
+}
+
+void gate_seen(struct gate *g, bool warm, int64_t handler_us, int64_t took_us)
+{
+    g->silent = 0;
+    if (!warm)
+        return; /* its handler did more than it will */
+    count(g, handler_us > SHORT_US);
+    if (handler_us <= SHORT_US)
+        g->usual_us += (MIN(took_us, (int64_t)OLD_MAX_US) - g->usual_us) / LATE;
+}

@@ -95,6 +95,8 @@ void lambda_error(struct aws_req *q, int status, const char *type, const char *f
     _printf_(4, 5);
 void s3_error(struct aws_req *q, int status, const char *code, const char *fmt, ...) _printf_(4, 5);
 void query_error(struct aws_req *q, int status, const char *code, const char *message);
+/* RPC v2 in CBOR. */
+void cbor_error(struct aws_req *q, int status, const char *code, const char *message);
 void json_error(struct aws_req *q, int status, const char *code, const char *message);
 
 /* The form JSON: the operation's name ("CreateLogGroup"), NULL when the request has none; an answer (v NULL: empty). */

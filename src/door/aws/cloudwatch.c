@@ -35,26 +35,15 @@ static bool is_time(const char *key)
 
 static void fail(struct aws_req *q, int status, const char *code, const char *type, const char *text)
 {
-    struct arena *a = q->req->arena;
-    struct val *v = val_map(a);
-    struct buf b = {0};
-
     if (form_of(q) == QUERY) {
         query_error(q, status, code, text);
         return;
     }
-    http_header(q->req, "x-amzn-query-error", arena_printf(a, "%s;%s", code, status < 500 ? "Sender" : "Receiver"));
-    if (form_of(q) == JSON) {
+    http_header(q->req, "x-amzn-query-error", arena_printf(q->req->arena, "%s;%s", code, status < 500 ? "Sender" : "Receiver"));
+    if (form_of(q) == JSON)
         json_error(q, status, type, text);
-        return;
-    }
-    val_put_str(a, v, "__type", type);
-    val_put_str(a, v, "message", text);
-    cbor_write(&b, v, NULL);
-    http_header(q->req, "smithy-protocol", "rpc-v2-cbor");
-    http_header(q->req, "x-amzn-RequestId", q->id);
-    http_reply(q->req, status, "application/cbor", b.p, b.n);
-    buf_done(&b);
+    else
+        cbor_error(q, status, type, text);
 }
 
 static void invalid(struct aws_req *q, const char *text)

@@ -6,6 +6,7 @@
  *   JSON       X-Amz-Target names the operation, both bodies are JSON, errors have __type
  *   QUERY      the body is a form with Action, the answer is XML */
 #include "door/aws/aws_int.h"
+#include "door/aws/cbor.h"
 
 #include <ctype.h>
 #include <stdarg.h>
@@ -38,9 +39,20 @@ static void not_served(struct aws_req *q)
     aws_error(q, 501, "NotImplementedException", "tandem does not serve the AWS service \"%s\" (it serves %s)",
               q->sig.service, names.p);
 }
-/* Somebody else's form is not known: what speaks for most is taken. */
+/* Others have the form that the request looks like; other: JSON, with or without a target, or CBOR (other_error). */
 static const struct aws_service other = {.name = "", .form = AWS_REST_JSON, .request = not_served};
 static const struct aws_service other_query = {.name = "", .form = AWS_QUERY, .xmlns = "", .request = not_served};
+
+/* Those that speak REST in XML, which nothing in a request tells: their errors are QUERY's. */
+static bool speaks_xml(const char *service)
+{
+    static const char *const NAMES[] = {"cloudfront", "route53", "s3express", "s3-object-lambda"};
+
+    for (size_t i = 0; i < ARRAY_LEN(NAMES); i++)
+        if (streq(service, NAMES[i]))
+            return true;
+    return false;
+}
 
 /* CloudWatch is spoken in three forms: JSON when the request names its target, CBOR (whose errors are its own), QUERY. */
 static const struct aws_service monitoring_json = {.name = "monitoring", .form = AWS_JSON, .request = cloudwatch_request};
@@ -65,7 +77,9 @@ const struct aws_service *aws_service_of(const struct aws_req *q)
         found = by_name(s);
         if (found && found->request == cloudwatch_request && (http_get(q->req, "x-amz-target") || http_get(q->req, "smithy-protocol")))
             return &monitoring_json;
-        return found ? found : type && str_starts(type, "application/x-www-form-urlencoded") ? &other_query : &other;
+        if (found)
+            return found;
+        return speaks_xml(s) || (streq(path, "/") && type && str_starts(type, "application/x-www-form-urlencoded")) ? &other_query : &other;
     }
     /* unsigned: by the look of its path; S3 takes no POST without a bucket */
     if (streq(path, "/") && streq(q->req->method, "POST"))
@@ -84,6 +98,13 @@ void aws_error(struct aws_req *q, int status, const char *code, const char *fmt,
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    if (aws_service_of(q) == &other) {
+        const char *protocol = http_get(q->req, "smithy-protocol");
+
+        /* a REST client finds what it needs in it, too */
+        (protocol && streq(protocol, "rpc-v2-cbor") ? cbor_error : json_error)(q, status, code, text);
+        return;
+    }
     switch (aws_service_of(q)->form) {
     case AWS_REST_XML: s3_error(q, status, code, "%s", text); break;
     case AWS_REST_JSON: lambda_error(q, status, code, "%s", text); break;
@@ -129,6 +150,21 @@ void json_error(struct aws_req *q, int status, const char *code, const char *mes
     http_header(q->req, "x-amzn-RequestId", q->id);
     http_header(q->req, "x-amzn-ErrorType", code);
     http_reply(q->req, status, "application/x-amz-json-1.1", b.p, b.n);
+}
+
+/* ---- RPC v2 in CBOR ---- */
+
+void cbor_error(struct aws_req *q, int status, const char *code, const char *message)
+{
+    _auto_(buf_done) struct buf b = {0};
+    struct val *v = val_map(q->req->arena);
+
+    val_put_str(q->req->arena, v, "__type", code);
+    val_put_str(q->req->arena, v, "message", message);
+    cbor_write(&b, v, NULL);
+    http_header(q->req, "smithy-protocol", "rpc-v2-cbor");
+    http_header(q->req, "x-amzn-RequestId", q->id);
+    http_reply(q->req, status, "application/cbor", b.p, b.n);
 }
 
 /* ---- the form QUERY ---- */

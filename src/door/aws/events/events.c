@@ -428,5 +428,5 @@ void events_request(struct aws_req *q)
         OPERATIONS[i].run(op);
         return;
     }
-    aws_error(q, 400, "NotImplementedException", "tandem does not serve the EventBridge operation %s yet", name);
+    aws_error(q, 501, "NotImplementedException", "tandem does not serve the EventBridge operation %s yet", name);
 }

@@ -20,7 +20,8 @@ static int put_code(const struct cli_opts *o, struct arena *a, const struct targ
 {
     const char *handler = o->handler, *runtime = o->runtime, *file, *folder = t->path;
     bool was_image = now && !str_empty(val_str_at(now, "spec.image", NULL)), was_http = !val_is_null(val_at(now, "spec.http"));
-    bool http = o->http || (was_http && !was_image && !handler && !runtime);
+    bool was_wasm = was_http && streq(val_str_at(now, "spec.runtime", ""), "wasm") && !val_len(val_at(now, "spec.http.command"));
+    bool http = o->http || (was_http && !was_wasm && !was_image && !handler && !runtime), component = false;
     _auto_(freep) char *unpacked = NULL;
     _auto_(freep) char *zip = NULL;
     char sha256[CODE_HEX];
@@ -49,6 +50,7 @@ static int put_code(const struct cli_opts *o, struct arena *a, const struct targ
         return -1;
     if (!http && (file = guess_file(a, folder, &g)) && guess_check(folder, g.runtime, &file, 1, err) < 0)
         return -1;
+    component = !http && streq(g.runtime, "wasm") && guess_wasm_http(a, folder, g.handler);
     if (t->kind == TARGET_FOLDER && (code_zip_folder(t->path, &zip, &n, err) < 0 || code_put(o->state, zip, n, sha256, err) < 0))
         return -1;
     if (!http) {
@@ -57,7 +59,9 @@ static int put_code(const struct cli_opts *o, struct arena *a, const struct targ
     }
     val_put_str(a, spec, "codeSha256", arena_strdup(a, sha256));
     val_put_int(a, spec, "codeSize", (int64_t)n);
-    if (was_http && !http)
+    if (component) /* it serves HTTP itself */
+        val_put(a, val_need_map(a, spec, "http"), "command", val_null(a));
+    else if (was_http && !http)
         val_put(a, spec, "http", val_null(a));
     if (was_image) {
         val_put_str(a, spec, "packageType", "Zip");

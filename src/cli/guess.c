@@ -3,6 +3,7 @@
 #include "codec/json.h"
 #include "codec/val.h"
 #include "env/fs.h"
+#include "function/code.h"
 #include "function/function.h"
 
 #include <ctype.h>
@@ -213,6 +214,47 @@ static const char *wasm_file(struct arena *a, const char *folder)
     if (dir)
         closedir(dir);
     return str_empty(only) ? NULL : only;
+}
+
+static bool has(const char *p, size_t n, const char *word)
+{
+    return n && memmem(p, n, word, strlen(word));
+}
+
+/* A component's binary form is sections behind eight bytes: an id, a length (LEB128) and so many bytes; exports have 11. */
+static bool exports_handler(const char *p, size_t n)
+{
+    size_t at = 8;
+
+    while (at < n) {
+        unsigned char id = (unsigned char)p[at++];
+        uint64_t len = 0;
+
+        for (int shift = 0; at < n && shift < 35; shift += 7) {
+            len |= (uint64_t)((unsigned char)p[at] & 0x7f) << shift;
+            if (!(p[at++] & 0x80))
+                break;
+        }
+        if (len > n - at)
+            return false;
+        if (id == 11 && has(p + at, len, "wasi:http/incoming-handler@0.2."))
+            return true;
+        at += len;
+    }
+    return false;
+}
+
+bool guess_wasm_http(struct arena *a, const char *folder, const char *file)
+{
+    struct err err;
+    size_t n;
+    _auto_(freep) char *p = fs_read(arena_printf(a, "%s/%s", folder, file), CODE_ZIP_MAX * 5, &n, &err);
+
+    if (!p)
+        return false;
+    if (n >= 8 && memcmp(p, "\0asm", 4) == 0)
+        return p[6] == 1 && exports_handler(p, n);
+    return has(p, n, "(export \"wasi:http/incoming-handler@0.2.");
 }
 
 static int guess_bootstrap(struct arena *a, const char *folder, struct guess *g, struct err *err)

@@ -15,6 +15,8 @@ int guess_folder(struct arena *a, const char *folder, const char *handler, const
                  struct err *err) _must_check_;
 /* The handler's file below the folder ("index.mjs"), or NULL: there is none (a bootstrap needs none). */
 const char *guess_file(struct arena *a, const char *folder, const struct guess *g);
+/* Is the handler's file a WebAssembly component that serves HTTP (it exports wasi:http/incoming-handler@0.2)? */
+bool guess_wasm_http(struct arena *a, const char *folder, const char *file);
 /* INVALID_ARGUMENT with "FILE:LINE: what" when the language of the runtime cannot read one of these files (paths below
  * the folder; others than its source files are passed over). Without its interpreter here: nothing is said. */
 int guess_check(const char *folder, const char *runtime, const char *const *files, size_t n, struct err *err) _must_check_;

@@ -90,7 +90,7 @@ static bool is_stream(int fd)
     socklen_t n = sizeof type, m = sizeof domain;
 
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &m) == 0 &&
-           type == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6);
+           type == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6 || domain == AF_UNIX);
 }
 
 bool serve_dialed(struct instance *i, uint64_t id, bool made, int fd)
@@ -310,7 +310,9 @@ void serve_exited(struct instance *i, int status)
     if (i->stopping)
         uv_timer_stop(&i->timer);
     serve_dials_end(i);
-    if (WIFEXITED(status))
+    if (i->v->wasm)
+        err_set(&err, UNAVAILABLE, "the component's process ended before it could serve");
+    else if (WIFEXITED(status))
         err_set(&err, UNAVAILABLE, "the program ended with status %d before it listened on port %d", WEXITSTATUS(status), i->v->http_port);
     else
         err_set(&err, UNAVAILABLE, "the program was ended before it listened on port %d", i->v->http_port);

@@ -246,7 +246,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
     v->f = f;
     v->number = ++f->fs->version_next;
     v->runtime = xstrdup(val_str_at(spec, "runtime", "python3.11"));
-    v->wasm = streq(v->runtime, "wasm") && val_is_null(val_get(spec, "http")); /* packageType Image: below */
+    v->wasm = streq(v->runtime, "wasm") && !val_len(val_at(spec, "http.command")); /* packageType Image: below */
     v->handler = xstrdup(val_str_at(spec, "handler", v->wasm ? "main.wasm" : "lambda_function.lambda_handler"));
     v->sha256 = xstrdup(val_str_at(spec, "codeSha256", ""));
     v->shown = xstrdup(f->shown);
@@ -275,6 +275,8 @@ static struct version *version_new(struct function *f, const struct val *spec)
         v->http_port = (int)MIN(MAX(val_int_at(spec, "http.port", 8080), (int64_t)1), (int64_t)65535);
         v->places = (int)MIN(MAX(val_int_at(spec, "http.concurrency", 80), (int64_t)1), (int64_t)10000);
         v->http_command = val_at(spec, "http.command");
+        if (v->wasm)
+            v->places = 1; /* an instance is one thread */
     }
     if (!v->http_port)
         v->places = v->wasm || f->debug ? 1 : (int)MIN(MAX(val_int_at(spec, "concurrency", 1), (int64_t)1), (int64_t)CONCURRENCY_MAX);
@@ -285,7 +287,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
         v->limits.memory_bytes += (int64_t)DEBUG_MB << 20;
     }
     make_env(v, val_get(spec, "environment"));
-    if (find_runtime(v->image || v->http_port ? "provided" : v->runtime, &kind, &v->interpreter, &v->program, err) == 0)
+    if (find_runtime(v->image || (v->http_port && !v->wasm) ? "provided" : v->runtime, &kind, &v->interpreter, &v->program, err) == 0)
         (void)!read_mounts(v, val_get(spec, "fileSystems"), err);
     if ((v->places > 1 || f->debug) && !v->program && !v->wasm && v->interpreter)
         v->program = xstrdup(v->interpreter); /* Python, as a client of the Runtime API */

@@ -12,8 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { COMPILERS_MAX = 4 }; /* at once, for functions that nobody has called */
-enum { SETTINGS = 1 }; /* of make_engine(): with others, machine code of before is not what is wanted */
+enum { COMPILERS_MAX = 2 }; /* at once, for functions that nobody has called; each may take 1 GB */
+enum { SETTINGS = 2 }; /* of make_engine(): with others, machine code of before is not what is wanted */
 
 static uint64_t mix(uint64_t h, const void *p, size_t n)
 {
@@ -65,7 +65,7 @@ static char *path_of(const struct version *v, const char *ending)
 {
     uint64_t h = mix(processor(), v->handler, strlen(v->handler));
     const char *lib = library();
-    int settings = SETTINGS;
+    int settings = v->http_port ? -SETTINGS : SETTINGS; /* what is asked of a component differs */
     struct stat st;
 
     if (lib && stat(lib, &st) == 0) {

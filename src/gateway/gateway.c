@@ -99,7 +99,8 @@ static void tell_status(struct process *p, const struct obj *o)
         code = "ImageAccessDenied";
     } else if (image) {
         /* neither runtime nor zip */
-    } else if (val_is_null(val_at(v, "spec.http")) && function_runtime_check(val_str_at(v, "spec.runtime", ""), &err) < 0) {
+    } else if ((val_is_null(val_at(v, "spec.http")) || (streq(val_str_at(v, "spec.runtime", ""), "wasm") && !val_len(val_at(v, "spec.http.command")))) &&
+               function_runtime_check(val_str_at(v, "spec.runtime", ""), &err) < 0) {
         failed = err.msg;
         code = "InvalidRuntime";
     } else if (!code_is_here(p, sha256)) {

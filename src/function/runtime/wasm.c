@@ -1,7 +1,8 @@
-/* wasm.c of zygote.so - a function that is a WebAssembly module: compiled once, then a fresh instance of it per call.
+/* wasm.c of zygote.so - a function that is a WebAssembly module or component: compiled once, then a fresh instance of it per call.
  *
- * A command of WASI preview 1: the payload on its standard input, its standard output is the answer, its standard error the
- * log, its end the end of the call. wasmtime's library does the work (wasmtime_abi.h); three kinds of callers (wasm_call.c has the third):
+ * A command (a module of WASI preview 1, a component of WASI 0.2): the payload on its standard input, its standard output is
+ * the answer, its standard error the log, its end the end of the call. Or an HTTP component (wasm_component.c). wasmtime's
+ * library does the work (wasmtime_abi.h); three kinds of callers (wasm_call.c and wasm_component.c have the third):
  *   the zygote, as root: maps the library and makes an engine and a linker. It never looks into a module.
  *   the compiler, a child of it in an empty root, without rights: bytes in, machine code or a text out by a pipe.
  *   an instance, in its sandbox: maps the machine code and serves calls, one after the other, each in a store of its own. */
@@ -9,6 +10,7 @@
 #include "sandbox/seccomp.h"
 
 #include <dlfcn.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -28,13 +30,20 @@
 #define EXPORT __attribute__((visibility("default")))
 
 enum {
+    WASMTIME_MAJOR = 50, /* what wasmtime_abi.h was written for and is tested with */
     COMPILE_CPU_S = 60,
-    COMPILE_DATA_GB = 2,
+    COMPILE_MB = 1024, /* of memory, and at most a quarter of the machine's */
     MODULE_MAX = 250 * 1024 * 1024, /* all that a zip may unpack to */
     CODE_MAX = 1 << 30,
     INSTANCE_BYTES = 16 << 20, /* what wasmtime keeps beside memories and tables; address space only */
     RESIDENT_BYTES = 64 << 10, /* of a memory, cleaned by writing instead of unmapping */
+    SNIFF_BYTES = 64 << 10,    /* of a text, to tell what it is */
 };
+/* How much of what an engine sets aside, as address space. */
+static const struct room {
+    uint32_t instances, memories, tables;
+    size_t elements; /* of a table */
+} ROOMS[2] = {{1, 1, 4, WASM_TABLE_ELEMENTS}, {128, 8, 64, WASM_TABLE_ELEMENTS / 8}};
 
 struct wasm_abi wasm_abi;
 
@@ -64,49 +73,85 @@ EXPORT int z_wasm_load(const char *library)
     return 0;
 }
 
-void *wasm_engine(void)
+void *wasm_engine(bool component)
 {
     void *config = wasm_abi.wasm_config_new(), *pool = wasm_abi.wasmtime_pooling_allocation_config_new();
+    const struct room *room = &ROOMS[component];
 
-    wasm_abi.wasmtime_pooling_allocation_config_total_core_instances_set(pool, 1);
+    wasm_abi.wasmtime_pooling_allocation_config_total_core_instances_set(pool, room->instances);
     wasm_abi.wasmtime_pooling_allocation_config_total_component_instances_set(pool, 1);
-    wasm_abi.wasmtime_pooling_allocation_config_total_memories_set(pool, 1);
-    wasm_abi.wasmtime_pooling_allocation_config_total_tables_set(pool, 4);
+    wasm_abi.wasmtime_pooling_allocation_config_total_memories_set(pool, room->memories);
+    wasm_abi.wasmtime_pooling_allocation_config_total_tables_set(pool, room->tables);
     wasm_abi.wasmtime_pooling_allocation_config_total_stacks_set(pool, 1);
     wasm_abi.wasmtime_pooling_allocation_config_total_gc_heaps_set(pool, 1);
-    wasm_abi.wasmtime_pooling_allocation_config_table_elements_set(pool, WASM_TABLE_ELEMENTS);
+    wasm_abi.wasmtime_pooling_allocation_config_table_elements_set(pool, room->elements);
     wasm_abi.wasmtime_pooling_allocation_config_max_core_instance_size_set(pool, INSTANCE_BYTES);
+    wasm_abi.wasmtime_pooling_allocation_config_max_component_instance_size_set(pool, INSTANCE_BYTES);
     wasm_abi.wasmtime_pooling_allocation_config_linear_memory_keep_resident_set(pool, RESIDENT_BYTES);
     wasm_abi.wasmtime_pooling_allocation_strategy_set(config, pool);
     wasm_abi.wasmtime_pooling_allocation_config_delete(pool);
     wasm_abi.wasmtime_config_epoch_interruption_set(config, true);
+    wasm_abi.wasmtime_config_wasm_component_model_set(config, true);
+    wasm_abi.wasmtime_config_wasm_component_model_async_set(config, false); /* WASI 0.3 */
     return wasm_abi.wasm_engine_new_with_config(config);
 }
 
-/* The library's text is the outermost cause and below it "Caused by:" and one a line, the innermost
- * last. The place in the module is left out. */
+/* A frame of a stack: "0x12ab - MODULE!FUNCTION"; its function, or NULL. */
+static const char *frame_name(const char *p, size_t n, size_t *ret_n)
+{
+    const char *at = n > 2 && p[0] == '0' && p[1] == 'x' ? memmem(p, n, " - ", 3) : NULL, *bang;
+
+    if (!at)
+        return NULL;
+    at += 3;
+    bang = memchr(at, '!', (size_t)(p + n - at));
+    at = bang ? bang + 1 : at;
+    *ret_n = (size_t)(p + n - at);
+    return at;
+}
+
+/* The library's text is the outermost cause and below it "Caused by:" and one a line, the innermost last; the line of the
+ * stack is followed by its frames. The stack comes last here, its innermost functions by name. */
 void wasm_error_text(void *error, struct buf *ret)
 {
     struct wasm_bytes m = {0};
-    size_t at = 0;
+    struct buf stack = {.max = 400};
+    size_t at = 0, began = ret->n;
 
     wasm_abi.wasmtime_error_message(error, &m);
     while (at < m.n) {
-        size_t end = at, from;
+        size_t end = at, from, digits, name_n;
+        const char *name;
 
         while (end < m.n && m.p[end] != '\n' && m.p[end])
             end++;
-        for (from = at; from < end && (m.p[from] == ' ' || (m.p[from] >= '0' && m.p[from] <= '9') || m.p[from] == ':'); from++)
+        for (from = at; from < end && m.p[from] == ' '; from++)
             ;
-        if (end > from && !(end - from == 10 && memcmp(m.p + from, "Caused by:", 10) == 0)) {
-            if (ret->n)
-                buf_adds(ret, ": ");
-            buf_add(ret, m.p + from, end - from);
-        }
+        for (digits = from; digits < end && m.p[digits] >= '0' && m.p[digits] <= '9'; digits++)
+            ;
+        if (digits > from && digits < end && m.p[digits] == ':')
+            from = digits + 2 < end ? digits + 2 : end;
         at = end + 1;
+        if (end == from || memcmp(m.p + from, "Caused by:", MIN(end - from, (size_t)10)) == 0 ||
+            (end - from > 16 && memmem(m.p + from, end - from, "wasm backtrace:", 15)))
+            continue;
+        name = frame_name(m.p + from, end - from, &name_n);
+        if (name) {
+            buf_adds(&stack, stack.n ? ", " : " (in ");
+            buf_add(&stack, name, name_n);
+            continue;
+        }
+        if (ret->n > began)
+            buf_adds(ret, ": ");
+        buf_add(ret, m.p + from, end - from);
     }
-    if (!ret->n)
+    if (ret->n == began)
         buf_adds(ret, "unknown error");
+    if (stack.n) {
+        buf_add(ret, stack.p, stack.n);
+        buf_adds(ret, ")");
+    }
+    buf_done(&stack);
     wasm_abi.wasm_byte_vec_delete(&m);
     wasm_abi.wasmtime_error_delete(error);
 }
@@ -182,15 +227,96 @@ static const unsigned char *from_text(const unsigned char *p, size_t *n, struct 
     return (const unsigned char *)wasm.p;
 }
 
-/* In the compiler. Says "C" and the machine code, or "E" and why not. */
-_Noreturn static void compile(int in, int out)
+/* What machine code says of the library that made it, as text in a section of its own: its length and itself, behind a byte. */
+static int made_by(const struct wasm_bytes *code)
 {
-    void *engine, *linker, *module, *pre, *error;
-    struct wasm_bytes code;
+    static const char NAME[] = ".wasmtime.engine";
+    Elf64_Ehdr h;
+    Elf64_Shdr names, one;
+
+    if (code->n < sizeof h)
+        return -1;
+    memcpy(&h, code->p, sizeof h);
+    if (h.e_shoff > code->n || h.e_shentsize != sizeof one || (uint64_t)h.e_shnum * sizeof one > code->n - h.e_shoff || h.e_shstrndx >= h.e_shnum)
+        return -1;
+    memcpy(&names, code->p + h.e_shoff + h.e_shstrndx * sizeof one, sizeof names);
+    for (size_t i = 0; i < h.e_shnum; i++) {
+        uint64_t at;
+
+        memcpy(&one, code->p + h.e_shoff + i * sizeof one, sizeof one);
+        at = names.sh_offset + one.sh_name;
+        if (at > code->n || code->n - at < sizeof NAME || memcmp(code->p + at, NAME, sizeof NAME) != 0)
+            continue;
+        if (one.sh_offset > code->n || one.sh_size < 3 || one.sh_size > code->n - one.sh_offset)
+            return -1;
+        return atoi(code->p + one.sh_offset + 2); /* "50", or "50.0.1" */
+    }
+    return -1;
+}
+
+/* Is it a component, in either form? Of a text only the first word counts. */
+static bool is_component(const unsigned char *p, size_t n)
+{
+    size_t at = 0;
+
+    if (n >= 8 && memcmp(p, "\0asm", 4) == 0)
+        return p[6] == 1;
+    while (at + 1 < n) {
+        if (p[at] == ';' && p[at + 1] == ';') {
+            while (at < n && p[at] != '\n')
+                at++;
+        } else if (p[at] == '(' && p[at + 1] == ';') {
+            while (at + 1 < n && !(p[at] == ';' && p[at + 1] == ')'))
+                at++;
+            at += 2;
+        } else if (p[at] == '(') {
+            at++;
+            while (at < n && strchr(" \t\r\n", p[at]) && p[at])
+                at++;
+            return n - at >= 9 && memcmp(p + at, "component", 9) == 0;
+        } else {
+            at++;
+        }
+    }
+    return false;
+}
+
+/* A core module: checked, and as machine code; or a text why not. */
+static void compile_module(void *engine, const unsigned char *wasm, size_t n, struct wasm_bytes *ret, struct buf *text)
+{
+    void *linker = wasm_abi.wasmtime_linker_new(engine), *module, *pre;
+    void *error = wasm_abi.wasmtime_module_new(engine, wasm, n, &module);
+
+    if (!error)
+        check_exports(module, text);
+    if (!error && !text->n && !(error = wasm_abi.wasmtime_linker_define_wasi(linker)))
+        error = wasm_abi.wasmtime_linker_instantiate_pre(linker, module, &pre);
+    if (!error && !text->n)
+        error = wasm_abi.wasmtime_module_serialize(module, ret);
+    if (error)
+        wasm_error_text(error, text);
+}
+
+static void compile_component(void *engine, const unsigned char *wasm, size_t n, bool http, struct wasm_bytes *ret, struct buf *text)
+{
+    struct wasm_world world;
+    void *component, *error = wasm_abi.wasmtime_component_new(engine, wasm, n, &component);
+
+    if (!error && wasm_component_world(engine, component, http, &world, text) && wasm_component_linker(engine, component, &world, text))
+        error = wasm_abi.wasmtime_component_serialize(component, ret);
+    if (error)
+        wasm_error_text(error, text);
+}
+
+/* In the compiler. Says "C" and the machine code, or "E" and why not. */
+_Noreturn static void compile(int in, int out, bool http)
+{
+    struct wasm_bytes code = {0};
     struct buf text = {0};
     struct stat st;
     const unsigned char *wasm;
     size_t n;
+    int major;
 
     if (fstat(in, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > MODULE_MAX)
         refuse(out, "it is no file, or too big", 25);
@@ -202,34 +328,34 @@ _Noreturn static void compile(int in, int out)
         refuse(out, text.p, text.n);
     if (n < 8 || wasm == MAP_FAILED || memcmp(wasm, "\0asm", 4) != 0)
         refuse(out, "it is no WebAssembly module (they begin with \\0asm)", 51);
-    if (wasm[4] != 1 || wasm[6] == 1) {
-        static const char COMPONENT[] = "it is a component; supported are core modules that are WASI preview 1 commands "
-                                        "(target wasm32-wasip1)";
-        refuse(out, COMPONENT, sizeof COMPONENT - 1);
-    }
-    engine = wasm_engine();
-    error = wasm_abi.wasmtime_module_new(engine, wasm, n, &module);
-    linker = wasm_abi.wasmtime_linker_new(engine);
-    if (!error)
-        check_exports(module, &text);
-    if (!error && !text.n && !(error = wasm_abi.wasmtime_linker_define_wasi(linker)))
-        error = wasm_abi.wasmtime_linker_instantiate_pre(linker, module, &pre);
-    if (!error && !text.n)
-        error = wasm_abi.wasmtime_module_serialize(module, &code);
-    if (error)
-        wasm_error_text(error, &text);
+    if (is_component(wasm, n))
+        compile_component(wasm_engine(true), wasm, n, http, &code, &text);
+    else if (http)
+        buf_adds(&text, "an HTTP function (spec.http) of runtime wasm is a component that exports wasi:http/incoming-handler@0.2, and this is a core module");
+    else
+        compile_module(wasm_engine(false), wasm, n, &code, &text);
+    major = text.n ? WASMTIME_MAJOR : made_by(&code);
+    if (major != WASMTIME_MAJOR)
+        buf_printf(&text, "the wasmtime library of this machine is version %d; tandem works with version %d", major, WASMTIME_MAJOR);
     if (text.n)
         refuse(out, text.p, text.n);
     _exit(wasm_write_all(out, "C", 1) && wasm_write_all(out, code.p, code.n) ? 0 : 1);
 }
 
-/* Nothing to see, nothing to gain, an end in time: the compiler reads what an attacker may have written. */
-_Noreturn static void begin_compile(int in, int out, uint32_t uid, const char *empty)
+static rlim_t compile_bytes(void)
 {
-    static const struct {
+    rlim_t machine = (rlim_t)sysconf(_SC_PHYS_PAGES) * (rlim_t)sysconf(_SC_PAGESIZE), most = (rlim_t)COMPILE_MB << 20;
+
+    return MIN(most, machine / 4);
+}
+
+/* Nothing to see, nothing to gain, an end in time: the compiler reads what an attacker may have written. */
+_Noreturn static void begin_compile(int in, int out, uint32_t uid, const char *empty, bool http)
+{
+    const struct {
         int what;
         rlim_t n;
-    } limits[] = {{RLIMIT_CORE, 0}, {RLIMIT_CPU, COMPILE_CPU_S}, {RLIMIT_DATA, (rlim_t)COMPILE_DATA_GB << 30},
+    } limits[] = {{RLIMIT_CORE, 0}, {RLIMIT_CPU, COMPILE_CPU_S}, {RLIMIT_DATA, compile_bytes()},
                   {RLIMIT_FSIZE, 0}, {RLIMIT_NOFILE, 64}};
     struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct d[2] = {{0}};
@@ -250,7 +376,7 @@ _Noreturn static void begin_compile(int in, int out, uint32_t uid, const char *e
     seccomp_default(&filter, 0);
     if (seccomp_load(&filter, &err) < 0)
         _exit(125);
-    compile(3, 4);
+    compile(3, 4, http);
 }
 
 /* What the compiler says, into a file that appears whole or not at all; true: it is there. */
@@ -301,17 +427,52 @@ static int no(const char *error_path, const char *text)
     return -EINVAL;
 }
 
-EXPORT int z_wasm_compile(const char *code, const char *file, const char *path, const char *error_path, unsigned uid, const char *empty);
-/* In the zygote, before anything but the library: the module `file` of the folder `code` becomes machine code at `path`, or,
- * when it is refused, a text at `error_path`. empty: a folder with nothing in it. 0; -EINVAL: refused; else -errno. */
-EXPORT int z_wasm_compile(const char *code, const char *file, const char *path, const char *error_path, unsigned uid, const char *empty)
+/* Why a compiler that said nothing ended, when it will end so again; "": it may do better another time. */
+static void why_ended(int status, const struct rusage *used, char *ret, size_t max)
+{
+    int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+
+    *ret = 0;
+    if (sig == SIGXCPU || (sig == SIGKILL && used->ru_utime.tv_sec + used->ru_stime.tv_sec >= COMPILE_CPU_S - 1))
+        snprintf(ret, max, "compiling it took more than %d s", COMPILE_CPU_S);
+    else if (sig == SIGABRT) /* how an allocation that fails ends there */
+        snprintf(ret, max, "compiling it took more than %llu MB of memory", (unsigned long long)compile_bytes() >> 20);
+    else if (sig && sig != SIGKILL && sig != SIGTERM) /* those come from outside: memory was short, or somebody stopped it */
+        snprintf(ret, max, "the compiler ended by signal %d", sig);
+}
+
+/* The file, for reading only, and nothing that lies outside of the folder. */
+static int open_code(const char *code, const char *file)
 {
     struct open_how how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
     _auto_(closep) int dir = open(code, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    _auto_(closep) int in = (int)syscall(SYS_openat2, dir, file, &how, sizeof how);
+
+    return (int)syscall(SYS_openat2, dir, file, &how, sizeof how);
+}
+
+EXPORT int z_wasm_kind(const char *code, const char *file, int http);
+/* Of the module `file` of the folder `code`: WASM_CORE, WASM_COMMAND or WASM_HTTP, by its first bytes and what it was deployed as. */
+EXPORT int z_wasm_kind(const char *code, const char *file, int http)
+{
+    _auto_(closep) int in = open_code(code, file);
+    static unsigned char first[SNIFF_BYTES];
+    ssize_t n = in < 0 ? 0 : read(in, first, sizeof first);
+
+    return http ? WASM_HTTP : n > 0 && is_component(first, (size_t)n) ? WASM_COMMAND : WASM_CORE;
+}
+
+EXPORT int z_wasm_compile(const char *code, const char *file, const char *path, const char *error_path, unsigned uid, const char *empty, int http);
+/* In the zygote, before anything but the library: the module `file` of the folder `code` becomes machine code at `path`, or,
+ * when it is refused, a text at `error_path`. empty: a folder with nothing in it. 0; -EINVAL: refused; else -errno: it may go
+ * better another time (memory was short, the compiler was killed). */
+EXPORT int z_wasm_compile(const char *code, const char *file, const char *path, const char *error_path, unsigned uid, const char *empty, int http)
+{
+    _auto_(closep) int in = open_code(code, file);
     struct buf text = {.max = 4096};
     int ends[2], status = -1;
+    struct rusage used = {0};
     sigset_t set, old;
+    char why[100];
     bool good;
     pid_t pid;
 
@@ -324,11 +485,11 @@ EXPORT int z_wasm_compile(const char *code, const char *file, const char *path, 
     sigprocmask(SIG_BLOCK, &set, &old);
     pid = fork();
     if (pid == 0)
-        begin_compile(in, ends[1], uid, empty);
+        begin_compile(in, ends[1], uid, empty, http);
     close(ends[1]);
     good = pid > 0 && keep(ends[0], path, error_path, &text);
     close(ends[0]);
-    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    while (pid > 0 && wait4(pid, &status, 0, &used) < 0 && errno == EINTR)
         ;
     sigprocmask(SIG_SETMASK, &old, NULL);
     if (text.n)
@@ -338,7 +499,9 @@ EXPORT int z_wasm_compile(const char *code, const char *file, const char *path, 
         return 0;
     if (good)
         unlink(path); /* it was cut */
-    if (pid > 0 && (WIFSIGNALED(status) || WEXITSTATUS(status) != 125) && status != 0)
-        return no(error_path, "compiling it took more than 60 s or 2 GB");
+    if (pid > 0)
+        why_ended(status, &used, why, sizeof why);
+    if (pid > 0 && *why)
+        return no(error_path, why);
     return status == 0 ? -EINVAL : -EAGAIN;
 }

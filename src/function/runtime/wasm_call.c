@@ -4,6 +4,7 @@
  * kernel's own copy of the first pages (copy on write), and its imports were resolved once. A loop without end is told
  * by the epoch, which a timer's signal counts up; the call fails then and the process goes on. */
 #include "function/runtime/wasm_so.h"
+#include "function/runtime/wasm_web.h"
 #include "function/runtime/zygote.h"
 #include "function/runtime/zygote_so.h"
 
@@ -28,7 +29,9 @@ enum {
 
 static struct {
     void *engine, *linker; /* made by the zygote */
-    void *pre;             /* the module, its imports resolved */
+    void *pre;             /* the module, its imports resolved; a component: NULL */
+    bool component, http;
+    const struct web *web; /* that a request is on */
     const char *path, *file;
     const char *const *env;  /* NAME, value, ..., NULL */
     const char *const *dirs; /* path, "r" or "w", ..., NULL; given to modules that open files */
@@ -181,15 +184,22 @@ static bool fill_env(void *wasi, const char *const *more)
     return wasm_abi.wasi_config_set_env(wasi, n, names, values);
 }
 
+void *wasm_store(void)
+{
+    void *store = wasm_abi.wasmtime_store_new(w.engine, NULL, NULL);
+
+    wasm_abi.wasmtime_store_limiter(store, w.memory_bytes, WASM_TABLE_ELEMENTS, -1, -1, -1);
+    wasm_abi.wasmtime_context_set_epoch_deadline(wasm_abi.wasmtime_store_context(store), 1);
+    return store;
+}
+
 /* A store with a WASI of its own. more: NAME, value, ..., NULL. */
 static void *make_store(const char *payload, size_t n, const char *const *more, void **ret_error)
 {
-    void *store = wasm_abi.wasmtime_store_new(w.engine, NULL, NULL), *context = wasm_abi.wasmtime_store_context(store);
+    void *store = wasm_store(), *context = wasm_abi.wasmtime_store_context(store);
     void *wasi = wasm_abi.wasi_config_new();
     struct wasm_bytes in;
 
-    wasm_abi.wasmtime_store_limiter(store, w.memory_bytes, WASM_TABLE_ELEMENTS, -1, -1, -1);
-    wasm_abi.wasmtime_context_set_epoch_deadline(context, 1);
     wasm_abi.wasi_config_set_argv(wasi, 1, &w.file);
     fill_env(wasi, more);
     if (w.opens_files) {
@@ -214,6 +224,35 @@ static void set_alarm(uint64_t ms)
     setitimer(ITIMER_REAL, &t, NULL);
 }
 
+bool wasm_late(void)
+{
+    return w.late;
+}
+
+void wasm_clock_start(const struct web *web)
+{
+    w.late = 0;
+    w.web = web;
+    set_alarm(w.timeout_ms);
+}
+
+void wasm_clock_stop(void)
+{
+    set_alarm(0);
+    w.web = NULL;
+}
+
+void wasm_alive(void)
+{
+    if (w.web && w.web->answered && !w.late)
+        set_alarm(w.timeout_ms);
+}
+
+const char *const *wasm_env(void)
+{
+    return w.env;
+}
+
 /* What the first call would find undone: the library's own threads, which must not get our signal. */
 static void warm_up(void)
 {
@@ -231,13 +270,20 @@ static void warm_up(void)
     sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
-/* True, or a text. */
-static bool load(struct buf *text)
+bool wasm_load(struct buf *text)
 {
     struct sigaction act = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
     void *module = NULL, *error;
 
     sigaction(SIGALRM, &act, NULL);
+    if (w.component) {
+        w.opens_files = true;
+        if (!wasm_component_load(w.engine, w.path, w.http, text))
+            return false;
+        if (!w.http)
+            warm_up();
+        return true;
+    }
     error = wasm_abi.wasmtime_module_deserialize_file(w.engine, w.path, &module);
     w.opens_files = !error && (imports(module, "path_open") || imports(module, "path_filestat_get"));
     if (!error && !w.opens_files)
@@ -294,15 +340,11 @@ static void add_frames(struct buf *b, const struct wasm_list *frames)
     buf_addc(b, ']');
 }
 
-/* The error as body of the answer, and in the log as the function's format wants it. */
-static void add_failure(struct buf *body, const char *type, const struct buf *text, const char *id, const struct wasm_list *frames)
+/* In the log as the function's format wants it. */
+static void log_failure(const char *type, const struct buf *text, const char *id, const char *trace)
 {
-    struct buf trace = {0}, line = {0};
+    struct buf line = {0};
 
-    add_frames(&trace, frames);
-    buf_adds(body, "{\"errorMessage\":");
-    add_json(body, text->p, text->n);
-    buf_printf(body, ",\"errorType\":\"%s\",\"requestId\":\"%s\",\"stackTrace\":%s}", type, id, trace.p);
     if (streq(env_value("AWS_LAMBDA_LOG_FORMAT"), "JSON")) {
         char when[32];
         time_t now = time(NULL);
@@ -311,13 +353,30 @@ static void add_failure(struct buf *body, const char *type, const struct buf *te
         gmtime_r(&now, &tm);
         strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
         buf_printf(&line, "{\"timestamp\":\"%s\",\"level\":\"ERROR\",\"errorType\":\"%s\",\"errorMessage\":", when, type);
-        add_json(&line, text->p, text->n);
-        buf_printf(&line, ",\"requestId\":\"%s\",\"stackTrace\":%s}\n", id, trace.p);
+        add_json(&line, text->n ? text->p : "", text->n);
+        buf_printf(&line, ",\"requestId\":\"%s\",\"stackTrace\":%s}\n", id, trace);
     } else {
-        buf_printf(&line, "[ERROR] %s: %s\n", type, text->p);
+        buf_printf(&line, "[ERROR] %s: %s\n", type, text->n ? text->p : "");
     }
     wasm_write_all(2, line.p, line.n);
     buf_done(&line);
+}
+
+void wasm_log_error(const char *type, const struct buf *text)
+{
+    log_failure(type, text, "", "[]");
+}
+
+/* The error as body of the answer, and in the log. */
+static void add_failure(struct buf *body, const char *type, const struct buf *text, const char *id, const struct wasm_list *frames)
+{
+    struct buf trace = {0};
+
+    add_frames(&trace, frames);
+    buf_adds(body, "{\"errorMessage\":");
+    add_json(body, text->p, text->n);
+    buf_printf(body, ",\"errorType\":\"%s\",\"requestId\":\"%s\",\"stackTrace\":%s}", type, id, trace.p);
+    log_failure(type, text, id, trace.p);
     buf_done(&trace);
 }
 
@@ -351,6 +410,7 @@ static int64_t memory_of(void *context, const struct wasm_instance *i)
 /* How a call ended: one of these says it. */
 struct end {
     void *error, *trap; /* NULL: it did not */
+    bool failed;        /* a component that said so */
     int64_t memory;     /* the module's, at the end */
 };
 
@@ -361,8 +421,9 @@ static uint8_t judge(struct end *e, const char *id, struct buf *body)
     const char *type = "Runtime.ExitError";
     uint8_t code = 255;
     int status = 0;
-    bool exits = e->error && wasm_abi.wasmtime_error_exit_status(e->error, &status);
+    bool exits = e->failed || (e->error && wasm_abi.wasmtime_error_exit_status(e->error, &status));
 
+    status = e->failed ? 1 : status;
     buf_printf(&text, "RequestId: %s Error: ", id);
     if (e->trap) {
         wasm_abi.wasmtime_trap_code(e->trap, &code);
@@ -393,13 +454,25 @@ static uint8_t judge(struct end *e, const char *id, struct buf *body)
     return code;
 }
 
+/* The module's, in the store of context. */
+static void run_module(void *context, struct end *e)
+{
+    struct wasm_instance i;
+    struct wasm_extern start;
+
+    e->error = wasm_abi.wasmtime_instance_pre_instantiate(w.pre, context, &i, &e->trap);
+    if (e->error || e->trap)
+        return;
+    if (wasm_abi.wasmtime_instance_export_get(context, &i, "_start", 6, &start)) /* it was there when it was compiled */
+        e->error = wasm_abi.wasmtime_func_call(context, &start.of, NULL, 0, NULL, 0, &e->trap);
+    e->memory = e->error || e->trap ? memory_of(context, &i) : 0;
+}
+
 /* Runs it in a store of its own; the answer is in w.out, or what went wrong in fail. */
 static uint8_t run(const char *id, const char *payload, size_t n, const char *const *more, struct buf *fail)
 {
     static const char TOO_LARGE[] = "{\"errorMessage\":\"Response payload size exceeded maximum allowed payload size (6291556 bytes).\","
                                     "\"errorType\":\"Function.ResponseSizeTooLarge\"}";
-    struct wasm_instance i;
-    struct wasm_extern start;
     struct end e = {0};
     uint8_t result = RESULT_OK;
     void *store, *context;
@@ -410,20 +483,17 @@ static uint8_t run(const char *id, const char *payload, size_t n, const char *co
     store = make_store(payload, n, more, &e.error);
     context = wasm_abi.wasmtime_store_context(store);
     set_alarm(w.timeout_ms);
-    if (!e.error)
-        e.error = wasm_abi.wasmtime_instance_pre_instantiate(w.pre, context, &i, &e.trap);
-    if (!e.error && !e.trap) {
-        if (wasm_abi.wasmtime_instance_export_get(context, &i, "_start", 6, &start)) /* it was there when it was compiled */
-            e.error = wasm_abi.wasmtime_func_call(context, &start.of, NULL, 0, NULL, 0, &e.trap);
-        e.memory = e.error || e.trap ? memory_of(context, &i) : 0;
-    }
+    if (!e.error && w.component)
+        e.error = wasm_component_run(context, &e.failed);
+    else if (!e.error)
+        run_module(context, &e);
     set_alarm(0);
     if (w.too_large) {
         result = RESULT_ERROR;
         buf_add(fail, TOO_LARGE, sizeof TOO_LARGE - 1);
     } else if (w.late) {
         result = RESULT_TIMEOUT; /* the gateway has the words for it */
-    } else if (e.error || e.trap) {
+    } else if (e.error || e.trap || e.failed) {
         result = judge(&e, id, fail);
     }
     if (e.error)
@@ -535,7 +605,7 @@ _Noreturn static void serve(bool ahead)
 
     w.in.max = INSTANCE_FRAME_MAX + sizeof f;
     if (ahead) {
-        if (!load(&why))
+        if (!wasm_load(&why))
             _exit(124); /* the one who has a call shall see why */
         loaded = true;
         send_frame(&told, "");
@@ -546,6 +616,7 @@ _Noreturn static void serve(bool ahead)
         if (w.in.cap > BUFFER_KEPT)
             buf_done(&w.in);
         buf_reset(&w.in);
+        frame_wait();
         read_more(sizeof f);
         memcpy(&f, w.in.p, sizeof f);
         if (f.type != FRAME_INVOKE)
@@ -553,7 +624,7 @@ _Noreturn static void serve(bool ahead)
         read_more(f.n);
         if (!loaded) {
             since = mono_us();
-            if (!load(&why))
+            if (!wasm_load(&why))
                 init_failed(&why, f.id);
             loaded = true;
             init_us = MAX(mono_us() - since, (uint64_t)1);
@@ -577,10 +648,10 @@ static const char *const *copy(const char *const *list)
     return (const char *const *)out;
 }
 
-EXPORT int z_wasm_begin(const char *path, const char *file, const char *const *env, const char *const *dirs, int memory_mb, uint64_t timeout_ms);
+EXPORT int z_wasm_begin(const char *path, const char *file, const char *const *env, const char *const *dirs, int memory_mb, uint64_t timeout_ms, int kind);
 /* In the zygote, once: what its instances have in common. path: the machine code, where they see it. Nothing of the module is
- * read; an engine has no threads, its forks share what it has reserved. 0 or -errno. */
-EXPORT int z_wasm_begin(const char *path, const char *file, const char *const *env, const char *const *dirs, int memory_mb, uint64_t timeout_ms)
+ * read; an engine has no threads, its forks share what it has reserved. kind: what z_wasm_kind() says. 0 or -errno. */
+EXPORT int z_wasm_begin(const char *path, const char *file, const char *const *env, const char *const *dirs, int memory_mb, uint64_t timeout_ms, int kind)
 {
     struct buf why = {0};
     void *error;
@@ -591,7 +662,12 @@ EXPORT int z_wasm_begin(const char *path, const char *file, const char *const *e
     w.dirs = copy(dirs);
     w.timeout_ms = timeout_ms;
     w.memory_bytes = (int64_t)MAX(memory_mb - OWN_MB, memory_mb / 2) << 20;
-    w.engine = wasm_engine();
+    w.component = kind != WASM_CORE;
+    w.http = kind == WASM_HTTP;
+    w.engine = wasm_engine(w.component);
+    z_serve = w.http ? wasm_component_serve : serve;
+    if (w.component) /* its linker is by what it imports */
+        return 0;
     w.linker = wasm_abi.wasmtime_linker_new(w.engine);
     error = wasm_abi.wasmtime_linker_define_wasi(w.linker);
     if (error) {
@@ -599,6 +675,5 @@ EXPORT int z_wasm_begin(const char *path, const char *file, const char *const *e
         dprintf(2, "wasm: %s\n", why.p);
         return -EINVAL;
     }
-    z_serve = serve;
     return 0;
 }

@@ -36,6 +36,71 @@ union wasm_raw { /* an argument on its way in, or the result on its way out */
 typedef void *wasm_host_fn(void *arg, void *caller, union wasm_raw *args, size_t n);
 typedef ptrdiff_t wasm_write_fn(void *arg, const unsigned char *p, size_t n); /* -errno, or how many were taken */
 
+/* ---- components: values carry their kind, what is in them belongs to the library's allocator ---- */
+
+enum wasm_kind {
+    WASM_BOOL = 0, WASM_U8 = 2, WASM_U16 = 4, WASM_U32 = 6, WASM_U64 = 8, WASM_STRING = 12, WASM_LIST = 13, WASM_RECORD = 14,
+    WASM_TUPLE = 15, WASM_VARIANT = 16, WASM_ENUM = 17, WASM_OPTION = 18, WASM_RESULT = 19, WASM_RESOURCE = 21
+};
+struct wasm_val;
+struct wasm_vals {
+    size_t n;
+    struct wasm_val *p;
+};
+struct wasm_val {
+    uint8_t kind;
+    union {
+        bool boolean;
+        uint8_t u8;
+        uint16_t u16;
+        uint32_t u32;
+        uint64_t u64;
+        struct wasm_bytes string; /* of an enum, too */
+        struct wasm_vals list;    /* of a tuple, too */
+        struct {
+            size_t n;
+            struct wasm_field *p;
+        } record;
+        struct {
+            struct wasm_bytes name;
+            struct wasm_val *val; /* NULL: none */
+        } variant;
+        struct {
+            bool ok;
+            struct wasm_val *val;
+        } result;
+        struct wasm_val *option;
+        void *resource;
+        uint64_t room[3];
+    } of;
+};
+struct wasm_field {
+    struct wasm_bytes name;
+    struct wasm_val val;
+};
+struct wasm_valtype {
+    uint8_t kind; /* the library's WASMTIME_COMPONENT_VALTYPE_...: */
+    void *of;
+};
+enum { WASM_TYPE_ENUM = 17, WASM_TYPE_VARIANT = 16, WASM_TYPE_RESULT = 19 };
+struct wasm_item {
+    uint8_t kind;
+    union {
+        void *ptr;
+        struct wasm_valtype type;
+    } of;
+};
+enum { WASM_ITEM_INSTANCE = 1, WASM_ITEM_FUNC = 3, WASM_ITEM_RESOURCE = 4, WASM_ITEM_TYPE = 6 };
+struct wasm_component_instance {
+    uint64_t opaque[4];
+};
+struct wasm_component_func {
+    uint64_t opaque[6];
+};
+/* NULL, or an error, which ends the component. */
+typedef void *wasm_component_fn(void *arg, void *context, const void *type, struct wasm_val *args, size_t n, struct wasm_val *rets,
+                                size_t rets_n);
+
 /* X(result, name, arguments) */
 #define WASM_ABI(X)                                                                                          \
     X(void *, wasm_config_new, (void))                                                                       \
@@ -116,7 +181,65 @@ typedef ptrdiff_t wasm_write_fn(void *arg, const unsigned char *p, size_t n); /*
     X(uint32_t, wasm_frame_func_index, (const void *frame))                                                  \
     X(void, wasm_frame_vec_delete, (struct wasm_list *list))                                                 \
     X(void, wasm_exporttype_vec_delete, (struct wasm_list *list))                                            \
-    X(void, wasm_importtype_vec_delete, (struct wasm_list *list))
+    X(void, wasm_importtype_vec_delete, (struct wasm_list *list))                                            \
+    X(void, wasmtime_config_wasm_component_model_set, (void *config, bool on))                               \
+    X(void, wasmtime_config_wasm_component_model_async_set, (void *config, bool on))                         \
+    X(void, wasmtime_pooling_allocation_config_max_component_instance_size_set, (void *pool, size_t bytes))  \
+    X(void *, wasmtime_error_new, (const char *text))                                                        \
+    X(void *, wasmtime_component_new, (void *engine, const void *wasm, size_t n, void **ret))                \
+    X(void *, wasmtime_component_serialize, (const void *component, struct wasm_bytes *ret))                 \
+    X(void *, wasmtime_component_deserialize_file, (void *engine, const char *path, void **ret))             \
+    X(void *, wasmtime_component_type, (const void *component))                                              \
+    X(void, wasmtime_component_type_delete, (void *type))                                                    \
+    X(size_t, wasmtime_component_type_import_count, (const void *type, const void *engine))                  \
+    X(bool, wasmtime_component_type_import_nth,                                                              \
+      (const void *type, const void *engine, size_t i, const char **ret, size_t *ret_n, void **ret_extern))  \
+    X(size_t, wasmtime_component_type_export_count, (const void *type, const void *engine))                  \
+    X(bool, wasmtime_component_type_export_nth,                                                              \
+      (const void *type, const void *engine, size_t i, const char **ret, size_t *ret_n, void **ret_extern))  \
+    X(size_t, wasmtime_component_instance_type_export_count, (const void *type, const void *engine))         \
+    X(bool, wasmtime_component_instance_type_export_nth,                                                     \
+      (const void *type, const void *engine, size_t i, const char **ret, size_t *ret_n, void **ret_extern))  \
+    X(void, wasmtime_component_extern_type, (const void *of, struct wasm_item *ret))                         \
+    X(void, wasmtime_component_extern_delete, (void *of))                                                    \
+    X(void, wasmtime_component_item_delete, (struct wasm_item *item))                                        \
+    X(bool, wasmtime_component_func_type_result, (const void *type, struct wasm_valtype *ret))               \
+    X(bool, wasmtime_component_result_type_err, (const void *type, struct wasm_valtype *ret))                \
+    X(size_t, wasmtime_component_enum_type_names_count, (const void *type))                                  \
+    X(bool, wasmtime_component_enum_type_names_nth, (const void *type, size_t i, const char **ret, size_t *ret_n)) \
+    X(void, wasmtime_component_valtype_delete, (struct wasm_valtype *type))                                  \
+    X(void *, wasmtime_component_get_export_index, (const void *component, const void *of, const char *name, size_t n)) \
+    X(bool, wasmtime_component_instance_get_func,                                                            \
+      (const struct wasm_component_instance *i, void *context, const void *index, struct wasm_component_func *ret)) \
+    X(void *, wasmtime_component_func_call,                                                                  \
+      (const struct wasm_component_func *f, void *context, const struct wasm_val *args, size_t n, struct wasm_val *rets, size_t rets_n)) \
+    X(void *, wasmtime_component_linker_new, (void *engine))                                                 \
+    X(void, wasmtime_component_linker_delete, (void *linker))                                                \
+    X(void *, wasmtime_component_linker_root, (void *linker))                                                \
+    X(void *, wasmtime_component_linker_add_wasip2, (void *linker))                                          \
+    X(void *, wasmtime_component_linker_instance_add_instance, (void *in, const char *name, size_t n, void **ret)) \
+    X(void *, wasmtime_component_linker_instance_add_func,                                                   \
+      (void *in, const char *name, size_t n, wasm_component_fn *f, void *arg, void (*done)(void *)))         \
+    X(void *, wasmtime_component_linker_instance_add_resource,                                               \
+      (void *in, const char *name, size_t n, const void *type, void *(*drop)(void *arg, void *context, uint32_t rep), void *arg, \
+       void (*done)(void *)))                                                                                \
+    X(void, wasmtime_component_linker_instance_delete, (void *in))                                           \
+    X(void *, wasmtime_component_linker_instantiate,                                                         \
+      (const void *linker, void *context, const void *component, struct wasm_component_instance *ret))       \
+    X(void *, wasmtime_component_resource_type_new_host, (uint32_t type))                                    \
+    X(void, wasmtime_component_resource_type_delete, (void *type))                                           \
+    X(void *, wasmtime_component_resource_host_new, (bool own, uint32_t rep, uint32_t type))                 \
+    X(void, wasmtime_component_resource_host_delete, (void *host))                                           \
+    X(uint32_t, wasmtime_component_resource_host_rep, (const void *host))                                    \
+    X(uint32_t, wasmtime_component_resource_host_type, (const void *host))                                   \
+    X(bool, wasmtime_component_resource_host_owned, (const void *host))                                      \
+    X(void, wasmtime_component_resource_any_delete, (void *any))                                             \
+    X(void *, wasmtime_component_resource_any_to_host, (void *context, const void *any, void **ret))         \
+    X(void *, wasmtime_component_resource_host_to_any, (void *context, const void *host, void **ret))        \
+    X(void, wasmtime_component_vallist_new_uninit, (struct wasm_vals *ret, size_t n))                        \
+    X(struct wasm_val *, wasmtime_component_val_new, (struct wasm_val *moved))                               \
+    X(void, wasmtime_component_valrecord_new_uninit, (void *ret, size_t n))                                  \
+    X(void, wasmtime_component_val_delete, (struct wasm_val *v))
 
 struct wasm_abi {
 #define X(result, name, args) result(*name) args;

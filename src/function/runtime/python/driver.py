@@ -80,8 +80,9 @@ def load_lib(path):
         ("z_max_rss_kb", ctypes.c_uint64, []),
         ("z_loopback_up", ctypes.c_int, []),
         ("z_wasm_load", ctypes.c_int, [ctypes.c_char_p]),
-        ("z_wasm_compile", ctypes.c_int, [ctypes.c_char_p] * 4 + [ctypes.c_uint, ctypes.c_char_p]),
-        ("z_wasm_begin", ctypes.c_int, [ctypes.c_char_p] * 2 + [ctypes.POINTER(ctypes.c_char_p)] * 2 + [ctypes.c_int, ctypes.c_uint64]),
+        ("z_wasm_compile", ctypes.c_int, [ctypes.c_char_p] * 4 + [ctypes.c_uint, ctypes.c_char_p, ctypes.c_int]),
+        ("z_wasm_kind", ctypes.c_int, [ctypes.c_char_p] * 2 + [ctypes.c_int]),
+        ("z_wasm_begin", ctypes.c_int, [ctypes.c_char_p] * 2 + [ctypes.POINTER(ctypes.c_char_p)] * 2 + [ctypes.c_int, ctypes.c_uint64, ctypes.c_int]),
         ("z_serve_api", None, [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64]),
     ):
         f = getattr(lib, name)
@@ -149,10 +150,11 @@ def build_etc(root, uid):
 
 def prepare_wasm(wasm, empty):
     """The library is mapped while it is in sight; a module that has no machine code yet gets it."""
+    wasm["kind"] = lib.z_wasm_kind(config["code"].encode(), wasm["file"].encode(), bool(config.get("http_port")))
     check(lib.z_wasm_load(wasm["library"].encode()), "load wasmtime")
     if not os.path.exists(wasm["code"]):
         words = [word.encode() for word in (config["code"], wasm["file"], wasm["code"], wasm["error"])]
-        check(lib.z_wasm_compile(*words, config["uid"], empty.encode()), "compile " + wasm["file"])
+        check(lib.z_wasm_compile(*words, config["uid"], empty.encode(), bool(config.get("http_port"))), "compile " + wasm["file"])
 
 
 def begin_wasm():
@@ -162,7 +164,7 @@ def begin_wasm():
     for volume in config["volumes"]:
         dirs += [volume["target"], "r" if volume.get("readOnly") else "w"]
     check(lib.z_wasm_begin(MODULE.encode(), config["wasm"]["file"].encode(), c_strings(env), c_strings(dirs), config["wasm"]["memory_mb"],
-                           config["timeout_ms"]), "wasm")
+                           config["timeout_ms"], config["wasm"]["kind"]), "wasm")
 
 
 def build_image_root():

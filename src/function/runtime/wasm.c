@@ -130,7 +130,8 @@ void wasm_error_text(void *error, struct buf *ret)
         for (digits = from; digits < end && m.p[digits] >= '0' && m.p[digits] <= '9'; digits++)
             ;
         if (digits > from && digits < end && m.p[digits] == ':')
-            from = digits + 2 < end ? digits + 2 : end;
+            for (from = digits + 1; from < end && m.p[from] == ' '; from++)
+                ;
         at = end + 1;
         if (end == from || memcmp(m.p + from, "Caused by:", MIN(end - from, (size_t)10)) == 0 ||
             (end - from > 16 && memmem(m.p + from, end - from, "wasm backtrace:", 15)))

@@ -23,7 +23,7 @@ enum {
 };
 
 static struct {
-    void *engine, *component, *linker, *func; /* func: the export's index */
+    void *engine, *component, *linker;
     struct wasm_world world;
     struct web conns[CONNS_MAX]; /* fd -1 or 0: none */
 } c;
@@ -50,7 +50,7 @@ static bool exports(const void *engine, const void *type, const char *prefix, ch
 
 bool wasm_component_world(const void *engine, const void *component, bool http, struct wasm_world *ret, struct buf *text)
 {
-    void *type = wasm_abi.wasmtime_component_type(component);
+    void *type = wasm_abi.wasmtime_component_type(component), *of = NULL;
     char other[64];
     bool is_http = exports(engine, type, "wasi:http/incoming-handler@0.2.", ret->interface, sizeof ret->interface);
     bool is_command = exports(engine, type, "wasi:cli/run@0.2.", is_http && http ? other : ret->interface, sizeof other);
@@ -63,6 +63,11 @@ bool wasm_component_world(const void *engine, const void *component, bool http, 
         buf_adds(text, "it is an HTTP component (wasi:http/incoming-handler): it wants spec.http, as tandem deploy sets it");
     else if (!http && !is_command)
         buf_adds(text, "it is a component that exports neither wasi:cli/run@0.2 nor wasi:http/incoming-handler@0.2");
+    else
+        of = wasm_abi.wasmtime_component_get_export_index(component, NULL, ret->interface, strlen(ret->interface));
+    ret->func = of ? wasm_abi.wasmtime_component_get_export_index(component, of, http ? "handle" : "run", http ? 6 : 3) : NULL;
+    if (!text->n && !ret->func)
+        buf_printf(text, "its export %s has no function %s", ret->interface, http ? "handle" : "run");
     return !text->n;
 }
 
@@ -129,7 +134,7 @@ void *wasm_component_linker(void *engine, const void *component, const struct wa
 
 bool wasm_component_load(void *engine, const char *path, bool http, struct buf *text)
 {
-    void *error = wasm_abi.wasmtime_component_deserialize_file(engine, path, &c.component), *of;
+    void *error = wasm_abi.wasmtime_component_deserialize_file(engine, path, &c.component);
 
     if (error) {
         wasm_error_text(error, text);
@@ -138,12 +143,6 @@ bool wasm_component_load(void *engine, const char *path, bool http, struct buf *
     c.engine = engine;
     if (!wasm_component_world(engine, c.component, http, &c.world, text))
         return false;
-    of = wasm_abi.wasmtime_component_get_export_index(c.component, NULL, c.world.interface, strlen(c.world.interface));
-    c.func = of ? wasm_abi.wasmtime_component_get_export_index(c.component, of, http ? "handle" : "run", http ? 6 : 3) : NULL;
-    if (!c.func) {
-        buf_printf(text, "its export %s has no function %s", c.world.interface, http ? "handle" : "run");
-        return false;
-    }
     c.linker = wasm_component_linker(engine, c.component, &c.world, text);
     return c.linker != NULL;
 }
@@ -161,7 +160,7 @@ static void *call(void *context, const struct wasm_val *args, size_t n, struct w
 
     if (error)
         return error;
-    if (!wasm_abi.wasmtime_component_instance_get_func(&i, context, c.func, &f))
+    if (!wasm_abi.wasmtime_component_instance_get_func(&i, context, c.world.func, &f))
         return wasm_abi.wasmtime_error_new("its export is no function");
     return wasm_abi.wasmtime_component_func_call(&f, context, args, n, rets, rets_n);
 }

@@ -26,6 +26,7 @@ enum { WASM_CORE = 0, WASM_COMMAND = 1, WASM_HTTP = 2 }; /* what a function's co
 struct wasm_world {
     bool http;         /* wasi:http/incoming-handler, else wasi:cli/run */
     char interface[64]; /* the export, with its version */
+    void *func;         /* where the function in it is */
 };
 /* False: a text why it is none that is served. */
 bool wasm_component_world(const void *engine, const void *component, bool http, struct wasm_world *ret, struct buf *text);

@@ -191,6 +191,21 @@ static void concurrency(struct cfn_work *w)
     }
 }
 
+static void code_signing(struct cfn_work *w)
+{
+    const struct val *arn = val_get(w->props, "CodeSigningConfigArn");
+    struct val *v = val_map(w->a);
+
+    if (!cfn_changed(w, "CodeSigningConfigArn"))
+        return;
+    if (arn)
+        val_put(w->a, v, "CodeSigningConfigArn", arn);
+    if (arn)
+        push_rest(w, cfn_rest(w, "PUT", v, "/2020-06-30/functions/%s/code-signing-config", seg(w, w->phys)));
+    else
+        push_rest(w, cfn_rest(w, "DELETE", NULL, "/2020-06-30/functions/%s/code-signing-config", seg(w, w->phys)));
+}
+
 static void got_function(struct cfn_work *w, const struct cfn_answer *ans)
 {
     (void)ans;
@@ -212,6 +227,8 @@ static void function_create(struct cfn_work *w)
         val_put(w->a, v, "PackageType", val_get(w->props, "PackageType"));
     if (val_get(w->props, "Architectures"))
         val_put(w->a, v, "Architectures", val_get(w->props, "Architectures"));
+    if (val_get(w->props, "CodeSigningConfigArn"))
+        val_put(w->a, v, "CodeSigningConfigArn", val_get(w->props, "CodeSigningConfigArn"));
     val_put(w->a, v, "Tags", tag_map(w, w->props));
     w->phys = name;
     c = cfn_rest(w, "POST", v, "/2015-03-31/functions");
@@ -266,6 +283,7 @@ static void function_update(struct cfn_work *w)
     c.got = got_update;
     cfn_push(w, &c);
     concurrency(w);
+    code_signing(w);
     c = cfn_rest(w, "GET", NULL, "/2017-03-31/tags/%s", http_escape(w->a, val_str_at(w->attrs, "Arn", ""), NULL));
     c.got = got_tags;
     cfn_push(w, &c);
@@ -620,6 +638,47 @@ static void mapping_drop(struct cfn_work *w)
     cfn_push(w, &c);
 }
 
+/* ---- CodeSigningConfig ---- */
+
+static struct val *signing_body(struct cfn_work *w)
+{
+    static const char *const NAMES[] = {"AllowedPublishers", "CodeSigningPolicies", "Description"};
+    struct val *v = val_map(w->a);
+
+    copy_names(w, v, NAMES, ARRAY_LEN(NAMES));
+    if (w->action == CFN_CREATE)
+        val_put(w->a, v, "Tags", tag_map(w, w->props));
+    return v;
+}
+static void got_signing(struct cfn_work *w, const struct cfn_answer *ans)
+{
+    const char *arn = val_str_at(ans->v, "CodeSigningConfig.CodeSigningConfigArn", NULL);
+
+    if (!arn)
+        return;
+    cfn_phys(w, arn);
+    cfn_attr(w, "CodeSigningConfigArn", arn);
+    cfn_attr(w, "CodeSigningConfigId", val_str_at(ans->v, "CodeSigningConfig.CodeSigningConfigId", NULL));
+}
+static void signing_put(struct cfn_work *w)
+{
+    struct cfn_call c;
+
+    if (w->action == CFN_CREATE)
+        c = cfn_rest(w, "POST", signing_body(w), "/2020-04-22/code-signing-configs");
+    else
+        c = cfn_rest(w, "PUT", signing_body(w), "/2020-04-22/code-signing-configs/%s", seg(w, w->phys));
+    c.got = got_signing;
+    cfn_push(w, &c);
+}
+static void signing_drop(struct cfn_work *w)
+{
+    struct cfn_call c = cfn_rest(w, "DELETE", NULL, "/2020-04-22/code-signing-configs/%s", seg(w, w->phys));
+
+    c.fine = "ResourceNotFoundException";
+    cfn_push(w, &c);
+}
+
 const struct cfn_type cfn_types_lambda[] = {
     {"AWS::Lambda::Function", " FunctionName PackageType ", "FunctionName", function_create, function_update, function_drop},
     {"AWS::Lambda::Version", "*", NULL, version_create, NULL, version_drop},
@@ -627,6 +686,7 @@ const struct cfn_type cfn_types_lambda[] = {
     {"AWS::Lambda::Permission", "*", NULL, permission_create, NULL, permission_drop},
     {"AWS::Lambda::Url", " TargetFunctionArn Qualifier ", NULL, url_create, url_update, url_drop},
     {"AWS::Lambda::EventInvokeConfig", " FunctionName Qualifier ", NULL, invoke_conf_create, invoke_conf_create, invoke_conf_drop},
+    {"AWS::Lambda::CodeSigningConfig", "", NULL, signing_put, signing_put, signing_drop},
     {"AWS::Lambda::LayerVersion", "*", NULL, layer_create, NULL, layer_drop},
     {"AWS::Lambda::LayerVersionPermission", "*", NULL, layer_permission_create, NULL, layer_permission_drop},
     {"AWS::Lambda::EventSourceMapping", " EventSourceArn StartingPosition SelfManagedEventSource ", NULL, mapping_create,

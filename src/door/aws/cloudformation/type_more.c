@@ -63,6 +63,27 @@ static const char *notification_xml(struct cfn_work *w, const struct val *conf)
     return text;
 }
 
+static void bucket_tags(struct cfn_work *w, const char *bucket)
+{
+    struct buf b = {0};
+
+    if (!val_len(val_get(w->props, "Tags")) && !val_get(w->was, "Tags"))
+        return;
+    buf_adds(&b, "<Tagging><TagSet>");
+    VAL_EACH(val_get(w->props, "Tags"), t)
+    {
+        const char *value = cfn_scalar(w->a, val_get(t, "Value"));
+
+        buf_adds(&b, "<Tag>");
+        xml_element(&b, "Key", val_str_at(t, "Key", ""));
+        xml_element(&b, "Value", value ? value : "");
+        buf_adds(&b, "</Tag>");
+    }
+    buf_adds(&b, "</TagSet></Tagging>");
+    push(w, cfn_s3(w, "PUT", arena_strndup(w->a, b.p, b.n), "/%s?tagging=", bucket), NULL, NULL);
+    buf_done(&b);
+}
+
 static void bucket_settings(struct cfn_work *w)
 {
     const struct val *notify = val_get(w->props, "NotificationConfiguration");
@@ -70,6 +91,7 @@ static void bucket_settings(struct cfn_work *w)
 
     if (notify || val_get(w->was, "NotificationConfiguration"))
         push(w, cfn_s3(w, "PUT", notification_xml(w, notify), "/%s?notification=", d), NULL, NULL);
+    bucket_tags(w, d);
     cfn_attr(w, "Arn", arena_printf(w->a, "arn:aws:s3:::%s", d));
     cfn_attr(w, "DomainName", arena_printf(w->a, "%s.s3.amazonaws.com", d));
     cfn_attr(w, "RegionalDomainName", arena_printf(w->a, "%s.s3.%s.amazonaws.com", d, w->s->c->d->region));
@@ -148,6 +170,26 @@ static void group_drop(struct cfn_work *w)
 
     val_put_str(w->a, v, "logGroupName", w->phys);
     push(w, cfn_json(w, "logs", "Logs_20140328.DeleteLogGroup", v), "ResourceNotFoundException", NULL);
+}
+
+static void stream_create(struct cfn_work *w)
+{
+    const char *name = cfn_name(w, "LogStreamName", 512, false);
+    struct val *v = val_map(w->a);
+
+    w->phys = name;
+    val_put_str(w->a, v, "logGroupName", prop(w, "LogGroupName") ? prop(w, "LogGroupName") : "");
+    val_put_str(w->a, v, "logStreamName", name);
+    push(w, cfn_json(w, "logs", "Logs_20140328.CreateLogStream", v),
+         !prop(w, "LogStreamName") || (w->resumed && w->r->made) ? "ResourceAlreadyExistsException" : NULL, got_bucket);
+}
+static void stream_drop(struct cfn_work *w)
+{
+    struct val *v = val_map(w->a);
+
+    val_put_str(w->a, v, "logGroupName", prop(w, "LogGroupName") ? prop(w, "LogGroupName") : "");
+    val_put_str(w->a, v, "logStreamName", w->phys);
+    push(w, cfn_json(w, "logs", "Logs_20140328.DeleteLogStream", v), "ResourceNotFoundException", NULL);
 }
 
 /* ---- SSM ---- */
@@ -393,6 +435,7 @@ const struct cfn_type cfn_types_more[] = {
     {"AWS::S3::Bucket", " BucketName ", "BucketName", bucket_create, bucket_settings, bucket_drop},
     {"AWS::S3::BucketPolicy", " Bucket ", NULL, bucket_policy_put, bucket_policy_put, bucket_policy_drop},
     {"AWS::Logs::LogGroup", " LogGroupName ", "LogGroupName", group_create, group_update, group_drop},
+    {"AWS::Logs::LogStream", "*", "LogStreamName", stream_create, NULL, stream_drop},
     {"AWS::SSM::Parameter", " Name ", "Name", parameter_put, parameter_put, parameter_drop},
     {"AWS::Events::Rule", " Name EventBusName ", "Name", rule_put, rule_put, rule_drop},
     {"AWS::Scheduler::Schedule", " Name GroupName ", "Name", schedule_put, schedule_put, schedule_drop},

@@ -309,14 +309,33 @@ static void put_targets(struct rule_op *op)
 static struct val *targets_shown(struct aws_req *q, const struct val *rule)
 {
     struct arena *a = q->req->arena;
-    struct val *v = val_map(a), *list = val_need_list(a, v, "Targets");
+    const struct rule_op *op = q->more;
+    const char *after = val_str_at(op->in, "NextToken", NULL), *last = "";
+    int64_t left = val_int_at(op->in, "Limit", 100);
+    struct val *v = val_map(a), *list = val_list(a);
 
     VAL_EACH(val_at(rule, "spec.targets"), t)
+    {
+        const char *id = val_str_at(t, "id", "");
+
+        if (after) { /* they have no order of their own: it goes on behind the one that was last */
+            if (streq(id, after))
+                after = NULL;
+            continue;
+        }
+        if (left-- <= 0) {
+            val_put_str(a, v, "NextToken", last);
+            break;
+        }
+        last = id;
         val_push(a, list, event_target_shown(q, t));
+    }
+    val_put(a, v, "Targets", list);
     return v;
 }
 static void list_targets(struct rule_op *op)
 {
+    op->q->more = op;
     show_rule(op, targets_shown);
 }
 

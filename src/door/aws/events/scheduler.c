@@ -482,6 +482,85 @@ static void delete_group(struct schedule_op *op)
         aws_call(op->q, &(struct client_call){.verb = CLIENT_LIST, .resource = SCHEDULES, .ns = LAMBDA_NS}, on_group_full, op);
 }
 
+/* ---- tags, which groups alone have ---- */
+
+static void on_group_tags(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    struct arena *a = q->req->arena;
+    struct schedule_op *op = arg;
+    struct val *v = val_map(a), *list = val_need_list(a, v, "Tags");
+
+    if (r->err) {
+        api_error(q, r, "Schedule group", op->name);
+        return;
+    }
+    VAL_EACH_MEMBER(val_at(r->val, "spec.tags"), m)
+    {
+        struct val *t = val_map(a);
+
+        val_put_str(a, t, "Key", m->key);
+        val_put(a, t, "Value", &m->v);
+        val_push(a, list, t);
+    }
+    lambda_reply(q, 200, v);
+}
+
+static void on_group_tagged(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    if (r->err && r->err->code == ERR_CONFLICT)
+        aws_error(q, 409, "ConflictException", "Schedule group %s is being changed by somebody else.", ((struct schedule_op *)arg)->name);
+    else if (r->err)
+        api_error(q, r, "Schedule group", ((struct schedule_op *)arg)->name);
+    else
+        lambda_reply(q, 200, val_map(q->req->arena));
+}
+
+static void on_group_to_tag(struct aws_req *q, const struct client_result *r, void *arg)
+{
+    struct arena *a = q->req->arena;
+    struct schedule_op *op = arg;
+    const struct val *had = r->err ? NULL : val_at(r->val, "spec.tags");
+    struct val *patch = val_map(a), *tags = val_map(a);
+    const char *wrong, *name, *value;
+    bool many;
+
+    if (r->err) {
+        api_error(q, r, "Schedule group", op->name);
+        return;
+    }
+    wrong = aws_tags_wrong(q, had, val_get(op->in, "Tags"), &many);
+    if (wrong) {
+        aws_error(q, 400, many ? "ServiceQuotaExceededException" : "ValidationException", "%s", wrong);
+        return;
+    }
+    VAL_EACH(val_get(op->in, "Tags"), t)
+        val_put_str(a, tags, val_str_at(t, "Key", ""), val_str_at(t, "Value", ""));
+    for (size_t i = 0; streq(q->req->method, "DELETE") && http_param_next(q->req, &i, &name, &value);)
+        if (streq(name, "TagKeys"))
+            val_put(a, tags, value, val_null(a));
+    val_put(a, val_need_map(a, patch, "metadata"), "resourceVersion", val_at(r->val, "metadata.resourceVersion"));
+    val_put(a, val_need_map(a, patch, "spec"), "tags", tags);
+    aws_call(q, &(struct client_call){.verb = CLIENT_PATCH, .resource = GROUPS, .ns = LAMBDA_NS, .body = patch, .patch_type = CLIENT_PATCH_MERGE,
+        .name = event_object_name(a, op->name)}, on_group_tagged, op);
+}
+
+static void group_tags(struct schedule_op *op)
+{
+    bool list = streq(op->q->req->method, "GET");
+    struct val *none;
+
+    if (streq(op->name, "default") && list) {
+        none = val_map(op->q->req->arena);
+        val_need_list(op->q->req->arena, none, "Tags");
+        lambda_reply(op->q, 200, none);
+    } else if (streq(op->name, "default")) {
+        aws_error(op->q, 400, "ValidationException", "The default schedule group cannot be tagged.");
+    } else {
+        aws_call(op->q, &(struct client_call){.verb = CLIENT_GET, .resource = GROUPS, .ns = LAMBDA_NS,
+            .name = event_object_name(op->q->req->arena, op->name)}, list ? on_group_tags : on_group_to_tag, op);
+    }
+}
+
 /* ---- paths ---- */
 
 static const struct {
@@ -499,6 +578,9 @@ static const struct {
     {"GET", "schedule-groups", true, "GetScheduleGroup", get_group},
     {"DELETE", "schedule-groups", true, "DeleteScheduleGroup", delete_group},
     {"GET", "schedule-groups", false, "ListScheduleGroups", list_groups},
+    {"GET", "tags", true, "ListTagsForResource", group_tags},
+    {"POST", "tags", true, "TagResource", group_tags},
+    {"DELETE", "tags", true, "UntagResource", group_tags},
 };
 
 /* May the caller do it, and is the name one? Else an error was answered. */
@@ -528,6 +610,15 @@ void scheduler_request(struct aws_req *q)
     op->q = q;
     what = arena_strndup(a, path, slash ? (size_t)(slash - path) : strlen(path));
     op->name = slash && slash[1] ? http_unescape(a, slash + 1, strlen(slash + 1), false) : NULL;
+    if (streq(what, "tags") && op->name) { /* by ARN: of a group */
+        const char *mark = strstr(op->name, ":schedule-group/");
+
+        if (!mark) {
+            aws_error(q, 400, "ValidationException", "Provided resourceArn is not the ARN of a schedule group: %.200s", op->name);
+            return;
+        }
+        op->name = mark + strlen(":schedule-group/");
+    }
     if (q->body_n) {
         op->in = json_parse(a, q->body, q->body_n, &err);
         if (!val_is(op->in, VAL_MAP)) {

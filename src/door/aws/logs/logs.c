@@ -186,11 +186,11 @@ static void change(struct aws_req *q, const char *group, struct val *patch)
 
 /* ---- groups ---- */
 
-/* Those that are there already are not known here: what comes at once is looked at. */
-static bool tags_fit(struct aws_req *q, const struct val *in)
+/* before: those that are there already, or NULL */
+static bool tags_fit(struct aws_req *q, const struct val *before, const struct val *in)
 {
     bool many;
-    const char *wrong = aws_tags_wrong(q, NULL, val_get(in, "tags"), &many);
+    const char *wrong = aws_tags_wrong(q, before, val_get(in, "tags"), &many);
 
     if (wrong)
         aws_error(q, 400, many ? "TooManyTagsException" : "InvalidParameterException", "%s", wrong);
@@ -211,7 +211,7 @@ static void create_group(struct aws_req *q, const struct val *in)
         aws_error(q, 400, "ResourceAlreadyExistsException", "The specified log group already exists");
         return;
     }
-    if (!tags_fit(q, in))
+    if (!tags_fit(q, NULL, in))
         return;
     *c = (struct change){.group = name, .patch = val_map(a), .then = empty};
     spec = val_need_map(a, c->patch, "spec");
@@ -409,18 +409,37 @@ static const char *tagged(struct aws_req *q, const struct val *in)
     return name && need_group(q, name) ? name : NULL;
 }
 
-static void tag(struct aws_req *q, const struct val *in)
+struct tagging {
+    const char *group;
+    const struct val *in;
+};
+
+/* With those that are there already. A group without an object has none. */
+static void on_tags_before(struct aws_req *q, const struct client_result *r, void *arg)
 {
+    struct tagging *t = arg;
     struct arena *a = q->req->arena;
-    const char *name = tagged(q, in);
     struct val *patch = val_map(a);
 
-    if (!name)
+    if (r->err && r->err->code != ERR_NOT_FOUND) {
+        logs_fail(q, r->err);
         return;
-    if (!tags_fit(q, in))
+    }
+    if (!tags_fit(q, r->obj ? val_at(obj_val(r->obj), "spec.tags") : NULL, t->in))
         return;
-    val_put(a, val_need_map(a, patch, "spec"), "tags", val_is(val_get(in, "tags"), VAL_MAP) ? val_get(in, "tags") : val_map(a));
-    change(q, name, patch);
+    val_put(a, val_need_map(a, patch, "spec"), "tags", val_is(val_get(t->in, "tags"), VAL_MAP) ? val_get(t->in, "tags") : val_map(a));
+    change(q, t->group, patch);
+}
+
+static void tag(struct aws_req *q, const struct val *in)
+{
+    struct tagging *t = arena_new_of(q->req->arena, struct tagging);
+    char object_name[80];
+
+    *t = (struct tagging){.group = tagged(q, in), .in = in};
+    if (t->group)
+        aws_call(q, &(struct client_call){.verb = CLIENT_GET, .resource = LOG_GROUPS, .ns = LOGS_NS,
+            .name = logs_object_name(t->group, object_name)}, on_tags_before, t);
 }
 
 static void untag(struct aws_req *q, const struct val *in)

@@ -1,4 +1,4 @@
-/* door/aws/s3/list.c - ListObjectsV2, and V1 for old clients. */
+/* door/aws/s3/list.c - ListObjectsV2, and V1 for old clients; ListObjectVersions, in which each object has its one version, null. */
 #include "door/aws/s3/s3_int.h"
 
 #include <stdio.h>
@@ -29,12 +29,17 @@ static void key_element(struct s3_op *op, const char *name, const char *key)
     xml_element(&op->out, name, l->encode ? http_escape(s3_arena(op), key, "/") : key);
 }
 
+static const char *root_name(const struct listing *l)
+{
+    return l->version == LIST_VERSIONS ? "ListVersionsResult" : "ListBucketResult";
+}
+
 static void heading(struct s3_op *op)
 {
     struct listing *l = op->more;
     const char *last = l->found.n ? l->found.v[l->found.n - 1].key : "";
 
-    buf_adds(&op->out, S3_XML "<ListBucketResult" S3_NS ">");
+    buf_printf(&op->out, S3_XML "<%s" S3_NS ">", root_name(l));
     xml_element(&op->out, "Name", op->bucket);
     key_element(op, "Prefix", l->prefix);
     if (l->delimiter)
@@ -50,6 +55,13 @@ static void heading(struct s3_op *op)
             key_element(op, "StartAfter", l->start_after);
         if (l->found.more)
             xml_element(&op->out, "NextContinuationToken", b64_encode(s3_arena(op), last, strlen(last)));
+    } else if (l->version == LIST_VERSIONS) {
+        key_element(op, "KeyMarker", l->start_after ? l->start_after : "");
+        xml_element(&op->out, "VersionIdMarker", "");
+        if (l->found.more) {
+            key_element(op, "NextKeyMarker", last);
+            xml_element(&op->out, "NextVersionIdMarker", "null");
+        }
     } else {
         key_element(op, "Marker", l->start_after ? l->start_after : "");
         if (l->found.more)
@@ -60,6 +72,7 @@ static void heading(struct s3_op *op)
 static void reply_list(struct s3_op *op)
 {
     struct listing *l = op->more;
+    const char *item = l->version == LIST_VERSIONS ? "Version" : "Contents";
 
     heading(op);
     for (uint32_t i = 0; i < l->found.n; i++) {
@@ -67,11 +80,13 @@ static void reply_list(struct s3_op *op)
 
         if (e->prefix)
             continue;
-        buf_adds(&op->out, "<Contents>");
+        buf_printf(&op->out, "<%s>", item);
         key_element(op, "Key", e->key);
+        if (l->version == LIST_VERSIONS)
+            buf_adds(&op->out, "<VersionId>null</VersionId><IsLatest>true</IsLatest>");
         buf_printf(&op->out, "<LastModified>%s</LastModified><ETag>&quot;%s&quot;</ETag><Size>%lld</Size>"
-                   "<StorageClass>STANDARD</StorageClass></Contents>", iso_time(s3_arena(op), e->mtime_ns / 1000000),
-                   e->etag, (long long)e->size);
+                   "<StorageClass>STANDARD</StorageClass></%s>", iso_time(s3_arena(op), e->mtime_ns / 1000000),
+                   e->etag, (long long)e->size, item);
     }
     for (uint32_t i = 0; i < l->found.n; i++) {
         if (!l->found.v[i].prefix)
@@ -80,7 +95,7 @@ static void reply_list(struct s3_op *op)
         key_element(op, "Prefix", l->found.v[i].key);
         buf_adds(&op->out, "</CommonPrefixes>");
     }
-    buf_adds(&op->out, "</ListBucketResult>");
+    buf_printf(&op->out, "</%s>", root_name(l));
     s3_answer_xml(op, 200);
 }
 
@@ -99,8 +114,8 @@ void s3_list(struct s3_op *op, int version)
                           .prefix = s3_param(op, "prefix"), .encode = encoding && streq(encoding, "url")};
     l->prefix = l->prefix ? l->prefix : "";
     l->delimiter = str_empty(l->delimiter) ? NULL : l->delimiter;
-    l->start_after = s3_param(op, version == 2 ? "start-after" : "marker");
-    l->after = l->start_after;
+    l->start_after = s3_param(op, version == 2 ? "start-after" : version == LIST_VERSIONS ? "key-marker" : "marker");
+    l->after = str_empty(l->start_after) ? NULL : l->start_after;
     l->token = version == 2 ? s3_param(op, "continuation-token") : NULL;
     if (l->token) {
         l->after = b64_decode(s3_arena(op), l->token, NULL);

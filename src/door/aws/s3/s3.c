@@ -480,6 +480,10 @@ static void bucket_request(struct s3_op *op)
     } else if (streq(method, "GET") && (fixed = fixed_answer(op))) {
         buf_adds(&op->out, fixed);
         s3_answer_xml(op, 200);
+    } else if (s3_bucket_tags(op)) {
+        return;
+    } else if (streq(method, "GET") && s3_param(op, "versions")) {
+        s3_list(op, LIST_VERSIONS);
     } else if (has_unserved(op)) {
         not_served(op);
     } else if (streq(method, "GET")) {

@@ -60,7 +60,9 @@ void s3_get_object(struct s3_op *op); /* HEAD too */
 void s3_copy(struct s3_op *op);       /* objects, and parts */
 void s3_delete_object(struct s3_op *op);
 void s3_delete_objects(struct s3_op *op);
-void s3_list(struct s3_op *op, int version);
+void s3_list(struct s3_op *op, int version); /* 1, 2, or LIST_VERSIONS */
+enum { LIST_VERSIONS = 3 };
+bool s3_bucket_tags(struct s3_op *op); /* ?tagging: true, and answered */
 void s3_multi_create(struct s3_op *op);
 void s3_multi_complete(struct s3_op *op);
 void s3_multi_abort(struct s3_op *op);

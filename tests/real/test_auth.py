@@ -41,6 +41,13 @@ rules:
 '''
 
 
+def write(path, text):
+    """In one step: who reads it meanwhile sees the old file or the new one."""
+    with open(path + '.part', 'w') as f:
+        f.write(text)
+    os.rename(path + '.part', path)
+
+
 def config_text(issuer, prefix='oidc:'):
     return CONFIG.format(url=issuer.url, prefix=prefix, ca=''.join('      ' + l for l in issuer.ca.splitlines(True)))
 
@@ -141,24 +148,24 @@ def test_keys_and_file_change_while_it_runs(world):
     time.sleep(2.1)                                  # unknown keys are asked for at most every two seconds
     issuer.keys.append(fresh)
     assert who(world, fresh.token(good))['username'] == 'oidc:ann'               # the request waited for the keys
-    open(world.paths['auth.yaml'], 'w').write(config_text(issuer, 'new:'))
+    write(world.paths['auth.yaml'], config_text(issuer, 'new:'))
     eventually(lambda: who(world, fresh.token(good))['username'] == 'new:ann')
-    open(world.paths['auth.yaml'], 'w').write('kind: Nonsense\n')
+    write(world.paths['auth.yaml'], 'kind: Nonsense\n')
     time.sleep(2.5)
     assert who(world, fresh.token(good))['username'] == 'new:ann'                # the last good file stays
-    open(world.paths['auth.yaml'], 'w').write(config_text(issuer))
+    write(world.paths['auth.yaml'], config_text(issuer))
     eventually(lambda: who(world, fresh.token(good))['username'] == 'oidc:ann')
 
 
 def test_claims_by_expressions(world):
     issuer = world.issuer
     good, key = issuer.claims(tenant='blue', roles='a,b', number=7), issuer.keys[0]
-    open(world.paths['auth.yaml'], 'w').write(EXPRESSIONS.format(url=issuer.url, ca=''.join('      ' + l for l in issuer.ca.splitlines(True))))
+    write(world.paths['auth.yaml'], EXPRESSIONS.format(url=issuer.url, ca=''.join('      ' + l for l in issuer.ca.splitlines(True))))
     said = eventually(lambda: type(x := who(world, key.token(good))) is dict and x['username'] == 'cel:ann' and x)
     assert said['groups'] == ['a', 'b', 'system:authenticated'] and said['uid'] == '7' and said['extra']['example.com/tenant'] == ['blue']
     for bad in ({**good, 'exp': good['iat'] + 7200}, {**good, 'roles': 'a,root'}, {k: v for k, v in good.items() if k != 'number'}, {**good, 'roles': 5}):
         assert who(world, key.token(bad)) == 401, bad
-    open(world.paths['auth.yaml'], 'w').write(config_text(issuer))
+    write(world.paths['auth.yaml'], config_text(issuer))
     eventually(lambda: type(x := who(world, key.token({**good, 'uid': 'u'}))) is dict and x['username'] == 'oidc:ann')
 
 
@@ -169,7 +176,7 @@ def test_anonymous_only_where_it_is_allowed(world):
 
 
 def events(world, **wanted):
-    found = [json.loads(l) for l in open(world.paths['audit.log'])]
+    found = [json.loads(l) for l in open(world.paths['audit.log']) if l.endswith('\n')]     # the last line may still be on its way
     return [e for e in found if all(e.get(k) == v for k, v in wanted.items())]
 
 
@@ -424,7 +431,7 @@ def test_webhook_authorises():
     with tempfile.TemporaryDirectory(prefix='tz-', dir='/tmp') as folder:
         ca = make_ca(folder, 'people')
         open(f'{folder}/hook.yaml', 'w').write(json.dumps({'clusters': [{'name': 'c', 'cluster': {'server': f'http://127.0.0.1:{to.server_port}/may'}}]}))
-        webhook = {'timeout': '3s', 'authorizedTTL': '5m', 'unauthorizedTTL': '30s', 'subjectAccessReviewVersion': 'v1', 'matchConditionSubjectAccessReviewVersion': 'v1',
+        webhook = {'timeout': '30s', 'authorizedTTL': '5m', 'unauthorizedTTL': '30s', 'subjectAccessReviewVersion': 'v1', 'matchConditionSubjectAccessReviewVersion': 'v1',
                    'failurePolicy': 'Deny', 'connectionInfo': {'type': 'KubeConfigFile', 'kubeConfigFile': f'{folder}/hook.yaml'},
                    'matchConditions': [{'expression': 'has(request.resourceAttributes)'}, {'expression': "request.resourceAttributes.resource != 'leases'"}]}
         open(f'{folder}/authz.yaml', 'w').write(json.dumps({'apiVersion': 'apiserver.config.k8s.io/v1', 'kind': 'AuthorizationConfiguration', 'authorizers': [
@@ -535,10 +542,10 @@ def test_webhook_knows_tokens():
             assert reviewed('good-elsewhere', audiences=['elsewhere', 'x'])['audiences'] == ['elsewhere']
             cm = {'apiVersion': 'v1', 'kind': 'ConfigMap', 'metadata': {'name': 'm'}}
             assert call(one, '/api/v1/namespaces/default/configmaps', 'good-2', 'POST', cm)[0] == 403 and not may
-            hook = {'timeout': '3s', 'authorizedTTL': '5m', 'unauthorizedTTL': '30s', 'subjectAccessReviewVersion': 'v1', 'failurePolicy': 'Deny',
+            hook = {'timeout': '30s', 'authorizedTTL': '5m', 'unauthorizedTTL': '30s', 'subjectAccessReviewVersion': 'v1', 'failurePolicy': 'Deny',
                     'connectionInfo': {'type': 'KubeConfigFile', 'kubeConfigFile': f'{folder}/may.yaml'}}
             conf['authorizers'].append({'type': 'Webhook', 'name': 'hook', 'webhook': hook})
-            open(path, 'w').write(json.dumps(conf))
+            write(path, json.dumps(conf))
             assert eventually(lambda: call(one, '/api/v1/namespaces/default/configmaps', 'good-2', 'POST', cm)[0] == 201)
             assert call(one, '/api/v1/namespaces/default/configmaps', 'good-3', 'POST', cm)[0] == 403
             as_bert = {'impersonate-user': 'bert'}                                      # the webhook decides about both: may they, and may he
@@ -547,7 +554,7 @@ def test_webhook_knows_tokens():
             assert [s['user'] for s in may if s.get('resourceAttributes', {}).get('verb') == 'impersonate'] and any(s['user'] == 'bert' for s in may)
             reloads = 'apiserver_authorization_config_controller_automatic_reloads_total'
             assert metric(one, reloads, 'status="success"') == 1 and metric(one, 'apiserver_authorization_webhook_evaluations_total', 'result="success"') > 2
-            open(path, 'w').write('authorizers: 7')
+            write(path, 'authorizers: 7')
             eventually(lambda: metric(one, reloads, 'status="failure"') == 1)
             assert call(one, '/api/v1/namespaces/default/configmaps/m', 'good-2')[0] == 200
             stop()

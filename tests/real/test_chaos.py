@@ -205,8 +205,8 @@ def gateway_is_back(world):
 
 
 def rampage(world, rng, seconds):
-    until = time.time() + seconds
-    while time.time() < until and not world.wrong:
+    until = time.time() + seconds                     # and no end before an instance at work was among them
+    while (time.time() < until or not world.kills.get('instance') and time.time() < until + 120) and not world.wrong:
         victims = rng.choices(['instance', 'zygote', 'base', 'gateway', 'node', 'server'], [5, 3, 1, 1, 1, 1], k=rng.choice([1, 1, 1, 2, 3]))
         killed = [v for v in victims if kill(world, v, rng)]
         if 'gateway' in killed:

@@ -55,7 +55,7 @@ def test_two_instances_may_not_share_a_pod_range(tandem, tmp_path):
 
 def test_status(tandem):
     v = json.loads(tandem.tandem('status', '--json').stdout)
-    assert v['running'] and v['nodes'] == 1
+    assert v['running'] and eventually(lambda: json.loads(tandem.tandem('status', '--json').stdout)['nodes'] == 1)
     assert {p['name'] for p in v['processes']} == {'supervisor', 'server', 'node', 'gateway'}
     assert 'kubernetes' in tandem.tandem('status').stdout
 
@@ -66,18 +66,19 @@ def test_version():
 
 def test_deploy_invoke_logs(tandem, tmp_path):
     import urllib.request
-    folder = tmp_path / 'hello'
+    folder = tmp_path / 'cli-hello'
     folder.mkdir()
     (folder / 'handler.py').write_text('def handler(event, context):\n    print("hello log")\n    return {"got": event.get("x"), "path": event.get("rawPath")}\n')
     url = tandem.tandem('deploy', str(folder)).stdout.strip()
     assert url.startswith('http://127.0.0.1:')
-    assert json.loads(urllib.request.urlopen(url + 'sub?y=1', timeout=20).read())['path'] == '/sub'
-    assert json.loads(tandem.tandem('invoke', 'hello', '{"x": 5}').stdout)['got'] == 5
-    assert 'hello log' in tandem.tandem('logs', 'hello').stdout
+    assert json.loads(urllib.request.urlopen(url + 'sub?y=1', timeout=60).read())['path'] == '/sub'
+    assert json.loads(tandem.tandem('invoke', 'cli-hello', '{"x": 5}').stdout)['got'] == 5
+    eventually(lambda: 'hello log' in tandem.tandem('logs', 'cli-hello').stdout)
     (folder / 'handler.py').write_text('def handler(event, context):\n    raise ValueError("broken")\n')
     tandem.tandem('deploy', str(folder))
-    done = tandem.tandem('invoke', 'hello', check=False)
+    done = tandem.tandem('invoke', 'cli-hello', check=False)
     assert done.returncode == 1 and 'broken' in done.stdout
+    tandem.kubectl('delete', 'function', 'cli-hello')
     done = tandem.tandem('invoke', 'nobody', check=False)
     assert done.returncode == 1 and done.stderr.startswith('tandem: ')
 
@@ -89,10 +90,10 @@ def test_deploy_of_a_folder_without_handler(tandem, tmp_path):
 
 def test_image_ls_import_rm(tandem):
     tar = os.path.join(TOP, 'build', 'gallery', 'image.tar')
-    tandem.tandem('image', 'import', '--name', 'other:3', tar)
-    assert 'other:3' in tandem.tandem('image', 'ls').stdout
-    tandem.tandem('image', 'rm', 'other:3')
-    assert 'other:3' not in tandem.tandem('image', 'ls').stdout
+    tandem.tandem('image', 'import', '--name', 'cli-other:3', tar)
+    assert 'cli-other:3' in tandem.tandem('image', 'ls').stdout
+    tandem.tandem('image', 'rm', 'cli-other:3')
+    assert 'cli-other:3' not in tandem.tandem('image', 'ls').stdout
     done = tandem.tandem('image', 'import', '--name', 'broken:1', __file__, check=False)
     assert done.returncode != 0 and done.stderr.startswith('tandem image: ')
     assert tandem.tandem('image', 'nonsense', check=False).returncode == 2

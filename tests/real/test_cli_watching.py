@@ -1,5 +1,5 @@
 """tandem logs -f, tail, top, trace: what functions print and where the time goes, as it happens."""
-import json, os, pty, re, select, subprocess, time
+import json, os, pty, re, select, subprocess, threading, time
 
 import pytest
 
@@ -28,7 +28,9 @@ def two(tandem, tmp_path_factory):
         (one / 'app.py').write_text(CODE)
         tandem.tandem('deploy', str(one), '--timeout', '10')
         invoke(tandem, name, say='first')
-    return tandem
+    yield tandem
+    for name in ('left', 'right'):
+        tandem.kubectl('delete', 'function', name)
 
 
 class Reading:
@@ -39,7 +41,7 @@ class Reading:
         self.text = ''
         os.set_blocking(self.p.stdout.fileno(), False)
 
-    def until(self, form, seconds=30):
+    def until(self, form, seconds=90):
         end = time.time() + seconds
         while not re.search(form, self.text, re.M):
             assert time.time() < end and self.p.poll() is None, (form, self.text)
@@ -56,13 +58,13 @@ class Reading:
 
     def __exit__(self, *_):
         self.p.terminate()
-        self.p.wait(10)
+        self.p.wait(60)
         self.p.stdout.close()
 
 
 def test_logs_go_on(two):
     with Reading(two, 'logs', '-f', 'left', '--tail', '1') as r:
-        assert r.until('REPORT').count('\n') == 1
+        assert r.until('REPORT.*\n').count('\n') == 1
         invoke(two, 'left', say='second')
         r.until('left says second')
         invoke(two, 'right', say='not here')
@@ -96,7 +98,7 @@ def test_tail_of_all(two):
     with Reading(two, 'tail') as r:
         for name in ('left', 'right'):
             form = f'Z {name} +{name} says now'
-            until = time.time() + 30
+            until = time.time() + 90
             while not re.search(form, r.text):                            # it sees what is said once it is there
                 assert time.time() < until, r.text
                 invoke(two, name, say='now')
@@ -107,11 +109,11 @@ def test_tail_of_all(two):
         assert 'first' not in r.text and '\033' not in r.text             # from now on; colours are for terminals
         eventually(lambda: r.cpu() < 1)
     assert re.search('left says now', two.tandem('tail', '--once', '--since', '5m').stdout)
-    done = subprocess.run(['bash', '-c', f'{TANDEM} tail --once --since 1h --state {two.state} | head -1'], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(['bash', '-c', f'{TANDEM} tail --once --since 1h --state {two.state} | head -1'], capture_output=True, text=True, timeout=60)
     assert done.stdout.count('\n') == 1 and not done.stderr
 
 
-def terminal(words, until, seconds=30):
+def terminal(words, until, seconds=90):
     """Runs it on a terminal of its own; what it wrote once `until` is in it."""
     pid, fd = pty.fork()
     if not pid:
@@ -136,22 +138,28 @@ def test_colours_on_a_terminal(two):
 
 
 def test_top(two):
-    load = subprocess.Popen(['bash', '-c', f'for i in $(seq 100); do {TANDEM} invoke left \'{{"sleep": 0.02}}\' --state {two.state} || exit; sleep 0.2; done'], stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL)
+    stop = threading.Event()
+
+    def calls():
+        while not stop.wait(0.2):
+            invoke(two, 'left', sleep=0.02)
+    load = threading.Thread(target=calls)
+    load.start()
 
     def rows():
         return {r['workload']: r for r in json.loads(two.tandem('top', '--json').stdout)}
     try:
         left = eventually(lambda: [r for r in [rows()['function/left']] if r['callsPerSecond'] > 0], 30)[0]
     finally:
-        load.terminate()
-        load.wait(30)
+        stop.set()
+        load.join()                                                       # none of its calls comes in between later
     assert left['callsPerSecond'] < 10 and 16 <= left['p50Ms'] <= left['p99Ms'] and left['instances'] >= 1 and left['memoryLimitMB'] == 128
-    assert rows()['function/right']['callsPerSecond'] == 0 and rows()['function/right']['calls'] >= 1
+    right = eventually(lambda: [r for r in [rows()['function/right']] if r['callsPerSecond'] == 0])[0]
+    assert right['calls'] >= 1
     table = two.tandem('top').stdout
     assert table.startswith('NAMESPACE ') and re.search(r'^default +function/left ', table, re.M) and '\033' not in table
-    text = terminal([TANDEM, 'top', '--state', two.state], lambda t: t.count('function/left') == 2)
-    assert text.count('\033[H') == 2 and text.count('\033[2J') == 1       # in place
+    text = terminal([TANDEM, 'top', '--state', two.state], lambda t: t.count('function/left') >= 2)
+    assert text.count('\033[H') >= 2 and text.count('\033[2J') == 1       # in place
 
     def priced():
         return [r for r in json.loads(two.tandem('top', '--json').stdout) if r['workload'] == 'function/left' and 'costPerHourAsFunction' in r and 'costPerHourAsPods' in r]
@@ -166,8 +174,8 @@ def test_trace(two):
     assert list(steps) == ['queue', 'place', 'fork', 'init', 'handler', 'answer', 'total'] and 50 <= float(steps['handler']) <= float(steps['total'])
     assert abs(sum(float(steps[s]) for s in steps if s != 'total') - float(steps['total'])) < 0.1
     invoke(two, 'left', check=False, fail=1)
-    calls = json.loads(two.tandem('trace', 'left', '--json', '--tail', '3').stdout)
-    assert len(calls) == 3 and calls[1]['requestId'] == request and calls[2]['status'] in ('ok', 'error') and calls[1]['us']['handler'] >= 50000
+    calls = eventually(lambda: (c := json.loads(two.tandem('trace', 'left', '--json', '--tail', '3').stdout)) and len(c) == 3 and c[1]['requestId'] == request and c)
+    assert calls[2]['status'] in ('ok', 'error') and calls[1]['us']['handler'] >= 50000
     table = two.tandem('trace', 'left').stdout.splitlines()
     assert table[0].split()[:4] == ['TIME', 'REQUEST', 'RUNG', 'queue'] and len(table) <= 11 and request in ''.join(table)
     for words, code in ((['trace'], 2), (['trace', '00000000-0000-0000-0000-000000000000'], 1), (['trace', 'nobody'], 1)):
@@ -181,4 +189,7 @@ def test_trace_of_json_logs(two):
     def traced():
         request = invoke(two, 'right', say='x')
         return [c for c in json.loads(two.tandem('trace', request, '--json').stdout) if c['requestId'] == request and c['status'] == 'ok']
-    eventually(traced, 20, 0.5)
+    try:
+        eventually(traced, every=0.5)
+    finally:
+        two.kubectl('patch', 'function', 'right', '--type', 'json', '-p', '[{"op":"remove","path":"/spec/loggingConfig"}]')

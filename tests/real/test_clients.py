@@ -11,7 +11,7 @@ def test_client_go(tandem):
     made = subprocess.run([os.path.join(TOP, 'tools', 'go-tools'), 'clientgo'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if made.returncode:
         pytest.skip('tests/real/clientgo is not built: ' + made.stdout.strip()[-300:])
-    done = subprocess.run([os.path.join(TOP, 'build', 'tools', 'clientgo'), os.path.join(tandem.state, 'kubeconfig')], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100)
+    done = subprocess.run([os.path.join(TOP, 'build', 'tools', 'clientgo'), os.path.join(tandem.state, 'kubeconfig')], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert done.stdout.count('ok ') == 8, done.stdout
 
@@ -31,7 +31,7 @@ def test_python_objects_and_watch(python):
     watching = python.watch.Watch()
 
     def follow():
-        for event in watching.stream(core.list_namespaced_config_map, 'python', resource_version=revision, timeout_seconds=20):
+        for event in watching.stream(core.list_namespaced_config_map, 'python', resource_version=revision, timeout_seconds=90):
             if event['object'].metadata.name == 'w':
                 seen.append((event['type'], (event['object'].data or {}).get('n')))
                 if event['type'] == 'DELETED':
@@ -42,7 +42,7 @@ def test_python_objects_and_watch(python):
     core.patch_namespaced_config_map('w', 'python', {'data': {'n': '2'}})                      # a strategic merge
     core.patch_namespaced_config_map('w', 'python', [{'op': 'replace', 'path': '/data/n', 'value': '3'}])
     core.delete_namespaced_config_map('w', 'python')
-    thread.join(20)
+    thread.join(90)
     assert seen == [('ADDED', '1'), ('MODIFIED', '2'), ('MODIFIED', '3'), ('DELETED', '3')]
 
     with pytest.raises(python.client.ApiException) as refused:

@@ -102,17 +102,19 @@ def test_watches_wait_for_the_webhook(world):
     events, ready = [], threading.Event()
 
     def follow():
-        for e in api.watch(V2 + '?watch=1&timeoutSeconds=6&allowWatchBookmarks=true'):
+        for e in api.watch(V2 + '?watch=1&timeoutSeconds=90&allowWatchBookmarks=true', 90):
             events.append(e)
             ready.set()
+            if e['type'] == 'DELETED':
+                return
     t = threading.Thread(target=follow)
     t.start()
-    assert ready.wait(5)
+    assert ready.wait(60)
     for i in range(1, 20):
         assert api('POST', V1, peer('v1', f'w{i}', host='w', port=i))[0] == 201
     assert api('PATCH', V1 + '/w3', {'spec': {'port': 33}}, {'content-type': 'application/merge-patch+json'})[0] == 200
     assert api('DELETE', V1 + '/w4')[0] == 200
-    eventually(lambda: len(events) >= 22, 6)
+    eventually(lambda: len(events) >= 22)
     assert [e['type'] for e in events[:22]] == ['ADDED'] * 20 + ['MODIFIED', 'DELETED'], events
     assert [e['object']['spec']['address'] for e in events[:22]] == [f'w:{i}' for i in range(20)] + ['w:33', 'w:4']
     t.join()

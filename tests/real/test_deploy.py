@@ -18,7 +18,7 @@ def folder(tmp_path, name, **files):
 
 
 def fetch(url):
-    return urllib.request.urlopen(url, timeout=20).read().decode()
+    return urllib.request.urlopen(url, timeout=60).read().decode()
 
 
 def refused(tandem, *words, code=2):
@@ -152,7 +152,7 @@ class Watching:
 
     def __exit__(self, *_):
         self.p.terminate()
-        self.p.wait(10)
+        self.p.wait(60)
         self.p.stdout.close()
 
 
@@ -166,7 +166,7 @@ def test_watch(tandem, tmp_path):
             began = time.monotonic()
             (one / 'lib' / 'said.py').write_text(f'WORD = "{word}"\n')
             while fetch(url).strip('"') != word:
-                assert time.monotonic() - began < 10
+                assert time.monotonic() - began < 90
             took.append(time.monotonic() - began)
             assert re.search(r'^\d\d:\d\d:\d\d deployed in \d+ ms \(lib/said.py\)$', w.line())
         print('from save to the new answer, ms:', [round(t * 1000) for t in took])
@@ -188,7 +188,7 @@ def test_watch(tandem, tmp_path):
         time.sleep(0.5)
         assert tandem.get('function', 'watched')['metadata']['generation'] == was
         os.rename(one, str(one) + '-away')
-        assert w.p.wait(10) == 1
+        assert w.p.wait(90) == 1
 
 
 def test_watch_begins_with_broken_code(tandem, tmp_path):

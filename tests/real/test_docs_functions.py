@@ -22,7 +22,9 @@ def place(tandem, tmp_path_factory):
     (folder / 'bin').mkdir()
     os.symlink(os.path.join(TOP, 'build', 'tandem'), folder / 'bin' / 'tandem')
     os.symlink(tandem.kubectls[0], folder / 'bin' / 'kubectl')
-    return folder
+    yield folder
+    tandem.kubectl('delete', 'schedule', 'nightly', 'often', '--ignore-not-found')
+    tandem.kubectl('delete', 'function', *'hello greet sum twice squares together files site web orders stops echo'.split(), '--ignore-not-found')
 
 
 def run(tandem, place, text):
@@ -37,7 +39,7 @@ def run(tandem, place, text):
     marks = 0
     for language, block, prints in blocks:
         words = ['bash', '-euo', 'pipefail', '-c', block] if language == 'sh' else [sys.executable, '-c', block]
-        done = subprocess.run(words, cwd=place, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run(words, cwd=place, env=env, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=180)
         assert done.returncode == 0, f'{block}\n{done.stdout}{done.stderr}'
         wants = re.findall(r'^#=> (.*)$', block, re.M) if language == 'sh' else [line.strip() for line in prints.splitlines()]
         at = 0

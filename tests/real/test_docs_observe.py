@@ -15,7 +15,7 @@ def test_the_example_runs(tandem, tmp_path):
                        'kubectl': f'exec {tandem.kubectls[0]} --kubeconfig {tandem.state}/kubeconfig "$@"'}.items():
         (tools / name).write_text(f'#!/bin/sh\n{line}\n')
         (tools / name).chmod(0o755)
-    done = subprocess.run(['bash', '-euxo', 'pipefail', '-c', script], cwd=tmp_path, text=True, capture_output=True, timeout=110, env={
+    done = subprocess.run(['bash', '-euxo', 'pipefail', '-c', script], cwd=tmp_path, text=True, capture_output=True, timeout=300, env={
         **os.environ, 'PATH': f'{tools}:{os.environ["PATH"]}', 'HOME': str(tmp_path), 'AWS_ACCESS_KEY_ID': tandem.key['AccessKeyId'],
         'AWS_SECRET_ACCESS_KEY': tandem.key['SecretAccessKey']})
     try:

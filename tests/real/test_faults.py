@@ -120,7 +120,7 @@ def test_down_leaves_nothing(tmp_path):
     with running('--pod-cidr', '10.43.0.0/16', prefix='td-') as one:
         one.tandem('image', 'import', '--name', 'gallery:1', os.path.join(TOP, 'build', 'gallery', 'image.tar'))
         one.kubectl('run', 'sleeper', '--image=gallery:1', '--command', '--', '/bin/sleep', '1000')
-        one.kubectl('wait', '--for=condition=Ready', 'pod/sleeper', '--timeout=30s')
+        one.kubectl('wait', '--for=condition=Ready', 'pod/sleeper', '--timeout=90s')
         assert traces(one)
         assert one.down().returncode == 0
         assert traces(one) == []

@@ -29,7 +29,7 @@ def flux(tandem, tmp_path_factory):
     folder = tmp_path_factory.mktemp('flux')
     for path in crds():
         tandem.kubectl('apply', '--server-side', '-f', path)
-    tandem.kubectl('wait', '--for=condition=Established', 'crd', '--all', '--timeout=20s')
+    tandem.kubectl('wait', '--for=condition=Established', 'crd', '--all', '--timeout=90s')
     tandem.kubectl('create', 'namespace', 'flux-system')
     env = {**os.environ, 'KUBECONFIG': os.path.join(tandem.state, 'kubeconfig'), 'RUNTIME_NAMESPACE': 'flux-system', 'HOME': str(folder)}
     common = ['--log-level=info', '--watch-all-namespaces']      # out of a cluster they cannot elect: no namespace of their own
@@ -82,20 +82,19 @@ spec:
 
 def test_a_bucket_is_applied_kept_and_pruned(flux):
     s3 = flux.boto('s3')
-    s3.create_bucket(Bucket='config')
-    s3.put_object(Bucket='config', Key='app/app.yaml', Body=manifest('one', 0).encode())
-    s3.put_object(Bucket='config', Key='app/extra.yaml', Body=b'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\n')
+    s3.create_bucket(Bucket='flux-config')
+    s3.put_object(Bucket='flux-config', Key='app/app.yaml', Body=manifest('one', 0).encode())
+    s3.put_object(Bucket='flux-config', Key='app/extra.yaml', Body=b'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra}\n')
     flux.kubectl('create', 'namespace', 'app')
     flux.kubectl('-n', 'flux-system', 'create', 'secret', 'generic', 'keys', '--from-literal=accesskey=' + flux.key['AccessKeyId'],
                  '--from-literal=secretkey=' + flux.key['SecretAccessKey'])
     flux.kubectl('apply', '-f', '-', text=json.dumps({'apiVersion': 'v1', 'kind': 'List', 'items': [
         {'apiVersion': 'source.toolkit.fluxcd.io/v1', 'kind': 'Bucket', 'metadata': {'name': 'config', 'namespace': 'flux-system'},
-         'spec': {'interval': '10m', 'provider': 'generic', 'bucketName': 'config', 'endpoint': flux.status['aws'].split('//')[1], 'region': 'us-east-1',
+         'spec': {'interval': '10m', 'provider': 'generic', 'bucketName': 'flux-config', 'endpoint': flux.status['aws'].split('//')[1], 'region': 'us-east-1',
                   'insecure': True, 'secretRef': {'name': 'keys'}}},
         {'apiVersion': 'kustomize.toolkit.fluxcd.io/v1', 'kind': 'Kustomization', 'metadata': {'name': 'app', 'namespace': 'flux-system'},
          'spec': {'interval': '10m', 'retryInterval': '2s', 'path': './app', 'prune': True, 'wait': True, 'timeout': '30s', 'targetNamespace': 'app',
                   'sourceRef': {'kind': 'Bucket', 'name': 'config'}}}]}))
-    eventually(lambda: condition(flux, 'bucket', 'config')[0] == 'True' or condition(flux, 'bucket', 'config'), 30)
     eventually(lambda: condition(flux, 'bucket', 'config')[0] == 'True', 30)
     eventually(lambda: condition(flux, 'kustomization', 'app')[0] == 'True', 40)
     assert flux.get('-n', 'app', 'configmap', 'words')['data'] == {'text': 'one'}
@@ -107,8 +106,8 @@ def test_a_bucket_is_applied_kept_and_pruned(flux):
 
     # what somebody changes by hand is put back with the next run; a new revision is applied; what is gone is pruned
     flux.kubectl('-n', 'app', 'patch', 'configmap', 'words', '--type=merge', '-p', '{"data":{"text":"mine"}}')
-    s3.put_object(Bucket='config', Key='app/app.yaml', Body=manifest('two', 0).encode())
-    s3.delete_object(Bucket='config', Key='app/extra.yaml')
+    s3.put_object(Bucket='flux-config', Key='app/app.yaml', Body=manifest('two', 0).encode())
+    s3.delete_object(Bucket='flux-config', Key='app/extra.yaml')
     now = f'reconcile.fluxcd.io/requestedAt={time.time()}'
     flux.kubectl('-n', 'flux-system', 'annotate', '--overwrite', 'bucket/config', now)
     eventually(lambda: flux.get('-n', 'app', 'configmap', 'words')['data'] == {'text': 'two'}, 40)

@@ -6,7 +6,7 @@ from conftest import eventually
 
 def page(gallery):
     port = gallery.get('service', 'gallery')['spec']['ports'][0]['nodePort']
-    with urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=5) as answer:
+    with urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=60) as answer:
         return answer.read().decode()
 
 
@@ -31,11 +31,11 @@ def test_put_fires_the_function_and_the_page_shows_it(gallery):
     s3 = gallery.boto('s3')
     picture = jpeg(1200, 800)
     s3.put_object(Bucket='gallery', Key='pictures/real test.jpg', Body=picture)
-    text = eventually(lambda: (lambda t: t if 'real test.jpg' in t else None)(page(gallery)), 20)
+    told = eventually(lambda: json.loads(s3.get_object(Bucket='gallery', Key='thumbs/real test.json')['Body'].read()))
+    text = eventually(lambda: (lambda t: t if 'real test.jpg' in t else None)(page(gallery)))
     assert 'took' in text and 'started in' in text
     thumb = s3.get_object(Bucket='gallery', Key='thumbs/real test.jpg')['Body'].read()
     assert thumb[:2] == b'\xff\xd8' and len(thumb) < len(picture)
-    told = json.loads(s3.get_object(Bucket='gallery', Key='thumbs/real test.json')['Body'].read())
     assert told['start_ms'] is not None and told['start_ms'] > 0 and told['duration_ms'] > 0
 
 
@@ -66,7 +66,7 @@ def instances(gallery):
 def test_when_nobody_calls_the_function_has_no_process(gallery):
     gallery.boto('lambda').invoke(FunctionName='thumbnail', Payload=json.dumps({'Records': []}))
     assert instances(gallery)
-    eventually(lambda: not instances(gallery), 90, every=1)
+    eventually(lambda: not instances(gallery), 150, every=1)
     assert len(gallery.get('pods', '-l', 'app=gallery')['items']) == 2
 
 

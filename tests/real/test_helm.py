@@ -39,7 +39,7 @@ def helm(tandem, tmp_path_factory):
         env[f'HELM_{name}_HOME'] = str(folder / name.lower())
 
     def run(*words, check=True):
-        done = subprocess.run([HELM, *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env, timeout=100)
+        done = subprocess.run([HELM, *words], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env, timeout=300)
         if check and done.returncode:
             raise AssertionError(f'helm {" ".join(words)}: exit {done.returncode}: {done.stdout}{done.stderr}\n'
                                  + tandem.kubectl('-n', 'helm', 'get', 'pods,jobs,events', '-o', 'wide').stdout)
@@ -48,7 +48,7 @@ def helm(tandem, tmp_path_factory):
     run.get = lambda *words: tandem.get('-n', 'helm', *words)
     yield run
     run('uninstall', 'hello', check=False)
-    tandem.kubectl('delete', 'namespace', 'helm', '--wait=true', '--timeout=60s', timeout=90)
+    tandem.kubectl('delete', 'namespace', 'helm', '--wait=true', '--timeout=150s', timeout=180)
     tandem.kubectl('delete', 'crd', 'greetings.example.tandem.dev', '--ignore-not-found')
 
 
@@ -63,7 +63,7 @@ def test_a_release_from_install_to_uninstall(helm):
     assert 'CustomResourceDefinition' not in helm('install', 'dry', CHART, '--dry-run=server', '--skip-crds', check=False).stdout
 
     # install: the CRD first, then the hook's Job to its end, then all else, until it is ready
-    helm('install', 'hello', CHART, '--set', 'image=helm-small:1', '--wait', '--timeout', '90s')
+    helm('install', 'hello', CHART, '--set', 'image=helm-small:1', '--wait', '--timeout', '240s')
     assert words(helm) == ('Hello', 'Hello', 1)
     assert helm.get('job', 'hello-prepare')['status'].get('succeeded') == 1
     assert helm.get('deployment', 'hello')['status']['readyReplicas'] == 1
@@ -74,13 +74,13 @@ def test_a_release_from_install_to_uninstall(helm):
     assert 'hello' in helm.k('get', 'grt').stdout                    # columns of the chart's own kind
 
     # upgrade
-    helm('upgrade', 'hello', CHART, '--set', 'image=helm-small:1,greeting=Moin,replicas=2', '--wait', '--timeout', '90s')
+    helm('upgrade', 'hello', CHART, '--set', 'image=helm-small:1,greeting=Moin,replicas=2', '--wait', '--timeout', '240s')
     assert words(helm) == ('Moin', 'Moin', 2)
     assert helm.get('deployment', 'hello')['status']['readyReplicas'] == 2
     assert helm.get('greeting', 'hello')['metadata']['generation'] == 2
 
     # its own test, from a pod through the service
-    tested = helm('test', 'hello', '--timeout', '60s')
+    tested = helm('test', 'hello', '--timeout', '240s')
     assert 'Succeeded' in tested.stdout
 
     # somebody else's field stays, helm's own is taken back
@@ -88,18 +88,18 @@ def test_a_release_from_install_to_uninstall(helm):
     helm.k('scale', 'deployment', 'hello', '--replicas=1')
     conflict = helm('upgrade', 'hello', CHART, '--set', 'image=helm-small:1,greeting=Moin,replicas=2', check=False)
     assert conflict.returncode and 'conflict' in conflict.stderr and '.spec.replicas' in conflict.stderr, conflict.stderr
-    helm('upgrade', 'hello', CHART, '--set', 'image=helm-small:1,greeting=Moin,replicas=2', '--force-conflicts', '--wait', '--timeout', '60s')
+    helm('upgrade', 'hello', CHART, '--set', 'image=helm-small:1,greeting=Moin,replicas=2', '--force-conflicts', '--wait', '--timeout', '240s')
     assert words(helm) == ('Moin', 'Moin', 2)
     assert helm.get('configmap', 'hello-pages')['metadata']['labels']['mine'] == 'yes'
 
     # rollback
-    helm('rollback', 'hello', '1', '--wait', '--timeout', '90s')
+    helm('rollback', 'hello', '1', '--wait', '--timeout', '240s')
     assert words(helm) == ('Hello', 'Hello', 1)
     history = json.loads(helm('history', 'hello', '-o', 'json').stdout)
     assert [h['status'] for h in history][-1] == 'deployed' and 'Rollback to 1' in history[-1]['description']
 
     # uninstall: nothing stays but the CRD
-    helm('uninstall', 'hello', '--wait', '--timeout', '60s')
+    helm('uninstall', 'hello', '--wait', '--timeout', '240s')
     eventually(lambda: not helm.get('all,configmap,secret,role,rolebinding,greetings', '-l', 'app.kubernetes.io/instance=hello,!helm.sh/hook')['items']
                or set(o['kind'] for o in helm.get('all,configmap,secret,role,rolebinding,greetings', '-l', 'app.kubernetes.io/instance=hello')['items']) <= {'Job', 'Pod'}, 30)
     assert helm.k('get', 'crd', 'greetings.example.tandem.dev', '-o', 'name').stdout.strip()
@@ -113,8 +113,8 @@ def test_a_chart_that_cannot_be_is_refused_whole(helm):
 
 def test_a_release_by_client_side_apply_still_works(helm):
     """As helm 3 does it: three-way merges of the client."""
-    helm('install', 'old', CHART, '--set', 'image=helm-small:1', '--server-side=false', '--no-hooks', '--wait', '--timeout', '60s')
-    helm('upgrade', 'old', CHART, '--set', 'image=helm-small:1,greeting=Servus', '--server-side=false', '--no-hooks', '--wait', '--timeout', '60s')
+    helm('install', 'old', CHART, '--set', 'image=helm-small:1', '--server-side=false', '--no-hooks', '--wait', '--timeout', '240s')
+    helm('upgrade', 'old', CHART, '--set', 'image=helm-small:1,greeting=Servus', '--server-side=false', '--no-hooks', '--wait', '--timeout', '240s')
     assert helm.get('greeting', 'old')['spec']['words'] == 'Servus'
     helm('upgrade', 'old', CHART, '--set', 'image=helm-small:1,greeting=Tach', '--server-side=true', '--force-conflicts', '--no-hooks')
     assert helm.get('greeting', 'old')['spec']['words'] == 'Tach'

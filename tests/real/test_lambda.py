@@ -157,10 +157,11 @@ def test_code_from_a_bucket(tandem, fn):
 
 
 def test_list_and_kubectl_see_the_same(tandem, fn, name):
-    names = {f['FunctionName'] for page in fn.get_paginator('list_functions').paginate(PaginationConfig={'PageSize': 1}) for f in page['Functions']}
-    assert name in names
-    kube = {f['metadata']['name'] for f in tandem.get('functions')['items']}
-    assert name in kube and len(kube) == len(names)
+    def both():                                      # until nothing of earlier tests is on its way out
+        names = {f['FunctionName'] for page in fn.get_paginator('list_functions').paginate(PaginationConfig={'PageSize': 1}) for f in page['Functions']}
+        kube = {f['metadata']['name'] for f in tandem.get('functions')['items']}
+        return len(kube) == len(names) and (names, kube)
+    assert all(name in some for some in eventually(both))
     assert fn.list_versions_by_function(FunctionName=name)['Versions'][0]['Version'] == '$LATEST'
     assert fn.get_account_settings()['AccountUsage']['FunctionCount'] >= 1
 
@@ -181,7 +182,7 @@ def test_function_url(fn):
     assert len(fn.list_function_url_configs(FunctionName='url')['FunctionUrlConfigs']) == 1
 
     def get():
-        with urllib.request.urlopen(got['FunctionUrl'] + 'some/path?q=1', timeout=10) as answer:
+        with urllib.request.urlopen(got['FunctionUrl'] + 'some/path?q=1', timeout=60) as answer:
             return answer.status, answer.headers['x-own'], answer.read()
     assert get() == (201, 'yes', b'/some/path?q=1')
     assert fn.update_function_url_config(FunctionName='url', AuthType='AWS_IAM')['AuthType'] == 'AWS_IAM'
@@ -190,7 +191,7 @@ def test_function_url(fn):
         with pytest.raises(urllib.error.HTTPError) as e:
             get()
         return e.value.code == 403
-    eventually(closed, 5)
+    eventually(closed)
     fn.delete_function_url_config(FunctionName='url')
     refused('ResourceNotFoundException', 404, fn.get_function_url_config, FunctionName='url')
 

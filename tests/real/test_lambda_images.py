@@ -51,7 +51,7 @@ def images(tandem, tmp_path_factory):
 
 
 def create(fn, name, uri, **more):
-    return fn.create_function(FunctionName=name, PackageType='Image', Code={'ImageUri': uri}, Role=ROLE, Timeout=10, **more)
+    return fn.create_function(FunctionName=name, PackageType='Image', Code={'ImageUri': uri}, Role=ROLE, Timeout=60, **more)
 
 
 @pytest.fixture(scope='module')
@@ -143,7 +143,11 @@ seen = []
 register_before_snapshot(seen.append, 'before')
 register_after_restore(seen.append, 'after')
 def handler(event, context):
-    time.sleep(event.get('seconds', 0))
+    if 'together' in event:
+        open('/tmp/here-%d' % os.getpid(), 'w').close()
+        until = time.time() + 15
+        while len([f for f in os.listdir('/tmp') if f.startswith('here-')]) < event['together'] and time.time() < until:
+            time.sleep(0.05)
     return [seen, os.environ['AWS_LAMBDA_INITIALIZATION_TYPE'], os.getpid()]
 def bad(event, context):
     return 1
@@ -182,6 +186,6 @@ def test_several_calls_at_once_of_an_unmodified_client(fn, hooked):
         'CapacityProviderArn': 'arn:aws:lambda:us-east-1:000000000000:capacity-provider:here', 'PerExecutionEnvironmentMaxConcurrency': 3}})
     fn.get_waiter('function_active_v2').wait(FunctionName='hookedmany')
     with concurrent.futures.ThreadPoolExecutor(3) as many:
-        got = list(many.map(lambda _: call(fn, 'hookedmany', {'seconds': 2})[1], range(3)))
+        got = list(many.map(lambda _: call(fn, 'hookedmany', {'together': 3})[1], range(3)))
     assert len({g[2] for g in got}) == 3                             # its processes, of one instance
     fn.delete_function(FunctionName='hookedmany')

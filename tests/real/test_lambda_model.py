@@ -49,7 +49,7 @@ def plain(shape, name):
 def blind(tandem, fn):
     """A client that sends whatever it is given."""
     import boto3
-    config = botocore.config.Config(parameter_validation=False, retries={'max_attempts': 1}, read_timeout=10)
+    config = botocore.config.Config(parameter_validation=False, retries={'max_attempts': 1}, read_timeout=90)
     return boto3.client('lambda', endpoint_url=tandem.status['aws'], region_name='us-east-1', aws_access_key_id=tandem.key['AccessKeyId'],
                         aws_secret_access_key=tandem.key['SecretAccessKey'], config=config)
 

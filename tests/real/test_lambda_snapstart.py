@@ -56,7 +56,7 @@ def lines(logs, name):
 
 def test_versions_start_from_a_snapshot(fn, tandem):
     logs = tandem.boto('logs')
-    made = create(fn, 'snapped', code=packed(OWN), SnapStart=ON)
+    made = create(fn, 'snapped', code=packed(OWN), SnapStart=ON, Timeout=60)
     assert made['SnapStart'] == {'ApplyOn': 'PublishedVersions', 'OptimizationStatus': 'Off'}
     fn.get_waiter('function_active_v2').wait(FunctionName='snapped')
     one = fn.publish_version(FunctionName='snapped')
@@ -64,7 +64,7 @@ def test_versions_start_from_a_snapshot(fn, tandem):
     assert one['State'] == 'Active' or (one['State'], one['StateReasonCode']) == ('Pending', 'Creating')
     fn.get_waiter('published_version_active').wait(FunctionName='snapped', Qualifier='1')
     with concurrent.futures.ThreadPoolExecutor(3) as many:
-        got = list(many.map(lambda _: said(fn, 'snapped', {'seconds': 1}, Qualifier='1'), range(3)))
+        got = list(many.map(lambda _: said(fn, 'snapped', {'seconds': 6}, Qualifier='1'), range(3)))
     assert len({g['born'] for g in got}) == 1                       # one initialization
     assert len({g['random'] for g in got}) == 3                     # and no draw twice
     assert all((g['hooks'], g['kind'], g['key']) == (['before', 'after'], 'snap-start', None) for g in got)

@@ -39,7 +39,7 @@ exports.handler = awslambda.streamifyResponse(async (event, stream, context) => 
 @pytest.fixture(scope='module')
 def flow(fn):
     try:
-        create(fn, 'flow', code=zipped(NODE, 'index.js'), Runtime='nodejs18.x', Handler='index.handler', MemorySize=512, Timeout=20)
+        create(fn, 'flow', code=zipped(NODE, 'index.js'), Runtime='nodejs18.x', Handler='index.handler', MemorySize=512, Timeout=90)
     except fn.exceptions.InvalidParameterValueException as e:
         pytest.skip(str(e))
     fn.create_function_url_config(FunctionName='flow', AuthType='NONE', InvokeMode='RESPONSE_STREAM')
@@ -71,7 +71,7 @@ def url(tandem, name, query=''):
 
 
 def test_pieces_come_as_they_are_written(fn, flow):
-    pieces, end = stream(fn, flow, {'pause': 300}, LogType='Tail')
+    pieces, end = stream(fn, flow, {'pause': 1500}, LogType='Tail')
     assert text(pieces) == b'part 0;part 1;part 2;' and 'ErrorCode' not in end
     assert pieces[-1][0] - pieces[0][0] > 0.4, 'the first piece was held until the last'
     assert 'REPORT RequestId' in base64.b64decode(end['LogResult']).decode()
@@ -112,7 +112,7 @@ def test_more_than_six_megabytes_stream(fn, flow):
 
 def test_url_streams_with_status_headers_and_cookies(tandem, fn, flow):
     eventually(lambda: urllib.request.urlopen(url(tandem, flow)).status == 200, 10)
-    with urllib.request.urlopen(url(tandem, flow, 'http=1&pause=300')) as got:
+    with urllib.request.urlopen(url(tandem, flow, 'http=1&pause=1500')) as got:
         assert (got.status, got.headers['x-own'], got.headers['content-type']) == (201, 'yes', 'text/x-own')
         assert got.headers.get_all('set-cookie') == ['a=1', 'b=2'] and got.headers['transfer-encoding'] == 'chunked'
         first = got.read1()

@@ -20,7 +20,7 @@ def handler(event, context):
 
 def ask(tandem, what):
     """What the gateway's admin socket answers."""
-    return json.loads(subprocess.run(['curl', '-s', '--max-time', '20', '--unix-socket', f'{tandem.state}/run/gateway.sock',
+    return json.loads(subprocess.run(['curl', '-s', '--max-time', '60', '--unix-socket', f'{tandem.state}/run/gateway.sock',
                                       'http://localhost/' + what], text=True, capture_output=True).stdout)
 
 
@@ -68,7 +68,7 @@ def test_annotated_functions_have_what_is_said(tandem, fn, made):
     name = made('scaled-noted')
     tandem.kubectl('annotate', 'function', name, KN + 'min-scale=2', KN + 'max-scale=3', KN + 'window=6s', KN + 'initial-scale=2')
     eventually(lambda: len(states(tandem, name)) == 2)      # nobody has called
-    assert meter(tandem, name)['scaleWanted'] == 2
+    eventually(lambda: meter(tandem, name)['scaleWanted'] == 2)
     most = 0
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         calls = pool.submit(at_once, fn, name, 8, 1)
@@ -102,7 +102,7 @@ def left(tandem):
 def test_pods_get_what_functions_hold_idle(image, fn, made):
     tandem, name = image, made('scaled-holder', 40, MemorySize=256)
     node = tandem.get('nodes')['items'][0]
-    assert at_once(fn, name, 4, 2) == [2] * 4
+    eventually(lambda: at_once(fn, name, 4, 2) == [2] * 4 and len(states(tandem, name)) >= 4)
     had = len(states(tandem, name))
     before = meter(tandem, name)['evicted']
     asks = left(tandem) - 96
@@ -112,14 +112,12 @@ def test_pods_get_what_functions_hold_idle(image, fn, made):
     tandem.kubectl('apply', '-f', '-', text=json.dumps(pod))
     try:
         eventually(lambda: tandem.get('pod', 'scaled-large')['status']['phase'] == 'Running', 60)
-        assert had >= 4
         eventually(lambda: len(states(tandem, name)) <= 2)
-        assert meter(tandem, name)['evicted'] - before >= 2  # they did not go by themselves
+        eventually(lambda: meter(tandem, name)['evicted'] - before >= 2)     # they did not go by themselves
         assert at_once(fn, name, 2, 0.1) == [0.1] * 2        # and it answers all the same
-        told = ask(tandem, 'meter')['capacity']
-        assert told['budget_mb'] <= 97
+        eventually(lambda: ask(tandem, 'meter')['capacity']['budget_mb'] <= 97)
         for path in glob.glob(f'/sys/fs/cgroup/cpu*/tandem-{tandem.id}/functions/cpu.shares'):
-            assert int(open(path).read()) == told['cpu_shares'] < int(open(path.replace('functions', 'pods')).read())
+            eventually(lambda: int(open(path).read()) == ask(tandem, 'meter')['capacity']['cpu_shares'] < int(open(path.replace('functions', 'pods')).read()))
         now = tandem.get('nodes')['items'][0]
         assert now['status']['allocatable'] == node['status']['allocatable']
         told = tandem.kubectl('describe', 'node', node['metadata']['name']).stdout
@@ -139,7 +137,7 @@ def test_limits_are_said_at_the_start():
 
         def call(_):
             try:
-                return fn.invoke(FunctionName='scaled-slowly', Payload=b'2')['StatusCode']
+                return fn.invoke(FunctionName='scaled-slowly', Payload=b'8')['StatusCode']
             except ClientError as e:
                 return e.response['Error']['Code'], e.response.get('Reason')
         with concurrent.futures.ThreadPoolExecutor(6) as pool:

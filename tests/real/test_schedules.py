@@ -1,5 +1,5 @@
 """Functions that are called at their times: EventBridge Scheduler and rules through an unmodified boto3, Schedule objects through kubectl."""
-import datetime, json, time
+import datetime, json, os, time
 
 import pytest
 
@@ -37,14 +37,14 @@ def at(seconds):
 
 def test_once_and_then_gone(tandem, told):
     scheduler, events = tandem.boto('scheduler'), told('once')
-    when = at(3).astimezone(datetime.timezone(datetime.timedelta(hours=9)))     # Tokyo has no summer time
+    when = at(8).astimezone(datetime.timezone(datetime.timedelta(hours=9)))     # Tokyo has no summer time
     made = scheduler.create_schedule(Name='just_Once', ScheduleExpression=when.strftime('at(%Y-%m-%dT%H:%M:%S)'), ScheduleExpressionTimezone='Asia/Tokyo',
                                      FlexibleTimeWindow={'Mode': 'OFF'}, ActionAfterCompletion='DELETE',
                                      Target={'Arn': arn('once'), 'RoleArn': ROLE, 'Input': '{"n": 1, "at": "<aws.scheduler.scheduled-time>"}'})
     assert made['ScheduleArn'] == 'arn:aws:scheduler:us-east-1:000000000000:schedule/default/just_Once'
     got = scheduler.get_schedule(Name='just_Once')
     assert got['State'] == 'ENABLED' and got['ScheduleExpressionTimezone'] == 'Asia/Tokyo' and got['Target']['RoleArn'] == ROLE
-    assert abs(got['CreationDate'].timestamp() - time.time()) < 30
+    assert abs(got['CreationDate'].timestamp() - time.time()) < 300
     eventually(lambda: len(events()) == 1, 30)
     assert events() == [{'n': 1, 'at': when.astimezone(datetime.timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')}]
     eventually(lambda: not scheduler.list_schedules(NamePrefix='just_')['Schedules'], 20)
@@ -56,7 +56,7 @@ def test_kubectl_sees_and_makes_the_same(tandem, told):
     tandem.kubectl('apply', '-f', '-', text=json.dumps({'apiVersion': 'tandem.dev/v1', 'kind': 'Schedule', 'metadata': {'name': 'hourly', 'namespace': 'default'},
                                                         'spec': {'expression': 'rate(1 hour)', 'target': {'function': 'hourly', 'input': '{"hello": "hour"}'}}}))
     eventually(lambda: events() == [{'hello': 'hour'}], 30)                     # a rate's first time is its start
-    assert tandem.get('schedule', 'hourly')['status']['state'] == 'Active'
+    eventually(lambda: tandem.get('schedule', 'hourly')['status']['state'] == 'Active')
     one, = tandem.boto('scheduler').list_schedules(NamePrefix='hourly')['Schedules']
     assert one['Name'] == 'hourly' and one['Target']['Arn'] == arn('hourly')
     tandem.kubectl('patch', 'schedule', 'hourly', '--type=merge', '-p', '{"spec":{"expression":"rate(soon)"}}')
@@ -68,13 +68,14 @@ def test_kubectl_sees_and_makes_the_same(tandem, told):
 def test_a_time_that_passed_while_it_was_down(tandem, told):
     events = told('late')
     scheduler = tandem.boto('scheduler')
-    scheduler.create_schedule(Name='late', ScheduleExpression=at(4).strftime('at(%Y-%m-%dT%H:%M:%S)'), FlexibleTimeWindow={'Mode': 'OFF'},
+    scheduler.create_schedule(Name='late', ScheduleExpression=at(6).strftime('at(%Y-%m-%dT%H:%M:%S)'), FlexibleTimeWindow={'Mode': 'OFF'},
                               Target={'Arn': arn('late'), 'RoleArn': ROLE})
     tandem.kill('gateway')
     eventually(lambda: len(events()) == 1, 40)
     event, = events()
     assert event['source'] == 'aws.scheduler' and event['resources'] == ['arn:aws:scheduler:us-east-1:000000000000:schedule/default/late']
-    time.sleep(0.5)                                                             # it is written down that it was told
+    uid = tandem.get('schedule', 'late')['metadata']['uid']
+    eventually(lambda: uid in open(os.path.join(tandem.state, 'queue', 'schedules.json')).read())      # it is written down that it was told
     tandem.kill('gateway')
     eventually(lambda: scheduler.get_schedule(Name='late')['State'] == 'ENABLED', 20)
     time.sleep(2)
@@ -124,10 +125,10 @@ def test_a_rule_calls_its_targets(tandem, told):
     assert events.list_rule_names_by_target(TargetArn=arn('first'))['RuleNames'] == ['each.minute']
     assert events.list_tags_for_resource(ResourceARN=rule)['Tags'] == [{'Key': 'k', 'Value': 'v'}]
     assert events.describe_rule(Name='each.minute')['State'] == 'ENABLED'
-    eventually(lambda: first() and second(), 75)
+    eventually(lambda: first() and second(), 150)
     event = first()[0]
     assert (event['source'], event['detail-type'], event['detail'], event['resources']) == ('aws.events', 'Scheduled Event', {}, [rule])
-    assert second()[0] == {'at': event['time'], 'says': 'aws.events says', 'rule': 'each.minute'}
+    eventually(lambda: {'at': event['time'], 'says': 'aws.events says', 'rule': 'each.minute'} in second())      # of that minute
     events.disable_rule(Name='each.minute')
     assert [r['State'] for r in events.list_rules(NamePrefix='each')['Rules']] == ['DISABLED']
     refused('ValidationException', 400, events.delete_rule, Name='each.minute')

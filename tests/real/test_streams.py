@@ -115,18 +115,18 @@ def k(image):
         return image.kubectl('-n', 'streams', *words, **more)
     run.instance = image
     run('apply', '-f', '-', text=PODS)
-    run('wait', '--for=condition=Ready', 'pod/web', 'pod/echo', 'pod/shell', '--timeout=30s')
+    run('wait', '--for=condition=Ready', 'pod/web', 'pod/echo', 'pod/shell', '--timeout=120s')
     listens = 'import socket; socket.create_connection(("127.0.0.1", 8000))'
     eventually(lambda: run('exec', 'web', '--', 'python3', '-c', listens, check=False).returncode == 0)
     yield run
-    image.kubectl('delete', 'namespace', 'streams', '--wait=true', '--timeout=60s', timeout=90)
+    image.kubectl('delete', 'namespace', 'streams', '--wait=true', '--timeout=150s', timeout=180)
 
 
 def python_in(k, program, pod='shell'):
     return k('exec', pod, '-i', '--', 'python3', '-', text=program).stdout.strip()
 
 
-def fetch(url, seconds=5):
+def fetch(url, seconds=60):
     with urllib.request.urlopen(url, timeout=seconds) as r:
         return r.read().decode()
 
@@ -134,7 +134,7 @@ def fetch(url, seconds=5):
 # ---- logs ----
 
 def test_log_options(k):
-    k('wait', '--for=jsonpath={.status.phase}=Succeeded', 'pod/talk', '--timeout=20s')
+    k('wait', '--for=jsonpath={.status.phase}=Succeeded', 'pod/talk', '--timeout=90s')
     whole = k('logs', 'talk').stdout.split('\n')
     lines = [f'line {i}' for i in range(1, 201)]
     assert [l for l in whole if l.startswith('line')] == lines
@@ -165,7 +165,7 @@ def test_logs_that_are_not_there(k):
 def test_follow_ends_with_the_container(k):
     k('run', 'brief', '--image=gallery:1', '--restart=Never', '--command', '--', 'sh', '-c', 'for i in 1 2 3; do echo $i; sleep 0.3; done')
     eventually(lambda: k('logs', 'brief', check=False).stdout)
-    assert k('logs', '-f', 'brief', timeout=20).stdout == '1\n2\n3\n'
+    assert k('logs', '-f', 'brief').stdout == '1\n2\n3\n'
     k('delete', 'pod', 'brief', '--wait=false')
 
 
@@ -201,26 +201,27 @@ def test_exec_that_nobody_waits_for_ends(k, protocol):
     eventually(lambda: not runs())
 
 
-def test_port_forward(k, protocol):
+def test_port_forward(k, protocol, tmp_path):
     """kubectl picks the ports on this side: of a number picked here another connection may have become the owner meanwhile,
     and kubectl then says nothing as long as it can still listen on ::1."""
     one = subprocess.Popen([k.instance.kubectls[0], '--kubeconfig', os.path.join(k.instance.state, 'kubeconfig'), '-n', 'streams', 'port-forward', 'web',
-                            ':8000', ':9'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                            ':8000', ':9'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=open(tmp_path / 'said', 'w'), text=True)
+    said = lambda: (tmp_path / 'said').read_text()
     try:
         at = {}
         while len(at) < 2:
             line = one.stdout.readline()
-            assert line, one.communicate()[1]
+            assert line, said()
             if found := re.match(r'Forwarding from 127\.0\.0\.1:(\d+) -> (\d+)', line):
                 at[found.group(2)] = found.group(1)
         for _ in range(10):
             assert fetch(f'http://127.0.0.1:{at["8000"]}/') == 'web from 127.0.0.1'
         with pytest.raises(Exception):
             fetch(f'http://127.0.0.1:{at["9"]}/')                               # nobody listens on that port
+        eventually(lambda: 'port 9 in pod' in said() and 'refused' in said())
     finally:
         one.terminate()
-        said = one.communicate()[1]
-    assert 'port 9 in pod' in said and 'refused' in said
+        one.communicate()
 
 
 # ---- the Python client: WebSocket channels of the older kinds ----
@@ -238,11 +239,11 @@ def test_python_client(core):
     words = ['sh', '-c', 'echo out; echo err >&2; read x; echo got $x; exit 7']
     s = stream(get, 'web', 'streams', command=words, stdin=True, stdout=True, stderr=True, tty=False, _preload_content=False)
     s.write_stdin('hello\n')
-    s.run_forever(timeout=10)
+    s.run_forever(timeout=90)
     assert s.read_stdout() == 'out\ngot hello\n' and s.read_stderr() == 'err\n' and s.returncode == 7
     pf = portforward(core.connect_get_namespaced_pod_portforward, 'web', 'streams', ports='8000')
     c = pf.socket(8000)
-    c.settimeout(10)
+    c.settimeout(90)
     c.sendall(b'GET / HTTP/1.0\r\n\r\n')
     got = b''
     while part := c.recv(4096):
@@ -267,17 +268,17 @@ def test_attach_to_a_terminal(core):
 
 # ---- services and names ----
 
-GET = 'import urllib.request as u; print(u.urlopen("http://%s/", timeout=5).read().decode())'
+GET = 'import urllib.request as u; print(u.urlopen("http://%s/", timeout=60).read().decode())'
 
 
 def test_services_by_every_way(k):
     svc = k.instance.get('-n', 'streams', 'service', 'web')
     ip, port = svc['spec']['clusterIP'], svc['spec']['ports'][0]['nodePort']
     mine = json.loads(k('get', 'pod', 'shell', '-o', 'json').stdout)['status']['podIP']
-    assert fetch(f'http://{ip}/').startswith('web from 10.42.')                         # the host
-    assert fetch(f'http://127.0.0.1:{port}/').startswith('web from')
+    eventually(lambda: fetch(f'http://{ip}/').startswith('web from 10.42.'))            # the host
+    eventually(lambda: fetch(f'http://127.0.0.1:{port}/').startswith('web from'))
     for name in (ip, 'web', 'web.streams', 'web.streams.svc.cluster.local', 'elsewhere', 'direct:8000', 'web-0.direct:8000'):
-        assert python_in(k, GET % name) == f'web from {mine}', name                     # a pod; its address is kept
+        eventually(lambda: python_in(k, GET % name) == f'web from {mine}')              # a pod; its address is kept
     assert python_in(k, GET % 'web', 'web').startswith('web from')                      # hairpin
     said = k('exec', '-i', 'shell', '--', 'python3', '-', text=GET % 'nobody', check=False)
     assert 'refused' in said.stdout + said.stderr
@@ -286,8 +287,8 @@ def test_services_by_every_way(k):
 
 
 def test_udp_and_srv(k):
-    assert python_in(k, 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); '
-                        's.connect(("echo", 53)); s.send(b"hi"); print(s.recv(99).decode())') == 'echo hi'
+    eventually(lambda: python_in(k, 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); '
+                                    's.connect(("echo", 53)); s.send(b"hi"); print(s.recv(99).decode())') == 'echo hi')     # nobody promises that a datagram arrives
 
 
 def test_the_api_from_a_pod(k):
@@ -295,7 +296,7 @@ def test_the_api_from_a_pod(k):
 import json, os, ssl, urllib.request
 d = "/var/run/secrets/kubernetes.io/serviceaccount/"
 r = urllib.request.Request("https://kubernetes.default.svc/version", headers={"Authorization": "Bearer " + open(d + "token").read()})
-print(json.load(urllib.request.urlopen(r, context=ssl.create_default_context(cafile=d + "ca.crt"), timeout=5))["major"])''') == '1'
+print(json.load(urllib.request.urlopen(r, context=ssl.create_default_context(cafile=d + "ca.crt"), timeout=60))["major"])''') == '1'
 
 
 def test_affinity_keeps_a_client(k):
@@ -305,7 +306,7 @@ def test_affinity_keeps_a_client(k):
       'http.server.ThreadingHTTPServer(("", 80), H).serve_forever()')
     k('rollout', 'status', 'deployment/many', '--timeout=60s')
     k('expose', 'deployment', 'many', '--port=80')
-    ask = 'import urllib.request as u\nprint(*{u.urlopen("http://many/", timeout=5).read().decode() for _ in range(30)})'
+    ask = 'import urllib.request as u\nprint(*{u.urlopen("http://many/", timeout=60).read().decode() for _ in range(30)})'
     eventually(lambda: len(python_in(k, ask).split()) == 3)
     k('patch', 'service', 'many', '-p', '{"spec":{"sessionAffinity":"ClientIP"}}')
     eventually(lambda: len(python_in(k, ask).split()) == 1)

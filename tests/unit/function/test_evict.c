@@ -49,7 +49,7 @@ static int64_t of(struct machine *x, const char *name, const char *what)
 
 static void wait_for(struct machine *x, const char *name, const char *what, int64_t n)
 {
-    for (int i = 0; i < 200 && of(x, name, what) != n; i++)
+    for (int i = 0; i < 1200 && of(x, name, what) != n; i++)
         host_sleep(&x->h, 50);
     if (of(x, name, what) != n)
         fprintf(stderr, "%s of %s: %lld, not %lld\n", what, name, (long long)of(x, name, what), (long long)n);
@@ -147,7 +147,7 @@ static void least_worth_goes_first(void **state)
     meter_of(x.h.fs, "default/rare")->gaps[gap_bin(3600000)] = 1000;
     want_processes(&x, "often", 1, 1, 1);
     want_processes(&x, "rare", 1, 1, 1);
-    for (int i = 0; i < 500 && !x.looks; i++) /* once a second */
+    for (int i = 0; i < 3000 && !x.looks; i++) /* once a second */
         host_sleep(&x.h, 10);
     assert_true(x.looks > 0);
     assert_int_equal(evicted(x.h.fs), 0);
@@ -190,7 +190,7 @@ static void the_wanted_stay(void **state)
                   "\"provisioned\":[{\"qualifier\":\"$LATEST\",\"instances\":2}]");
     host_function(&x.h, "slow", "import time\ndef lambda_handler(e, c):\n    time.sleep(1.5)\n    return 1\n", "");
     host_send(&x.h, "slow", "{}", &a);
-    for (int i = 0; i < 100 && functions_provisioned(x.h.fs, "default", "kept", NULL) < 2; i++)
+    for (int i = 0; i < 1200 && functions_provisioned(x.h.fs, "default", "kept", NULL) < 2; i++)
         host_sleep(&x.h, 50);
     host_wait(&x.h, &a);
     assert_int_equal(a.err.code, ERR_OK);

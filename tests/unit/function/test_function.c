@@ -256,7 +256,7 @@ static void odd_handlers_are_survived(void **state)
     assert_null(strstr(a.tail, "quiet"));
     answer_done(&a);
     /* what differs from instance to instance although all are forks of one process */
-    host_function(&H, "dice", "import random, os, uuid, time\ndef lambda_handler(e, c):\n    time.sleep(0.2)\n    return [random.random(), str(uuid.uuid4())]\n", "");
+    host_function(&H, "dice", "import random, os, uuid, time\ndef lambda_handler(e, c):\n    time.sleep(3)\n    return [random.random(), str(uuid.uuid4())]\n", "\"timeoutSeconds\":30");
     host_send(&H, "dice", "{}", &a);
     host_send(&H, "dice", "{}", &b);
     host_wait(&H, &a);
@@ -382,28 +382,6 @@ static void concurrency_has_its_limits(void **state)
     functions_remove(H.fs, "default", "never");
 }
 
-/* The one that was forked ahead has loaded the module when the call comes; one whose module cannot
- * be loaded that way costs nobody a call. */
-static void modules_are_loaded_ahead(void **state)
-{
-    struct answer a;
-
-    host_function(&H, "ahead", "import time\ntime.sleep(0.2)\nat = time.monotonic()\ndef lambda_handler(e, c):\n    return time.monotonic() - at > 0.1\n", "");
-    host_sleep(&H, 600);
-    host_call(&H, "ahead", "{}", &a);
-    want(&a, "true");
-    assert_true(a.cold);
-    assert_int_equal(a.init_us, 0);
-    answer_done(&a);
-    functions_remove(H.fs, "default", "ahead");
-    host_function(&H, "once", "import os, time\ntime.sleep(0.1)\nif not os.path.exists('/tmp/never'):\n    os._exit(7)\n", "");
-    host_sleep(&H, 120);
-    host_call(&H, "once", "{}", &a);
-    want_error(&a, "Runtime.ExitError", "exit status 7");
-    answer_done(&a);
-    functions_remove(H.fs, "default", "once");
-}
-
 static int64_t meter_int_of(struct functions *fs, const char *name, const char *field)
 {
     struct arena *a = arena_new();
@@ -419,6 +397,37 @@ static int64_t meter_int_of(struct functions *fs, const char *name, const char *
     buf_done(&b);
     arena_free(a);
     return n;
+}
+
+/* Until it has one that was forked ahead and has loaded its module. */
+static void wait_ahead(struct host *h, const char *name)
+{
+    for (int i = 0; i < 600 && meter_int_of(h->fs, name, "forkedAhead") < 1; i++)
+        host_sleep(h, 50);
+    host_sleep(h, 500);
+}
+
+/* The one that was forked ahead has loaded the module when the call comes; one whose module cannot
+ * be loaded that way costs nobody a call. */
+static void modules_are_loaded_ahead(void **state)
+{
+    struct answer a;
+
+    host_function(&H, "ahead", "import time\ntime.sleep(0.2)\nat = time.monotonic()\ndef lambda_handler(e, c):\n    return time.monotonic() - at > 0.1\n", "");
+    wait_ahead(&H, "ahead");
+    host_sleep(&H, 200);
+    host_call(&H, "ahead", "{}", &a);
+    want(&a, "true");
+    assert_true(a.cold);
+    assert_int_equal(a.init_us, 0);
+    answer_done(&a);
+    functions_remove(H.fs, "default", "ahead");
+    host_function(&H, "once", "import os, time\ntime.sleep(0.1)\nif not os.path.exists('/tmp/never'):\n    os._exit(7)\n", "");
+    host_sleep(&H, 120);
+    host_call(&H, "once", "{}", &a);
+    want_error(&a, "Runtime.ExitError", "exit status 7");
+    answer_done(&a);
+    functions_remove(H.fs, "default", "once");
 }
 
 static int64_t meter_int(const char *name, const char *field)
@@ -446,7 +455,7 @@ static void want_rung(struct answer *a, enum function_rung rung)
 /* Every rung of the ladder, each made to happen by what is there when the call comes. */
 static void the_rung_is_told(void **state)
 {
-    static const char SLOW[] = "import time\ndef lambda_handler(e, c):\n    time.sleep(0.2)\n    return 1\n";
+    static const char SLOW[] = "import time\ndef lambda_handler(e, c):\n    time.sleep(e.get('s', 0.2))\n    return 1\n";
     struct functions_options o = {.keep_ms = 60000, .stems = -1};
     struct host h = {0};
     struct answer a, b;
@@ -460,10 +469,10 @@ static void the_rung_is_told(void **state)
     host_call(&h, "one", "{}", &a);
     assert_true(a.handler_us >= 200000);
     want_rung(&a, FUNCTION_WARM);
-    host_function(&h, "two", SLOW, "");
+    host_function(&h, "two", SLOW, "\"timeoutSeconds\":30");
     host_call(&h, "two", "{}", &a);
     want_rung(&a, FUNCTION_RUNTIME);
-    host_send(&h, "two", "{}", &a);
+    host_send(&h, "two", "{\"s\":3}", &a); /* so long that it is never back before the other one has begun */
     host_send(&h, "two", "{}", &b);
     host_wait(&h, &a);
     host_wait(&h, &b);
@@ -473,7 +482,7 @@ static void the_rung_is_told(void **state)
     o.stems = 0; /* the default: one */
     assert_int_equal(host_start(&h, &o, &err), 0);
     host_function(&h, "ahead", SLOW, "");
-    host_sleep(&h, 500);
+    wait_ahead(&h, "ahead");
     host_call(&h, "ahead", "{}", &a);
     assert_true(a.cold);
     want_rung(&a, FUNCTION_STEM);
@@ -485,7 +494,7 @@ static void the_rung_is_told(void **state)
  * when nobody has called it so for longer than the keeping is worth. */
 static void stems_follow_demand(void **state)
 {
-    static const char SLOW[] = "import time\ndef lambda_handler(e, c):\n    time.sleep(0.3)\n    return 1\n";
+    static const char SLOW[] = "import time\ndef lambda_handler(e, c):\n    time.sleep(e.get('s', 0))\n    return 1\n";
     struct functions_options o = {.keep_ms = 300, .zygote_keep_ms = 60000};
     struct answer a[5];
     int64_t ahead = 0;
@@ -493,19 +502,21 @@ static void stems_follow_demand(void **state)
     struct err err;
 
     assert_int_equal(host_start(&h, &o, &err), 0);
-    host_function(&h, "demand", SLOW, "");
+    host_function(&h, "demand", SLOW, "\"timeoutSeconds\":30");
     host_call(&h, "demand", "{}", &a[0]);
     answer_done(&a[0]);
-    host_sleep(&h, 500);
+    for (int i = 0; i < 1200 && meter_int_of(h.fs, "demand", "instances"); i++)
+        host_sleep(&h, 50);
+    wait_ahead(&h, "demand");
     assert_int_equal(meter_int_of(h.fs, "demand", "forkedAhead"), 1);
     for (int i = 0; i < 5; i++)
-        host_send(&h, "demand", "{}", &a[i]);
+        host_send(&h, "demand", "{\"s\":3}", &a[i]);
     for (int i = 0; i < 5; i++) {
         host_wait(&h, &a[i]);
         answer_done(&a[i]);
     }
     assert_int_equal(meter_int_of(h.fs, "demand", "instances"), 5);
-    for (int i = 0; i < 50 && ahead < 5; i++) { /* those used are let go meanwhile */
+    for (int i = 0; i < 300 && ahead < 5; i++) { /* those used are let go meanwhile */
         host_sleep(&h, 100);
         ahead = meter_int_of(h.fs, "demand", "forkedAhead");
         assert_true(ahead <= 5);
@@ -552,7 +563,7 @@ static void nobody_calls_nothing_runs(void **state)
     host_call(&H, "rare", "{}", &a);
     answer_done(&a);
     assert_int_equal(meter_int("rare", "instances"), 1);
-    for (int i = 0; i < 200 && meter_int("rare", "processes") > 0; i++)
+    for (int i = 0; i < 600 && meter_int("rare", "processes") > 0; i++)
         host_sleep(&H, 100);
     assert_int_equal(meter_int("rare", "processes"), 0);
     host_call(&H, "rare", "{}", &a);
@@ -619,7 +630,7 @@ static void events_are_tried_again(void **state)
     make_volume(&H, lines);
     host_function(&H, "ev", APPENDER, APPENDER_SPEC);
     send_event(&H, "ev", "{\"n\":1,\"fail\":2}");
-    for (int i = 0; i < 300 && count_lines(lines) < 3; i++)
+    for (int i = 0; i < 1200 && count_lines(lines) < 3; i++)
         host_sleep(&H, 50);
     host_sleep(&H, 400);
     assert_int_equal(count_lines(lines), 3);
@@ -655,7 +666,7 @@ static void events_survive_kill(void **state)
     assert_true(WIFSIGNALED(status));
     assert_int_equal(host_start(&h, &o, &err), 0);
     host_function(&h, "ev", APPENDER, APPENDER_SPEC);
-    for (int i = 0; i < 300 && count_lines(lines) < 2; i++)
+    for (int i = 0; i < 1200 && count_lines(lines) < 2; i++)
         host_sleep(&h, 50);
     assert_int_equal(count_lines(lines), 2);
     host_stop(&h);
@@ -679,12 +690,12 @@ static void events_at_work_are_owed_after_a_stop(void **state)
                   "    with open('/mnt/v/lines', 'a') as f: f.write('x\\n')\n    time.sleep(60)\n",
                   "\"timeoutSeconds\":90,\"fileSystems\":[{\"volume\":\"v\",\"localMountPath\":\"/mnt/v\"}]");
     send_event(&h, "ev", "{\"n\":1}");
-    for (int i = 0; i < 300 && count_lines(lines) < 1; i++)
+    for (int i = 0; i < 1200 && count_lines(lines) < 1; i++)
         host_sleep(&h, 50);
     host_stop(&h);
     assert_int_equal(host_start(&h, &o, &err), 0);
     host_function(&h, "ev", APPENDER, APPENDER_SPEC);
-    for (int i = 0; i < 300 && count_lines(lines) < 2; i++)
+    for (int i = 0; i < 1200 && count_lines(lines) < 2; i++)
         host_sleep(&h, 50);
     assert_int_equal(count_lines(lines), 2);
     host_stop(&h);
@@ -1057,9 +1068,9 @@ static void network_is_its_own(void **state)
     getsockname(fd, (struct sockaddr *)&at, &len);
     assert_int_equal(host_start(&h, &o, &err), 0);
     host_function(&h, "net",
-                  "import socket, time\ndef lambda_handler(e, c):\n    s = socket.create_connection(('10.77.0.1', e['port']), 2)\n"
-                  "    l = socket.create_server(('127.0.0.1', 999 + 1000))\n    k = socket.create_connection(('127.0.0.1', 1999), 1)\n"
-                  "    time.sleep(0.3)\n    return s.getsockname()[0]\n", "");
+                  "import socket, time\ndef lambda_handler(e, c):\n    s = socket.create_connection(('10.77.0.1', e['port']), 20)\n"
+                  "    l = socket.create_server(('127.0.0.1', 999 + 1000))\n    k = socket.create_connection(('127.0.0.1', 1999), 20)\n"
+                  "    time.sleep(3)\n    return s.getsockname()[0]\n", "\"timeoutSeconds\":30");
     snprintf(event, sizeof event, "{\"port\":%d}", ntohs(at.sin_port));
     host_send(&h, "net", event, &a);
     host_send(&h, "net", event, &b);
@@ -1201,7 +1212,7 @@ static void every_call_ends_once(void **state)
             }
         }
     }
-    for (int i = 0; i < 150 && done < sent - forgotten; i++)
+    for (int i = 0; i < 600 && done < sent - forgotten; i++)
         host_sleep(&H, 100);
     assert_int_equal(done, sent - forgotten);
     assert_true(forgotten > 0);

@@ -69,7 +69,7 @@ static void cpu_time_is_the_kernels(void **state)
     told = sum(meter(&h, arena), "cpu_us");
     assert_int_equal(cgroup_usage(&h.fs->cgroups, "functions", &u, &err), 0);
     fprintf(stderr, "cpu: meter %lld us, cgroups %lld us\n", (long long)told, (long long)u.cpu_us);
-    assert_true(u.cpu_us > 1500000);
+    assert_true(u.cpu_us > 750000); /* what "one" burnt; how far "two" came until its time was over, is the machine's */
     assert_true(llabs(told - u.cpu_us) * 50 <= u.cpu_us);
     arena_free(arena);
     host_stop(&h);

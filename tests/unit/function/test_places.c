@@ -42,6 +42,8 @@ static int64_t meter_of(const char *name, const char *field)
     return n;
 }
 
+static int64_t calls_us; /* how long all calls of bursts took, added up */
+
 /* n calls at once: {"n": i} each; each must answer [i, who]. Gives back how many different who there were. */
 static int burst(const char *name, int n, int *ret_cold)
 {
@@ -71,6 +73,7 @@ static int burst(const char *name, int n, int *ret_cold)
             seen |= streq(who[i], who[k]);
         different += !seen;
         *ret_cold += a[i].cold;
+        calls_us += a[i].duration_us;
         assert_non_null(strstr(a[i].tail, "REPORT RequestId: "));
         snprintf(want, sizeof want, "END RequestId: %s", a[i].id);
         assert_non_null(strstr(a[i].tail, want));
@@ -85,7 +88,7 @@ static void node_takes_many_at_once(void **state)
 
     node_function("crowd", "let busy = 0, most = 0;\n"
                   "exports.handler = async (e, c) => { most = Math.max(most, ++busy); console.log('call', e.n);\n"
-                  "  await new Promise((d) => setTimeout(d, 400)); busy--;\n"
+                  "  await new Promise((d) => setTimeout(d, 1000)); busy--;\n"
                   "  if (e.n === -1) return most; return [e.n, c.logStreamName]; };\n",
                   "\"runtime\":\"nodejs18.x\",\"handler\":\"index.handler\",\"concurrency\":12,\"timeoutSeconds\":20");
     assert_true(burst("crowd", MANY, &cold) <= 3); /* 24 calls, 12 places */
@@ -93,7 +96,7 @@ static void node_takes_many_at_once(void **state)
     assert_int_equal(meter_of("crowd", "requests"), MANY + 12);
     assert_int_equal(meter_of("crowd", "errors"), 0);
     assert_true(meter_of("crowd", "billed_ms") > 0);
-    assert_true(meter_of("crowd", "billed_ms") < MANY * 400); /* instances are billed, not calls */
+    assert_true(meter_of("crowd", "billed_ms") * 1000 < calls_us / 2); /* instances are billed, not calls */
     functions_remove(H.fs, "default", "crowd");
 }
 
@@ -101,7 +104,7 @@ static void python_takes_many_at_once(void **state)
 {
     int cold;
 
-    host_function(&H, "crew", "import time\ndef lambda_handler(e, c):\n    print('call', e['n'])\n    time.sleep(0.4)\n    return [e['n'], c.log_stream_name]\n",
+    host_function(&H, "crew", "import time\ndef lambda_handler(e, c):\n    print('call', e['n'])\n    time.sleep(1)\n    return [e['n'], c.log_stream_name]\n",
                   "\"concurrency\":4,\"memoryMB\":256,\"timeoutSeconds\":20");
     assert_true(burst("crew", 8, &cold) <= 3);
     functions_remove(H.fs, "default", "crew");
@@ -113,18 +116,18 @@ static void one_that_is_late(void **state)
     struct answer a[3];
 
     node_function("late", "exports.handler = async (e, c) => { await new Promise((d) => setTimeout(d, e.ms)); return [e.ms, c.logStreamName]; };\n",
-                  "\"runtime\":\"nodejs18.x\",\"handler\":\"index.handler\",\"concurrency\":5,\"timeoutSeconds\":1.5");
+                  "\"runtime\":\"nodejs18.x\",\"handler\":\"index.handler\",\"concurrency\":5,\"timeoutSeconds\":6");
     host_call(&H, "late", "{\"ms\":1}", &a[0]); /* it is warm */
     answer_done(&a[0]);
     host_send(&H, "late", "{\"ms\":100000}", &a[0]);
-    host_sleep(&H, 400);
-    host_send(&H, "late", "{\"ms\":1350}", &a[1]);
+    host_sleep(&H, 3000);
+    host_send(&H, "late", "{\"ms\":4500}", &a[1]);
     host_wait(&H, &a[0]);
     assert_non_null(strstr(a[0].payload, "Sandbox.Timedout"));
     assert_non_null(strstr(a[0].tail, "Status: timeout"));
     host_wait(&H, &a[1]);
     assert_null(a[1].error);
-    assert_memory_equal(a[1].payload, "[1350,", 6);
+    assert_memory_equal(a[1].payload, "[4500,", 6);
     host_call(&H, "late", "{\"ms\":1}", &a[2]);
     assert_null(a[2].error);
     assert_string_not_equal(strchr(a[2].payload, '"'), strchr(a[1].payload, '"')); /* another one */

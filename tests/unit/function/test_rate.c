@@ -69,10 +69,10 @@ static void growth(int stems)
 
     assert_int_equal(host_start(&h, &o, &err), 0);
     host_function(&h, "grows", "import time\ndef lambda_handler(e, c):\n    time.sleep(e['s'])\n    return 1\n", "\"timeoutSeconds\":20");
-    for (int i = 0; i < 200 && function_find(h.fs, NULL, "grows")->now->zygote != ZYGOTE_READY; i++)
+    for (int i = 0; i < 1500 && function_find(h.fs, NULL, "grows")->now->zygote != ZYGOTE_READY; i++)
         host_sleep(&h, 20);
     for (int i = 0; i < 6; i++)
-        host_send(&h, "grows", "{\"s\":2.5}", &a[i]);
+        host_send(&h, "grows", "{\"s\":6}", &a[i]);
     for (int i = 4; i < 6; i++) {
         assert_true(a[i].done);
         assert_int_equal(a[i].err.code, ERR_TOO_MANY);

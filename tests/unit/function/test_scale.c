@@ -173,7 +173,7 @@ static void warm(struct host *h, const char *name, size_t n)
     struct answer a[8];
 
     for (size_t i = 0; i < n; i++)
-        host_send(h, name, "2", &a[i]);
+        host_send(h, name, "5", &a[i]);
     for (size_t i = 0; i < n; i++) {
         host_wait(h, &a[i]);
         assert_int_equal(a[i].err.code, ERR_OK);
@@ -214,15 +214,16 @@ static void pods_get_what_is_idle(void **state)
     host_function(&h, "idle", HOLDS, "\"memoryMB\":256,\"timeoutSeconds\":60");
     warm(&h, "idle", 4);
     assert_int_equal(evicted(&h, "idle"), 0);
-    host_sleep(&h, 300);
+    for (int i = 0; i < 1000 && h.fs->held_kb <= 160 << 10; i++)
+        host_sleep(&h, 20);
     assert_true(h.fs->held_kb > 160 << 10);
     functions_set_capacity(h.fs, &little);
-    for (int i = 0; i < 100 && h.fs->held_kb > 100 << 10; i++)
+    for (int i = 0; i < 1000 && h.fs->held_kb > 100 << 10; i++)
         host_sleep(&h, 20);
     assert_true(h.fs->held_kb <= 100 << 10);
     assert_true(evicted(&h, "idle") >= 2 && evicted(&h, "idle") < 6); /* no more than needed */
     functions_set_capacity(h.fs, &none); /* some is always left: not for one of these, but for calls */
-    for (int i = 0; i < 100 && h.fs->held_kb > 64 << 10; i++)
+    for (int i = 0; i < 1000 && h.fs->held_kb > 64 << 10; i++)
         host_sleep(&h, 20);
     for (size_t i = 0; i < ARRAY_LEN(a); i++)
         host_send(&h, "idle", "0.2", &a[i]);
@@ -242,7 +243,8 @@ static void pods_get_what_is_idle(void **state)
     answer_done(&a[0]);
     functions_set_capacity(h.fs, &all);
     for (size_t i = 0; i < 3; i++)
-        host_send(&h, "idle", "12", &a[i]);
+        host_send(&h, "idle", "25", &a[i]);
+    want_there(&h, "idle", 3);
     host_sleep(&h, 2500);
     is_short = true; /* now it is meant: they go, the youngest first, and their callers hear of it */
     functions_set_capacity(h.fs, &none);

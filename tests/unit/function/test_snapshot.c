@@ -355,8 +355,12 @@ static void credentials_are_asked_for(void **state)
     assert_string_equal(a.payload, "[\"AKIAFIRST\", \"AKIASECOND\", \"secret-two\", \"20\", 404]");
     answer_done(&a);
     functions_set_key(H.fs, "AKIATHIRD", "secret-three");
-    host_sleep(&H, 50);
     call("keys", &a);
+    for (int i = 0; i < 400 && !strstr(a.payload, "AKIATHIRD"); i++) { /* the keeper hears of it a moment later */
+        answer_done(&a);
+        host_sleep(&H, 50);
+        call("keys", &a);
+    }
     assert_non_null(strstr(a.payload, "AKIATHIRD"));
     assert_false(a.cold);
     answer_done(&a);

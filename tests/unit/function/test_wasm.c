@@ -57,7 +57,7 @@ static int64_t cold_starts(void)
     return n;
 }
 
-static const char SPEC[] = "\"timeoutSeconds\":0.3,\"memoryMB\":64,\"environment\":{\"MINE\":\"yes\"}";
+static const char SPEC[] = "\"timeoutSeconds\":2,\"memoryMB\":64,\"environment\":{\"MINE\":\"yes\"}";
 
 static bool put(bool files, const char *spec)
 {
@@ -115,7 +115,7 @@ static void errors_are_the_platforms(void **state)
 
     want_error("t", "\"errorType\":\"Runtime.Trap\"", "integer divide by zero", "[ERROR] Runtime.Trap: RequestId: ");
     want_error("x", "\"errorType\":\"Runtime.ExitError\"", "Runtime exited with error: exit status 3", "[ERROR] Runtime.ExitError");
-    want_error("l", "\"errorType\":\"Sandbox.Timedout\"", "Task timed out after 0.30 seconds", "Task timed out after 0.30 seconds");
+    want_error("l", "\"errorType\":\"Sandbox.Timedout\"", "Task timed out after 2.00 seconds", "Task timed out after 2.00 seconds");
     want_error("g", "\"errorType\":\"Runtime.OutOfMemory\"", "of 56 MB", "[ERROR] Runtime.OutOfMemory");
     want_error("b", "\"errorType\":\"Function.ResponseSizeTooLarge\"", "6291556 bytes", "END RequestId: ");
     want("echo", "echo");
@@ -124,7 +124,7 @@ static void errors_are_the_platforms(void **state)
 
 static void who_waits_is_ended(void **state)
 {
-    want_error("s", "\"errorType\":\"Sandbox.Timedout\"", "Task timed out after 0.30 seconds", "Task timed out");
+    want_error("s", "\"errorType\":\"Sandbox.Timedout\"", "Task timed out after 2.00 seconds", "Task timed out");
     want("echo", "echo");
 }
 

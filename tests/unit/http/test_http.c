@@ -761,6 +761,7 @@ static void test_time_limits(void **state)
     struct got watch = {0}, g;
     struct http_origin *o, *nobody;
     socklen_t at_n = sizeof at;
+    uint64_t began;
 
     (void)state;
     assert_int_equal(bind(mute, (struct sockaddr *)&at, sizeof at), 0);
@@ -786,8 +787,10 @@ static void test_time_limits(void **state)
     buf_done(&g.body);
     g = fetch(o, &(struct http_call_opts){.path = "/params"}); /* leaves an idle connection, which is closed in its time */
     buf_done(&g.body);
+    began = uv_hrtime();
     wait_ms(150);
-    assert_in_range(http_client_sleeps(c), 1, 400);
+    if (uv_hrtime() - began < 280000000) /* else it was closed while others had the machine */
+        assert_in_range(http_client_sleeps(c), 1, 400);
     wait_ms(600);
     assert_int_equal(http_client_sleeps(c), -1);
     assert_false(watch.done);

@@ -50,7 +50,7 @@ static int setup(void **state)
     assert_non_null(mkdtemp(dir));
     assert_true(waitpid(python("make", fmt("%s/in", dir), NULL), &status, 0) > 0 && status == 0);
     registry_pid = python("serve", fmt("%s/in", dir), fmt("%s/port", dir));
-    for (int i = 0; i < 200 && !(f = fopen(fmt("%s/port", dir), "r")); i++)
+    for (int i = 0; i < 1200 && !(f = fopen(fmt("%s/port", dir), "r")); i++)
         usleep(50000);
     assert_non_null(f);
     assert_int_equal(fscanf(f, "%d %d", &port, &secure_port), 2);

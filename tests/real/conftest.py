@@ -113,7 +113,7 @@ class Instance:
         try:
             with open(self.log(), 'rb') as f:
                 size = f.seek(0, os.SEEK_END)
-                f.seek(max(since if since <= size else 0, size - 20000))
+                f.seek(max(min(since, size) - 3000, size - 20000, 0))         # and a bit of what was before
                 text += f'--- {self.log()}\n' + f.read().decode(errors='replace')
         except OSError as e:
             text += f'no log: {e}\n'

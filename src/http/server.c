@@ -10,7 +10,7 @@
 
 #include "http/http_int.h"
 
-enum { LINGER_BYTES_MAX = 4 << 20, LINGER_MS = 2000 };
+enum { LINGER_BYTES_MAX = 4 << 20, LINGER_MS = 2000, YOUNG_MS = 500, LOOK_MAX = 256 };
 
 const char *server_date(struct http_server *s)
 {
@@ -271,6 +271,33 @@ static void server_tick(struct http_server *s)
     uv_timer_start(&s->tick, on_tick, ms, 0);
 }
 
+/* Does nobody wait for it? */
+static bool conn_idles(const struct conn *c)
+{
+    return !c->io.closing && list_empty(&c->reqs) && !io_queued(&c->io) && (c->mode == C_NEW || c->mode == C_H1 || c->mode == C_H2);
+}
+
+/* Too many connections: one that idles goes for a new one, so who opens many and does nothing shuts nobody out. A young one
+ * stays: its request may be on its way. Looked at are LOOK_MAX of them, others the next time; of those the one that has idled
+ * longest goes. False: they all work. */
+static bool make_room(struct http_server *s)
+{
+    uint64_t now = uv_now(s->turn->loop);
+    struct conn *worst = NULL;
+
+    for (int i = 0; i < LOOK_MAX && !list_empty(&s->conns); i++) {
+        struct conn *c = list_entry(list_first(&s->conns), struct conn, link);
+
+        list_remove(&c->link);
+        list_push(&s->conns, &c->link);
+        if (conn_idles(c) && now - c->since_ms >= YOUNG_MS && (!worst || c->since_ms < worst->since_ms))
+            worst = c;
+    }
+    if (worst)
+        conn_close(worst);
+    return worst != NULL;
+}
+
 static void on_connection(uv_stream_t *l, int status)
 {
     struct http_server *s = l->data;
@@ -291,7 +318,7 @@ static void on_connection(uv_stream_t *l, int status)
     list_push(&s->conns, &c->link);
     s->conns_n++;
     c->since_ms = uv_now(s->turn->loop);
-    if (uv_accept(l, &c->io.h.stream) < 0 || s->conns_n > s->o.conns_max || s->stopping) {
+    if (uv_accept(l, &c->io.h.stream) < 0 || (s->conns_n > s->o.conns_max && !make_room(s)) || s->stopping) {
         conn_close(c);
         return;
     }

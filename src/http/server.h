@@ -47,7 +47,7 @@ struct http_server_opts {
     size_t header_bytes_max;   /* [65536] over it: 431 */
     size_t body_bytes_max;     /* [3 MiB] for http_body(..., 0, ...) */
     size_t bodies_bytes_max;   /* [256 MiB] of all bodies that http_body() holds; over it: 503 */
-    uint32_t conns_max;        /* [8192] further ones are closed at once */
+    uint32_t conns_max;        /* [8192] for further ones the longest idle one goes; they are closed when none idles */
     uint32_t header_timeout_ms; /* [20000] from first byte to complete headers, and TLS handshake */
     uint32_t idle_timeout_ms;  /* [180000] a keep-alive connection without requests */
     uint32_t body_timeout_ms;  /* [60000] no progress in a body that somebody waits for */

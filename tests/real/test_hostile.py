@@ -2,6 +2,7 @@
 import http.client, json, os, socket, threading, time, urllib.request
 
 import pytest
+from botocore.exceptions import ClientError
 
 from conftest import eventually
 from test_functions_http import port
@@ -270,3 +271,110 @@ def test_a_function_that_takes_all_it_can(tandem, fn, quiet):
         assert call(fn, 'hostile-takes', {})[1] == 'well'
     finally:
         fn.delete_function(FunctionName='hostile-takes')
+
+
+DEAF = r'''#!/usr/bin/python3
+import http.client, json, os, signal, socket, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+api = http.client.HTTPConnection(os.environ['AWS_LAMBDA_RUNTIME_API'])
+def ask(method, path, body=None, **headers):
+    api.request(method, path, json.dumps(body) if body is not None else None, {k.replace('_', '-'): v for k, v in headers.items()})
+    got = api.getresponse()
+    got.value = json.loads(got.read() or b'null') if 'event/next' in path else got.read()
+    return got
+s = socket.create_server(('127.0.0.1', 4244))             # takes connections, and reads nothing
+me = ask('POST', '/2020-01-01/extension/register', {'events': ['INVOKE', 'SHUTDOWN']}, Lambda_Extension_Name=os.path.basename(__file__)).headers['Lambda-Extension-Identifier']
+got = ask('PUT', '/2022-07-01/telemetry', {'schemaVersion': '2022-12-13', 'types': ['platform', 'function', 'extension'], 'buffering': {'maxItems': 1000, 'timeoutMs': 25},
+          'destination': {'protocol': 'TCP', 'port': 4244}}, Lambda_Extension_Identifier=me)
+assert got.status == 200, got.status
+while True:
+    if ask('GET', '/2020-01-01/extension/event/next', Lambda_Extension_Identifier=me).value['eventType'] == 'SHUTDOWN':
+        time.sleep(1000)
+'''
+FLOODS = r'''
+import sys
+def handler(event, context):
+    for n in range(event.get('lines', 0)):
+        sys.stdout.write('a line of the flood, which nobody will ever read %d\n' % n)
+    return 'well'
+'''
+
+
+def test_an_extension_that_neither_reads_nor_leaves(tandem, fn):
+    """A subscriber of telemetry whose socket is full holds nobody up; at SHUTDOWN it has its two seconds, not more."""
+    layer = fn.publish_layer_version(LayerName='hostile-layer', Content={'ZipFile': executable(DEAF, name='extensions/hostile-deaf')})
+    create(fn, 'hostile-extended', code=zipped(FLOODS), Timeout=30, MemorySize=256, Layers=[layer['LayerVersionArn']])
+    try:
+        with Watched(tandem, 64):
+            for _ in range(3):
+                assert call(fn, 'hostile-extended', {'lines': 100000})[1] == 'well'
+        was = tandem.pids(command=b'hostile-deaf')
+        assert was
+        fn.update_function_configuration(FunctionName='hostile-extended', Environment={'Variables': {'ANOTHER': '1'}})
+        eventually(lambda: not was & tandem.pids(command=b'hostile-deaf'))
+    finally:
+        fn.delete_function(FunctionName='hostile-extended')
+        fn.delete_layer_version(LayerName='hostile-layer', VersionNumber=layer['Version'])
+
+
+NOBODY = r'''#!/usr/bin/python3
+import os, socket, time
+s = socket.create_server(('0.0.0.0', int(os.environ['PORT'])), backlog=1)
+time.sleep(1000)                                          # listens, and never accepts
+'''
+
+
+def test_connections_that_nobody_takes(tandem, fn, quiet):
+    create(fn, 'hostile-nobody', code=executable(NOBODY), Runtime='provided.al2023', Handler='any', Timeout=3, MemorySize=128)
+    files = lambda: len(os.listdir(f'/proc/{tandem.processes()["gateway"]}/fd'))
+    try:
+        tandem.kubectl('patch', 'function', 'hostile-nobody', '--type=merge', '-p', json.dumps({'spec': {
+            'http': {'port': 8080, 'concurrency': 100}, 'url': {'enabled': True, 'authType': 'NONE'}, 'reservedConcurrency': 2}}))
+        eventually(lambda: tandem.get('function', 'hostile-nobody')['spec'].get('http'))
+        before, said = files(), []
+        with Watched(tandem, 64):
+            threads = [threading.Thread(target=lambda: said.append(ask(tandem, 'hostile-nobody', '/')[0])) for _ in range(300)]
+            for t in threads:
+                t.start()
+            assert ask(tandem, quiet, '/')[0] == 200
+            for t in threads:
+                t.join()
+        assert len(said) == 300 and set(said) <= {429, 502, 503, 504}, set(said)
+        assert ask(tandem, quiet, '/')[0] == 200
+    finally:
+        fn.delete_function(FunctionName='hostile-nobody')
+    eventually(lambda: files() < before + 100)
+
+
+@pytest.mark.parametrize('runtime, code, handler', [
+    ('provided.al2023', executable('#!/bin/sh\nbomb() { bomb | bomb & }\nbomb\nsleep 100\n'), 'any'),
+    ('nodejs18.x', zipped("const { spawn } = require('child_process');\nexports.handler = async () => { for (;;) { spawn('/bin/sh', ['-c', 'sleep 60 & sleep 60']); "
+                          "await new Promise((r) => setTimeout(r, 1)); } };\n", 'index.js'), 'index.handler'),
+])
+def test_fork_bombs(tandem, fn, quiet, runtime, code, handler):
+    name = 'hostile-bomb-' + runtime[:4]
+    try:
+        create(fn, name, code=code, Runtime=runtime, Handler=handler, Timeout=4, MemorySize=256)
+    except fn.exceptions.InvalidParameterValueException as e:
+        pytest.skip(str(e))
+    try:
+        with Watched(tandem, 64):
+            answer, value = call(fn, name, {})
+            assert answer.get('FunctionError') and value['errorType'], value
+            assert ask(tandem, quiet, '/')[0] == 200
+    finally:
+        fn.delete_function(FunctionName=name)
+    eventually(lambda: not tandem.pids(command=b'bomb') and not tandem.pids(command=b'sleep 60'))
+
+
+def test_an_environment_that_no_program_takes(tandem, fn):
+    """By kubectl, past Lambda's 4 KB: more than the kernel hands to a program is said, not waited for."""
+    create(fn, 'hostile-env', code=executable('#!/bin/sh\nsleep 100\n'), Runtime='provided.al2023', Handler='any', Timeout=5, MemorySize=128)
+    try:
+        of = tandem.get('function', 'hostile-env')
+        of['spec']['environment'] = {'BIG': 'x' * 400000}
+        tandem.kubectl('replace', '-f', '-', text=json.dumps(of))
+        with pytest.raises(ClientError, match='too long'):
+            fn.invoke(FunctionName='hostile-env')
+    finally:
+        fn.delete_function(FunctionName='hostile-env')

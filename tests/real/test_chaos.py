@@ -1,7 +1,8 @@
 """kill -9 of anything at random under load; `make chaos MINUTES=n SEED=n` runs it long.
 
 Goal: an accepted event runs at least once and is reported exactly once, a synchronous caller gets an answer as long as the
-gateway lives, a write that was acknowledged stays, and nothing is left over.
+gateway lives, a write that was acknowledged stays, a durable execution begins once and ends once with each of its steps done at
+least once and a history without gap, and nothing is left over.
 Method: clients of all kinds work without a pause while a killer draws victims from a seed (printed): the gateway, the node,
 the server, an interpreter's base, a zygote, an instance at work, sometimes two at once. Then it is quiet, and everything is counted.
 """
@@ -57,6 +58,56 @@ while True:
     else:
         ask('POST', id + '/response', json.dumps(event.get('n')))
 '''
+# A durable function without an SDK, which would take longer to load than it lives here: three steps with a second's wait
+# between them; and as a destination one step. A step leaves an empty file for each time that it ran.
+DURABLE = '''
+import datetime, hashlib, hmac, json, os, urllib.error, urllib.parse, urllib.request, uuid
+
+def signed(path, body):
+    at = urllib.parse.urlsplit(os.environ['AWS_ENDPOINT_URL'])
+    now = datetime.datetime.now(datetime.timezone.utc).strftime('%Y%m%dT%H%M%SZ')
+    headers = {'host': at.netloc, 'x-amz-date': now}
+    if os.environ.get('AWS_SESSION_TOKEN'):
+        headers['x-amz-security-token'] = os.environ['AWS_SESSION_TOKEN']
+    names, scope = ';'.join(sorted(headers)), [now[:8], os.environ['AWS_REGION'], 'lambda', 'aws4_request']
+    request = chr(10).join(['POST', urllib.parse.quote(path), '', *(f'{k}:{headers[k]}' for k in sorted(headers)), '', names,
+                            hashlib.sha256(body).hexdigest()])
+    text = chr(10).join(['AWS4-HMAC-SHA256', now, '/'.join(scope), hashlib.sha256(request.encode()).hexdigest()])
+    key = ('AWS4' + os.environ['AWS_SECRET_ACCESS_KEY']).encode()
+    for part in scope:
+        key = hmac.new(key, part.encode(), 'sha256').digest()
+    headers['authorization'] = (f"AWS4-HMAC-SHA256 Credential={os.environ['AWS_ACCESS_KEY_ID']}/{'/'.join(scope)}, SignedHeaders={names}, "
+                                f"Signature={hmac.new(key, text.encode(), 'sha256').hexdigest()}")
+    return urllib.request.Request(f'{at.scheme}://{at.netloc}{path}', body, headers)
+
+def handler(event, context):
+    arn, token = event['DurableExecutionArn'], event['CheckpointToken']
+    ops = {o['Id']: o for o in event['InitialExecutionState']['Operations']}
+    given = json.loads(next(o for o in ops.values() if o['Type'] == 'EXECUTION')['ExecutionDetails']['InputPayload'])
+
+    def checkpoint(update):
+        nonlocal token
+        path = '/2025-12-01/durable-executions/' + urllib.parse.quote(arn, '') + '/checkpoint'
+        body = json.dumps({'CheckpointToken': token, 'Updates': [update]}).encode()
+        token = json.load(urllib.request.urlopen(signed(path, body), timeout=8))['CheckpointToken']
+    if 'requestContext' in given:
+        if 'told' not in ops:
+            open('/mnt/c/told-%s-%s' % (given['requestContext']['requestId'], arn.rsplit('/', 1)[1]), 'w').close()
+            checkpoint({'Id': 'told', 'Type': 'STEP', 'Action': 'SUCCEED'})
+        return {'Status': 'SUCCEEDED', 'Result': '1'}
+    for i in range(3):
+        step, wait = f's{i}', f'w{i}'
+        if step not in ops:
+            open(f"/mnt/c/step-{given['name']}-{i}-{uuid.uuid4()}", 'w').close()
+            checkpoint({'Id': step, 'Type': 'STEP', 'Action': 'SUCCEED', 'Payload': str(i)})
+        if i == 2:
+            return {'Status': 'SUCCEEDED', 'Result': json.dumps(given['name'])}
+        if wait not in ops:
+            checkpoint({'Id': wait, 'Type': 'WAIT', 'Action': 'START', 'WaitOptions': {'WaitSeconds': 1}})
+            return {'Status': 'PENDING'}
+        if ops[wait]['Status'] != 'SUCCEEDED':
+            return {'Status': 'PENDING'}
+'''
 # One empty file a delivery, named by the event that it is about and by the delivery itself
 KEEPER = '''
 def handler(record, context):
@@ -73,6 +124,7 @@ class World:
         self.one, self.stop, self.lock = one, threading.Event(), threading.Lock()
         self.gateway_pid, self.gateway_down = [], []  # [from, to): a gateway that was killed is not back yet
         self.wrong, self.accepted, self.written, self.answers, self.kills = [], [], [], 0, {}
+        self.begun = []
 
     def may_fail(self, since, until):
         with self.lock:
@@ -134,6 +186,62 @@ def asynchronous(world, seed):
                 world.wrong.append(f'event {id}: no answer, the gateway lived: {e!r}')
         time.sleep(0.02)
     return send
+
+
+def beginner(world):
+    """Begins executions by name; who hears nothing asks again, for the same one."""
+    import botocore.exceptions
+    lam = world.one.boto('lambda')
+
+    def begin(n):
+        name, began = f'chaos-{n}', time.time()
+        while True:
+            try:
+                lam.invoke(FunctionName='chaos-durable', Qualifier='$LATEST', InvocationType='Event', DurableExecutionName=name,
+                           Payload=json.dumps({'name': name}))
+                world.begun.append(name)
+                break
+            except botocore.exceptions.ClientError as e:
+                if e.response['ResponseMetadata']['HTTPStatusCode'] < 500 and e.response['ResponseMetadata']['HTTPStatusCode'] != 429:
+                    raise
+            except (botocore.exceptions.BotoCoreError, OSError) as e:
+                time.sleep(0.02)
+                if not world.may_fail(began, time.time()):
+                    raise
+            if world.stop.is_set() and time.time() - began > ANSWER_S:
+                break
+        time.sleep(0.1)
+    return begin
+
+
+def look_at_executions(world):
+    """Every one that was begun is there once, has ended once, and tells all of its story."""
+    lam = world.one.boto('lambda')
+    there, files = {}, os.listdir(os.path.join(world.one.state, 'volumes', 'chaos'))
+    steps = {tuple(f[len('step-'):].rsplit('-', 6)[:2]) for f in files if f.startswith('step-')}
+
+    def pages():
+        return [e for p in lam.get_paginator('list_durable_executions_by_function').paginate(FunctionName='chaos-durable') for e in p['DurableExecutions']]
+    eventually(lambda: all(e['Status'] != 'RUNNING' for e in pages()), 120, every=1)
+    for e in pages():
+        assert e['DurableExecutionName'] not in there, (SEED, e)
+        there[e['DurableExecutionName']] = e
+    assert not set(world.begun) - set(there), (SEED, 'executions were begun and are not there')
+    for name, e in there.items():
+        arn = e['DurableExecutionArn']
+        events = [x for p in lam.get_paginator('get_durable_execution_history').paginate(DurableExecutionArn=arn, PaginationConfig={'PageSize': 3})
+                  for x in p['Events']]
+        kinds = [x['EventType'] for x in events]
+        assert [x['EventId'] for x in events] == list(range(1, len(events) + 1)), (SEED, arn, events)
+        assert kinds[0] == 'ExecutionStarted' and sum(k.startswith('Execution') for k in kinds) == 2, (SEED, arn, kinds)
+        if e['Status'] == 'FAILED':                   # whose instance was killed five times in a row
+            assert kinds.count('InvocationCompleted') >= 5, (SEED, arn, events)
+            continue
+        assert e['Status'] == 'SUCCEEDED' and kinds.count('StepSucceeded') == 3 and kinds.count('WaitSucceeded') == 2, (SEED, e, kinds)
+        assert json.loads(lam.get_durable_execution(DurableExecutionArn=arn)['Result']) == name
+        assert all((name, str(i)) in steps for i in range(3)), (SEED, name, 'a step never ran')
+    assert any(e['Status'] == 'SUCCEEDED' for e in there.values()), SEED
+    return there
 
 
 def writer(world):
@@ -254,11 +362,15 @@ def deploy(one):
     create(lam, 'chaos-python', code=zipped(PYTHON), FileSystemConfigs=[MNT], Timeout=10)
     create(lam, 'chaos-node', code=zipped(NODE, 'app.mjs'), Runtime='nodejs20.x', FileSystemConfigs=[MNT], Timeout=10)
     create(lam, 'chaos-own', code=executable(OWN), Runtime='provided.al2023', Handler='any', FileSystemConfigs=[MNT], Timeout=10)
+    for name in ('chaos-durable', 'chaos-told'):
+        create(lam, name, code=zipped(DURABLE), FileSystemConfigs=[MNT], Timeout=10, DurableConfig={'ExecutionTimeout': 800})
+        lam.get_waiter('function_active_v2').wait(FunctionName=name)
     for name in WORKERS:
         lam.create_function_url_config(FunctionName=name, AuthType='NONE')
-        # a record of either kind: good ones go to a function, bad ones into a bucket, and as a letter to the function
+        # a record of either kind: good ones go to a function, of one worker to a durable one, bad ones into a bucket
+        keeper = 'chaos-told:$LATEST' if name == 'chaos-own' else 'chaos-keeper'
         lam.put_function_event_invoke_config(FunctionName=name, MaximumRetryAttempts=1, DestinationConfig={
-            'OnSuccess': {'Destination': 'arn:aws:lambda:us-east-1:000000000000:function:chaos-keeper'},
+            'OnSuccess': {'Destination': 'arn:aws:lambda:us-east-1:000000000000:function:' + keeper},
             'OnFailure': {'Destination': 'arn:aws:s3:::chaos-records'}})
         lam.get_waiter('function_active_v2').wait(FunctionName=name)
 
@@ -287,7 +399,7 @@ def test_chaos(capsys):
         world = World(one)
         deploy(one)
         threads = [client(world, w) for w in (synchronous(world, 1), synchronous(world, 2), synchronous(world, 3), asynchronous(world, 4),
-                                              asynchronous(world, 5), writer(world))]
+                                              asynchronous(world, 5), beginner(world), writer(world))]
         try:
             eventually(lambda: world.answers > 20 and len(world.accepted) > 5 or world.wrong, 30)
             rampage(world, rng, MINUTES * 60)
@@ -311,12 +423,14 @@ def test_chaos(capsys):
         twice = {r: t for r, t in told.items() if len(t) > 1}
         assert not twice, (SEED, f'{len(twice)} events were reported more than once', list(twice.items())[:3])
 
+        executions = look_at_executions(world)
+
         eventually(lambda: one.get('nodes')['items'][0]['status']['conditions'][-1]['status'] == 'True', 30)
         have = {c['metadata']['name'] for c in one.get('configmaps')['items']}
         assert not set(world.written) - have, SEED
         eventually(lambda: not orphans(one), 10)
         assert world.kills.get('instance') and world.answers and world.accepted and world.written   # it did happen
         with capsys.disabled():
-            print(f'chaos: killed {world.kills}; {world.answers} answers, {len(world.accepted)} events, {len(world.written)} writes')
+            print(f'chaos: killed {world.kills}; {world.answers} answers, {len(world.accepted)} events, {len(world.written)} writes, {len(executions)} executions')
         assert one.down().returncode == 0
         assert left_over(one) == [], SEED

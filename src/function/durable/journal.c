@@ -16,6 +16,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,7 +24,9 @@
 
 enum {
     MAGIC = 0x31727564,
-    LOAD_AGAIN_MS = 1000, /* after a disk that refused */
+    LOAD_AGAIN_MS = 1000,      /* after a disk that refused */
+    AT_ONCE_BYTES = 256 << 10, /* of a file that is read in one go */
+    READERS = 4,               /* threads beside the first one, when a gateway begins */
 };
 struct header {
     uint32_t magic, n, crc, zero;
@@ -154,15 +157,53 @@ static bool header_fits(const struct header *h, off_t left)
     return h->magic == MAGIC && !h->zero && h->n >= 2 && (off_t)(sizeof *h + h->n + sizeof(uint32_t)) <= left;
 }
 
+/* A file that is read; a small one in one go. */
+struct source {
+    int fd;
+    char *text; /* all of it, or NULL */
+    off_t size;
+};
+
+static void source_close(struct source *s)
+{
+    closep(&s->fd);
+    free(s->text);
+}
+
+static bool source_get(const struct source *s, void *p, size_t n, off_t at)
+{
+    if (!s->text)
+        return pread(s->fd, p, n, at) == (ssize_t)n;
+    if (at < 0 || at > s->size || (off_t)n > s->size - at)
+        return false;
+    memcpy(p, s->text + at, n);
+    return true;
+}
+
+static int source_open(struct source *s, const char *path, struct err *err)
+{
+    struct stat st;
+
+    *s = (struct source){.fd = open(path, O_RDONLY | O_CLOEXEC)};
+    if (s->fd < 0)
+        return err_sys(err, "open %s", path);
+    if (fstat(s->fd, &st) < 0)
+        return err_sys(err, "read %s", path);
+    s->size = st.st_size;
+    if (s->size > AT_ONCE_BYTES)
+        return 0;
+    s->text = xmalloc((size_t)s->size + 1);
+    return pread(s->fd, s->text, (size_t)s->size, 0) == (ssize_t)s->size ? 0 : err_sys(err, "read %s", path);
+}
+
 /* The record's JSON in the arena; NULL when it is not whole. */
-static struct val *record_read(struct arena *a, int fd, off_t at, const struct header *h)
+static struct val *record_read(struct arena *a, const struct source *s, off_t at, const struct header *h)
 {
     char *text = arena_raw(a, (size_t)h->n + JSON_ROOM);
     struct err err;
     uint32_t n;
 
-    if (pread(fd, text, h->n, at + (off_t)sizeof *h) != (ssize_t)h->n ||
-        pread(fd, &n, sizeof n, at + (off_t)sizeof *h + h->n) != (ssize_t)sizeof n || n != h->n ||
+    if (!source_get(s, text, h->n, at + (off_t)sizeof *h) || !source_get(s, &n, sizeof n, at + (off_t)sizeof *h + h->n) || n != h->n ||
         crc32(0, (const Bytef *)text, h->n) != h->crc)
         return NULL;
     return json_parse(a, text, h->n, &err);
@@ -171,22 +212,6 @@ static struct val *record_read(struct arena *a, int fd, off_t at, const struct h
 static off_t record_bytes(const struct header *h)
 {
     return (off_t)(sizeof *h + h->n + sizeof(uint32_t));
-}
-
-static int open_file(const char *path, off_t *ret_size, struct err *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-
-    if (fd < 0)
-        return err_sys(err, "open %s", path);
-    if (fstat(fd, &st) < 0) {
-        err_sys(err, "read %s", path);
-        close(fd);
-        return -1;
-    }
-    *ret_size = st.st_size;
-    return fd;
 }
 
 static struct durable_ops *ops_new(void)
@@ -224,13 +249,14 @@ struct file {
 /* On any thread. */
 static int file_read(const char *path, struct file *f, struct err *err)
 {
-    _auto_(closep) int fd = open_file(path, &f->size, err);
+    _auto_(source_close) struct source from = {.fd = -1};
 
-    if (fd < 0)
+    if (source_open(&from, path, err) < 0)
         return -1;
+    f->size = from.size;
     f->ops = ops_new();
-    for (struct header h; pread(fd, &h, sizeof h, f->whole) == (ssize_t)sizeof h && header_fits(&h, f->size - f->whole);) {
-        struct val *v = record_read(f->ops->a, fd, f->whole, &h);
+    for (struct header h; source_get(&from, &h, sizeof h, f->whole) && header_fits(&h, f->size - f->whole);) {
+        struct val *v = record_read(f->ops->a, &from, f->whole, &h);
 
         if (!v)
             break;
@@ -412,12 +438,12 @@ static bool events_take(struct exec_events *h, const struct val *events, size_t 
 }
 
 /* Where the record before the one at `at` begins; -1: there is none. */
-static off_t record_before(int fd, off_t at)
+static off_t record_before(const struct source *s, off_t at)
 {
     uint32_t n;
     off_t begin = at - (off_t)sizeof n;
 
-    if (begin < 0 || pread(fd, &n, sizeof n, begin) != (ssize_t)sizeof n)
+    if (begin < 0 || !source_get(s, &n, sizeof n, begin))
         return -1;
     begin -= (off_t)n + (off_t)sizeof(struct header);
     return begin < 0 ? -1 : begin;
@@ -425,25 +451,25 @@ static off_t record_before(int fd, off_t at)
 
 int exec_events_read(struct exec_events *h, struct err *err)
 {
-    off_t size, at = h->at;
-    _auto_(closep) int fd = open_file(h->path, &size, err);
+    _auto_(source_close) struct source from = {.fd = -1};
+    off_t at = h->at;
     size_t used = 0;
 
-    if (fd < 0)
+    if (source_open(&from, h->path, err) < 0)
         return -1;
     h->list = val_list(h->a);
     if (at < 0)
-        at = h->reverse ? record_before(fd, h->size) : 0;
+        at = h->reverse ? record_before(&from, h->size) : 0;
     for (bool more = true; more && at >= 0 && at < h->size;) {
         _auto_(arena_freep) struct arena *own = arena_new();
         struct header x;
         struct val *v;
 
-        if (pread(fd, &x, sizeof x, at) != (ssize_t)sizeof x || !header_fits(&x, h->size - at) || !(v = record_read(own, fd, at, &x)))
+        if (!source_get(&from, &x, sizeof x, at) || !header_fits(&x, h->size - at) || !(v = record_read(own, &from, at, &x)))
             return at == h->at ? err_set(err, INVALID_ARGUMENT, "Invalid Marker") : err_set(err, IO, "%s is damaged", h->path);
         h->last_at = at;
         more = events_take(h, val_get(v, "events"), &used);
-        at = h->reverse ? record_before(fd, at) : at + record_bytes(&x);
+        at = h->reverse ? record_before(&from, at) : at + record_bytes(&x);
     }
     return 0;
 }
@@ -451,50 +477,63 @@ int exec_events_read(struct exec_events *h, struct err *err)
 /* ---- what an earlier life left ---- */
 
 /* Of one that has ended the first record and the last tell all that the index holds. */
-static bool read_ended(struct exec *e, int fd, off_t size)
+static bool read_ended(struct exec *e, const struct source *from)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
+    off_t size = from->size, at;
     struct header h, l;
     struct val *first, *last;
     uint32_t n;
-    off_t at;
 
-    if (size < (off_t)(sizeof h + sizeof n) || pread(fd, &h, sizeof h, 0) != (ssize_t)sizeof h || !header_fits(&h, size) ||
-        pread(fd, &n, sizeof n, size - (off_t)sizeof n) != (ssize_t)sizeof n)
+    if (size < (off_t)(sizeof h + sizeof n) || !source_get(from, &h, sizeof h, 0) || !header_fits(&h, size) ||
+        !source_get(from, &n, sizeof n, size - (off_t)sizeof n))
         return false;
     at = size - (off_t)(sizeof l + n + sizeof n);
-    if (at < 0 || pread(fd, &l, sizeof l, at) != (ssize_t)sizeof l || l.n != n || !header_fits(&l, size - at))
+    if (at < 0 || !source_get(from, &l, sizeof l, at) || l.n != n || !header_fits(&l, size - at))
         return false;
-    last = record_read(a, fd, at, &l);
+    last = record_read(a, from, at, &l);
     if (!last)
         return false;
     numbers_take(e, val_get(last, "x"));
-    if (!exec_ended(e) || !(first = record_read(a, fd, 0, &h)))
+    if (!exec_ended(e) || !(first = record_read(a, from, 0, &h)))
         return false;
     head_take(e, val_get(first, "head"));
     e->size = size;
     return e->arn != NULL;
 }
 
-static void read_one(struct durable *d, const char *id)
-{
-    struct exec *e = exec_new(d, id);
-    _auto_(freep) char *path = exec_path(e);
-    struct err err = {0};
-    off_t size;
-    _auto_(closep) int fd = open_file(path, &size, &err);
+/* Several threads read, one folder each; what they find enters the engine one by one. */
+struct reader {
+    struct durable *d;
+    struct val *shards;
+    atomic_uint next;
+    uv_mutex_t lock;
+};
 
-    if (fd < 0 || (!read_ended(e, fd, size) && !exec_load(e, &err))) {
+static void read_one(struct reader *r, const char *id)
+{
+    struct exec *e = exec_new(r->d, id);
+    _auto_(freep) char *path = exec_path(e);
+    _auto_(source_close) struct source from = {.fd = -1};
+    struct file f = {0};
+    struct err err = {0};
+    bool ended = source_open(&from, path, &err) == 0 && read_ended(e, &from), there = ended || (!err.code && file_read(path, &f, &err) == 0);
+
+    uv_mutex_lock(&r->lock);
+    if (!there) {
         LOG(WARN, "function", "execution=%s did=skip why=\"%s\"", id, err.msg);
         exec_free(e);
-        return;
+    } else {
+        if (!ended)
+            file_take(e, &f);
+        durable_adopt(e);
     }
-    durable_adopt(e);
+    uv_mutex_unlock(&r->lock);
 }
 
-static void read_shard(struct durable *d, const char *name)
+static void read_shard(struct reader *r, const char *name)
 {
-    _auto_(freep) char *path = xasprintf("%s/%s", d->dir, name);
+    _auto_(freep) char *path = xasprintf("%s/%s", r->d->dir, name);
     DIR *dir = opendir(path);
     struct dirent *f;
 
@@ -507,13 +546,25 @@ static void read_shard(struct durable *d, const char *name)
         if (n <= 4 || !str_ends(f->d_name, ".log"))
             continue;
         id = xstrndup(f->d_name, n - 4);
-        read_one(d, id);
+        read_one(r, id);
     }
     closedir(dir);
 }
 
+static void read_shards(void *arg)
+{
+    struct reader *r = arg;
+
+    for (uint32_t i; (i = atomic_fetch_add(&r->next, 1)) < val_len(r->shards);)
+        read_shard(r, r->shards->items[i].s);
+}
+
 int durable_read_all(struct durable *d, struct err *err)
 {
+    _auto_(arena_freep) struct arena *a = arena_new();
+    struct reader r = {.d = d, .shards = val_list(a)};
+    uv_thread_t threads[READERS];
+    int n = 0;
     DIR *dir;
     struct dirent *f;
 
@@ -522,11 +573,18 @@ int durable_read_all(struct durable *d, struct err *err)
     dir = opendir(d->dir);
     if (!dir)
         return err_sys(err, "read %s", d->dir);
-    d->reading = true;
     while ((f = readdir(dir)))
         if (strlen(f->d_name) == 2 && f->d_name[0] != '.')
-            read_shard(d, f->d_name);
+            val_push(a, r.shards, val_str(a, f->d_name));
     closedir(dir);
+    d->reading = true;
+    uv_mutex_init(&r.lock);
+    while (n < MIN((int)READERS, (int)val_len(r.shards) - 1) && uv_thread_create(&threads[n], read_shards, &r) == 0)
+        n++;
+    read_shards(&r);
+    while (n)
+        uv_thread_join(&threads[--n]);
+    uv_mutex_destroy(&r.lock);
     durable_sort(d);
     return 0;
 }

@@ -1,6 +1,8 @@
-/* network/net_int.h - what pool.c, host.c and service.c share. */
+/* network/net_int.h - what the files of this room share. */
 #pragma once
 
+#include "base/list.h"
+#include "env/mbox.h"
 #include "network/network.h"
 #include "network/nl.h"
 
@@ -19,6 +21,57 @@ struct net_plan { /* everything that follows from the options; addresses in host
 int net_plan(struct net_plan *p, const char *instance, const char *pod_cidr,
              const char *service_cidr, struct err *err);
 int net_prefix_len(uint32_t mask);
+
+/* A member of a pool. */
+enum slot_state { SLOT_IDLE, SLOT_USED, SLOT_FOUND };
+enum slot_job { SLOT_BUILD, SLOT_READDRESS, SLOT_DROP };
+
+struct slot {
+    struct net_ns pub;
+    struct list link; /* in net.idle */
+    enum slot_state state;
+    uint32_t id, ip; /* ip in host order */
+    int host_index, ns_index;
+    struct nl ns; /* in the namespace */
+    unsigned char mac[6];
+    char *owner;
+    /* while the builder has it nobody else touches it */
+    struct mbox_msg msg;
+    enum slot_job job;
+    uint32_t next_ip, last_ip; /* READDRESS: to, from */
+    bool failed;               /* how the job went; then err says why */
+    struct err err;
+};
+
+/* wire.c */
+extern const unsigned char net_host_mac[6];
+void ip_text(uint32_t ip, char ret[16]);
+
+struct wire { /* what all members have in common */
+    const struct net_plan *plan;
+    uint32_t mtu;
+    bool unnamed; /* owners are not written down in the kernel */
+    bool stay;    /* the thread need not be back at home after a build: it goes home itself */
+};
+/* A netlink socket in the namespace *fd; in a fresh one when it is -1. The thread is back in its own
+ * namespace when this returns: a thread that could not go back must not live. */
+int ns_enter(int *fd, struct nl *ret, struct err *err);
+/* rt is a socket in the host's namespace. Built: id, ip, name and mac were chosen by the caller. Failed: it is the
+ * caller's to free, which takes away what there is of it. */
+int slot_build(const struct wire *w, struct slot *s, struct nl *rt, struct err *err);
+int slot_readdress(const struct wire *w, struct slot *s, uint32_t ip, struct nl *rt, struct err *err);
+int slot_name(const struct slot *s, const char *owner, struct nl *rt, struct err *err);
+void slot_unroute(const struct slot *s, struct nl *rt);
+/* Their links go in one step; the slots stay the caller's. */
+void slots_delete(const struct wire *w, struct slot *const *slots, uint32_t count, struct nl *rt);
+void slot_free(struct slot *s); /* NULL is fine */
+
+/* builder.c: a thread for jobs on slots, which are the builder's until done() has them, on the loop. */
+struct builder;
+struct builder *builder_new(const struct wire *w, uv_loop_t *loop, mbox_fn *done, void *arg, struct err *err);
+void builder_ask(struct builder *b, struct slot *s, enum slot_job job);
+/* Waits for the job under way (milliseconds); the others come back failed before this returns. */
+void *builder_free(struct builder *b);
 
 /* host.c */
 int net_host_up(struct nl *rt, const struct net_plan *p, const char *state_path, struct err *err);

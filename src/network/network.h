@@ -12,20 +12,21 @@
  * finds it and net_adopt() joins it to the descriptor that the pod's shim still has
  * (/proc/PID/ns/net). net_sweep() removes those that nobody adopted.
  *
- * Given back, a namespace is re-addressed for the next pod instead of deleted (17 ms a veth).
- * Addresses rotate: one that was given back is used again last.
+ * Given back, a namespace is re-addressed for the next pod instead of deleted (17 ms a veth). What nobody
+ * needed for a while goes by and by, many links in one step. Addresses rotate: one that was given back is used again last.
  *
  * The host side of an instance: address HOST_IP (the first of the pod CIDR) on lo, a route for the
  * service CIDR, ip_forward, one nftables table `ip tandem-INSTANCE` (services.c): masquerade for
  * the pod CIDR. net_teardown() removes all of it.
  *
- * Everything is raw netlink; nothing is executed. Thread: one (the loop that made it), except that
- * idle members are built on the loop's thread pool. */
+ * Everything is raw netlink; nothing is executed. Thread: one (the loop that made it); what the kernel takes long for
+ * (builds, new addresses, deletions) is done on a thread of the pool's own. */
 #pragma once
 
 #include "base/err.h"
 #include "network/service.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct net;
@@ -38,7 +39,10 @@ struct net_options {
     char pool;                /* letter of this pool: 'p' pods (first half of the CIDR), 'f' functions (second half) */
     uint32_t idle_min;        /* members kept ready (0: built when asked for) */
     uint32_t idle_max;        /* given back beyond this many idle are let go (0 = 64) */
-    struct uv_loop_s *loop;   /* refills the pool in the background; NULL: never */
+    struct uv_loop_s *loop;   /* a thread refills the pool and takes back; NULL: never, and on the spot */
+    bool unnamed;             /* no owner outlives this process: none is written down, taking is free */
+    void (*on_ready)(void *arg); /* after net_want(): a member is idle, or there will be none. May take and want */
+    void *arg;
     const char *state_path;   /* STATE/run/net.json: what the host looked like before (may be NULL) */
 };
 
@@ -67,6 +71,12 @@ int net_teardown(const char *instance, const char *pod_cidr, const char *service
  * ~0.1 ms, built on the spot (~1 ms) when that is empty. TOO_MANY: all addresses are in use.
  * ALREADY_EXISTS: owner has one; see net_find. */
 const struct net_ns *net_take(struct net *n, const char *owner, struct err *err) _must_check_;
+/* The same of an unnamed pool, without a word to the kernel. NULL: none is idle; see net_want(). owner has none yet. */
+const struct net_ns *net_take_ready(struct net *n, const char *owner);
+/* So many could be used now (0: none): they are made in the background, on_ready is called for each until as many were
+ * there or another number is said. 0: one is idle, or some are on their way; -1: none can be made, err says why. */
+int net_want(struct net *n, uint32_t count, struct err *err) _must_check_;
+void net_trim(struct net *n); /* memory is short: those that are idle beyond idle_min go */
 const struct net_ns *net_find(const struct net *n, const char *owner); /* NULL: none */
 /* After a restart: fd is the owner's namespace (it is duplicated). NOT_FOUND when the kernel
  * knows nothing of owner any more. */

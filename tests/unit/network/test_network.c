@@ -445,6 +445,14 @@ static void pools_side_by_side(void **state)
     net_close(p);
 }
 
+static void run_until_idle(uv_loop_t *loop, struct net *n, uint32_t idle)
+{
+    for (int i = 0; net_counts(n).idle != idle; i++) {
+        assert_true(i < 10000);
+        uv_run(loop, UV_RUN_ONCE);
+    }
+}
+
 static void the_pool_refills(void **state)
 {
     struct net_options o = options('p');
@@ -458,10 +466,95 @@ static void the_pool_refills(void **state)
     o.idle_min = 5;
     n = net_open(&o, &err);
     assert_non_null(n);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    assert_int_equal(net_counts(n).idle, 5);
+    run_until_idle(&loop, n, 5);
     take(n, "a");
     net_close(n); /* while one is being built */
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
+struct wanting {
+    struct net *n;
+    uint32_t want, got;
+    const struct net_ns *ns[200];
+};
+
+static void take_what_is_ready(void *arg)
+{
+    struct wanting *w = arg;
+    struct err err = {0};
+    char owner[16];
+
+    assert_int_equal(net_want(w->n, 0, &err), 0);
+    while (w->got < w->want) {
+        snprintf(owner, sizeof(owner), "i%u", w->got);
+        w->ns[w->got] = net_take_ready(w->n, owner);
+        if (!w->ns[w->got]) {
+            assert_int_equal(net_want(w->n, w->want - w->got, &err), 0);
+            return;
+        }
+        w->got++;
+    }
+}
+
+static int links_here(void)
+{
+    char line[256];
+    FILE *f = fopen("/proc/net/dev", "r");
+    int n = 0;
+
+    while (fgets(line, sizeof(line), f))
+        n += strstr(line, "td" INSTANCE "f") != NULL;
+    fclose(f);
+    return n;
+}
+
+/* Nobody's thread waits for the kernel: 200 are asked for at once and come one by one, reach each other, go back, are
+ * taken again, and what is too many is deleted in the kernel, too. */
+static void a_burst_from_an_unnamed_pool(void **state)
+{
+    struct wanting w = {.want = ARRAY_LEN(w.ns)};
+    struct net_options o = options('f');
+    struct err err = {0};
+    char owner[16];
+    uv_loop_t loop;
+    int l;
+
+    (void)state;
+    uv_loop_init(&loop);
+    o.loop = &loop;
+    o.idle_min = 4;
+    o.idle_max = 100;
+    o.unnamed = true;
+    o.on_ready = take_what_is_ready;
+    o.arg = &w;
+    w.n = net_open(&o, &err);
+    assert_non_null(w.n);
+    assert_null(net_take_ready(w.n, "early"));
+    take_what_is_ready(&w);
+    for (int i = 0; w.got < w.want && i < 100000; i++)
+        uv_run(&loop, UV_RUN_ONCE);
+    assert_int_equal(w.got, w.want);
+    l = listen_in(w.ns[17], SOCK_STREAM, "0.0.0.0", 8000);
+    assert_int_equal(try_connect(w.ns[199], w.ns[17]->ip, 8000), 0);
+    close(l);
+    for (uint32_t i = 0; i < w.want; i++) {
+        snprintf(owner, sizeof(owner), "i%u", i);
+        net_give_back(w.n, owner, i % 4 != 0);
+    }
+    for (int i = 0; (net_counts(w.n).recycled < 60 || (uint32_t)links_here() != net_counts(w.n).idle) && i < 100000; i++)
+        uv_run(&loop, UV_RUN_ONCE);
+    assert_true(net_counts(w.n).recycled >= 60 && net_counts(w.n).idle <= 200);
+    w.ns[0] = net_take_ready(w.n, "again");
+    assert_non_null(w.ns[0]);
+    l = listen_in(w.ns[0], SOCK_STREAM, "0.0.0.0", 8000);
+    assert_int_equal(try_connect(NULL, w.ns[0]->ip, 8000), 0);
+    close(l);
+    net_trim(w.n);
+    for (int i = 0; links_here() != 5 && i < 100000; i++) /* the one, and those that are always kept */
+        uv_run(&loop, UV_RUN_ONCE);
+    assert_int_equal(links_here(), 5);
+    net_close(w.n);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&loop), 0);
 }
@@ -615,6 +708,7 @@ int main(void)
         cmocka_unit_test_teardown(outside_sees_the_host, teardown_net),
         cmocka_unit_test_teardown(the_pool_refills, teardown_net),
         cmocka_unit_test_teardown(a_thousand_services, teardown_net),
+        cmocka_unit_test(a_burst_from_an_unnamed_pool),
         cmocka_unit_test(teardown_leaves_nothing),
         cmocka_unit_test(bad_ranges_are_refused),
     };

@@ -23,7 +23,8 @@ enum {
     FDS_KEPT_MAX = 64,          /* free berths of a version whose descriptors stay open */
 };
 
-static void unmake(struct version *v, struct berth *b)
+/* empty: nobody is in it any more. */
+static void unmake(struct version *v, struct berth *b, bool empty)
 {
     struct functions *fs = v->f->fs;
     struct err err;
@@ -32,7 +33,7 @@ static void unmake(struct version *v, struct berth *b)
     if (b->has_cgroup && cgroup_remove(&fs->cgroups, b->cgroup, &err) < 0)
         LOG(DEBUG, "function", "did=cgroup-remove what=%s error=\"%s\"", b->cgroup, err.msg);
     if (b->net_fd >= 0)
-        functions_net_give(fs, b->net_name);
+        functions_net_give(v, b->net_name, empty);
     free(b);
 }
 
@@ -62,15 +63,16 @@ static struct berth *make(struct version *v, bool compiler, struct err *err)
         b->has_cgroup = true;
         if (cgroup_make(&fs->cgroups, b->cgroup, &l, err) < 0 || cgroup_open_attach(&fs->cgroups, b->cgroup, b->fds, err) < 0) {
             err_wrap(err, "limits for an instance");
-            unmake(v, b);
+            unmake(v, b, true);
             return NULL;
         }
     }
-    if (fs->net && !compiler && !v->wasm) { /* a module has no sockets: the zygote's empty network will do */
+    if (version_has_net(v) && !compiler) {
         snprintf(b->net_name, sizeof b->net_name, "fn-%u", fs->berth_next);
-        b->net_fd = functions_net_take(fs, b->net_name, err);
+        b->net_fd = functions_net_take(v, b->net_name);
         if (b->net_fd < 0) {
-            unmake(v, b);
+            err_set(err, UNAVAILABLE, "no network for an instance is ready");
+            unmake(v, b, true);
             return NULL;
         }
     }
@@ -97,7 +99,7 @@ struct berth *berth_take(struct version *v, bool compiler, struct err *err)
         if (!b->has_cgroup || b->fds[CGROUP_V2] >= 0 || b->fds[CGROUP_MEMORY] >= 0 ||
             cgroup_open_attach(&fs->cgroups, b->cgroup, b->fds, err) == 0)
             return b;
-        unmake(v, b);
+        unmake(v, b, true);
     }
     return make(v, compiler, err);
 }
@@ -153,7 +155,7 @@ void berth_give(struct version *v, struct berth *b, bool empty)
 
     if (!empty || b->compiler || v->removed || v->zygote != ZYGOTE_READY || fs->stopping || v->berths_n >= FREE_MAX ||
         (b->has_cgroup && (cgroup_renew(&fs->cgroups, b->cgroup, limited_later(v), &left, &err) < 0 || left > LEFT_MAX_BYTES))) {
-        unmake(v, b);
+        unmake(v, b, empty && v->zygote == ZYGOTE_READY); /* those of a zygote that was killed are only about to end */
         return;
     }
     if (v->berths_n >= FDS_KEPT_MAX)
@@ -169,7 +171,7 @@ bool berths_refill(struct version *v)
     struct berth *b;
     struct err err;
 
-    if (v->berths_n >= AHEAD)
+    if (v->berths_n >= AHEAD || functions_net_ready(v, &err) <= 0)
         return false;
     b = make(v, false, &err);
     if (!b)
@@ -192,6 +194,6 @@ void berths_trim(struct version *v, bool all)
             continue;
         list_remove(&b->link);
         v->berths_n--;
-        unmake(v, b);
+        unmake(v, b, true);
     }
 }

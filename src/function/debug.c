@@ -44,7 +44,7 @@ void debug_config(struct version *v, struct arena *a, struct val *config, struct
         val_put_str(a, env, "PYDEVD_DISABLE_FILE_VALIDATION", "1");
     }
     val_put_int(a, config, "debug_port", debug_port(v));
-    val_put_bool(a, config, "own_net", !v->f->fs->net);
+    val_put_bool(a, config, "own_net", !version_has_net(v));
     val_put_bool(a, config, "fork", false);
     val_put(a, config, "exec", exec);
 }

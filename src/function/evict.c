@@ -358,6 +358,7 @@ void evict_look(struct functions *fs)
     mb = evict_want_mb(&fs->memory, fs->evict_mb, fs->evict_stall);
     if (mb > 0) {
         fs->short_us = now;
+        functions_net_trim(fs);
         (void)evict(fs, mb * 1024, now, false, false);
         tell(fs, now);
     } else if (now - fs->short_us > QUIET_US) {

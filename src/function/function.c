@@ -213,6 +213,7 @@ void function_let_go(struct function *f)
     obj_unref(f->obj);
     list_remove(&f->link);
     list_remove(&f->gated);
+    list_remove(&f->net_link);
     free(f->key);
     free(f->namespace_);
     free(f->name);
@@ -407,43 +408,6 @@ int functions_provisioned(const struct functions *fs, const char *ns, const char
     return MIN(n, f->provisioned);
 }
 
-/* ---- network namespaces: the second half of the pod addresses, from a pool ---- */
-
-int functions_net_take(struct functions *fs, const char *owner, struct err *err)
-{
-    const struct net_ns *ns = net_take(fs->net, owner, err);
-
-    return ns ? ns->fd : -1;
-}
-
-void functions_net_give(struct functions *fs, const char *owner)
-{
-    net_give_back(fs->net, owner, true); /* nobody in there has the right to change it */
-}
-
-static void open_network(struct functions *fs, const struct functions_options *o)
-{
-    struct net_options n = {.instance = fs->instance, .pod_cidr = o->pod_cidr, .pool = 'f', .idle_min = 8, .idle_max = 64,
-                            .service_cidr = o->service_cidr ? o->service_cidr : "10.96.0.0/16", .loop = fs->loop};
-    _auto_(freep) char *state = xasprintf("%s/run/net.json", fs->state);
-    struct err err;
-
-    n.state_path = state;
-    if (!o->pod_cidr)
-        return;
-    fs->net = net_open(&n, &err);
-    if (!fs->net) {
-        LOG(WARN, "function", "did=run-without-network error=\"%s\"", err.msg);
-        return;
-    }
-    net_sweep(fs->net); /* instances of an earlier life are dead */
-    fs->dns = xstrdup(net_host_ip(fs->net));
-    if (!o->node_ip) {
-        free(fs->node_ip);
-        fs->node_ip = xstrdup(net_host_ip(fs->net));
-    }
-}
-
 /* ---- all of it ---- */
 
 static char *read_small(const char *path)
@@ -589,8 +553,7 @@ static void functions_free(struct functions *fs)
     void (*stopped)(void *) = fs->stopped;
     void *arg = fs->stopped_arg;
 
-    if (fs->net)
-        net_close(fs->net);
+    functions_net_close(fs);
     functions_images_close(fs);
     if (fs->http)
         http_client_free(fs->http);
@@ -628,6 +591,7 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     list_init(&fs->to_limit);
     list_init(&fs->gated);
     list_init(&fs->flooding);
+    list_init(&fs->net_waiters);
     fs->null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     for (size_t i = 0; i < ARRAY_LEN(fs->slots); i++)
         list_init(&fs->slots[i]);
@@ -642,7 +606,7 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     else
         cgroup_favor_dynmods();
     clean_cgroups(fs); /* an earlier life was killed */
-    open_network(fs, o);
+    functions_net_open(fs, o->pod_cidr, o->service_cidr, o->node_ip != NULL);
     meters_read(fs);
     fs->meter_written_us = now_us();
     fs->queue = functions_durable_open(fs, err) < 0 ? NULL : queue_open(fs, err);
@@ -719,10 +683,7 @@ void functions_stop(struct functions *fs, void (*stopped)(void *arg), void *arg)
         pool_fail_waiting(f, &err);
         LIST_EACH(&f->versions, k)
         {
-            struct version *v = list_entry(k, struct version, link);
-
-            LIST_EACH(&v->instances, j)
-            instance_kill(list_entry(j, struct instance, link));
+            instances_kill(list_entry(k, struct version, link));
         }
         if (!f->removed)
             function_remove(f);

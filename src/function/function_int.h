@@ -7,6 +7,7 @@
  *   instance.c  one sandboxed process: its socket, its log pipe, its time limit, its end
  *   snapshot.c  an initialised function as an image (SnapStart)
  *   berth.c     where it lives: cgroup and network, used again
+ *   net.c       networks from a pool
  *   forecast.c  how many are forked ahead
  *   evict.c     who goes when memory is short
  *   capacity.c  what pods leave to functions
@@ -146,6 +147,7 @@ struct version {
     char *interpreter, *folder;
     char *program; /* the runtime, where it is a program of its own; NULL: Python */
     int memory_mb, timeout_ms, tmp_mb;
+    bool no_network; /* its owner says so: its instances reach nothing */
     bool wasm;     /* a module; program is NULL */
     int http_port; /* 0: no HTTP function */
     int places;    /* calls that an instance takes at once */
@@ -231,6 +233,7 @@ struct function {
     uint32_t id; /* counts functions: uid of its processes, cgroup names */
     struct version *now;
     struct list versions;
+    struct list net_link; /* functions.net_waiters */
     struct list waiting;
     struct list gated; /* functions.gated: the first who waits does so before the gate */
     uint32_t waiting_n, busy; /* busy: calls that run or wait */
@@ -333,7 +336,8 @@ struct functions {
     int retry_ms[2];
     struct cgroup_host cgroups;
     bool has_cgroups;
-    struct net *net;
+    struct net *net, *bare;   /* namespaces with a way out, and without; NULL: none */
+    struct list net_waiters;  /* functions that wait for one of either */
     struct map by_key, families;
     struct list all, bases, wishes;
     struct http_client *http;   /* NULL: no HTTP function was called */
@@ -426,8 +430,16 @@ char *node_base_config(const struct version *v, const char *code, struct arena *
 void role_keys(struct version *v, struct arena *a, struct function_keys *ret); /* its credentials now; no access_key: none */
 void role_put_keys(struct version *v, struct arena *a, struct val *env);         /* the same, into an environment */
 
-int functions_net_take(struct functions *fs, const char *owner, struct err *err); /* a borrowed descriptor */
-void functions_net_give(struct functions *fs, const char *owner);
+/* net.c */
+void functions_net_open(struct functions *fs, const char *pod_cidr, const char *service_cidr, bool has_node_ip); /* fs->net; NULL cidr: none */
+void functions_net_open_bare(struct functions *fs); /* fs->bare; twice is fine */
+void functions_net_close(struct functions *fs);
+void functions_net_trim(struct functions *fs); /* memory is short */
+bool version_has_net(const struct version *v); /* its instances have one from a pool */
+/* 1: a new berth of v will get its network; 0: its function is fed, or the refill comes, when there is one; -1: there will be none. */
+int functions_net_ready(struct version *v, struct err *err);
+int functions_net_take(struct version *v, const char *owner); /* a borrowed descriptor; -1: none is ready */
+void functions_net_give(struct version *v, const char *owner, bool empty); /* empty: nobody is in it any more */
 
 /* zygote.c */
 void zygote_start(struct version *v);
@@ -448,6 +460,7 @@ struct instance *instance_fork(struct version *v, bool compiler, struct err *err
 /* Sends the call. -1: the instance is dead, the call still the caller's. */
 int instance_send(struct instance *i, struct call *c, const void *payload, size_t n);
 void instance_kill(struct instance *i);
+void instances_kill(struct version *v); /* all of them, by one message; where that cannot be sent, their zygote goes */
 void instance_watch(struct instance *i); /* call.paused changed: reads its socket, or not */
 void instance_read_log(struct instance *i); /* again, after it was stopped */
 void instance_read_all(struct instance *i); /* what it has printed so far is in the log */

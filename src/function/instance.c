@@ -89,6 +89,27 @@ void instance_kill(struct instance *i)
     i->killed = zygote_ask(i->v, &ask, NULL, 0, &err) == 0; /* else pool_tick asks again */
 }
 
+void instances_kill(struct version *v)
+{
+    struct zygote_ask ask = {.what = ASK_KILL, .slot = ZYGOTE_ALL};
+    struct err err;
+    bool told;
+
+    if (!v->instances_n)
+        return;
+    told = zygote_ask(v, &ask, NULL, 0, &err) == 0;
+    LIST_EACH(&v->instances, l)
+    {
+        struct instance *i = list_entry(l, struct instance, link);
+
+        instance_leave_lists(i);
+        i->state = INSTANCE_DYING;
+        i->killed |= told;
+    }
+    if (!told)
+        zygote_stop(v);
+}
+
 void instance_frame(struct instance *i, const struct instance_frame *f)
 {
     if (i->out.n) {

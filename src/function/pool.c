@@ -261,6 +261,7 @@ static int try_serve(struct version *v, struct call *c, const void *payload, siz
     enum gate_says gate = has_gate(v) ? gate_ask(&v->gate, v->f->fs->cores, c->since_us, now_us()) : GATE_ANY;
     struct instance *i;
     bool grow;
+    int ready;
 
     if (gate == GATE_WAIT) {
         wait_at_gate(v->f);
@@ -287,7 +288,10 @@ static int try_serve(struct version *v, struct call *c, const void *payload, siz
         capacity_wait(v);
         return 0;
     }
-    i = instance_make(v, false, err);
+    ready = functions_net_ready(v, err);
+    i = ready > 0 ? instance_make(v, false, err) : NULL;
+    if (ready == 0)
+        return 0;
     if (!i)
         return v->instances_n ? 0 : -1; /* out of something: who is at work will be free again */
     if (give(i, c, payload, n) < 0)
@@ -786,6 +790,8 @@ void pool_refill(struct functions *fs)
             v->compile_wanted = false;
             v->compiling = instance_fork(v, true, &err) != NULL;
         } else if (((int)v->stems_n < forecast_stems(v) || (int)v->instances_n < wanted_now(v)) && !v->starting_n) {
+            if (functions_net_ready(v, &err) <= 0)
+                continue; /* it comes back here */
             i = instance_fork(v, false, &err);
             if (!i)
                 continue;

@@ -209,6 +209,8 @@ void snapshot_make(struct version *v)
 
     if (!snapshot_awaited(v) || v->snap.state == SNAP_MAKING || v->zygote != ZYGOTE_READY || v->removed)
         return;
+    if (functions_net_ready(v, &err) == 0)
+        return; /* it comes back here */
     snapshot_drop(v);
     if (!v->forks || v->program) {
         unable(v, "functions with extensions are not restored from snapshots: each instance initializes itself");

@@ -409,7 +409,7 @@ char *version_config(struct version *v, struct arena *a)
         _auto_(freep) char *revision = xasprintf("%s-%s", v->f->name, streq(v->shown, "$LATEST") ? "latest" : v->shown);
 
         val_put_int(a, c, "http_port", v->http_port);
-        val_put_bool(a, c, "own_net", !fs->net);
+        val_put_bool(a, c, "own_net", !version_has_net(v));
         val_put(a, env, "PORT", val_printf(a, "%d", v->http_port));
         val_put_str(a, env, "K_SERVICE", v->f->name);
         val_put_str(a, env, "K_CONFIGURATION", v->f->name);
@@ -421,7 +421,7 @@ char *version_config(struct version *v, struct arena *a)
     if (v->snap.state != SNAP_NONE) {
         snapshot_env(v, a, env);
         val_put_bool(a, c, "snapshot", true);
-        val_put_bool(a, c, "own_net", !fs->net);
+        val_put_bool(a, c, "own_net", !version_has_net(v));
     } else {
         role_put_keys(v, a, env);
     }

@@ -51,6 +51,7 @@ struct wire { /* what all members have in common */
     const struct net_plan *plan;
     uint32_t mtu;
     bool unnamed; /* owners are not written down in the kernel */
+    bool bare;    /* namespaces with a loopback and nothing else: no plan, no address, no name */
     bool stay;    /* the thread need not be back at home after a build: it goes home itself */
 };
 /* A netlink socket in the namespace *fd; in a fresh one when it is -1. The thread is back in its own

@@ -36,7 +36,8 @@ struct net_options {
     const char *instance;     /* 8 hex */
     const char *pod_cidr;     /* "10.42.0.0/16"; at least a /24 */
     const char *service_cidr; /* "10.96.0.0/16" */
-    char pool;                /* letter of this pool: 'p' pods (first half of the CIDR), 'f' functions (second half) */
+    char pool;                /* letter of this pool: 'p' pods (first half of the CIDR), 'f' functions (second half);
+                               * 'e' empty ones: a loopback and nothing else, unnamed, needs none of the texts */
     uint32_t idle_min;        /* members kept ready (0: built when asked for) */
     uint32_t idle_max;        /* given back beyond this many idle are let go (0 = 64) */
     struct uv_loop_s *loop;   /* a thread refills the pool and takes back; NULL: never, and on the spot */

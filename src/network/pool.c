@@ -127,19 +127,21 @@ static void id_back(struct net *n, uint32_t id)
 static struct slot *slot_new(struct net *n, struct err *err)
 {
     struct slot *s;
-    uint32_t id, ip = ip_take(n);
+    uint32_t id = 0, ip = 0;
 
-    if (!ip) {
+    if (!n->wire.bare && !(ip = ip_take(n))) {
         err_set(err, TOO_MANY, "all pod addresses are in use");
         return NULL;
     }
-    if (!id_take(n, &id)) {
+    if (!n->wire.bare && !id_take(n, &id)) {
         ip_back(n, ip);
         err_set(err, TOO_MANY, "more than %d pods", SLOTS_MAX);
         return NULL;
     }
     s = xcalloc(1, sizeof(*s));
     s->pub.fd = s->ns.fd = -1;
+    if (n->wire.bare)
+        return s;
     s->id = id;
     s->ip = ip;
     ip_text(ip, s->pub.ip);
@@ -153,8 +155,10 @@ static struct slot *slot_new(struct net *n, struct err *err)
 
 static void slot_forget(struct net *n, struct slot *s)
 {
-    ip_back(n, s->ip);
-    id_back(n, s->id);
+    if (!n->wire.bare) {
+        ip_back(n, s->ip);
+        id_back(n, s->id);
+    }
     slot_free(s);
 }
 
@@ -413,6 +417,25 @@ static int find_again(struct net *n, struct err *err)
 
 static void net_free(struct net *n);
 
+static int open_wired(struct net *n, const struct net_options *o, struct err *err)
+{
+    if (n->pool != 'p' && n->pool != 'f')
+        return err_set(err, INVALID_ARGUMENT, "a pool is 'p', 'f' or 'e'");
+    if (net_plan(&n->plan, o->instance, o->pod_cidr, o->service_cidr, err) < 0 || nl_open(&n->rt, NETLINK_ROUTE, err) < 0 ||
+        net_host_up(&n->rt, &n->plan, o->state_path, err) < 0 || find_again(n, err) < 0)
+        return -1;
+    n->o.instance = n->o.pod_cidr = n->o.service_cidr = n->o.state_path = NULL; /* the caller's */
+    ip_text(n->plan.host_ip, n->host_ip);
+    n->wire = (struct wire){.plan = &n->plan, .mtu = net_mtu(&n->rt), .unnamed = o->unnamed};
+    return n->pool == 'p' && !(n->services = services_new(&n->plan, err)) ? -1 : 0;
+}
+
+static int open_bare(struct net *n)
+{
+    n->wire = (struct wire){.bare = true, .unnamed = true};
+    return 0;
+}
+
 struct net *net_open(const struct net_options *o, struct err *err)
 {
     struct net *n = xcalloc(1, sizeof(*n));
@@ -424,23 +447,12 @@ struct net *net_open(const struct net_options *o, struct err *err)
     n->o.idle_max = o->idle_max ? o->idle_max : 64;
     n->o.idle_min = MIN(o->idle_min, n->o.idle_max);
     n->ids = xcalloc(SLOTS_MAX / 8 + 1, 1);
-    if ((n->pool != 'p' && n->pool != 'f'
-             ? err_set(err, INVALID_ARGUMENT, "a pool is 'p' or 'f'")
-             : net_plan(&n->plan, o->instance, o->pod_cidr, o->service_cidr, err)) < 0 ||
-        nl_open(&n->rt, NETLINK_ROUTE, err) < 0 ||
-        net_host_up(&n->rt, &n->plan, o->state_path, err) < 0 || find_again(n, err) < 0) {
-        net_free(n);
-        return NULL;
-    }
-    n->o.instance = n->o.pod_cidr = n->o.service_cidr = n->o.state_path = NULL; /* the caller's */
-    ip_text(n->plan.host_ip, n->host_ip);
-    n->wire = (struct wire){.plan = &n->plan, .mtu = net_mtu(&n->rt), .unnamed = o->unnamed};
-    n->ahead = n->o.idle_min;
-    if ((n->pool == 'p' && !(n->services = services_new(&n->plan, err))) ||
+    if ((n->pool == 'e' ? open_bare(n) : open_wired(n, o, err)) < 0 ||
         (o->loop && !(n->builder = builder_new(&n->wire, o->loop, on_done, n, err)))) {
         net_free(n);
         return NULL;
     }
+    n->ahead = n->o.idle_min;
     if (n->builder) {
         uv_timer_init(o->loop, &n->look);
         n->look.data = n;
@@ -648,7 +660,14 @@ const struct net_ns *net_adopt(struct net *n, const char *owner, int fd, struct 
 /* For the next one; false: it cannot be. */
 static bool renew(struct net *n, struct slot *s)
 {
-    if (n->counts.idle + n->coming >= n->o.idle_max || !(s->next_ip = ip_take(n)))
+    if (n->counts.idle + n->coming >= n->o.idle_max)
+        return false;
+    if (n->wire.bare) { /* nothing in there could be changed, and nothing tells one from another */
+        n->counts.recycled++;
+        idle_put(n, s);
+        return true;
+    }
+    if (!(s->next_ip = ip_take(n)))
         return false;
     s->last_ip = s->ip;
     if (n->builder) {

@@ -176,6 +176,13 @@ int slot_build(const struct wire *w, struct slot *s, struct nl *rt, struct err *
     struct buf b = {0};
     int rc = w->stay ? ns_fresh(&s->pub.fd, &s->ns, err) : ns_enter(&s->pub.fd, &s->ns, err);
 
+    if (w->bare) {
+        nlm_end(&b, nlm_begin(&s->ns, &b, RTM_NEWLINK, 0, &up, sizeof(up))); /* lo */
+        rc = rc < 0 ? rc : nl_talk(&s->ns, &b, 0, "put up a loopback", err);
+        nl_close(&s->ns); /* there will be nothing else to say */
+        buf_done(&b);
+        return rc;
+    }
     if (rc == 0) {
         put_veth(w, rt, &b, s);
         rc = nl_talk(rt, &b, 0, "make a veth pair", err);

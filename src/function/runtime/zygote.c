@@ -1002,7 +1002,7 @@ EXPORT int z_next(void)
             return 0;
         if (z.ask.what == ASK_KILL) {
             for (uint32_t i = 0; i < z.children_n; i++)
-                if (z.children[i].slot == z.ask.slot)
+                if (z.children[i].slot == z.ask.slot || z.ask.slot == ZYGOTE_ALL)
                     kill(z.children[i].pid, SIGKILL);
             close_fds();
             continue;

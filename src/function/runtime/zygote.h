@@ -25,6 +25,7 @@
 
 enum { ZYGOTE_FDS_MAX = 12 };
 
+#define ZYGOTE_ALL UINT32_MAX /* KILL: every instance */
 enum zygote_ask_what { ASK_FORK = 1, ASK_KILL, ASK_COMPILE, ASK_ZYGOTE, ASK_SNAPSHOT };
 struct zygote_ask {
     uint32_t what;

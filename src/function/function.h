@@ -10,7 +10,7 @@
  *
  * What is read of a Function object (kind tandem.dev/v1 Function, namespaced):
  *   spec.runtime              "python3.11" (python3.10 .. python3.13 where the host has it), "nodejs20.x" (18 and
- *                             later, by the host's node), "provided.al2023" (the zip's or a layer's `bootstrap`), "wasm" (spec.handler: the module's file)
+ *                             later, by the host's node), "provided.al2023" (the zip's or a layer's `bootstrap`), "wasm" (spec.handler: the file of a module or component; with spec.http one that exports wasi:http/incoming-handler)
  *   spec.handler              "module.function"
  *   spec.codeSha256           hex; the zip lies in STATE/blobs/sha256/HEX (code.h puts it there)
  *   spec.memoryMB             default 128; 1,769 = one CPU

@@ -4,6 +4,7 @@ import os, re, shutil, subprocess, sys, zipfile
 import pytest
 
 from conftest import TOP
+from test_wasm_http import rust
 
 PAGE = os.path.join(TOP, 'docs', 'functions.md')
 
@@ -54,8 +55,9 @@ def run(tandem, place, text):
 def sections():
     """The page without what needs wasmtime's library, and that."""
     text = open(PAGE).read()
-    wasm = re.search(r'^## A Wasm module\n.*?(?=^## )', text, re.S | re.M).group(0)
-    return text.replace(wasm, '').replace('tandem up --detach\nexport KUBECONFIG=/var/lib/tandem/kubeconfig\n', ''), wasm     # an instance runs already
+    wasm, http = (re.search(f'^## {title}\n.*?(?=^## )', text, re.S | re.M).group(0) for title in ('A Wasm module', 'A Wasm HTTP component'))
+    rest = text.replace(wasm, '').replace(http, '')
+    return rest.replace('tandem up --detach\nexport KUBECONFIG=/var/lib/tandem/kubeconfig\n', ''), wasm, http     # an instance runs already
 
 
 def test_the_page_says_what_happens(tandem, place):
@@ -68,3 +70,12 @@ def test_the_page_says_what_wasm_does(tandem, place):
         pytest.skip('no wasmtime: tools/deps build brings it')
     assert run(tandem, place, sections()[1]) == (1, 2)
     tandem.kubectl('delete', 'function', 'echo')
+
+
+def test_the_page_says_what_a_component_does(tandem, place, tmp_path):
+    if not os.path.exists(os.environ.get('TANDEM_WASMTIME') or os.path.join(TOP, 'build', 'deps', 'lib', 'libwasmtime.so')):
+        pytest.skip('no wasmtime: tools/deps build brings it')
+    section = sections()[2]
+    shutil.copy(rust(tmp_path, re.search(r'```rust\n(.*?)```', section, re.S).group(1), 'lib'), place / 'page.wasm')
+    assert run(tandem, place, section) == (1, 1)
+    tandem.kubectl('delete', 'function', 'page')

@@ -1,6 +1,6 @@
 """Wasm components: HTTP functions (wasi:http/incoming-handler) and commands (wasi:cli/run). One is written by hand (wasm_http.wat), one comes
-out of componentize-py, one out of rustc; where such a tool is not to be had its test is skipped."""
-import http.client, json, os, shutil, subprocess, urllib.parse
+out of rustc, one out of componentize-py (COMPONENTIZE=1 tests/real/prepare brings it); where such a tool is not to be had its test is skipped."""
+import glob, http.client, json, os, shutil, subprocess, urllib.parse
 
 import pytest
 
@@ -107,13 +107,6 @@ def test_what_does_not_fit_is_refused(tandem, tmp_path, name, text, part):
 
 # ---- made by tools ----
 
-WIT = '''package test:page;
-world page {
-  include wasi:http/proxy@0.2.12;
-}
-'''
-
-
 def rust(folder, source, kind):
     """A component that rustc makes, without any change by us; a skip where the target or crates are not to be had."""
     cargo = shutil.which('cargo') or os.path.expanduser('~/.cargo/bin/cargo')
@@ -206,3 +199,42 @@ fn main() {
         assert done.returncode and 'exit status' in done.stdout + done.stderr, done
     finally:
         tandem.kubectl('delete', 'function', 'wasm-command')
+
+
+@needs
+def test_a_python_component(tandem, tmp_path):
+    tool = os.path.join(TOP, 'build', 'componentize')
+    wit = sorted(glob.glob(os.path.expanduser('~/.cargo/registry/src/*/wasip2-1.0.4*/wit')))
+    if not os.path.exists(tool):
+        pytest.skip('no componentize-py: COMPONENTIZE=1 tests/real/prepare fetches it')
+    if not wit:
+        pytest.skip('the crate wasip2, which has the WIT of wasi:http, is not here: tests/real/prepare fetches it')
+    (tmp_path / 'app.py').write_text('''
+import json, sys
+from wit_world import exports
+from componentize_py_types import Ok
+from wit_world.imports.types import Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam
+
+class IncomingHandler(exports.IncomingHandler):
+    def handle(self, request: IncomingRequest, out: ResponseOutparam):
+        print("asked for", request.path_with_query())
+        response = OutgoingResponse(Fields.from_list([("content-type", b"application/json")]))
+        response.set_status_code(202)
+        body = response.body()
+        ResponseOutparam.set(out, Ok(response))
+        with body.write() as stream:
+            stream.blocking_write_and_flush(json.dumps({"path": request.path_with_query(), "python": sys.version_info[0]}).encode())
+        OutgoingBody.finish(body, None)
+''')
+    done = subprocess.run([os.path.join(tool, 'bin', 'componentize-py'), '-d', wit[-1], '-w', 'wasi:http/proxy@0.2.12', 'componentize', '-p', tmp_path, 'app',
+                           '-o', tmp_path / 'wasm-python.wasm'], env={**os.environ, 'PYTHONPATH': tool}, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([os.path.join(TOP, 'build', 'tandem'), 'deploy', str(tmp_path / 'wasm-python.wasm'), '--memory', '256', '--timeout', '60', '--state', tandem.state],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    try:
+        status, body, headers = Site(done.stdout.strip()).ask('a?b=c')
+        assert (status, json.loads(body), headers['content-type']) == (202, {'path': '/a?b=c', 'python': 3}, 'application/json')
+        eventually(lambda: 'asked for /a?b=c' in tandem.tandem('logs', 'wasm-python', '--since', '10m').stdout)
+    finally:
+        tandem.kubectl('delete', 'function', 'wasm-python')

@@ -117,9 +117,16 @@ static void errors_are_the_platforms(void **state)
     want_error("x", "\"errorType\":\"Runtime.ExitError\"", "Runtime exited with error: exit status 3", "[ERROR] Runtime.ExitError");
     want_error("l", "\"errorType\":\"Sandbox.Timedout\"", "Task timed out after 2.00 seconds", "Task timed out after 2.00 seconds");
     want_error("g", "\"errorType\":\"Runtime.OutOfMemory\"", "of 56 MB", "[ERROR] Runtime.OutOfMemory");
-    want_error("b", "\"errorType\":\"Function.ResponseSizeTooLarge\"", "6291556 bytes", "END RequestId: ");
     want("echo", "echo");
     assert_int_equal(cold_starts(), before); /* the process outlives what its modules do */
+}
+
+static void answers_have_a_limit(void **state)
+{
+    assert_true(put(false, "\"timeoutSeconds\":30,\"memoryMB\":64")); /* 6 MB are some work on a busy machine */
+    want_error("b", "\"errorType\":\"Function.ResponseSizeTooLarge\"", "6291556 bytes", "END RequestId: ");
+    want("echo", "echo");
+    assert_true(put(false, SPEC));
 }
 
 static void who_waits_is_ended(void **state)
@@ -238,7 +245,7 @@ static void bad_modules_are_refused(void **state)
 
     refused(NULL, "not wasm at all", 15, "no WebAssembly module");
     refused(NULL, "\0asm", 4, "no WebAssembly module");
-    refused(NULL, "\0asm\x0d\0\1\0", 8, "component");
+    refused(NULL, "\0asm\x0d\0\1\0", 8, "exports neither");
     refused(NULL, BAD_BODY, sizeof BAD_BODY - 1, "type mismatch");
     refused(NULL, "\0asm\1\0\0\0\1\xff\xff\xff\xff\xff", 14, "refused: ");
     refused("(module (func (export \"run\")))", NULL, 0, "exports no function _start");
@@ -288,6 +295,158 @@ static void no_file_is_told(void **state)
     functions_remove(H.fs, "default", "other");
 }
 
+/* ---- components ---- */
+
+/* A command of WASI 0.2: says FIRST, then ends as RESULT (0 well, 1 not). */
+static const char COMMAND[] =
+    "(component\n"
+    "  (import \"wasi:io/error@0.2.0\" (instance $errors (export \"error\" (type (sub resource)))))\n"
+    "  (alias export $errors \"error\" (type $error))\n"
+    "  (import \"wasi:io/streams@0.2.0\" (instance $streams\n"
+    "    (export \"output-stream\" (type $out (sub resource)))\n"
+    "    (alias outer 1 $error (type $e)) (export \"error\" (type $err (eq $e)))\n"
+    "    (type $v (variant (case \"last-operation-failed\" (own $err)) (case \"closed\")))\n"
+    "    (export \"stream-error\" (type $se (eq $v)))\n"
+    "    (export \"[method]output-stream.blocking-write-and-flush\"\n"
+    "      (func (param \"self\" (borrow $out)) (param \"contents\" (list u8)) (result (result (error $se)))))))\n"
+    "  (alias export $streams \"output-stream\" (type $output))\n"
+    "  (import \"wasi:cli/stdout@0.2.0\" (instance $stdout\n"
+    "    (alias outer 1 $output (type $o)) (export \"output-stream\" (type $out (eq $o)))\n"
+    "    (export \"get-stdout\" (func (result (own $out))))))\n"
+    "  (core module $memory (memory (export \"memory\") 1) (data (i32.const 32) \"said\"))\n"
+    "  (core instance $mem (instantiate $memory)) (alias core export $mem \"memory\" (core memory $m))\n"
+    "  (core func $get (canon lower (func $stdout \"get-stdout\")))\n"
+    "  (core func $write (canon lower (func $streams \"[method]output-stream.blocking-write-and-flush\") (memory $m)))\n"
+    "  (core func $drop (canon resource.drop $output))\n"
+    "  (core module $main (import \"h\" \"get\" (func $get (result i32))) (import \"h\" \"write\" (func $write (param i32 i32 i32 i32)))\n"
+    "    (import \"h\" \"drop\" (func $drop (param i32)))\n"
+    "    (func (export \"run\") (result i32) (local $o i32) (local.set $o (call $get))\n"
+    "      (call $write (local.get $o) (i32.const 32) (i32.const 4) (i32.const 64)) (call $drop (local.get $o)) BODY))\n"
+    "  (core instance $it (instantiate $main (with \"h\" (instance (export \"get\" (func $get)) (export \"write\" (func $write)) (export \"drop\" (func $drop))))))\n"
+    "  (func $run (result (result)) (canon lift (core func $it \"run\")))\n"
+    "  (instance $i (export \"run\" (func $run))) (export \"wasi:cli/run@0.2.0\" (instance $i)))\n";
+
+static bool put_command(const char *body)
+{
+    const char *at = strstr(COMMAND, "BODY");
+    _auto_(freep) char *text = xasprintf("%.*s%s%s", (int)(at - COMMAND), COMMAND, body, at + 4);
+
+    return host_wasm(&H, "w", text, SPEC);
+}
+
+static void components_are_commands_too(void **state)
+{
+    assert_true(put_command("(i32.const 0)"));
+    for (int i = 0; i < 3; i++)
+        want("x", "said");
+    assert_true(put_command("(i32.const 1)"));
+    want_error("x", "\"errorType\":\"Runtime.ExitError\"", "exit status 1", "Runtime.ExitError");
+    assert_true(put_command("unreachable"));
+    want_error("x", "\"errorType\":\"Runtime.Trap\"", "unreachable", "Runtime.Trap");
+    assert_true(put_command("(loop $ever (br $ever)) (i32.const 0)"));
+    want_error("x", "\"errorType\":\"Sandbox.Timedout\"", "Task timed out", "Task timed out");
+    refused("(component)", NULL, 0, "exports neither wasi:cli/run");
+    refused("(component (import \"wasi:http/types@0.2.0\" (instance)) (core module $m (func (export \"f\") (result i32) (i32.const 0)))"
+            " (core instance $c (instantiate $m)) (func $f (result (result)) (canon lift (core func $c \"f\")))"
+            " (instance $i (export \"run\" (func $f))) (export \"wasi:cli/run@0.2.0\" (instance $i)))", NULL, 0, "wasi:http/types@0.2.0, which is not of");
+    refused("(component (instance $i) (export \"wasi:cli/run@0.2.0\" (instance $i)))", NULL, 0, "no function run");
+}
+
+/* ---- modules that mean harm ---- */
+
+/* n times the piece, its # as a number that counts up, between two texts. The caller's. */
+static char *many(const char *before, const char *piece, int n, const char *after)
+{
+    struct buf b = {0};
+
+    buf_adds(&b, before);
+    for (int i = 0; i < n; i++)
+        for (const char *p = piece; *p; p++)
+            if (*p == '#')
+                buf_addi(&b, i);
+            else
+                buf_addc(&b, *p);
+    buf_adds(&b, after);
+    return buf_take(&b);
+}
+
+static void hostile_modules_end_themselves(void **state)
+{
+    _auto_(freep) char *nested = many("(module (func (export \"_start\") ", "block ", 30000, " ");
+    _auto_(freep) char *deep = many(nested, "end ", 30000, "))");
+    _auto_(freep) char *functions = many("(module (func (export \"_start\"))", "(func (param i32) (result i32) (i32.add (local.get 0) (i32.const #)))", 20000, ")");
+    _auto_(freep) char *imports = many("(module ", "(import \"wasi_snapshot_preview1\" \"f#\" (func))", 5000, "(func (export \"_start\")))");
+    _auto_(freep) char *exports = many("(module (func $f)", "(export \"e#\" (func $f))", 20000, "(export \"_start\" (func $f)))");
+    _auto_(freep) char *memories = many("(module (func (export \"_start\"))", "(memory 1)", 90, ")");
+    int64_t before;
+
+    assert_true(host_wasm(&H, "w", "(module (func $s (loop $l (br $l))) (start $s) (func (export \"_start\")))", SPEC));
+    want_error("x", "\"errorType\":\"Sandbox.Timedout\"", "Task timed out", "Task timed out");
+    before = cold_starts();
+    want_error("x", "\"errorType\":\"Sandbox.Timedout\"", "Task timed out", "Task timed out");
+    assert_int_equal(cold_starts(), before);
+    assert_true(host_wasm(&H, "w", functions, SPEC));
+    want("x", "");
+    assert_true(host_wasm(&H, "w", exports, SPEC));
+    want("x", "");
+    assert_true(host_wasm(&H, "w", deep, SPEC));
+    want("x", "");
+    refused("(module (table 10000000 funcref) (func (export \"_start\")))", NULL, 0, "table");
+    refused("(module (global (export \"_start\") i32 (i32.const 0)))", NULL, 0, "exports no function _start");
+    refused("(module (func (export \"_start\") (param i32)))", NULL, 0, "exports no function _start");
+    refused("(module (import \"wasi_snapshot_preview1\" \"fd_read\" (func (param i64))) (func (export \"_start\")))", NULL, 0, "incompatible import type");
+    refused(imports, NULL, 0, "wasi_snapshot_preview1::f0");
+    refused(memories, NULL, 0, "memor");
+    assert_true(host_wasm(&H, "w", "(module (memory (export \"memory\") 1 65536) (func (export \"_start\") (drop (memory.grow (i32.const 65535)))))", SPEC));
+    want("x", "");
+    assert_true(host_wasm(&H, "w", "(module (table $t 1 funcref) (func (export \"_start\") (loop $l (br_if $l (i32.ne (i32.const -1) (table.grow $t (ref.null func) (i32.const 100000)))))))", SPEC));
+    want("x", "");
+    want("x", "");
+}
+
+/* Bytes of a good module that were changed: it is refused with a text or does something; nothing else is harmed. */
+static void damaged_modules_are_survived(void **state)
+{
+    _auto_(freep) char *text = wat_text(false);
+    struct wat_bytes wasm;
+    int good = 0, bad = 0;
+    uint32_t seed = 12345;
+
+    assert_true(wat_compile(text, &wasm));
+    for (int round = 0; round < 25; round++) {
+        _auto_(freep) char *copy = xmalloc(wasm.n);
+        struct buf zip = {0};
+        char sha[CODE_HEX], name[24];
+        struct err err = {0};
+        struct answer a;
+        int there;
+
+        memcpy(copy, wasm.p, wasm.n);
+        for (int i = 0; i < 1 + round % 3; i++) {
+            seed = seed * 1664525 + 1013904223;
+            copy[8 + (seed >> 8) % (wasm.n - 8)] ^= (char)(1 << (seed >> 29));
+        }
+        snprintf(name, sizeof name, "damaged-%d", round);
+        host_zip_bytes(&zip, "main.wasm", copy, wasm.n - (round % 5 == 4 ? wasm.n / 3 : 0), 0644);
+        assert_int_equal(code_put(H.state, zip.p, zip.n, sha, &err), 0);
+        buf_done(&zip);
+        host_put(&H, name, sha, "\"runtime\":\"wasm\",\"handler\":\"main.wasm\",\"timeoutSeconds\":0.3,\"memoryMB\":64");
+        for (int i = 0; (there = functions_wasm_state(H.fs, "default", name, &err)) == 0 && i < 3000; i++)
+            host_sleep(&H, 10);
+        assert_int_not_equal(there, 0);
+        if (there < 0)
+            assert_non_null(strstr(err.msg, "is refused: "));
+        host_call(&H, name, "echo", &a);
+        assert_true((a.err.code == ERR_OK) == (there > 0));
+        good += there > 0;
+        bad += there < 0;
+        answer_done(&a);
+        functions_remove(H.fs, "default", name);
+    }
+    wat_free(&wasm);
+    assert_true(good > 0 && bad > 0);
+}
+
 static int set_up(void **state)
 {
     struct functions_options o = {.retry_ms = {50, 100}};
@@ -314,6 +473,7 @@ int main(void)
         cmocka_unit_test(environment_is_whole),
         cmocka_unit_test(calls_share_nothing),
         cmocka_unit_test(errors_are_the_platforms),
+        cmocka_unit_test(answers_have_a_limit),
         cmocka_unit_test(who_waits_is_ended),
         cmocka_unit_test(memory_can_be_used),
         cmocka_unit_test(pointers_are_looked_at),
@@ -328,6 +488,9 @@ int main(void)
         cmocka_unit_test(bad_modules_are_refused),
         cmocka_unit_test(text_is_a_module_too),
         cmocka_unit_test(no_file_is_told),
+        cmocka_unit_test(components_are_commands_too),
+        cmocka_unit_test(hostile_modules_end_themselves),
+        cmocka_unit_test(damaged_modules_are_survived),
     };
     struct err err;
 

@@ -23,7 +23,7 @@ void forecast_seen(struct function *f)
     uint32_t each = f->now ? (uint32_t)f->now->places : 1, level = MIN((f->busy + each - 1) / each, (uint32_t)LEVELS_MAX);
 
     if (f->now && pool_gated(f->now))
-        level = MIN(level, gate_limit(f->fs->cores)); /* the others are served by them */
+        level = MIN(level, gate_limit(&f->fs->gates)); /* the others are served by them */
 
     if (level)
         f->level_us[level - 1] = now_us();

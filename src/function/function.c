@@ -542,7 +542,7 @@ static void options_take(struct functions *fs, const struct functions_options *o
     fs->scale_per_10s = o->scale_per_10s ? o->scale_per_10s : o->keep_ms < 0 ? -1 : 1000;
     fs->keep_ms = o->keep_ms ? o->keep_ms : 10000;
     fs->zygote_keep_ms = o->zygote_keep_ms ? o->zygote_keep_ms : 60000;
-    fs->cores = o->cores < 0 || o->keep_ms < 0 ? 0 : o->cores ? (uint32_t)o->cores : uv_available_parallelism();
+    fs->gates.cores = o->cores < 0 || o->keep_ms < 0 ? 0 : o->cores ? (uint32_t)o->cores : uv_available_parallelism();
     fs->stems = o->stems < 0 ? 0 : o->stems ? o->stems : 1;
     fs->retry_ms[0] = o->retry_ms[0] ? o->retry_ms[0] : 60000;
     fs->retry_ms[1] = o->retry_ms[1] ? o->retry_ms[1] : 120000;

@@ -384,7 +384,7 @@ struct functions {
     uv_timer_t tick, refill;
     struct list gated; /* functions whose calls stand before their gates: the timer looks */
     uv_timer_t gate;
-    uint32_t cores; /* 0: all gates are open */
+    struct gates gates;
     int64_t meter_written_us;
     pid_t corpses[64]; /* bases that were told to leave and are not reaped yet */
     uint32_t corpses_n;

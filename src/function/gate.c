@@ -12,20 +12,25 @@ enum {
     LONG_MANY = GATE_ONE / 2,               /* long calls that open it: half of them, or six in a row */
 };
 
-void gate_init(struct gate *g)
+void gate_init(struct gate *g, struct gates *all)
 {
-    *g = (struct gate){.longs = GATE_ONE};
+    *g = (struct gate){.all = all, .longs = GATE_ONE};
     list_init(&g->at_work);
 }
 
 bool gate_shut(const struct gate *g)
 {
-    return g->longs < LONG_MANY;
+    return g->all->cores && g->longs < LONG_MANY;
 }
 
-uint32_t gate_limit(uint32_t cores)
+uint32_t gate_limit(const struct gates *all)
 {
-    return EACH * MAX(cores, 1u);
+    return EACH * MAX(all->cores, 1u);
+}
+
+static uint32_t share(const struct gate *g)
+{
+    return MAX(gate_limit(g->all) / MAX(g->all->active + !g->n, 1u), 1u);
 }
 
 static void count(struct gate *g, bool is_long)
@@ -58,18 +63,20 @@ static void sweep(struct gate *g, int64_t now)
     }
 }
 
-enum gate_says gate_ask(struct gate *g, uint32_t cores, int64_t since_us, int64_t now)
+enum gate_says gate_ask(struct gate *g, int64_t since_us, int64_t now)
 {
+    uint32_t most = share(g), at_once = MIN(most, g->all->cores);
+
     if (!gate_shut(g))
         return GATE_ANY;
-    if (g->n >= cores) {
+    if (g->n >= at_once) {
         sweep(g, now);
         if (!gate_shut(g))
             return GATE_ANY;
     }
-    if (g->n >= gate_limit(cores))
+    if (g->n >= most)
         return GATE_WAIT;
-    return g->n < cores || now - since_us >= PATIENCE_US ? GATE_ANY : GATE_WARM;
+    return g->n < at_once || now - since_us >= PATIENCE_US ? GATE_ANY : GATE_WARM;
 }
 
 void gate_look(struct gate *g)
@@ -90,7 +97,8 @@ void gate_in(struct gate *g, struct gate_pass *p, bool warm, int64_t start_us, i
     p->warm = warm;
     p->late = false;
     list_push(&g->at_work, &p->link);
-    g->n++;
+    if (!g->n++)
+        g->all->active++;
 }
 
 void gate_out(struct gate *g, struct gate_pass *p)
@@ -98,7 +106,8 @@ void gate_out(struct gate *g, struct gate_pass *p)
     if (!list_linked(&p->link))
         return;
     list_remove(&p->link);
-    g->n--;
+    if (!--g->n)
+        g->all->active--;
 }
 
 void gate_seen(struct gate *g, bool warm, int64_t handler_us, int64_t took_us)

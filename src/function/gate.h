@@ -6,16 +6,26 @@
  * does not fork as many instances either. Where nothing is known yet, or calls are long, the gate is open.
  *
  * A call that runs for several times the usual (at least OLD_MIN_US) is taken for one that sleeps: it counts no more, and is
- * one long call seen. So of n calls before the gate the last one has passed after n / gate_limit() times that at the
- * worst, whatever the handlers do. A function whose calls get long has its gate open after the first few of them, or when
+ * one long call seen. So of n calls before the gate the last one has passed after n times that, divided by its share of
+ * gate_limit(), at the worst, whatever the handlers do. A function whose calls get long has its gate open after the first few of them, or when
  * for a few milliseconds none was answered.
+ *
+ * Versions that have short calls at work share the machine evenly, and each has at least one at work: who calls all the
+ * time does not hold up who calls now and then.
  *
  * Pure: no clock, no loop, no memory of its own. Times are in us. */
 #pragma once
 
 #include "base/list.h"
 
+/* What all gates have in common. */
+struct gates {
+    uint32_t cores;  /* 0: all are open */
+    uint32_t active; /* gates with somebody at work */
+};
+
 struct gate {
+    struct gates *all;
     struct list at_work; /* passes that count */
     uint32_t n;          /* of them */
     int32_t silent;      /* looks since the last answer */
@@ -38,12 +48,12 @@ enum gate_says {
 
 enum { GATE_ONE = 1 << 16 };
 
-void gate_init(struct gate *g); /* open: nothing is known */
+void gate_init(struct gate *g, struct gates *all); /* open: nothing is known. all stays the caller's, and outlives it */
 bool gate_shut(const struct gate *g);
-uint32_t gate_limit(uint32_t cores); /* at work at once while it is shut */
+uint32_t gate_limit(const struct gates *all); /* at work at once while a gate is shut, and no other version has calls */
 /* Who may have a call that came at since_us. After GATE_WAIT or GATE_WARM ask again when a call ends, and after 1 ms: then
  * look first. */
-enum gate_says gate_ask(struct gate *g, uint32_t cores, int64_t since_us, int64_t now_us);
+enum gate_says gate_ask(struct gate *g, int64_t since_us, int64_t now_us);
 void gate_look(struct gate *g);
 /* A call has gone to an instance; warm: that has answered before; start_us: what a start costs of late, 0: not known. */
 void gate_in(struct gate *g, struct gate_pass *p, bool warm, int64_t start_us, int64_t now_us);

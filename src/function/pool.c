@@ -132,7 +132,7 @@ void function_timing_text(const struct function_result *r, char out[FUNCTION_TIM
 /* One who is given several calls at once does that himself. */
 static bool has_gate(const struct version *v)
 {
-    return v->f->fs->cores && v->places == 1 && !v->http_port && !v->f->debug;
+    return v->places == 1 && !v->http_port && !v->f->debug;
 }
 
 bool pool_gated(const struct version *v)
@@ -258,7 +258,7 @@ static void wait_again(struct call *c, const void *payload, size_t n)
 /* 1: somebody has it; 0: it must wait; -1: it cannot be served, err says why. */
 static int try_serve(struct version *v, struct call *c, const void *payload, size_t n, struct err *err)
 {
-    enum gate_says gate = has_gate(v) ? gate_ask(&v->gate, v->f->fs->cores, c->since_us, now_us()) : GATE_ANY;
+    enum gate_says gate = has_gate(v) ? gate_ask(&v->gate, c->since_us, now_us()) : GATE_ANY;
     struct instance *i;
     bool grow;
     int ready;

@@ -257,7 +257,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
     list_init(&v->instances);
     list_init(&v->idle);
     list_init(&v->stems);
-    gate_init(&v->gate);
+    gate_init(&v->gate, &f->fs->gates);
     list_init(&v->berths);
     v->snap.image = -1;
     snprintf(v->cgroup, sizeof v->cgroup, "functions/%.63s.%.80s-%llu", f->namespace_, f->name,

@@ -78,7 +78,7 @@ def load(wrk, url, connections, used, seconds=2):
 
 
 def rows(row, wrk, what, url, used, note=''):
-    for n in (1, 16):
+    for n in (1, 16, 64):
         rate, times, us = load(wrk, url, n, used)
         row(f'{what}, {n} connection{"s"[:n - 1]}', rate, '/s', times, f'{us:.0f} us CPU: {1e6 / max(us, 1):,.0f}/s per core{note}')
 

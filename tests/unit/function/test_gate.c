@@ -9,6 +9,7 @@ enum { CALLS_MAX = 512, STEP_US = 50, CORES = 2 };
 
 /* A pool in small: instances that are idle, calls that wait or are at work; each works as long as it likes, all at once. */
 struct sim {
+    struct gates all;
     struct gate gate;
     int64_t now, start_us;
     int made, idle, at_work, at_work_max, ended, waiting;
@@ -25,7 +26,7 @@ static void sim_feed(struct sim *s)
 {
     while (s->first < s->n) {
         struct sim_call *c = &s->calls[s->first];
-        enum gate_says says = gate_ask(&s->gate, CORES, c->came_us, s->now);
+        enum gate_says says = gate_ask(&s->gate, c->came_us, s->now);
 
         if (says == GATE_WAIT || (says == GATE_WARM && !s->idle))
             return;
@@ -83,8 +84,8 @@ static void sim_end(struct sim *s)
 
 static void sim_begin(struct sim *s)
 {
-    *s = (struct sim){.start_us = 1500};
-    gate_init(&s->gate);
+    *s = (struct sim){.start_us = 1500, .all = {.cores = CORES}};
+    gate_init(&s->gate, &s->all);
     s->now = 1000000;
 }
 
@@ -113,7 +114,7 @@ static void a_first_burst_passes(void **state)
     sim_end(&s);
 }
 
-/* Goal: a burst of short calls is served by few, in the order in which they came, and long before a machine had forked 64. */
+/* Goal: a burst of short calls is served by few, in the order in which they came, and long before a machine has forked 64. */
 static void short_calls_need_few(void **state)
 {
     static struct sim s;
@@ -128,7 +129,7 @@ static void short_calls_need_few(void **state)
         sim_call(&s, 50);
     assert_int_equal(s.at_work, CORES); /* as many as can run are given somebody at once, new or not */
     sim_end(&s);
-    assert_true(s.at_work_max <= (int)gate_limit(CORES) && s.made <= (int)gate_limit(CORES));
+    assert_true(s.at_work_max <= (int)gate_limit(&s.all) && s.made <= (int)gate_limit(&s.all));
     assert_true(s.now - began < 3000);
 }
 
@@ -184,11 +185,54 @@ TT_PROP(gate, keeps_its_promise, 300)
             sim_step(&s);
         sim_call(&s, tt_below(rng, 100) < longs ? 300 + tt_below(rng, 200000) : tt_below(rng, 250));
         waits = MAX(waits, s.n - s.first);
-        TT_OK(s.gate.n <= gate_limit(CORES));
+        TT_OK(s.gate.n <= gate_limit(&s.all));
     }
     sim_end(&s);
     /* at the worst all before it were long, of a start, and seen late: the same again for those a timer looks at late */
-    TT_OK(s.waited_max_us <= (waits / (int)gate_limit(CORES) + 1) * (10000 + 500 + 1000));
+    TT_OK(s.waited_max_us <= (waits / (int)gate_limit(&s.all) + 1) * (10000 + 500 + 1000));
+}
+
+/* Goal: two that call without a pause have the same share; a third one is never held up by them. */
+static void versions_share_the_machine(void **state)
+{
+    struct gates all = {.cores = 4};
+    struct gate noisy[2], quiet;
+    struct gate_pass passes[2][8] = {0}, p = {0};
+    uint32_t let_in[2] = {0};
+
+    (void)state;
+    gate_init(&quiet, &all);
+    for (int k = 0; k < 2; k++)
+        gate_init(&noisy[k], &all);
+    for (int i = 0; i < 20; i++) {
+        gate_seen(&noisy[0], true, 50, 80);
+        gate_seen(&noisy[1], true, 50, 80);
+        gate_seen(&quiet, true, 50, 80);
+    }
+    while (let_in[0] < 8 && gate_ask(&noisy[0], 0, 100) != GATE_WAIT)
+        gate_in(&noisy[0], &passes[0][let_in[0]++], true, 0, 100);
+    assert_int_equal(let_in[0], gate_limit(&all)); /* alone: all of it */
+    assert_int_equal(gate_ask(&quiet, 100, 100), GATE_ANY);
+    for (int round = 0; round < 50; round++) { /* one ends, and whoever may takes its place; the second one comes along */
+        if (let_in[0])
+            gate_out(&noisy[0], &passes[0][--let_in[0]]);
+        if (let_in[1])
+            gate_out(&noisy[1], &passes[1][--let_in[1]]);
+        for (int k = 0; k < 2; k++)
+            while (let_in[k] < 8 && gate_ask(&noisy[k], 0, 100) != GATE_WAIT)
+                gate_in(&noisy[k], &passes[k][let_in[k]++], true, 0, 100);
+    }
+    assert_int_equal(let_in[0], gate_limit(&all) / 2);
+    assert_int_equal(let_in[1], gate_limit(&all) / 2);
+    assert_int_equal(gate_ask(&quiet, 100, 100), GATE_ANY);
+    gate_in(&quiet, &p, true, 0, 100);
+    assert_int_equal(all.active, 3);
+    gate_out(&quiet, &p);
+    gate_out(&quiet, &p);
+    for (int k = 0; k < 2; k++)
+        while (let_in[k])
+            gate_out(&noisy[k], &passes[k][--let_in[k]]);
+    assert_int_equal(all.active, 0);
 }
 
 /* ---- a function ---- */
@@ -276,6 +320,7 @@ int main(void)
         cmocka_unit_test(calls_that_get_long_open_it),
         cmocka_unit_test(calls_of_a_millisecond_pass),
         cmocka_unit_test(tt_gate_keeps_its_promise),
+        cmocka_unit_test(versions_share_the_machine),
     };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(short_calls_share_instances),

@@ -18,6 +18,8 @@ struct cli_opts {
     const char *state;   /* absolute */
     char id[9];          /* 8 hex digits derived from state: in names of cgroups, links, tables */
     int api_port, gateway_port, aws_port;
+    int gateway_tls_port; /* 0: none */
+    const char *gateway_tls_cert, *gateway_tls_key;
     const char *pod_cidr;     /* "10.42.0.0/16" */
     const char *service_cidr; /* "10.96.0.0/16" */
     const char *node_name;

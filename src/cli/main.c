@@ -10,6 +10,7 @@ const struct command COMMANDS[] = {
     {"up", cmd_up, "[--detach] [options]", "start an instance", "  --detach, -d         leave it running in the background once it is ready\n"
      "  --api-port N         Kubernetes API, HTTPS (default 6443; 0 picks one)\n"
      "  --gateway-port N     functions and pages, HTTP (default 8080)\n"
+     "  --gateway-tls-port N, --gateway-tls-cert-file FILE, --gateway-tls-private-key-file FILE   the same by HTTPS (and HTTP/2)\n"
      "  --aws-port N         Lambda, S3, STS (default 4566)\n"
      "  --pod-cidr CIDR      addresses of pods (default 10.42.0.0/16)\n"
      "  --service-cidr CIDR  addresses of services (default 10.96.0.0/16)\n"

@@ -76,6 +76,9 @@ static const struct option {
     OPT("authentication-token-webhook-version", 0, TEXT, token_webhook_version, 0, 0),
     OPT("authorization-config", 0, TEXT, authorization_config, 0, 0),
     OPT("requestheader-client-ca-file", 0, TEXT, requestheader_ca, 0, 0),
+    OPT("gateway-tls-port", 0, NUMBER, gateway_tls_port, 0, 65535),
+    OPT("gateway-tls-cert-file", 0, TEXT, gateway_tls_cert, 0, 0),
+    OPT("gateway-tls-private-key-file", 0, TEXT, gateway_tls_key, 0, 0),
     OPT("tls-cert-file", 0, TEXT, tls_cert, 0, 0),
     OPT("tls-private-key-file", 0, TEXT, tls_key, 0, 0),
     OPT("client-ca-file", 0, TEXT, client_ca, 0, 0),
@@ -242,7 +245,8 @@ static void take_saved(struct cli_opts *o, const struct val *saved)
 static void absolute_files(struct cli_opts *o)
 {
     const char **files[] = {&o->authorization_config, &o->authentication_config, &o->token_webhook, &o->requestheader_ca, &o->audit_policy,
-                            &o->audit_log, &o->audit_webhook, &o->tls_cert, &o->tls_key, &o->client_ca};
+                            &o->audit_log, &o->audit_webhook, &o->tls_cert, &o->tls_key, &o->client_ca,
+                            &o->gateway_tls_cert, &o->gateway_tls_key};
 
     for (size_t i = 0; i < ARRAY_LEN(files); i++)
         if (*files[i] && !streq(*files[i], "-"))
@@ -266,6 +270,8 @@ static int opts_complete(struct cli_opts *o)
     size_t n;
 
     absolute_files(o);
+    if (o->gateway_tls_port ? !o->gateway_tls_cert || !o->gateway_tls_key : o->gateway_tls_cert || o->gateway_tls_key)
+        return complain(EXIT_USAGE, "--gateway-tls-port, --gateway-tls-cert-file and --gateway-tls-private-key-file go together");
     if (!o->state)
         o->state = getenv("TANDEM_STATE");
     o->state = absolute(o->arena, str_empty(o->state) ? "/var/lib/tandem" : o->state);

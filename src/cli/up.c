@@ -134,7 +134,7 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
     } numbers[] = {{"--zygote-keep-ms", o->zygote_keep_ms}, {"--scale-burst", o->scale_burst},
                    {"--scale-per-10s", o->scale_per_10s}, {"--evict-mb", o->evict_mb},
                    {"--event-retry-s", o->event_retry_s}};
-    char text[ARRAY_LEN(numbers)][16];
+    char text[ARRAY_LEN(numbers)][16], tls[16];
     size_t n = 22;
     posix_spawnattr_t attr;
     sigset_t none;
@@ -153,6 +153,15 @@ static int spawn(struct supervisor *s, struct part *p, struct err *err)
             argv[n++] = more[i].name;
             argv[n++] = more[i].value;
         }
+    if (p == &s->parts[GATEWAY] && o->gateway_tls_port) {
+        snprintf(tls, sizeof tls, "%d", o->gateway_tls_port);
+        argv[n++] = "--gateway-tls-port";
+        argv[n++] = tls;
+        argv[n++] = "--gateway-tls-cert-file";
+        argv[n++] = o->gateway_tls_cert;
+        argv[n++] = "--gateway-tls-private-key-file";
+        argv[n++] = o->gateway_tls_key;
+    }
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
         if (numbers[i].value >= 0) {
             snprintf(text[i], sizeof text[i], "%d", numbers[i].value);

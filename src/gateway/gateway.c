@@ -10,6 +10,7 @@
 #include "client/client.h"
 #include "door/aws/identity.h"
 #include "env/env.h"
+#include "env/fs.h"
 #include "gateway/aws.h"
 #include "gateway/capacity.h"
 #include "gateway/groups.h"
@@ -27,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECT_MS = 50, RETELL_MS = 2000 };
+enum { CONNECT_MS = 50, RETELL_MS = 2000, TLS_LOOK_MS = 30000 };
 
 struct process {
     struct gateway g;
@@ -38,7 +39,9 @@ struct process {
     struct aws_door *aws;
     struct triggers *triggers;
     struct capacity *capacity; /* NULL: no node was named */
-    struct env_timer *connect, *retell;
+    struct env_timer *connect, *retell, *tls_look;
+    struct http_server *https; /* NULL: no TLS port */
+    char *cert, *key;          /* what it shows */
     uv_signal_t term, intr;
     char *kubeconfig;
     bool stopping;
@@ -380,8 +383,11 @@ static void stop(struct process *p)
         p->left++, aws_stop(p->aws, on_part_gone, p);
     env_timer_free(p->connect);
     env_timer_free(p->retell);
+    env_timer_free(p->tls_look);
     if (p->g.http)
         p->left++, http_server_stop(p->g.http, 500, on_part_gone, p);
+    if (p->https)
+        p->left++, http_server_stop(p->https, 500, on_part_gone, p);
     if (p->g.admin)
         p->left++, http_server_stop(p->g.admin, 500, on_part_gone, p);
     if (p->g.functions)
@@ -393,6 +399,57 @@ static void stop(struct process *p)
 static void on_signal(uv_signal_t *s, int number)
 {
     stop(s->data);
+}
+
+/* ---- the TLS port ---- */
+
+static char *read_pem(const char *path, struct err *err)
+{
+    size_t n;
+
+    return fs_read(path, 1 << 20, &n, err);
+}
+
+/* Who renews a certificate writes one file after the other: what does not go together is not taken, and looked at again. */
+static void on_tls_look(void *arg)
+{
+    struct process *p = arg;
+    const struct gateway_options *o = p->g.o;
+    struct err err;
+    _auto_(freep) char *cert = read_pem(o->tls_cert, &err), *key = cert ? read_pem(o->tls_key, &err) : NULL;
+    struct http_tls tls = {.cert_pem = cert, .key_pem = key};
+
+    env_timer_start(p->tls_look, TLS_LOOK_MS, 0);
+    if (key && streq(cert, p->cert) && streq(key, p->key))
+        return;
+    if (!key || http_server_set_tls(p->https, &tls, &err) < 0) {
+        LOG(WARN, "gateway", "did=keep-certificate error=\"%s\"", err.msg);
+        return;
+    }
+    LOG(INFO, "gateway", "did=renew-certificate file=%s", o->tls_cert);
+    free(p->cert);
+    free(p->key);
+    p->cert = STEAL(cert);
+    p->key = STEAL(key);
+}
+
+static int open_tls(struct process *p, struct http_server_opts http, struct err *err)
+{
+    const struct gateway_options *o = p->g.o;
+    struct http_tls tls;
+
+    p->cert = read_pem(o->tls_cert, err);
+    p->key = p->cert ? read_pem(o->tls_key, err) : NULL;
+    if (!p->key)
+        return err_wrap(err, "the gateway's certificate");
+    tls = (struct http_tls){.cert_pem = p->cert, .key_pem = p->key};
+    http.port = o->tls_port;
+    http.tls = &tls;
+    p->https = http_server_new(&p->g.loop, &http, err);
+    if (!p->https)
+        return err_wrap(err, "gateway's TLS port %d", o->tls_port);
+    env_timer_start(p->tls_look, TLS_LOOK_MS, 0);
+    return 0;
 }
 
 static int open_servers(struct process *p, struct err *err)
@@ -410,6 +467,8 @@ static int open_servers(struct process *p, struct err *err)
             return err_wrap(err, "gateway port %d", o->gateway_port);
         p->g.port = http_server_port(p->g.http);
     }
+    if (o->tls_port && open_tls(p, http, err) < 0)
+        return -1;
     p->g.admin = http_server_new(&p->g.loop, &admin, err);
     return p->g.admin ? 0 : err_wrap(err, "admin socket");
 }
@@ -487,6 +546,7 @@ int gateway_main(const struct gateway_options *o)
     p.http = http_client_new(&p.g.loop, &(struct http_client_opts){0});
     p.connect = env_timer_new(p.env, on_connect, &p);
     p.retell = env_timer_new(p.env, on_retell, &p);
+    p.tls_look = env_timer_new(p.env, on_tls_look, &p);
     uv_signal_init(&p.g.loop, &p.term);
     uv_signal_init(&p.g.loop, &p.intr);
     p.term.data = p.intr.data = &p;
@@ -525,6 +585,8 @@ int gateway_main(const struct gateway_options *o)
         uv_run(&p.g.loop, UV_RUN_NOWAIT);
     uv_loop_close(&p.g.loop);
     free(p.kubeconfig);
+    free(p.cert);
+    free(p.key);
     LOG(INFO, "gateway", "did=stopped");
     return ret;
 }

@@ -1,6 +1,6 @@
 /* gateway/gateway.h - the data plane process: takes traffic from outside, owns the functions.
  *
- * One loop. HTTP on the gateway port: function URLs by Host (http://NAME.anything:PORT/) and by
+ * One loop. HTTP on the gateway port (HTTP/2, too: with prior knowledge; by TLS on a port of its own): function URLs by Host (http://NAME.anything:PORT/) and by
  * path (/function/NAME/..., /lambda-url/NAME/...). Admin HTTP on STATE/run/gateway.sock:
  *   GET  /meter             what every function used (function/README.md)
  *   GET  /instances         instances and zygotes now
@@ -22,6 +22,8 @@ struct gateway_options {
     const char *service_cidr;
     const char *address;    /* to listen at; NULL: 0.0.0.0 */
     int gateway_port, aws_port; /* 0: not opened */
+    int tls_port;               /* as the gateway port, by HTTPS (HTTP/1.1 and HTTP/2); 0: not opened */
+    const char *tls_cert, *tls_key; /* files of it in PEM, read again when they change */
     const char *otlp_endpoint;   /* where traces go, "none"; NULL: what the environment says (gateway/otlp.h) */
     int keep_ms, zygote_keep_ms, scale_burst, scale_per_10s, evict_mb, event_retry_s; /* 0: the defaults of function/function.h */
 };

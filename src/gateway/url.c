@@ -151,6 +151,19 @@ static void add_field(struct buf *b, const char *name, const char *s)
     buf_addc(b, ',');
 }
 
+/* As Lambda says them: what a client claims of itself counts for the addresses alone, as those before ours. */
+static void add_forwarded(struct buf *b, const struct http_req *req, bool first)
+{
+    const char *before = http_get(req, "x-forwarded-for"), *addr = req->peer->addr;
+    char port[16];
+
+    snprintf(port, sizeof port, "%d", http_server_port(req->server));
+    buf_adds(b, first ? "" : ",");
+    add_field(b, "x-forwarded-for", before ? arena_printf(req->arena, "%s, %s", before, addr) : addr);
+    add_field(b, "x-forwarded-port", port);
+    buf_printf(b, "\"x-forwarded-proto\":\"%s\"", req->peer->tls ? "https" : "http");
+}
+
 /* Names that come more than once are joined by commas, as the platform does; cookies go apart. */
 static void add_headers(struct buf *b, const struct http_req *req)
 {
@@ -178,7 +191,7 @@ static void add_headers(struct buf *b, const struct http_req *req)
     buf_adds(b, "\"headers\":{");
     for (size_t i = 0; i < req->headers_n; i++) {
         const char *name = req->headers[i].name;
-        bool seen = streq(name, "cookie");
+        bool seen = streq(name, "cookie") || streq(name, "x-forwarded-for") || streq(name, "x-forwarded-port") || streq(name, "x-forwarded-proto");
 
         for (size_t k = 0; k < i; k++)
             seen |= streq(req->headers[k].name, name);
@@ -199,6 +212,7 @@ static void add_headers(struct buf *b, const struct http_req *req)
         json_write_str(b, value.p ? value.p : "", value.n);
         buf_done(&value);
     }
+    add_forwarded(b, req, first);
     buf_adds(b, "},");
 }
 

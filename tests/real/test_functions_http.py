@@ -1,10 +1,10 @@
 """HTTP functions: any program that listens on $PORT, by kubectl and plain HTTP clients."""
-import base64, hashlib, http.client, io, json, os, socket, struct, subprocess, tarfile, shutil, threading, time, urllib.error, urllib.request, uuid
+import base64, hashlib, http.client, io, json, os, socket, ssl, struct, subprocess, tarfile, shutil, threading, time, urllib.error, urllib.request, uuid
 
 import pytest
 
-from conftest import TOP, eventually
-from test_lambda import create, fn  # noqa: F401 (fn is a fixture)
+from conftest import TOP, eventually, running
+from test_lambda import create, fn, zipped  # noqa: F401 (fn is a fixture)
 from test_lambda_runtimes import executable
 
 SERVER = r'''#!/usr/bin/python3
@@ -271,3 +271,38 @@ def test_a_client_that_goes_away_gives_its_place_back(tandem, web):
     s.close()
     eventually(lambda: get(tandem, 'http-one', '/env')['pid'] > 0, 10)
     tandem.kubectl('delete', 'function', 'http-one')
+
+
+def test_https_and_http2(tmp_path):
+    """The gateway's TLS port: HTTP/1.1 and HTTP/2 by ALPN, and a certificate that is renewed; HTTP/2 in the clear beside it."""
+    def certificate(name):
+        subprocess.run(['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '1', '-subj', f'/CN={name}',
+                        '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-keyout', tmp_path / 'key.pem', '-out', tmp_path / 'cert.pem'],
+                       check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    certificate('first')
+    with socket.create_server(('127.0.0.1', 0)) as s:
+        https = s.getsockname()[1]
+    files = ['--gateway-tls-cert-file', str(tmp_path / 'cert.pem'), '--gateway-tls-private-key-file', str(tmp_path / 'key.pem')]
+    with running('--gateway-tls-port', str(https), *files) as one:
+        fn = one.boto('lambda')
+        create(fn, 'by-tls', code=zipped('def handler(event, context):\n    return event["requestContext"]["http"]["protocol"] + " " + event["headers"]["x-forwarded-proto"]\n'))
+        fn.create_function_url_config(FunctionName='by-tls', AuthType='NONE')
+        trusts = ssl.create_default_context(cafile=tmp_path / 'cert.pem')
+        url = f'https://127.0.0.1:{https}/function/by-tls/'
+        eventually(lambda: urllib.request.urlopen(url, context=trusts).read() == b'HTTP/1.1 https')
+        for offered, chosen in ((['h2', 'http/1.1'], 'h2'), (['http/1.1'], 'http/1.1'), (['http/1.1', 'h2'], 'h2')):
+            trusts.set_alpn_protocols(offered)
+            with trusts.wrap_socket(socket.create_connection(('127.0.0.1', https)), server_hostname='localhost') as s:
+                assert s.selected_alpn_protocol() == chosen
+        if shutil.which('curl'):
+            said = subprocess.run(['curl', '-s', '--http2', '--cacert', tmp_path / 'cert.pem', '-w', ' by %{http_version}', url], check=True, stdout=subprocess.PIPE, timeout=20)
+            assert said.stdout == b'HTTP/2.0 https by 2'
+            said = subprocess.run(['curl', '-s', '--http2-prior-knowledge', '-w', ' by %{http_version}', f'http://127.0.0.1:{port(one)}/function/by-tls/'], check=True,
+                                  stdout=subprocess.PIPE, timeout=20)
+            assert said.stdout == b'HTTP/2.0 http by 2'
+        certificate('second')                            # the files are looked at every 30 s
+        shown = lambda: ssl.get_server_certificate(('127.0.0.1', https))
+        eventually(lambda: shown().split() == open(tmp_path / 'cert.pem').read().split(), 60, every=1)
+    bad = subprocess.run([os.path.join(TOP, 'build', 'tandem'), 'up', '--gateway-tls-port', '1', '--state', str(tmp_path / 'x')], text=True, stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, timeout=20)
+    assert bad.returncode == 2 and 'go together' in bad.stdout

@@ -131,7 +131,8 @@ int cmd_debug(struct cli_opts *o, int argc, char **argv)
 {
     _auto_(arena_freep) struct arena *a = arena_new();
     struct session s = {.o = o};
-    const char *ns = o->namespace_ ? o->namespace_ : "default", *runtime;
+    const char *ns = o->namespace_ ? o->namespace_ : "default", *sudo = getenv("SUDO_UID"), *runtime;
+    unsigned uid = sudo && !getuid() ? (unsigned)strtoul(sudo, NULL, 10) : getuid(); /* whose editor will connect */
     struct val *f;
     struct err err;
 
@@ -145,7 +146,7 @@ int cmd_debug(struct cli_opts *o, int argc, char **argv)
     if (str_starts(runtime, "python3.") && strlen(runtime) <= 10 && strspn(runtime + 8, "0123456789") == strlen(runtime + 8) &&
         str_empty(val_str_at(f, "spec.image", NULL)) && val_is_null(val_at(f, "spec.http")) && fetch_debugpy(o, a, runtime, &err) < 0)
         return complain_err(&err);
-    if (socket_stream(o, "gateway", arena_printf(a, "/debug/%s/%s?port=%d", ns, o->args[0], o->port), on_piece, &s, &err) < 0)
+    if (socket_stream(o, "gateway", arena_printf(a, "/debug/%s/%s?port=%d&uid=%u", ns, o->args[0], o->port, uid), on_piece, &s, &err) < 0)
         return complain_err(&err);
     return s.rc ? s.rc : complain(EXIT_FAILURE, s.told ? "the gateway has ended it" : "the gateway gave no answer");
 }

@@ -2,7 +2,8 @@
  *
  * GET /debug/NS/NAME?port=N on the admin socket, which only its owner can open. The first line of the answer is
  * {"host","port","token","runtime"}; it comes when the debugger listens, or {"error"} and the end. Each connection to
- * the port is carried, byte for byte, over one that was made inside the sandbox (function/debug.c). When the answer's reader
+ * the port is carried, byte for byte, over one that was made inside the sandbox (function/debug.c); editors want a TCP port, and
+ * the loopback is everybody's, so it is asked whose socket it is: root's and uid's (&uid=N) are served, others closed. When the answer's reader
  * goes, or the gateway, the port is closed and the instance ends. */
 #include "gateway/gateway_int.h"
 
@@ -26,6 +27,7 @@ struct session {
     uv_timer_t timer;
     struct list links;
     int links_n, refs; /* refs: handles, and dials under way */
+    unsigned uid;         /* who may connect, beside root */
     int tries, first;  /* first: a connection that was made to see whether it listens, for who comes first; -1: none */
     bool over;
 };
@@ -167,6 +169,30 @@ static void on_inside(void *arg, int fd)
     }
 }
 
+/* Does the other end belong to who may connect? The kernel's table of sockets says whose each is. */
+static bool is_his(const struct session *s, const uv_tcp_t *tcp)
+{
+    struct sockaddr_in us, them;
+    int n = sizeof us, m = sizeof them;
+    bool found = false;
+    unsigned uid = 0;
+    char line[512];
+    FILE *f;
+
+    if (uv_tcp_getsockname(tcp, (struct sockaddr *)&us, &n) < 0 || uv_tcp_getpeername(tcp, (struct sockaddr *)&them, &m) < 0)
+        return false;
+    f = fopen("/proc/net/tcp", "re");
+    while (f && !found && fgets(line, sizeof line, f)) {
+        unsigned from, from_port, to, to_port;
+
+        found = sscanf(line, " %*u: %x:%x %x:%x %*x %*x:%*x %*x:%*x %*x %u", &from, &from_port, &to, &to_port, &uid) == 5 &&
+                from == them.sin_addr.s_addr && from_port == ntohs(them.sin_port) && to == us.sin_addr.s_addr && to_port == ntohs(us.sin_port);
+    }
+    if (f)
+        fclose(f);
+    return found && (uid == 0 || uid == s->uid);
+}
+
 static void on_connection(uv_stream_t *listener, int status)
 {
     struct session *s = listener->data;
@@ -182,7 +208,7 @@ static void on_connection(uv_stream_t *listener, int status)
     p->handles = 1;
     uv_tcp_init(&s->g->loop, &p->out.tcp);
     p->out.tcp.data = &p->out;
-    if (status < 0 || uv_accept(listener, (uv_stream_t *)&p->out.tcp) < 0 || s->over || s->links_n > LINKS_MAX) {
+    if (status < 0 || uv_accept(listener, (uv_stream_t *)&p->out.tcp) < 0 || s->over || s->links_n > LINKS_MAX || !is_his(s, &p->out.tcp)) {
         pair_close(p);
         return;
     }
@@ -298,11 +324,12 @@ static int open_port(struct session *s, int port, struct err *err)
 
 void debug_request(struct gateway *g, struct http_req *req, const char *ns, const char *name)
 {
-    const char *port = http_param(req, "port");
+    const char *port = http_param(req, "port"), *uid = http_param(req, "uid");
     struct session *s = xcalloc(1, sizeof *s);
     struct err err;
 
-    *s = (struct session){.g = g, .ns = xstrdup(ns), .name = xstrdup(name), .refs = 2, .first = -1};
+    *s = (struct session){.g = g, .ns = xstrdup(ns), .name = xstrdup(name), .refs = 2, .first = -1,
+                          .uid = uid ? (unsigned)strtoul(uid, NULL, 10) : 0};
     list_init(&s->links);
     uv_tcp_init(&g->loop, &s->listener);
     uv_timer_init(&g->loop, &s->timer);

@@ -8,7 +8,7 @@
  *                           x-tandem-log (base64), x-tandem-timing
  *   GET  /metrics           the meter for Prometheus
  *   GET  /log/NS/NAME       the end of its log; ?tail=N, ?after=POSITION, ?next=1 (admin.c)
- *   GET  /debug/NS/NAME     runs an instance under a debugger as long as the answer goes on; ?port=N (debug.c)
+ *   GET  /debug/NS/NAME     runs an instance under a debugger as long as the answer goes on; ?port=N, ?uid=N who may connect beside root (debug.c)
  *   GET  /healthz */
 #pragma once
 

@@ -227,6 +227,23 @@ def test_node_stops_at_a_breakpoint(tandem, fn):
         fn.delete_function(FunctionName='debug-node')
 
 
+def test_the_port_is_not_everybodys(tandem, fn, debugpy):
+    """The loopback is shared by all users of a machine: others than who debugs are hung up on; one who used sudo is served."""
+    script = "import socket, sys\ns = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 20)\n" \
+             "s.settimeout(1)\ntry:\n    print('closed' if s.recv(1) == b'' else 'open')\nexcept TimeoutError:\n    print('open')\nexcept OSError:\n    print('closed')\n"
+    def said(uid, port):
+        return subprocess.run(['/usr/bin/python3', '-c', script, str(port)], user=uid, group=uid, extra_groups=[], stdout=subprocess.PIPE, text=True, timeout=60,
+                              cwd='/').stdout.strip()
+    create(fn, 'debug-whose', code=zipped(PYTHON), Timeout=3)
+    os.environ['SUDO_UID'] = '54321'
+    try:
+        with Debugged(tandem, 'debug-whose') as d:
+            assert (said(54322, d.at['port']), said(54321, d.at['port']), said(0, d.at['port'])) == ('closed', 'open', 'open')
+    finally:
+        del os.environ['SUDO_UID']
+        fn.delete_function(FunctionName='debug-whose')
+
+
 def test_what_can_not_be_debugged(tandem, fn):
     create(fn, 'debug-own', code=zipped('#!/bin/sh\n', 'bootstrap'), Runtime='provided.al2023')
     try:

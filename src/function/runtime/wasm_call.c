@@ -35,7 +35,7 @@ static struct {
     const char *path, *file;
     const char *const *env;  /* NAME, value, ..., NULL */
     const char *const *dirs; /* path, "r" or "w", ..., NULL; given to modules that open files */
-    bool opens_files;
+    bool opens_files, reads_env;
     int64_t memory_bytes;
     uint64_t timeout_ms;
     struct buf in, out;
@@ -45,11 +45,42 @@ static struct {
     volatile sig_atomic_t late;
 } w;
 
+/* The clock that ends a call. It is not wound for each call anew, which would be two system calls: it goes off once in a time
+ * limit at most and looks whether the call of that moment is due. */
+static volatile uint64_t due_us; /* of the call; 0: there is none */
+static volatile sig_atomic_t wound;
+
+static void wind(uint64_t us)
+{
+    struct itimerval t = {.it_value = {(time_t)(us / 1000000), (suseconds_t)(us % 1000000)}};
+
+    setitimer(ITIMER_REAL, &t, NULL);
+}
+
 static void on_alarm(int sig)
 {
+    uint64_t due = due_us, now = mono_us();
+
     (void)sig;
+    if (due && now < due) {
+        wind(due - now);
+        return;
+    }
+    wound = 0;
+    if (!due)
+        return;
     w.late = 1;
     wasm_abi.wasmtime_engine_increment_epoch(w.engine); /* may be called by a signal's handler */
+}
+
+/* 0: there is no call any more. The limit is the same for all calls, so a clock that is wound goes off early enough. */
+static void set_alarm(uint64_t ms)
+{
+    due_us = ms ? mono_us() + ms * 1000 : 0;
+    if (ms && !wound) {
+        wound = 1;
+        wind(ms * 1000);
+    }
 }
 
 static ptrdiff_t on_stdout(void *arg, const unsigned char *p, size_t n)
@@ -201,7 +232,8 @@ static void *make_store(const char *payload, size_t n, const char *const *more, 
     struct wasm_bytes in;
 
     wasm_abi.wasi_config_set_argv(wasi, 1, &w.file);
-    fill_env(wasi, more);
+    if (w.reads_env) /* its strings are copied, some microseconds */
+        fill_env(wasi, more);
     if (w.opens_files) {
         wasm_abi.wasm_byte_vec_new(&in, n, payload);
         wasm_abi.wasi_config_set_stdin_bytes(wasi, &in);
@@ -214,14 +246,6 @@ static void *make_store(const char *payload, size_t n, const char *const *more, 
         wasm_abi.wasi_config_preopen_dir(wasi, d[0], d[0], d[1][0] == 'w');
     *ret_error = wasm_abi.wasmtime_context_set_wasi(context, wasi);
     return store;
-}
-
-/* The clock that ends a call; 0: none any more. */
-static void set_alarm(uint64_t ms)
-{
-    struct itimerval t = {.it_value = {(time_t)(ms / 1000), (suseconds_t)(ms % 1000 * 1000)}};
-
-    setitimer(ITIMER_REAL, &t, NULL);
 }
 
 bool wasm_late(void)
@@ -277,7 +301,7 @@ bool wasm_load(struct buf *text)
 
     sigaction(SIGALRM, &act, NULL);
     if (w.component) {
-        w.opens_files = true;
+        w.opens_files = w.reads_env = true;
         if (!wasm_component_load(w.engine, w.path, w.http, text))
             return false;
         if (!w.http)
@@ -286,6 +310,7 @@ bool wasm_load(struct buf *text)
     }
     error = wasm_abi.wasmtime_module_deserialize_file(w.engine, w.path, &module);
     w.opens_files = !error && (imports(module, "path_open") || imports(module, "path_filestat_get"));
+    w.reads_env = !error && (imports(module, "environ_get") || imports(module, "environ_sizes_get"));
     if (!error && !w.opens_files)
         error = define_stdio(w.linker);
     if (!error)

@@ -22,6 +22,7 @@ struct api_stream {
     const struct obj *const *v;
     uint32_t n, at;
     bool begun, over, whole_items;
+    enum include_object include; /* of a Table */
     char *head, *tail; /* JSON around the items */
     const struct val *meta;
     const char *api_version, *kind; /* of the list */
@@ -55,6 +56,7 @@ struct api_stream *stream_new(struct call *c, const struct val *head, const stru
     s->n = n;
     s->item = arena_new_sized(ITEM_BYTES);
     s->whole_items = c->r->custom;
+    s->include = (enum include_object)table_include(c->include_object ? c->include_object : "");
     s->meta = val_get(head, "metadata");
     s->api_version = val_str_at(head, "apiVersion", "");
     s->kind = val_str_at(head, "kind", "");
@@ -77,14 +79,31 @@ static struct val *tree(struct api_stream *s, const struct obj *o)
     return v;
 }
 
+/* From the text, which saves most of the tree; NULL: not in this case. */
+static const struct val *item_of_text(struct api_stream *s, const struct obj *o)
+{
+    const struct resource *r = s->shape.r;
+    bool table = s->shape.form == FORM_TABLE, whole = table && s->include != INCLUDE_METADATA;
+    struct err ignored;
+    char *text;
+
+    if (r != s->shape.stored || (table && r->custom) || (!whole && !partial_is_metadata(r)))
+        return NULL;
+    text = obj_text_own(o, s->item);
+    if (table)
+        return table_row_text(r, s->item, text, o->text_n, s->include, s->shape.form_version, s->shape.now_ms * 1000, &ignored);
+    return partial_of_text(s->item, text, o->text_n, s->shape.form_version);
+}
+
 static const struct val *item_val(struct api_stream *s, const struct obj *o)
 {
-    struct val *v = tree(s, o);
+    const struct val *shown = s->shape.form == FORM_OBJECT || s->shape.encoding != ENC_JSON ? NULL : item_of_text(s, o);
+    struct val *v = shown ? NULL : tree(s, o);
 
+    if (shown)
+        return shown;
     if (s->shape.form == FORM_TABLE)
-        return table_row(s->shape.r, s->item, v,
-                         (enum include_object)table_include(s->shape.include_object ? s->shape.include_object : ""),
-                         s->shape.form_version, s->shape.now_ms * 1000);
+        return table_row(s->shape.r, s->item, v, s->include, s->shape.form_version, s->shape.now_ms * 1000);
     if (s->shape.form == FORM_PARTIAL_LIST)
         return partial_of(s->item, v, s->shape.form_version);
     if (!s->whole_items) {

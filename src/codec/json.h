@@ -35,6 +35,16 @@ struct val *json_parse_own(struct arena *a, char *text, size_t n, struct err *er
 /* The same, for who only shows an object: metadata.managedFields[].fieldsV1 stay text (VAL_FLAG_JSON). They are as
  * big as all the rest, and nobody looks into them. */
 struct val *json_parse_lean(struct arena *a, char *text, size_t n, struct err *err) _must_check_;
+/* The same, for who looks at little of an object. */
+struct json_key {
+    const char *s;
+    size_t n;
+};
+struct json_skim {
+    const struct json_key *unseen; /* maps and lists that are called so, but at the top, stay text; ends with n == 0 */
+    size_t meta, meta_n; /* answers where the object's metadata stand, in the text as it was; meta_n 0: nowhere */
+};
+struct val *json_parse_skim(struct arena *a, char *text, size_t n, struct json_skim *skim, struct err *err) _must_check_;
 void json_write(struct buf *b, const struct val *v);
 void json_write_pretty(struct buf *b, const struct val *v); /* two blanks a level, final newline */
 void json_write_str(struct buf *b, const char *s, size_t n); /* with quotes */

@@ -156,25 +156,16 @@ static bool list(struct json_part *r, struct val *to)
     return true;
 }
 
-/* A map that stays text. */
-static bool map_text(struct json_part *r, struct val *to)
+/* A map or list that stays text. */
+static bool as_text(struct json_part *r, struct val *to)
 {
-    char *from = r->p;
-    int open = 0;
+    char *from = r->p, *end = json_scan_close(from, r->end);
 
-    for (char *p = from; p < r->end; p++) {
-        if (*p == '"') {
-            for (p = json_scan_quote(p + 1, r->end); p < r->end && *p == '\\';)
-                p = json_scan_quote(MIN(p + 2, r->end), r->end);
-        } else if (*p == '{') {
-            open++;
-        } else if (*p == '}' && !--open) {
-            *to = (struct val){.type = VAL_STR, .flag = VAL_FLAG_JSON, .n = (uint32_t)(p + 1 - from), .s = from};
-            r->p = p + 1;
-            return true;
-        }
-    }
-    return false;
+    if (!end)
+        return false;
+    *to = (struct val){.type = VAL_STR, .flag = VAL_FLAG_JSON, .n = (uint32_t)(end - from), .s = from};
+    r->p = end;
+    return true;
 }
 
 static bool key_is(const struct val_member *m, const char *key, uint32_t n)
@@ -182,11 +173,32 @@ static bool key_is(const struct val_member *m, const char *key, uint32_t n)
     return m->n == n && memcmp(m->key, key, n) == 0;
 }
 
+static bool is_unseen(const struct json_skim *s, const struct val_member *m)
+{
+    for (const struct json_key *k = s->unseen; k->n; k++)
+        if (key_is(m, k->s, k->n))
+            return true;
+    return false;
+}
+
 /* The value of a map's member. metadata.managedFields[N].fieldsV1 is four levels down. */
 static bool member(struct json_part *r, struct val_member *m)
 {
+    struct json_skim *s = r->skim;
     bool ok;
 
+    if (s && (*r->p == '{' || *r->p == '[')) {
+        size_t from = (size_t)(r->p - r->begin);
+
+        if (r->depth > 1 && is_unseen(s, m))
+            return as_text(r, &m->v);
+        ok = value(r, &m->v);
+        if (r->depth == 1 && key_is(m, "metadata", 8)) {
+            s->meta = from;
+            s->meta_n = (size_t)(r->p - r->begin) - from;
+        }
+        return ok;
+    }
     if (r->lean && r->depth == 1 && key_is(m, "metadata", 8)) {
         r->in_meta = true;
         ok = value(r, &m->v);
@@ -194,7 +206,7 @@ static bool member(struct json_part *r, struct val_member *m)
         return ok;
     }
     if (r->in_meta && r->depth == 4 && *r->p == '{' && key_is(m, "fieldsV1", 8))
-        return map_text(r, &m->v);
+        return as_text(r, &m->v);
     return value(r, &m->v);
 }
 
@@ -263,7 +275,7 @@ static bool value(struct json_part *r, struct val *to)
 
 void json_part_init(struct json_part *r, struct arena *a, char *text, size_t n)
 {
-    *r = (struct json_part){.a = a, .p = text, .end = text + n};
+    *r = (struct json_part){.a = a, .p = text, .begin = text, .end = text + n};
     memset(text + n, 0, JSON_ROOM);
 }
 
@@ -282,12 +294,12 @@ bool json_part_string(struct json_part *r, const char **ret, uint32_t *ret_n)
     return *r->p++ == '"' && string(r, ret, ret_n);
 }
 
-bool json_part_map(struct json_part *r, struct val *ret)
+bool json_part_as_text(struct json_part *r, struct val *ret)
 {
-    return *r->p == '{' && map_text(r, ret);
+    return (*r->p == '{' || *r->p == '[') && as_text(r, ret);
 }
 
-static struct val *parse(struct arena *a, char *text, size_t n, bool lean, struct err *err)
+static struct val *parse(struct arena *a, char *text, size_t n, bool lean, struct json_skim *skim, struct err *err)
 {
     struct json_part r;
     struct val *v = arena_new_of(a, struct val);
@@ -295,6 +307,7 @@ static struct val *parse(struct arena *a, char *text, size_t n, bool lean, struc
 
     json_part_init(&r, a, text, n);
     r.lean = lean;
+    r.skim = skim;
     ok = value(&r, v) && r.p == r.end;
     json_part_done(&r);
     if (ok)
@@ -305,10 +318,16 @@ static struct val *parse(struct arena *a, char *text, size_t n, bool lean, struc
 
 struct val *json_parse_own(struct arena *a, char *text, size_t n, struct err *err)
 {
-    return parse(a, text, n, false, err);
+    return parse(a, text, n, false, NULL, err);
 }
 
 struct val *json_parse_lean(struct arena *a, char *text, size_t n, struct err *err)
 {
-    return parse(a, text, n, true, err);
+    return parse(a, text, n, true, NULL, err);
+}
+
+struct val *json_parse_skim(struct arena *a, char *text, size_t n, struct json_skim *skim, struct err *err)
+{
+    skim->meta = skim->meta_n = 0;
+    return parse(a, text, n, false, skim, err);
 }

@@ -254,7 +254,7 @@ static bool skip(struct text *x)
 {
     struct val v = {0};
 
-    return *x->j.p == '{' ? json_part_map(&x->j, &v) : json_part_value(&x->j, &v);
+    return *x->j.p == '{' || *x->j.p == '[' ? json_part_as_text(&x->j, &v) : json_part_value(&x->j, &v);
 }
 
 /* Only what may be long has a place. */
@@ -334,7 +334,7 @@ static bool value(struct text *x, uint32_t number, const struct type *t, struct 
         return true;
     case TYPE_RAW:
     case TYPE_ANY:
-        if (*x->j.p != '{' || !json_part_map(&x->j, &v))
+        if (*x->j.p != '{' || !json_part_as_text(&x->j, &v))
             break;
         from = message_begin(x->b, number);
         put_bytes(x->b, 1, v.s, v.n);

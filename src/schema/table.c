@@ -15,6 +15,7 @@
 #include "schema/select.h"
 
 #include "codec/json.h"
+#include "codec/json_scan.h"
 
 #include <stdio.h>
 
@@ -199,48 +200,81 @@ static const struct val *json_cell(struct arena *a, const struct column *c, cons
     return val_null(a);
 }
 
+enum how { HOW_UNREAD, HOW_VALUE, HOW_FN, HOW_JSON, HOW_AGE, HOW_INT, HOW_BOOL, HOW_COUNT, HOW_LABELS, HOW_SELECTOR, HOW_JOIN,
+           HOW_TEXT };
+
+static enum how how_of(const char *word, size_t n)
+{
+    static const char *const words[] = {[HOW_AGE] = "age", [HOW_INT] = "int", [HOW_BOOL] = "bool", [HOW_COUNT] = "count",
+                                        [HOW_LABELS] = "labels", [HOW_SELECTOR] = "selector", [HOW_JOIN] = "join",
+                                        [HOW_TEXT] = "text"};
+
+    for (enum how h = HOW_AGE; h < ARRAY_LEN(words); h++)
+        if (strlen(words[h]) == n && memcmp(words[h], word, n) == 0)
+            return h;
+    return HOW_VALUE;
+}
+
+void column_read(struct arena *a, struct column *c)
+{
+    const char *e = c->expr, *otherwise = strchr(e, '?'), *colon = strchr(e, ':');
+    size_t n;
+
+    c->how = HOW_VALUE;
+    if (str_starts(e, "fn:") || str_starts(e, "json:") || streq(e, "age")) {
+        c->how = str_starts(e, "fn:") ? HOW_FN : str_starts(e, "json:") ? HOW_JSON : HOW_AGE;
+        c->path = c->how == HOW_JSON ? e + 5 : "metadata.creationTimestamp";
+        return;
+    }
+    if (*e != '.' && colon) {
+        c->how = how_of(e, (size_t)(colon - e));
+        e = colon + 1;
+    }
+    n = otherwise ? (size_t)(otherwise - e) : strlen(e);
+    while (n && e[n - 1] == ' ')
+        n--;
+    c->path = n ? arena_strndup(a, e + 1, n - 1) : "";
+    c->otherwise = otherwise ? otherwise + 1 : "";
+}
+
 static const struct val *cell(struct arena *a, const struct column *c, const struct val *obj,
                               int64_t now_us)
 {
-    char kind[16] = "", path[256];
-    const char *e = c->expr, *otherwise = strchr(e, '?'), *colon = strchr(e, ':');
+    struct column read = *c;
     const struct val *v;
 
-    if (str_starts(e, "fn:"))
-        return ((cell_fn *)(uintptr_t)c->fn)(a, obj, now_us);
-    if (str_starts(e, "json:"))
-        return json_cell(a, c, obj, e + 5, now_us);
-    if (streq(e, "age"))
-        return age_cell(a, val_at(obj, "metadata.creationTimestamp"), now_us);
-    if (*e != '.' && colon && (size_t)(colon - e) < sizeof(kind)) {
-        memcpy(kind, e, (size_t)(colon - e));
-        kind[colon - e] = 0;
-        e = colon + 1;
+    if (c->how == HOW_UNREAD) {
+        column_read(a, &read);
+        c = &read;
     }
-    size_t n = otherwise ? (size_t)(otherwise - e) : strlen(e);
-    while (n && e[n - 1] == ' ')
-        n--;
-    snprintf(path, sizeof(path), "%.*s", (int)(n ? n - 1 : 0), n ? e + 1 : "");
-    v = val_at(obj, path);
-    if (streq(kind, "age"))
+    if (c->how == HOW_FN)
+        return ((cell_fn *)(uintptr_t)c->fn)(a, obj, now_us);
+    if (c->how == HOW_JSON)
+        return json_cell(a, c, obj, c->path, now_us);
+    v = val_at(obj, c->path);
+    switch ((enum how)c->how) {
+    case HOW_AGE:
         return age_cell(a, v, now_us);
-    if (streq(kind, "int"))
+    case HOW_INT:
         return val_is(v, VAL_INT) ? v : val_int(a, 0);
-    if (streq(kind, "bool"))
+    case HOW_BOOL:
         return val_is(v, VAL_BOOL) ? v : val_bool(a, false);
-    if (streq(kind, "count"))
+    case HOW_COUNT:
         return val_int(a, (int64_t)val_len(v));
-    if (streq(kind, "labels"))
+    case HOW_LABELS:
         return val_lit(a, labels_text(a, v));
-    if (streq(kind, "selector"))
+    case HOW_SELECTOR:
         return val_lit(a, label_selector_text(a, v));
-    if (streq(kind, "join"))
+    case HOW_JOIN:
         v = join_cell(a, v);
-    else if (streq(kind, "text"))
+        break;
+    case HOW_TEXT:
         v = text_cell(a, v);
-    if (nothing(v))
-        return otherwise ? val_lit(a, otherwise + 1) : val_lit(a, "");
-    return v;
+        break;
+    default:
+        break;
+    }
+    return nothing(v) ? val_lit(a, c->otherwise) : v;
 }
 
 struct val *partial_of(struct arena *a, const struct val *obj, const char *version)
@@ -295,8 +329,7 @@ static const struct val *conditions(const struct resource *r, struct arena *a,
     return list;
 }
 
-struct val *table_row(const struct resource *r, struct arena *a, const struct val *obj,
-                      enum include_object include, const char *version, int64_t now_us)
+static struct val *row_of(const struct resource *r, struct arena *a, const struct val *obj, const struct val *shown, int64_t now_us)
 {
     struct val *row = val_map(a), *cells = val_list(a);
     const struct val *cond = conditions(r, a, obj);
@@ -306,11 +339,79 @@ struct val *table_row(const struct resource *r, struct arena *a, const struct va
     val_put(a, row, "cells", cells);
     if (cond)
         val_put(a, row, "conditions", cond);
-    if (include == INCLUDE_OBJECT)
-        val_put(a, row, "object", obj);
-    else if (include == INCLUDE_METADATA)
-        val_put(a, row, "object", partial_of(a, obj, version));
-    else
-        val_put(a, row, "object", val_null(a));
+    val_put(a, row, "object", shown);
     return row;
+}
+
+struct val *table_row(const struct resource *r, struct arena *a, const struct val *obj,
+                      enum include_object include, const char *version, int64_t now_us)
+{
+    return row_of(r, a, obj, include == INCLUDE_OBJECT ? obj : include == INCLUDE_METADATA ? partial_of(a, obj, version) : val_null(a),
+                  now_us);
+}
+
+/* What no cell of a built-in kind looks into, and what is long. */
+static const struct json_key unseen[] = {
+#define UNSEEN(key) {key, sizeof key - 1}
+    UNSEEN("managedFields"), UNSEEN("env"), UNSEEN("envFrom"), UNSEEN("volumes"), UNSEEN("volumeMounts"), UNSEEN("tolerations"),
+    UNSEEN("affinity"), UNSEEN("livenessProbe"), UNSEEN("readinessProbe"), UNSEEN("startupProbe"), UNSEEN("securityContext"),
+    UNSEEN("lifecycle"), {0}};
+
+static struct val *text_val(struct arena *a, char *text, size_t n)
+{
+    struct val *v = arena_new_of(a, struct val);
+
+    *v = (struct val){.type = VAL_STR, .flag = VAL_FLAG_JSON, .n = (uint32_t)n, .s = text};
+    return v;
+}
+
+/* partial_of() by the text of the metadata. */
+static struct val *partial_text(struct arena *a, const char *version, const char *meta, size_t n)
+{
+    static const char head[] = "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/", mid[] = "\",\"metadata\":";
+    size_t version_n = strlen(version);
+    char *text = arena_raw(a, sizeof head + version_n + sizeof mid + n + 1), *p = text;
+
+    p = mempcpy(p, head, sizeof head - 1);
+    p = mempcpy(p, version, version_n);
+    p = mempcpy(p, mid, sizeof mid - 1);
+    p = mempcpy(p, meta, n);
+    *p++ = '}';
+    return text_val(a, text, (size_t)(p - text));
+}
+
+struct val *table_row_text(const struct resource *r, struct arena *a, char *text, size_t n, enum include_object include,
+                           const char *version, int64_t now_us, struct err *err)
+{
+    struct json_skim skim = {.unseen = unseen};
+    char *as_was = include == INCLUDE_NONE ? NULL : arena_memdup(a, text, n);
+    struct val *v = json_parse_skim(a, text, n, &skim, err), *shown;
+
+    if (!v)
+        return NULL;
+    shown = include == INCLUDE_NONE || !skim.meta_n ? val_null(a)
+            : include == INCLUDE_OBJECT             ? text_val(a, as_was, n)
+                                                    : partial_text(a, version, as_was + skim.meta, skim.meta_n);
+    return row_of(r, a, v, shown, now_us);
+}
+
+struct val *partial_of_text(struct arena *a, const char *text, size_t n, const char *version)
+{
+    static const char key[] = "\"metadata\":{";
+    char *p = (char *)(uintptr_t)text + 1, *end = (char *)(uintptr_t)text + n, *from;
+
+    while (end - p > (ptrdiff_t)sizeof key && memcmp(p, key, sizeof key - 1) != 0) {
+        p = json_scan_quote(p + 1, end); /* names of ours have no escapes, and what comes before metadata is a string */
+        if (end - p < 4 || *p != '"' || p[1] != ':' || p[2] != '"')
+            return NULL;
+        p = json_scan_quote(p + 3, end);
+        if (end - p < 2 || *p != '"' || p[1] != ',')
+            return NULL;
+        p += 2;
+    }
+    if (end - p <= (ptrdiff_t)sizeof key)
+        return NULL;
+    from = p + sizeof key - 2;
+    p = json_scan_close(from, end);
+    return p ? partial_text(a, version, from, (size_t)(p - from)) : NULL;
 }

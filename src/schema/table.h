@@ -18,7 +18,14 @@ struct val *table_new(const struct resource *r, struct arena *a, const char *ver
 struct val *table_row(const struct resource *r, struct arena *a, const struct val *obj,
                       enum include_object include, const char *version, int64_t now_us);
 
+/* The same for a built-in kind from the text of a sealed object (obj_text_own(), which is changed) that is in version r; to
+ * be written only. If !partial_is_metadata(r), metadata may not be included. */
+struct val *table_row_text(const struct resource *r, struct arena *a, char *text, size_t n, enum include_object include,
+                           const char *version, int64_t now_us, struct err *err) _must_check_;
+
 /* meta.k8s.io PartialObjectMetadata of an object; version "v1" or "v1beta1". */
 struct val *partial_of(struct arena *a, const struct val *obj, const char *version);
 /* Its metadata is the object's as it is stored. */
 bool partial_is_metadata(const struct resource *r);
+/* Then: from the text of a sealed object, JSON_ROOM bytes behind it; to be written only. NULL: it does not read as one of ours. */
+struct val *partial_of_text(struct arena *a, const char *text, size_t n, const char *version);

@@ -1,6 +1,7 @@
 #include "tt.h"
 
 #include "codec/json.h"
+#include "codec/json_scan.h"
 #include "codec/kubetime.h"
 #include "codec/obj.h"
 #include "codec/quantity.h"
@@ -129,6 +130,50 @@ TT_PROP(json, both_readers_agree, 300)
     assert_true(val_equal(parse(a, text), v));
     if (v->type == VAL_LIST || v->type == VAL_MAP)
         assert_null(own(a, text, tt_below(rng, (uint32_t)n)));
+}
+
+/* Goal: the end of an object or a list is found whatever is in its strings. Method: any value, as it stands in another one. */
+TT_PROP(json, the_end_is_found, 400)
+{
+    _auto_(arena_freep) struct arena *a = arena_new();
+    _auto_(buf_done) struct buf b = {0};
+    struct val *v = any_val(rng, a, 5);
+    size_t n;
+    char *text = json_text(a, v, &n), *p;
+
+    if (*text != '{' && *text != '[')
+        return;
+    buf_add(&b, text, n);
+    buf_adds(&b, ",\"}\":[\"]\"]}}}]]]");
+    p = arena_memdup(a, b.p, b.n);
+    assert_ptr_equal(json_scan_close(p, p + b.n), p + n);
+    p = arena_memdup(a, b.p, n);
+    assert_ptr_equal(json_scan_close(p, p + n), p + n);
+    assert_null(json_scan_close(p, p + tt_below(rng, (uint32_t)n)));
+}
+
+/* Goal: what is not looked into stays text that is written as it was, and the metadata are found. */
+static void json_is_skimmed(void **state)
+{
+    static const char TEXT[] = "{\"env\":[1],\"metadata\":{\"name\":\"a\",\"labels\":{\"env\":\"x\\n\"},\"l\":{\"env\":[\"]\",{}]}},\"spec\":{\"env\":{\"a\":1}}}";
+    static const struct json_key keys[] = {{"env", 3}, {0}};
+    struct json_skim skim = {.unseen = keys};
+    _auto_(arena_freep) struct arena *a = arena_new();
+    char *mine = arena_alloc(a, sizeof TEXT + JSON_ROOM);
+    struct err err;
+    struct val *v;
+
+    (void)state;
+    memcpy(mine, TEXT, sizeof TEXT);
+    v = json_parse_skim(a, mine, sizeof TEXT - 1, &skim, &err);
+    assert_non_null(v);
+    assert_int_equal(val_int_at(v, "env[0]", 0), 1);
+    assert_string_equal(val_str_at(v, "metadata.labels.env", ""), "x\n");
+    assert_int_equal(val_at(v, "metadata.l.env")->flag, VAL_FLAG_JSON);
+    assert_int_equal(val_at(v, "spec.env")->flag, VAL_FLAG_JSON);
+    assert_string_equal(json_text(a, v, NULL), TEXT);
+    assert_memory_equal(TEXT + skim.meta, "{\"name\"", 7);
+    assert_memory_equal(TEXT + skim.meta + skim.meta_n, ",\"spec\"", 7);
 }
 
 static void count(void *arg, const char *path)
@@ -388,6 +433,8 @@ int main(void)
         cmocka_unit_test(json_reads_its_own),
         cmocka_unit_test(json_leaves_managed_fields),
         cmocka_unit_test(tt_json_both_readers_agree),
+        cmocka_unit_test(tt_json_the_end_is_found),
+        cmocka_unit_test(json_is_skimmed),
         cmocka_unit_test(json_numbers_keep_their_form),
         cmocka_unit_test(json_replaces_what_is_no_text),
         cmocka_unit_test(json_merges_what_comes_twice),

@@ -72,7 +72,8 @@ struct api_stream *stream_new(struct call *c, const struct val *head, const stru
 static struct val *tree(struct api_stream *s, const struct obj *o)
 {
     struct err ignored = {0};
-    struct val *v = obj_show(o, s->item);
+    /* a conversion looks into everything: nothing stays text for it */
+    struct val *v = s->shape.r == s->shape.stored ? obj_show(o, s->item) : obj_edit(o, s->item);
 
     if (s->shape.r != s->shape.stored)
         (void)!schema_convert(s->shape.stored, s->shape.r, s->item, v, &ignored);

@@ -182,6 +182,63 @@ static void test_pages(void **state)
     assert_int_equal(pages, 3);
 }
 
+static struct buf list_text(struct api_world *w, const char *path, const char *query, const char *accept, bool stream)
+{
+    struct api_response resp = {0};
+    struct api_request req = {.arena = w->a, .method = "GET", .path = path, .query = query, .accept = accept, .may_stream = stream};
+    struct buf b = {0};
+
+    api_do(w->api, &req, keep, &resp);
+    assert_int_equal(resp.status, 200);
+    assert_int_equal(stream, resp.stream != NULL);
+    if (stream)
+        while (api_stream_next(resp.stream, &b))
+            ;
+    else
+        api_response_text(&b, &resp);
+    return b;
+}
+
+/* Goal: a list that goes out piece by piece, mostly from texts, is the one that is put together of trees, whatever its form. */
+static void test_streams_say_the_same(void **state)
+{
+#define AS(form) "as=" form ";v=v1;g=meta.k8s.io"
+    static const char *const accept[] = {"application/json", "application/json;" AS("Table"), "application/json;" AS("PartialObjectMetadataList"),
+        PROTOBUF_TYPE, PROTOBUF_TYPE ";" AS("PartialObjectMetadataList"), PROTOBUF_TYPE};
+    static const char *const query[] = {"", "includeObject=Object", "includeObject=None"};
+    static const char *const path[] = {"/api/v1/pods", "/apis/apps/v1/daemonsets", "/apis/autoscaling/v1/horizontalpodautoscalers",
+        "/apis/autoscaling/v2/horizontalpodautoscalers", "/apis/rbac.authorization.k8s.io/v1/clusterroles"};
+#define TEMPLATE "\"selector\":{\"matchLabels\":{\"x\":\"y\"}},\"template\":{\"metadata\":{\"labels\":{\"x\":\"y\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\"}]}}"
+    struct api_world *w = *state;
+    struct api_response r;
+
+    ask(w, "POST", "/api/v1/namespaces/default/serviceaccounts", "{\"metadata\":{\"name\":\"default\"}}");
+    for (int i = 0; i < 12; i++) {
+        r = ask(w, "POST", "/api/v1/namespaces/default/pods", arena_printf(w->a,
+            "{\"metadata\":{\"name\":\"p%d\",\"annotations\":{\"spec\":\"}\\\"{\",\"n\":\"%d\"}},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"i\","
+            "\"env\":[{\"name\":\"A\",\"value\":\"]\\n%d\"}]}]}}", i, i / 4, i % 2));
+        assert_int_equal(r.status, 201);
+    }
+    r = ask(w, "POST", "/apis/apps/v1/namespaces/default/daemonsets",
+            "{\"metadata\":{\"name\":\"d\",\"annotations\":{\"deprecated.daemonset.template.generation\":\"3\",\"z\":\"1\"}},\"spec\":{" TEMPLATE "}}");
+    assert_int_equal(r.status, 201);
+    r = ask(w, "POST", "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers",
+            "{\"metadata\":{\"name\":\"h\"},\"spec\":{\"scaleTargetRef\":{\"kind\":\"Deployment\",\"name\":\"d\",\"apiVersion\":\"apps/v1\"},\"maxReplicas\":3,"
+            "\"metrics\":[{\"type\":\"Resource\",\"resource\":{\"name\":\"memory\",\"target\":{\"type\":\"Utilization\",\"averageUtilization\":4}}}]}}");
+    assert_int_equal(r.status, 201);
+    for (size_t p = 0; p < ARRAY_LEN(path); p++)
+        for (size_t i = 0; i < ARRAY_LEN(accept); i++)
+            for (size_t q = 0; q < ARRAY_LEN(query); q++) {
+                struct buf whole = list_text(w, path[p], query[q], accept[i], false);
+                struct buf pieces = list_text(w, path[p], query[q], accept[i], true);
+
+                if (whole.n != pieces.n || memcmp(whole.p, pieces.p, whole.n) != 0)
+                    fail_msg("%s?%s as %s:\n%.*s\n%.*s", path[p], query[q], accept[i], (int)whole.n, whole.p, (int)pieces.n, pieces.p);
+                buf_done(&whole);
+                buf_done(&pieces);
+            }
+}
+
 /* ---------------------------------------------------------------- access */
 
 static void test_access(void **state)
@@ -617,7 +674,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths), T(test_life_of_an_object), T(test_dry_run_leaves_nothing),
-        T(test_bad_input_is_told), T(test_pages), T(test_access), T(test_node_sees_what_its_pods_use),
+        T(test_bad_input_is_told), T(test_pages), T(test_streams_say_the_same), T(test_access), T(test_node_sees_what_its_pods_use),
         T(test_token_ends_with_what_it_is_bound_to), T(test_watch_tells_selection), T(test_watch_texts_are_shared),
         T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_pages_across_compaction),
         T(test_watch_from_a_revision), T(test_watch_initial_events_and_end), T(test_watch_of_the_future),

@@ -650,7 +650,7 @@ static int column_line(struct loader *l, struct span line)
     c->expr = intern(l->s, part[4]);
     if (str_starts(c->expr, "fn:") && !(c->fn = (const void *)(uintptr_t)cell_find(c->expr + 3)))
         return fail(l, "no such cell function", part[4]);
-    column_read(l->s->arena, c);
+    table_column_read(l->s->arena, c);
     *l->column = c;
     l->column = (struct column **)(uintptr_t)&c->next;
     return 0;

@@ -50,10 +50,10 @@ struct column {
     const char *expr; /* ".spec.x", "age:.path", "fn:name", ... see table.c */
     const char *description;
     const void *fn; /* cell_fn for fn: */
-    uint8_t how;             /* the kind of cell and where it looks, as column_read() takes them from expr */
+    uint8_t how;             /* the kind of cell and where it looks, as table_column_read() takes them from expr */
     const char *path, *otherwise;
 };
-void column_read(struct arena *a, struct column *c); /* table.c */
+void table_column_read(struct arena *a, struct column *c); /* table.c */
 
 enum name_rule { NAME_SUBDOMAIN, NAME_LABEL, NAME_LABEL1035, NAME_PATH, NAME_ANY, NAME_IP };
 

@@ -215,7 +215,7 @@ static enum how how_of(const char *word, size_t n)
     return HOW_VALUE;
 }
 
-void column_read(struct arena *a, struct column *c)
+void table_column_read(struct arena *a, struct column *c)
 {
     const char *e = c->expr, *otherwise = strchr(e, '?'), *colon = strchr(e, ':');
     size_t n;
@@ -244,7 +244,7 @@ static const struct val *cell(struct arena *a, const struct column *c, const str
     const struct val *v;
 
     if (c->how == HOW_UNREAD) {
-        column_read(a, &read);
+        table_column_read(a, &read);
         c = &read;
     }
     if (c->how == HOW_FN)

@@ -2,7 +2,7 @@
 
 The tests run in a network namespace of their own (tests/real/run makes it), so ports and addresses are free.
 """
-import contextlib, json, os, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, functools, json, os, shutil, signal, subprocess, sys, tempfile, time
 
 import pytest
 
@@ -119,10 +119,13 @@ class Instance:
             text += f'no log: {e}\n'
         return text
 
+    @functools.cached_property
+    def key(self):
+        """An access key of the account."""
+        return json.loads(self.tandem('key', 'create').stdout)
+
     def boto(self, service, **more):
         import boto3, botocore.config
-        if not hasattr(self, 'key'):
-            self.key = json.loads(self.tandem('key', 'create').stdout)
         config = botocore.config.Config(s3={'addressing_style': 'path'}, retries={'max_attempts': 1}, read_timeout=120)
         return boto3.client(service, endpoint_url=self.status['aws'], region_name='us-east-1', aws_access_key_id=self.key['AccessKeyId'],
                             aws_secret_access_key=self.key['SecretAccessKey'], config=config, **more)

@@ -137,4 +137,4 @@ def test_a_rule_calls_its_targets(tandem, told):
     refused('ResourceNotFoundException', 400, events.describe_rule, Name='each.minute')
     refused('NotImplementedException', 400, events.put_rule, Name='p', EventPattern='{"source": ["x"]}')
     refused('ValidationException', 400, events.put_rule, Name='p', ScheduleExpression='rate(1 week)')
-    refused('NotImplementedException', 400, events.put_events, Entries=[{'Source': 's', 'DetailType': 'd', 'Detail': '{}'}])
+    refused('NotImplementedException', 501, events.put_events, Entries=[{'Source': 's', 'DetailType': 'd', 'Detail': '{}'}])

@@ -9,12 +9,15 @@ enum {
     SILENT = 1,                             /* looks beyond that time without an answer: nobody works, all wait for something */
     PATIENCE_US = 1000,                     /* then a call gets a new instance: a start costs about that */
     LATE = 8,                               /* the share of a new figure in what is known: one in so many */
+    TRY_MIN = 64, TRY_MAX = 65536,          /* answers after which an open gate is tried */
+    TRY_US = 20000,                         /* with calls of at most so much: who waits meanwhile does so for one of them */
+    KNOWN = 1024,                           /* answers of a shut gate after which its calls are short for certain */
     LONG_MANY = GATE_ONE / 2,               /* long calls that open it: half of them, or six in a row */
 };
 
 void gate_init(struct gate *g, struct gates *all)
 {
-    *g = (struct gate){.all = all, .longs = GATE_ONE};
+    *g = (struct gate){.all = all, .longs = GATE_ONE, .try_after = TRY_MIN};
     list_init(&g->at_work);
 }
 
@@ -33,9 +36,18 @@ static uint32_t share(const struct gate *g)
     return MAX(gate_limit(g->all) / MAX(g->all->active + !g->n, 1u), 1u);
 }
 
+static void set_longs(struct gate *g, int32_t longs)
+{
+    bool was = gate_shut(g);
+
+    g->longs = longs;
+    if (gate_shut(g) != was)
+        g->answers = 0;
+}
+
 static void count(struct gate *g, bool is_long)
 {
-    g->longs += ((is_long ? GATE_ONE : 0) - g->longs) / LATE;
+    set_longs(g, g->longs + ((is_long ? GATE_ONE : 0) - g->longs) / LATE);
 }
 
 static int64_t old_us(const struct gate *g)
@@ -82,20 +94,21 @@ enum gate_says gate_ask(struct gate *g, int64_t since_us, int64_t now)
 void gate_look(struct gate *g)
 {
     if (++g->silent > SILENT + old_us(g) / 1000)
-        g->longs = GATE_ONE;
+        set_longs(g, GATE_ONE);
 }
 
 void gate_in(struct gate *g, struct gate_pass *p, bool warm, int64_t start_us, int64_t now)
 {
     int64_t us = old_us(g);
 
+    p->warm = warm;
+    p->late = false;
+    p->until_us = 0;
     if (!gate_shut(g))
         return; /* who passed an open gate soon ends, or is long */
     if (!warm)
         us = MAX(us, MIN(COLD_TIMES * start_us, (int64_t)COLD_MAX_US));
     p->until_us = now + us;
-    p->warm = warm;
-    p->late = false;
     list_push(&g->at_work, &p->link);
     if (!g->n++)
         g->all->active++;
@@ -110,12 +123,27 @@ void gate_out(struct gate *g, struct gate_pass *p)
         g->all->active--;
 }
 
-void gate_seen(struct gate *g, bool warm, int64_t handler_us, int64_t took_us)
+/* What is at work together takes as long as it does: those who are let in now may do so for as long. */
+static void try_shut(struct gate *g, int64_t took_us)
 {
+    g->try_after = MIN(2 * g->try_after, (uint32_t)TRY_MAX);
+    g->usual_us = MIN(took_us, (int64_t)OLD_MAX_US);
+    set_longs(g, 0);
+}
+
+void gate_seen(struct gate *g, const struct gate_pass *p, int64_t handler_us, int64_t took_us)
+{
+    bool is_long = handler_us > SHORT_US;
+
     g->silent = 0;
-    if (!warm)
-        return; /* its handler did more than it will */
-    count(g, handler_us > SHORT_US);
-    if (handler_us <= SHORT_US)
+    if (!p->warm || (gate_shut(g) && !p->until_us))
+        return; /* its handler did more than it will; it ran beside more than now do */
+    count(g, is_long);
+    g->answers++;
+    if (!is_long)
         g->usual_us += (MIN(took_us, (int64_t)OLD_MAX_US) - g->usual_us) / LATE;
+    if (gate_shut(g) && g->answers >= KNOWN)
+        g->try_after = TRY_MIN;
+    else if (!gate_shut(g) && g->answers >= g->try_after && handler_us <= TRY_US)
+        try_shut(g, took_us);
 }

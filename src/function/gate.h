@@ -10,6 +10,10 @@
  * gate_limit(), at the worst, whatever the handlers do. A function whose calls get long has its gate open after the first few of them, or when
  * for a few milliseconds none was answered.
  *
+ * Many short calls at once look long where their runtime is several processes: each waits for the others' turns. So an open
+ * gate shuts now and then to see what the same calls take when few are at work; it opens again within a few of their times
+ * when they are long indeed, and then tries half as often.
+ *
  * Versions that have short calls at work share the machine evenly, and each has at least one at work: who calls all the
  * time does not hold up who calls now and then.
  *
@@ -30,13 +34,14 @@ struct gate {
     uint32_t n;          /* of them */
     int32_t silent;      /* looks since the last answer */
     int32_t longs;       /* share of long calls of late, of GATE_ONE */
+    uint32_t answers, try_after; /* since it opened or shut; open: it is tried after so many */
     int64_t usual_us;    /* from a call's way out to its answer; of short ones, of late */
 };
 
 /* Of a call that has passed; zeroed at first. */
 struct gate_pass {
     struct list link;
-    int64_t until_us; /* it counts until then */
+    int64_t until_us; /* it counts until then; 0: the gate was open */
     bool warm, late;
 };
 
@@ -59,4 +64,4 @@ void gate_look(struct gate *g);
 void gate_in(struct gate *g, struct gate_pass *p, bool warm, int64_t start_us, int64_t now_us);
 void gate_out(struct gate *g, struct gate_pass *p); /* it is back, however; twice is fine */
 /* A call has ended: so long was its handler, so long it was on its way. */
-void gate_seen(struct gate *g, bool warm, int64_t handler_us, int64_t took_us);
+void gate_seen(struct gate *g, const struct gate_pass *p, int64_t handler_us, int64_t took_us);

@@ -350,7 +350,7 @@ void pool_finish(struct instance *i, struct call *c, struct function_result *r)
         meter_call(f, r, handler_us, billed_ms, i->memory_kb, c->alias_series);
     }
     if (has_gate(v))
-        gate_seen(&v->gate, r->rung == FUNCTION_WARM, r->handler_us ? r->handler_us : handler_us, r->duration_us);
+        gate_seen(&v->gate, &c->pass, r->handler_us ? r->handler_us : handler_us, r->duration_us);
     v->used_us = now_us();
     if (i->state == INSTANCE_BUSY) {
         if (v->removed || f->fs->keep_ms < 0) {

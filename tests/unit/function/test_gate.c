@@ -53,7 +53,7 @@ static void sim_step(struct sim *s)
             continue;
         c->end_us = 0;
         gate_out(&s->gate, &c->pass);
-        gate_seen(&s->gate, c->warm, c->work_us, c->work_us + 30);
+        gate_seen(&s->gate, &c->pass, c->work_us, c->work_us + 30);
         s->idle++;
         s->at_work--;
         s->ended++;
@@ -192,12 +192,78 @@ TT_PROP(gate, keeps_its_promise, 300)
     TT_OK(s.waited_max_us <= (waits / (int)gate_limit(&s.all) + 1) * (10000 + 500 + 1000));
 }
 
+/* 64 who call again as soon as they are answered; CPU: the cores are shared among those at work, else each sleeps. Gives
+ * back how many were answered in so many us; *ret_at_work: how many were at work on average in the last half. */
+static int closed_loop(int64_t work_us, bool cpu, int64_t us, uint32_t cores, double *ret_at_work)
+{
+    enum { CALLERS = 64 };
+    struct gates all = {.cores = cores};
+    struct gate g;
+    struct { struct gate_pass pass; int64_t since_us, out_us; double left_us; bool out; } c[CALLERS] = {0};
+    int queue[CALLERS], waiting = CALLERS, answered = 0, out = 0;
+    double sum = 0, steps = 0;
+
+    gate_init(&g, &all);
+    for (int i = 0; i < CALLERS; i++)
+        queue[i] = i;
+    for (int64_t now = 10; now < us; now += 10) {
+        int were = out;
+
+        for (int i = 0; i < CALLERS; i++) {
+            if (!c[i].out || (c[i].left_us -= cpu ? 10 * MIN(1.0, (double)MAX(cores, 2u) / were) : 10) > 0)
+                continue;
+            c[i].out = false;
+            c[i].since_us = now;
+            out--;
+            answered++;
+            gate_out(&g, &c[i].pass);
+            gate_seen(&g, &c[i].pass, now - c[i].out_us, now - c[i].out_us + 20);
+            queue[waiting++] = i;
+        }
+        if (now % 1000 == 0 && waiting)
+            gate_look(&g);
+        while (waiting && gate_ask(&g, c[queue[0]].since_us, now) != GATE_WAIT) {
+            int i = queue[0];
+
+            memmove(queue, queue + 1, (size_t)--waiting * sizeof *queue);
+            c[i].out = true;
+            c[i].out_us = now;
+            c[i].left_us = (double)work_us;
+            gate_in(&g, &c[i].pass, true, 1500, now);
+            out++;
+        }
+        if (now > us / 2) {
+            sum += out;
+            steps++;
+        }
+    }
+    *ret_at_work = sum / steps;
+    return answered;
+}
+
+/* Goal: calls that look long only because 64 of them share two cores are found out; calls that sleep for as long are, too,
+ * and lose next to nothing by being tried. */
+static void crowds_are_told_from_sleepers(void **state)
+{
+    double at_work;
+    int open, gated;
+
+    (void)state;
+    closed_loop(60, true, 2000000, CORES, &at_work);
+    assert_true(at_work <= 2 * CORES + 1);
+    for (int64_t ms = 1; ms <= 8; ms *= 2) {
+        open = closed_loop(ms * 1000, false, 4000000, 0, &at_work);
+        gated = closed_loop(ms * 1000, false, 4000000, CORES, &at_work);
+        assert_true(gated > open * 0.95 && at_work > 60);
+    }
+}
+
 /* Goal: two that call without a pause have the same share; a third one is never held up by them. */
 static void versions_share_the_machine(void **state)
 {
     struct gates all = {.cores = 4};
     struct gate noisy[2], quiet;
-    struct gate_pass passes[2][8] = {0}, p = {0};
+    struct gate_pass passes[2][8] = {0}, p = {0}, known = {.warm = true};
     uint32_t let_in[2] = {0};
 
     (void)state;
@@ -205,9 +271,9 @@ static void versions_share_the_machine(void **state)
     for (int k = 0; k < 2; k++)
         gate_init(&noisy[k], &all);
     for (int i = 0; i < 20; i++) {
-        gate_seen(&noisy[0], true, 50, 80);
-        gate_seen(&noisy[1], true, 50, 80);
-        gate_seen(&quiet, true, 50, 80);
+        gate_seen(&noisy[0], &known, 50, 80);
+        gate_seen(&noisy[1], &known, 50, 80);
+        gate_seen(&quiet, &known, 50, 80);
     }
     while (let_in[0] < 8 && gate_ask(&noisy[0], 0, 100) != GATE_WAIT)
         gate_in(&noisy[0], &passes[0][let_in[0]++], true, 0, 100);
@@ -321,6 +387,7 @@ int main(void)
         cmocka_unit_test(calls_of_a_millisecond_pass),
         cmocka_unit_test(tt_gate_keeps_its_promise),
         cmocka_unit_test(versions_share_the_machine),
+        cmocka_unit_test(crowds_are_told_from_sleepers),
     };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(short_calls_share_instances),

@@ -479,6 +479,7 @@ static void on_gone(void *arg)
     if (--d->servers)
         return;
     cfn_free(d->cfn);
+    insights_free(&d->insights);
     lambda_model_free(d->lambda_model);
     free(d->state);
     free(d->region);

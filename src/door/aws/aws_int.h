@@ -6,6 +6,7 @@
 
 #include "auth/sigv4.h"
 #include "base/buf.h"
+#include "base/list.h"
 #include "client/client.h"
 #include "codec/json.h"
 #include "codec/val.h"
@@ -27,6 +28,7 @@ struct aws_door {
     unsigned char ssm_key[32]; /* seals SecureStrings */
     bool has_ssm_key;
     struct cfn *cfn;         /* stacks; NULL when it could not start */
+    struct list insights;    /* queries of Logs Insights that have run; next NULL: none yet */
     struct lambda_model *lambda_model; /* NULL until the first request that needs it */
     unsigned servers; /* that still close */
     void (*done)(void *);
@@ -68,6 +70,7 @@ void iam_request(struct aws_req *q);
 void lambda_request(struct aws_req *q);
 void *lambda_model_free(struct lambda_model *m); /* lambda/check.c */
 void logs_request(struct aws_req *q);
+void insights_free(struct list *kept); /* logs/insights.c */
 void cloudwatch_request(struct aws_req *q);
 void ssm_request(struct aws_req *q);
 void sts_request(struct aws_req *q);

@@ -1,6 +1,7 @@
 /* door/aws/logs/logs_int.h - between the files of the door of CloudWatch Logs.
  *   logs.c    operations; groups, streams, tags
- *   events.c   events: put, get, filter */
+ *   events.c   events: put, get, filter
+ *   insights.c  queries of Logs Insights;  insights_query.c  their language */
 #pragma once
 
 #include "door/aws/aws_int.h"
@@ -21,3 +22,7 @@ void logs_put_events(struct aws_req *q, const struct val *in);
 void logs_get(struct aws_req *q, const struct val *in);
 void logs_filter(struct aws_req *q, const struct val *in);
 void logs_test_filter(struct aws_req *q, const struct val *in);
+void logs_start_query(struct aws_req *q, const struct val *in);
+void logs_query_results(struct aws_req *q, const struct val *in);
+void logs_stop_query(struct aws_req *q, const struct val *in);
+void logs_describe_queries(struct aws_req *q, const struct val *in);

@@ -1,0 +1,34 @@
+/* Queries of Logs Insights: the text up to a NUL (or line "--") is the query, the lines behind it are events. */
+#include "door/aws/logs/insights.h"
+
+#include <string.h>
+
+#include "codec/json.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char *text = xstrndup((const char *)data, size), *rest = strstr(text, "\n--\n");
+    _auto_(arena_freep) struct arena *a = arena_new(), *scratch = arena_new();
+    struct err err = {0};
+    struct iq *q;
+    uint32_t i = 0;
+    bool more = true;
+
+    if (rest) {
+        *rest = 0;
+        rest += 4;
+    }
+    q = iq_parse(a, text, strlen(text), &err);
+    ASSERT(q || (err.code && err.msg[0]));
+    for (char *line; q && more && (line = strsep(&rest, "\n")); i++)
+        more = iq_event(q, scratch, "/g", &(struct log_event){.pos = {1700000000000 + i * 700, 1, i}, .time_ms = 1700000000000 + i * 700,
+                                                              .stream = "s", .text = line, .n = strlen(line)});
+    if (q) {
+        ASSERT(iq_matched(q) <= i);
+        (void)!json_text(a, iq_results(q, 0), NULL);
+    }
+    free(text);
+    return 0;
+}

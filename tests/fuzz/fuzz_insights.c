@@ -20,14 +20,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         *rest = 0;
         rest += 4;
     }
-    q = iq_parse(a, text, strlen(text), &err);
+    q = insights_query_parse(a, text, strlen(text), &err);
     ASSERT(q || (err.code && err.msg[0]));
     for (char *line; q && more && (line = strsep(&rest, "\n")); i++)
-        more = iq_event(q, scratch, "/g", &(struct log_event){.pos = {1700000000000 + i * 700, 1, i}, .time_ms = 1700000000000 + i * 700,
+        more = insights_query_event(q, scratch, "/g", &(struct log_event){.pos = {1700000000000 + i * 700, 1, i}, .time_ms = 1700000000000 + i * 700,
                                                               .stream = "s", .text = line, .n = strlen(line)});
     if (q) {
-        ASSERT(iq_matched(q) <= i);
-        (void)!json_text(a, iq_results(q, 0), NULL);
+        ASSERT(insights_query_matched(q) <= i);
+        (void)!json_text(a, insights_query_results(q, 0), NULL);
     }
     free(text);
     return 0;

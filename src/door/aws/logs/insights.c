@@ -2,7 +2,7 @@
  *
  * A query runs while StartQuery waits for its answer: a page of events after another from pool threads, each put through the query on the
  * loop in some milliseconds. So what is answered later is complete. It is looked at no more than SCAN_MAX bytes and TIME_MAX_MS; what was found
- * until then is the result of a query whose status is Timeout. Results are in memory alone, those of the last KEPT_MAX queries. */
+ * until then is the result of a query whose status is Timeout (so is that of a query with too many rows or groups). Results are in memory alone, those of the last KEPT_MAX queries. */
 #include "door/aws/logs/insights.h"
 #include "door/aws/logs/logs_int.h"
 #include "env/clock.h"
@@ -64,7 +64,7 @@ static void keep(struct run *r, const char *status)
     struct val *v = val_map(r->q->req->arena);
     size_t n = 0;
 
-    i->status = status;
+    i->status = insights_query_full(i->iq) ? "Timeout" : status;
     list_push(kept, &i->link);
     LIST_EACH(kept, l)
         n++;
@@ -96,7 +96,7 @@ static void on_page(void *arg, const struct log_page *p, const struct err *err)
     for (uint32_t n = 0; !err && n < p->n && more; n++) {
         const struct log_event *e = &p->events[r->page.backward ? p->n - 1 - n : n];
 
-        more = iq_event(i->iq, scratch, r->page.group, e);
+        more = insights_query_event(i->iq, scratch, r->page.group, e);
         i->scanned++;
         i->bytes += e->n;
     }
@@ -184,7 +184,7 @@ void logs_start_query(struct aws_req *q, const struct val *in)
         return;
     i = r->query = xcalloc(1, sizeof *i);
     i->a = arena_new();
-    i->iq = iq_parse(i->a, text, strlen(text), &err);
+    i->iq = insights_query_parse(i->a, text, strlen(text), &err);
     if (!i->iq) {
         query_free(i);
         aws_error(q, 400, "MalformedQueryException", "%s", err.code ? err.msg : "the query is malformed");
@@ -197,7 +197,7 @@ void logs_start_query(struct aws_req *q, const struct val *in)
     i->limit = (uint32_t)limit;
     start *= start < 100000000000 ? 1000 : 1; /* seconds; milliseconds are taken, too */
     end = end < 100000000000 ? end * 1000 + 999 : end;
-    r->page = (struct log_query){.ns = LOGS_NS, .from_ms = start, .to_ms = end + 1, .backward = iq_latest_first(i->iq), .limit = PAGE_EVENTS};
+    r->page = (struct log_query){.ns = LOGS_NS, .from_ms = start, .to_ms = end + 1, .backward = insights_query_latest_first(i->iq), .limit = PAGE_EVENTS};
     r->page.at = r->page.backward ? LOG_POS_LAST : LOG_POS_FIRST;
     ask(r);
 }
@@ -222,12 +222,12 @@ void logs_query_results(struct aws_req *q, const struct val *in)
     if (!i)
         return;
     if (!i->results)
-        i->results = iq_results(i->iq, i->limit);
+        i->results = insights_query_results(i->iq, i->limit);
     v = val_map(a);
     val_put_str(a, v, "queryLanguage", "CWLI");
     val_put_str(a, v, "status", i->status);
     numbers = val_map(a);
-    val_put(a, numbers, "recordsMatched", val_double(a, (double)iq_matched(i->iq)));
+    val_put(a, numbers, "recordsMatched", val_double(a, (double)insights_query_matched(i->iq)));
     val_put(a, numbers, "recordsScanned", val_double(a, (double)i->scanned));
     val_put(a, numbers, "bytesScanned", val_double(a, (double)i->bytes));
     val_put(a, v, "statistics", numbers);

@@ -6,7 +6,7 @@
  * Fields: @timestamp @ingestionTime @message @logStream @log @ptr, those of Lambda's own lines (@type @requestId @duration @billedDuration
  * @memorySize @maxMemoryUsed @initDuration), and a.b.c of a message that is a JSON object.
  *
- * A query is read (iq_parse), takes events one by one (iq_event), and is read out (iq_results). All of it lies in its arena. Bounds: IQ_*. */
+ * A query is read (_parse), takes events one by one (_event), and is read out (_results). All of it lies in its arena. Bounds: IQ_*. */
 #pragma once
 
 #include "base/err.h"
@@ -17,12 +17,12 @@ enum { IQ_TEXT_MAX = 10000, IQ_DEPTH_MAX = 50, IQ_FIELDS_MAX = 50, IQ_ROWS_MAX =
 
 struct iq;
 /* NULL and INVALID_ARGUMENT with what is wrong where. a: for all that the query ever holds. */
-struct iq *iq_parse(struct arena *a, const char *text, size_t n, struct err *err) _must_check_;
+struct iq *insights_query_parse(struct arena *a, const char *text, size_t n, struct err *err) _must_check_;
 /* Events come in the order of time, the latest first (false: the earliest first). */
-bool iq_latest_first(const struct iq *q);
+bool insights_query_latest_first(const struct iq *q);
 /* Takes an event of a group; scratch is for the time of the call. false: no more are needed. */
-bool iq_event(struct iq *q, struct arena *scratch, const char *group, const struct log_event *e);
+bool insights_query_event(struct iq *q, struct arena *scratch, const char *group, const struct log_event *e);
 /* [[{field, value}, ...], ...]; limit 0: the query's own. In the query's arena. */
-struct val *iq_results(struct iq *q, uint32_t limit);
-uint64_t iq_matched(const struct iq *q);
-bool iq_full(const struct iq *q); /* it had to leave some out: IQ_ROWS_MAX, IQ_GROUPS_MAX, IQ_BYTES_MAX */
+struct val *insights_query_results(struct iq *q, uint32_t limit);
+uint64_t insights_query_matched(const struct iq *q);
+bool insights_query_full(const struct iq *q); /* it had to leave some out: IQ_ROWS_MAX, IQ_GROUPS_MAX, IQ_BYTES_MAX */

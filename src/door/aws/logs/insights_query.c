@@ -481,7 +481,7 @@ static int read_command(struct reader *r, struct iq *q)
     return wrong(r, "expected one of fields, display, filter, stats, sort, limit");
 }
 
-struct iq *iq_parse(struct arena *a, const char *text, size_t n, struct err *err)
+struct iq *insights_query_parse(struct arena *a, const char *text, size_t n, struct err *err)
 {
     struct iq *q = arena_new_of(a, struct iq);
     struct reader r = {.a = a, .p = text, .end = text + n, .err = err};
@@ -647,10 +647,15 @@ static bool holds(struct seen *s, const struct expr *e)
 
 /* ---- rows ---- */
 
+static bool by_time(const struct iq *q)
+{
+    return !q->sorted || streq(q->sort, "@timestamp");
+}
+
 static struct row *row_new(struct iq *q, uint32_t max)
 {
     if (q->n >= max || arena_bytes(q->a) > IQ_BYTES_MAX) {
-        q->full = true;
+        q->full |= q->n < max || q->stats || !by_time(q); /* else it has what it wants */
         return NULL;
     }
     if (q->n == q->cap) { /* the old ones stay in the arena: all of them together are no more than this */
@@ -671,12 +676,7 @@ static const char *kept(struct iq *q, const char *text)
     return text ? arena_strdup(q->a, text) : NULL;
 }
 
-static bool by_time(const struct iq *q)
-{
-    return !q->sorted || streq(q->sort, "@timestamp");
-}
-
-bool iq_latest_first(const struct iq *q)
+bool insights_query_latest_first(const struct iq *q)
 {
     return q->stats || !by_time(q) || q->down;
 }
@@ -735,7 +735,7 @@ static void count(struct iq *q, struct seen *s)
     }
 }
 
-bool iq_event(struct iq *q, struct arena *scratch, const char *group, const struct log_event *e)
+bool insights_query_event(struct iq *q, struct arena *scratch, const char *group, const struct log_event *e)
 {
     struct seen s = {.a = scratch, .group = group, .e = e};
     struct row *row;
@@ -759,14 +759,14 @@ bool iq_event(struct iq *q, struct arena *scratch, const char *group, const stru
     return !by_time(q) || q->n < q->limit;
 }
 
-uint64_t iq_matched(const struct iq *q)
+uint64_t insights_query_matched(const struct iq *q)
 {
     return q->matched;
 }
 
-bool iq_full(const struct iq *q)
+bool insights_query_full(const struct iq *q)
 {
-    return q->full && !by_time(q);
+    return q->full;
 }
 
 /* ---- out ---- */
@@ -818,7 +818,7 @@ static void group_key(struct iq *q, struct row *row)
             row->key = sum_text(q, &q->fields.v[i], &row->sums[i]);
 }
 
-struct val *iq_results(struct iq *q, uint32_t limit)
+struct val *insights_query_results(struct iq *q, uint32_t limit)
 {
     struct val *all = val_list(q->a), *shown;
 

@@ -8,7 +8,8 @@
  * that time; with no such gap on record it is taken to stay quiet for as long again. The histogram is of the function's
  * first level (nobody busy): instances beyond it wait at least as long again as that many calls at once were not seen.
  *
- * Idle instances go first, then stems (a fork replaces them), then zygotes that have nobody left. What is at work, and what
+ * Idle instances go first, then stems (a fork replaces them), then zygotes that have nobody left and Node's bases that
+ * have no zygote left. What is at work, and what
  * spec.provisioned wants kept, stays. While memory is short nothing is forked ahead either, and for a while after: else
  * what was let go would be back before it is missed.
  *
@@ -33,6 +34,7 @@ enum {
     MARK_PERCENT = 5, MARK_MAX_MB = 1024, /* of the machine's memory, when no mark is given */
     STALL_PERCENT = 10,
     FORK_KB = 1024, PROGRAM_KB = 40 * 1024, ZYGOTE_KB = 10 * 1024,
+    BASE_KB = 45 * 1024, BASE_START_US = 150000,
     START_MIN_US = 1000, ZYGOTE_START_MIN_US = 5000,
     WAIT_MIN_US = 100000,
 };
@@ -44,6 +46,7 @@ struct candidate {
     enum rank rank;
     struct version *v;
     struct instance *i; /* NULL: v's zygote */
+    struct base *b;     /* a Node that nobody was forked from of late; v is NULL */
     double worth;
     int64_t kb;
 };
@@ -156,7 +159,7 @@ static void gather_busy(struct version *v, int64_t now, struct candidates *c)
         bool busy = i->state == INSTANCE_BUSY || (i->state == INSTANCE_IDLE && i->leases_n);
 
         if (busy)
-            add(c, (struct candidate){RANK_BUSY, v, i, (double)(now - (i->call ? i->call->sent_us : i->active_us)),
+            add(c, (struct candidate){RANK_BUSY, v, i, NULL, (double)(now - (i->call ? i->call->sent_us : i->active_us)),
                                       MAX(kb_of(i), (int64_t)v->f->m->memory_peak_kb)}); /* it tells at its end only */
     }
 }
@@ -184,14 +187,14 @@ static void gather_version(struct version *v, int64_t now, struct candidates *c,
 
         if (i->leases_n)
             continue;
-        add(c, (struct candidate){RANK_IDLE, v, i, worth(start_us_of(v), level_wait_us(f, (uint32_t)level, now), kb_of(i)), kb_of(i)});
+        add(c, (struct candidate){RANK_IDLE, v, i, NULL, worth(start_us_of(v), level_wait_us(f, (uint32_t)level, now), kb_of(i)), kb_of(i)});
         level += each;
     }
     LIST_EACH(&v->stems, l)
     {
         struct instance *i = list_entry(l, struct instance, free);
 
-        add(c, (struct candidate){RANK_STEM, v, i, worth(start_us_of(v), level_wait_us(f, (uint32_t)level, now), kb_of(i)), kb_of(i)});
+        add(c, (struct candidate){RANK_STEM, v, i, NULL, worth(start_us_of(v), level_wait_us(f, (uint32_t)level, now), kb_of(i)), kb_of(i)});
         level += each;
     }
     /* the last of those added are the least worth of this version: what provisioning keeps is the first */
@@ -205,7 +208,7 @@ static void gather_version(struct version *v, int64_t now, struct candidates *c,
     if (!owed && n > spare && spare > 0) /* those at the end are the ones that go */
         memmove(&c->v[first], &c->v[first + (size_t)(n - spare)], (size_t)spare * sizeof *c->v);
     if (v->zygote == ZYGOTE_READY && !v->instances_n && !f->waiting_n && !pool_owed(v))
-        add(c, (struct candidate){RANK_ZYGOTE, v, NULL,
+        add(c, (struct candidate){RANK_ZYGOTE, v, NULL, NULL,
                                   worth(MAX(v->zygote_started_us - v->zygote_since_us, (int64_t)ZYGOTE_START_MIN_US),
                                         level_wait_us(f, 1, now), ZYGOTE_KB), ZYGOTE_KB});
 }
@@ -224,6 +227,8 @@ static int by_worth(const void *a, const void *b)
 /* Is there anything that could be let go? Without, nobody looks at the memory. */
 static bool anything(const struct functions *fs)
 {
+    if (fs->node_bases_n)
+        return true;
     LIST_EACH(&fs->all, l)
     LIST_EACH(&list_entry(l, struct function, link)->versions, k)
     {
@@ -237,10 +242,14 @@ static bool anything(const struct functions *fs)
 
 static void let_go(struct functions *fs, const struct candidate *c)
 {
-    c->v->f->m->evicted++;
     fs->meters_dirty = true;
     fs->evicted_n[c->rank]++;
     fs->evicted_kb += c->kb;
+    if (c->b) {
+        base_let_go(c->b);
+        return;
+    }
+    c->v->f->m->evicted++;
     if (c->i)
         instance_stop(c->i, serve_grace_ms(c->i));
     else
@@ -277,6 +286,13 @@ static bool evict(struct functions *fs, int64_t kb, int64_t now, bool owed, bool
         gather_version(v, now, &c, owed, &going);
         if (busy)
             gather_busy(v, now, &c);
+    }
+    LIST_EACH(&fs->bases, l)
+    {
+        struct base *b = list_entry(l, struct base, link);
+
+        if (b->node && !base_needed(b))
+            add(&c, (struct candidate){.rank = RANK_ZYGOTE, .b = b, .worth = worth(BASE_START_US, now - b->used_us, BASE_KB), .kb = BASE_KB});
     }
     some = going || c.n;
     kb -= going;

@@ -573,6 +573,7 @@ static void functions_free(struct functions *fs)
     free(fs->node_runtime);
     free(fs->library);
     free(fs->root);
+    free(fs->corpses);
     closep(&fs->null_fd);
     free(fs);
     if (stopped)

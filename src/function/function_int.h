@@ -23,6 +23,7 @@
  *   queue.c     events that are owed
  *   destination.c  where their records go
  *   code.c      zips
+ *   unpack.c    a version's code as folders
  *   image.c     container images
  *   wasm.c      Wasm modules
  *
@@ -176,6 +177,7 @@ struct version {
     struct base *base;
     uv_poll_t ctl; /* data: the version; closed in ZYGOTE_NONE and ZYGOTE_GONE */
     int ctl_fd;
+    bool unpacking; /* its code, by a thread: zygote_start() comes then */
     bool ctl_closing, compile_wanted, compiling, removed;
     bool keyless;     /* its role's keys were not known yet */
     int64_t renew_us; /* its keys are half over then; 0: never */
@@ -314,7 +316,9 @@ struct base {
     uv_poll_t poll;
     bool gone, up; /* up: it has forked, or told that it is there */
     bool node;
-    int64_t used_us;
+    struct base *maker; /* a Node's: the Python that forked it; NULL: that has gone */
+    uint32_t slot;      /* a Node's, with its maker */
+    int64_t used_us, since_us;
 };
 
 struct queue;
@@ -386,14 +390,15 @@ struct functions {
     uv_timer_t gate;
     struct gates gates;
     int64_t meter_written_us;
-    pid_t corpses[64]; /* bases that were told to leave and are not reaped yet */
-    uint32_t corpses_n;
+    pid_t *corpses; /* bases that were killed and are not reaped yet */
+    uint32_t corpses_n, corpses_cap;
     struct queue *queue;
     struct durable *durable;
     bool stopping, cpu_strict, lazy_init;
     uint32_t node_bases_n, node_base_next;
-    bool no_node_bases; /* one did not come up: Node's zygotes start on their own */
+    int64_t node_rest_us; /* a base did not come up: until then Node's zygotes start on their own */
     int node_failures; /* zygotes of Node that did not come up, in a row: a machine's Node may not survive a fork */
+    int64_t node_failed_us; /* the last of them */
     int handles;
     void (*stopped)(void *arg);
     void *stopped_arg;
@@ -444,7 +449,9 @@ void functions_net_give(struct version *v, const char *owner, bool empty); /* em
 /* zygote.c */
 void zygote_start(struct version *v);
 void zygote_stop(struct version *v);
-void node_bases_tick(struct functions *fs, int64_t now_us); /* those that nobody needed for long end */
+void node_bases_tick(struct functions *fs, int64_t now_us); /* those that nobody needed for long end, and those that do not come up */
+bool base_needed(const struct base *b); /* a version's zygote is, or is being, forked from it */
+void base_let_go(struct base *b);
 /* Asks for a fork; the descriptors stay the caller's. */
 int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, int fds_n,
                struct err *err);
@@ -583,6 +590,11 @@ void version_image_done(struct version *v);
 void function_image_release(struct function *f); /* it goes: nothing is held for it any more */
 void functions_images_cancel(struct functions *fs);
 void functions_images_close(struct functions *fs);
+
+/* unpack.c */
+/* 1: v->folder and those of its layers are there; 0: they are being unpacked, zygote_start() is called then, or who waits is told
+ * that it went wrong; -1. */
+int version_code(struct version *v, struct err *err);
 
 /* wasm.c */
 int wasm_check(struct err *err); /* is there a library on this machine? */

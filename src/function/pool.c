@@ -673,7 +673,7 @@ enum { TICK_MS = 250, SLOW_TICK_MS = 60000 };
 
 static bool has_work(const struct functions *fs)
 {
-    if (fs->meters_dirty || fs->corpses_n || fs->node_bases_n || fs->short_us || fs->evicted_kb)
+    if (fs->meters_dirty || fs->corpses_n || fs->short_us || fs->evicted_kb)
         return true;
     LIST_EACH(&fs->all, l)
     {
@@ -701,7 +701,7 @@ static void on_tick(uv_timer_t *t)
     if (has_work(fs)) {
         if (uv_timer_get_repeat(t) != TICK_MS)
             uv_timer_start(t, on_tick, TICK_MS, TICK_MS);
-    } else if (spending_waits(fs)) {
+    } else if (spending_waits(fs) || fs->node_bases_n) {
         uv_timer_start(t, on_tick, SLOW_TICK_MS, SLOW_TICK_MS);
     } else {
         uv_timer_stop(t);

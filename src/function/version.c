@@ -455,7 +455,7 @@ void version_let_go(struct version *v)
     struct function *f = v->f;
     struct err err;
 
-    if (!v->removed || v->image_job || v->instances_n || v->zygote == ZYGOTE_STARTING || v->zygote == ZYGOTE_READY ||
+    if (!v->removed || v->image_job || v->unpacking || v->instances_n || v->zygote == ZYGOTE_STARTING || v->zygote == ZYGOTE_READY ||
         v->ctl_closing)
         return;
     version_sample(v);

@@ -2,7 +2,6 @@
 #include "function/function_int.h"
 
 #include "base/log.h"
-#include "function/code.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -80,6 +79,7 @@ static void zygote_broke(struct version *v, const char *why)
         return;
     }
     if (early && v->program && str_starts(v->runtime, "nodejs") && v->f->fs->node_failures < NODE_FAILURES_MAX) {
+        v->f->fs->node_failed_us = now_us();
         v->f->fs->node_failures++; /* it comes again, in the end the plain way, when its socket is closed */
         return;
     }
@@ -180,6 +180,11 @@ static void on_ctl(uv_poll_t *h, int status, int events)
 /* ---- the base ---- */
 
 static void base_end(struct base *b);
+static int send_ask(int fd, const struct zygote_ask *ask, const int *fds, int fds_n);
+
+/* A base that did not come up is not tried again so soon; nor are forks of Node after too many that failed. */
+static const int64_t NODE_REST_US = 60000000, NODE_FAILED_US = 600000000;
+static const int64_t NODE_BASE_UP_US = 15000000; /* to come up */
 
 static struct version *version_by_number(struct functions *fs, uint32_t number)
 {
@@ -253,11 +258,19 @@ static void base_end(struct base *b)
     uv_close((uv_handle_t *)&b->poll, on_base_closed);
     if (b->node) { /* its socket closes, and that is its end */
         fs->node_bases_n--;
-        fs->no_node_bases |= !b->up && !fs->stopping;
+        if (b->maker) /* should it not be listening */
+            (void)!send_ask(b->maker->fd, &(struct zygote_ask){.what = ASK_KILL, .slot = b->slot}, NULL, 0);
+        if (!b->up && !fs->stopping)
+            fs->node_rest_us = now_us() + NODE_REST_US;
     } else {
+        LIST_EACH(&fs->bases, l)
+        if (list_entry(l, struct base, link)->maker == b)
+            list_entry(l, struct base, link)->maker = NULL;
         kill(b->pid, SIGKILL);
-        if (fs->corpses_n == ARRAY_LEN(fs->corpses))
-            waitpid(fs->corpses[--fs->corpses_n], NULL, 0);
+        if (fs->corpses_n == fs->corpses_cap) {
+            fs->corpses_cap = fs->corpses_cap ? 2 * fs->corpses_cap : 8;
+            fs->corpses = xrealloc(fs->corpses, fs->corpses_cap * sizeof *fs->corpses);
+        }
         fs->corpses[fs->corpses_n++] = b->pid;
     }
     pool_wake(fs);
@@ -277,14 +290,14 @@ void bases_stop(struct functions *fs)
     base_end(list_entry(l, struct base, link));
 }
 
-static int send_ask(int fd, const struct zygote_ask *ask, const int *fds, int fds_n);
-
 static void kill_zygote(struct version *v)
 {
     struct zygote_ask ask = {.what = ASK_KILL, .slot = (uint32_t)v->number};
 
     if (v->base)
         (void)!send_ask(v->base->fd, &ask, NULL, 0); /* its own socket is closed too */
+    if (v->base && v->base->maker) /* who makes its root, and may still be at it */
+        (void)!send_ask(v->base->maker->fd, &ask, NULL, 0);
     v->base = NULL;
     v->zygote_pid = 0;
 }
@@ -384,7 +397,7 @@ static bool may_be_fork_of_node(const struct version *v)
     /* these have a say in how a Node starts (driver.py's may_fork() has the same) */
     static const char *const mine[] = {"NODE_OPTIONS", "NODE_EXTRA_CA_CERTS", "NODE_V8_COVERAGE", "AWS_LAMBDA_EXEC_WRAPPER", "SSL_CERT_FILE", "OPENSSL_CONF"};
 
-    if (!v->program || v->image || v->http_port || v->places > 1 || !str_starts(v->runtime, "nodejs") || v->no_node_base || v->f->fs->no_node_bases ||
+    if (!v->program || v->image || v->http_port || v->places > 1 || !str_starts(v->runtime, "nodejs") || v->no_node_base || now_us() < v->f->fs->node_rest_us ||
         v->f->fs->node_failures)
         return false;
     for (char **e = v->env; e && *e; e += 2)
@@ -420,6 +433,9 @@ static struct base *node_base_of(const struct version *v, struct base *python, s
     b->interpreter = xstrdup(name);
     b->fd = pair[0];
     b->node = true;
+    b->maker = python;
+    b->slot = ask.slot;
+    b->since_us = b->used_us = now_us();
     base_add(b);
     fs->node_bases_n++;
     return b;
@@ -427,6 +443,8 @@ static struct base *node_base_of(const struct version *v, struct base *python, s
 
 void node_bases_tick(struct functions *fs, int64_t now)
 {
+    if (fs->node_failures && now - fs->node_failed_us > NODE_FAILED_US)
+        fs->node_failures = 0;
     if (!fs->node_bases_n)
         return;
     LIST_EACH(&fs->all, l)
@@ -434,8 +452,26 @@ void node_bases_tick(struct functions *fs, int64_t now)
     if (list_entry(k, struct version, link)->from_node && list_entry(k, struct version, link)->base)
         list_entry(k, struct version, link)->base->used_us = now;
     LIST_EACH(&fs->bases, l)
-    if (list_entry(l, struct base, link)->node && now - list_entry(l, struct base, link)->used_us > NODE_BASE_KEEP_US)
-        base_end(list_entry(l, struct base, link));
+    {
+        struct base *b = list_entry(l, struct base, link);
+
+        if (b->node && (now - b->used_us > NODE_BASE_KEEP_US || (!b->up && now - b->since_us > NODE_BASE_UP_US)))
+            base_end(b); /* the sockets of zygotes that were asked of it close with it */
+    }
+}
+
+bool base_needed(const struct base *b)
+{
+    LIST_EACH(&b->fs->all, l)
+    LIST_EACH(&list_entry(l, struct function, link)->versions, k)
+    if (list_entry(k, struct version, link)->base == b)
+        return true;
+    return false;
+}
+
+void base_let_go(struct base *b)
+{
+    base_end(b);
 }
 
 /* ---- a zygote ---- */
@@ -463,15 +499,7 @@ static int start(struct version *v, struct err *err)
     const char *config;
     int pair[2];
 
-    free(v->folder);
-    v->folder = v->image ? NULL : code_folder(fs->state, v->sha256, err);
-    for (uint32_t i = 0; i < v->layers_n && !v->image; i++) {
-        free(v->layer_folders[i]);
-        v->layer_folders[i] = code_folder(fs->state, v->layers[i], err);
-        if (!v->layer_folders[i])
-            return -1;
-    }
-    b = v->folder || v->image ? base_of(fs, v->interpreter, err) : NULL;
+    b = base_of(fs, v->interpreter, err);
     if (!b)
         return -1;
     if (may_be_fork_of_node(v))
@@ -512,6 +540,14 @@ void zygote_start(struct version *v)
     pool_wake(v->f->fs);
     if (v->image && !v->img) {
         int there = version_image(v, &err);
+
+        if (there < 0)
+            goto failed;
+        if (!there)
+            return; /* it comes back here */
+    }
+    if (!v->image) {
+        int there = version_code(v, &err);
 
         if (there < 0)
             goto failed;

@@ -437,7 +437,7 @@ void role_put_keys(struct version *v, struct arena *a, struct val *env);        
 
 /* net.c */
 void functions_net_open(struct functions *fs, const char *pod_cidr, const char *service_cidr, bool has_node_ip); /* fs->net; NULL cidr: none */
-void functions_net_open_bare(struct functions *fs); /* fs->bare; twice is fine */
+bool functions_net_open_bare(struct functions *fs); /* fs->bare, if it is not there; false: it cannot be */
 void functions_net_close(struct functions *fs);
 void functions_net_trim(struct functions *fs); /* memory is short */
 bool version_has_net(const struct version *v); /* its instances have one from a pool */

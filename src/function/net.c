@@ -110,13 +110,14 @@ void functions_net_trim(struct functions *fs)
         net_trim(fs->bare);
 }
 
-void functions_net_open_bare(struct functions *fs)
+bool functions_net_open_bare(struct functions *fs)
 {
     struct net_options o = {.pool = 'e', .idle_min = AHEAD, .idle_max = KEPT_MAX, .loop = fs->loop, .on_ready = on_bare, .arg = fs};
     struct err err;
 
     if (!fs->bare && !(fs->bare = net_open(&o, &err)))
         LOG(WARN, "function", "did=make-empty-networks error=\"%s\"", err.msg);
+    return fs->bare != NULL;
 }
 
 void functions_net_open(struct functions *fs, const char *pod_cidr, const char *service_cidr, bool has_node_ip)

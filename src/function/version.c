@@ -250,6 +250,7 @@ static struct version *version_new(struct function *f, const struct val *spec)
     v->handler = xstrdup(val_str_at(spec, "handler", v->wasm ? "main.wasm" : "lambda_function.lambda_handler"));
     v->sha256 = xstrdup(val_str_at(spec, "codeSha256", ""));
     v->shown = xstrdup(f->shown);
+    v->no_network = streq(val_str_at(spec, "network", "Default"), "None");
     v->memory_mb = (int)MIN(MAX(val_int_at(spec, "memoryMB", 128), (int64_t)32), (int64_t)10240);
     v->timeout_ms = (int)(MIN(MAX(val_num_at(spec, "timeoutSeconds", 3), 0.05), 900.0) * 1000);
     v->tmp_mb = (int)MIN(MAX(val_int_at(spec, "ephemeralStorageMB", 512), (int64_t)1), (int64_t)10240);
@@ -280,6 +281,8 @@ static struct version *version_new(struct function *f, const struct val *spec)
     }
     if (!v->http_port)
         v->places = v->wasm || f->debug ? 1 : (int)MIN(MAX(val_int_at(spec, "concurrency", 1), (int64_t)1), (int64_t)CONCURRENCY_MAX);
+    if (v->no_network && !functions_net_open_bare(f->fs))
+        err_set(&v->broken, UNAVAILABLE, "no network could be made that is empty");
     v->snap_start = streq(val_str_at(spec, "snapStart", ""), "PublishedVersions") && !streq(f->shown, "$LATEST");
     if (f->debug) {
         v->timeout_ms = DEBUG_MS;
@@ -442,7 +445,7 @@ char *version_config(struct version *v, struct arena *a)
     val_put(a, c, "volumes", volumes);
     for (uint32_t i = 0; i < v->layers_n; i++)
         val_push_str(a, val_need_list(a, c, "layers"), v->layer_folders[i]);
-    if (fs->net) {
+    if (fs->net && !v->no_network) {
         _auto_(freep) char *resolv = xasprintf("nameserver %s\n", fs->dns);
 
         val_put_str(a, c, "resolv", resolv);
@@ -499,7 +502,7 @@ bool version_same(const struct obj *a, const struct obj *b)
 {
     static const char *const names[] = {"runtime", "handler", "codeSha256", "memoryMB", "timeoutSeconds",
                                         "environment", "ephemeralStorageMB", "fileSystems", "layers", "role", "packageType",
-                                        "image", "imageDigest", "imageConfig", "loggingConfig", "http", "snapStart", "concurrency"};
+                                        "image", "imageDigest", "imageConfig", "loggingConfig", "http", "snapStart", "concurrency", "network"};
     const struct val *x = version_spec(a), *y = version_spec(b);
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)

@@ -1089,6 +1089,90 @@ static void network_is_its_own(void **state)
     assert_int_equal(net_teardown("fe57ab1e", "10.77.0.0/16", "10.96.0.0/16", NULL, &err), 0);
 }
 
+/* Who asks for no network reaches nobody: not this machine, not another instance by its loopback or by a name of no file,
+ * and has a loopback of its own all the same. */
+static void no_network_reaches_nothing(void **state)
+{
+    static const char CODE[] =
+        "import socket, time\n"
+        "def lambda_handler(e, c):\n"
+        "    l = socket.create_server(('127.0.0.1', 1999))\n"
+        "    u = socket.socket(socket.AF_UNIX)\n    u.bind(chr(0) + 'mine')\n    u.listen()\n" /* of another: in use */
+        "    own = socket.create_connection(('127.0.0.1', 1999), 20)\n"
+        "    reached = []\n"
+        "    for to in ('10.77.0.1', '169.254.1.1', '127.0.0.1', '8.8.8.8'):\n"
+        "        try:\n            socket.create_connection((to, e['port']), 5)\n            reached.append(to)\n"
+        "        except OSError:\n            pass\n"
+        "    time.sleep(2)\n"
+        "    return [reached, [n for i, n in socket.if_nameindex()]]\n";
+    struct functions_options o = {.pod_cidr = "10.77.0.0/16", .instance = "fe57ab1e"};
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
+    socklen_t len = sizeof at;
+    struct host h = {0};
+    struct answer a, b;
+    struct err err;
+    char event[64];
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(fd, 5), 0);
+    getsockname(fd, (struct sockaddr *)&at, &len);
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_function(&h, "shut", CODE, "\"timeoutSeconds\":60,\"network\":\"None\"");
+    snprintf(event, sizeof event, "{\"port\":%d}", ntohs(at.sin_port));
+    host_send(&h, "shut", event, &a);
+    host_send(&h, "shut", event, &b); /* at the same time */
+    host_wait(&h, &a);
+    host_wait(&h, &b);
+    if (a.error || b.error)
+        fprintf(stderr, "%s %s\n", a.payload, b.payload);
+    assert_true(a.cold && b.cold);
+    assert_string_equal(a.payload, "[[], [\"lo\"]]");
+    assert_string_equal(b.payload, "[[], [\"lo\"]]");
+    answer_done(&a);
+    answer_done(&b);
+    host_stop(&h);
+    host_remove(&h);
+    close(fd);
+    assert_int_equal(net_teardown("fe57ab1e", "10.77.0.0/16", "10.96.0.0/16", NULL, &err), 0);
+}
+
+/* After a reboot the folders are gone: calls wait until they are there again, and hear it when the zip has gone, too. */
+static void code_is_unpacked_again(void **state)
+{
+    struct functions_options o = {.keep_ms = -1};
+    struct host h = {0};
+    struct answer a, b;
+    struct buf zip = {0};
+    struct err err;
+    char cmd[300], sha[CODE_HEX];
+
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_zip(&zip, (const char *const[]){"lambda_function.py", "def lambda_handler(e, c):\n    return 'here'\n", NULL});
+    assert_int_equal(code_put(h.state, zip.p, zip.n, sha, &err), 0);
+    buf_done(&zip);
+    snprintf(cmd, sizeof cmd, "rm -rf %s/functions/*", h.state);
+    assert_int_equal(system(cmd), 0);
+    host_put(&h, "back", sha, "");
+    host_send(&h, "back", "{}", &a);
+    host_send(&h, "back", "{}", &b);
+    host_wait(&h, &a);
+    host_wait(&h, &b);
+    assert_string_equal(a.payload, "\"here\"");
+    assert_string_equal(b.payload, "\"here\"");
+    answer_done(&a);
+    answer_done(&b);
+    snprintf(cmd, sizeof cmd, "rm -rf %s/functions/* %s/blobs/sha256/*", h.state, h.state);
+    assert_int_equal(system(cmd), 0);
+    host_put(&h, "lost", sha, "");
+    host_call(&h, "lost", "{}", &a);
+    assert_int_equal(a.err.code, ERR_UNAVAILABLE);
+    assert_non_null(strstr(a.err.msg, "is not on this machine"));
+    answer_done(&a);
+    host_stop(&h);
+    host_remove(&h);
+}
+
 static void hostile_zips_are_refused(void **state)
 {
     static const struct {
@@ -1298,6 +1382,8 @@ int main(void)
         cmocka_unit_test(node_zygotes_have_one_base),
         cmocka_unit_test(events_at_work_are_owed_after_a_stop),
         cmocka_unit_test(network_is_its_own),
+        cmocka_unit_test(no_network_reaches_nothing),
+        cmocka_unit_test(code_is_unpacked_again),
         cmocka_unit_test(every_call_ends_once),
         cmocka_unit_test(runtimes_that_are_not_here),
     };

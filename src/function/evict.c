@@ -246,7 +246,7 @@ static void let_go(struct functions *fs, const struct candidate *c)
     fs->evicted_n[c->rank]++;
     fs->evicted_kb += c->kb;
     if (c->b) {
-        base_let_go(c->b);
+        zygote_base_end(c->b);
         return;
     }
     c->v->f->m->evicted++;
@@ -291,7 +291,7 @@ static bool evict(struct functions *fs, int64_t kb, int64_t now, bool owed, bool
     {
         struct base *b = list_entry(l, struct base, link);
 
-        if (b->node && !base_needed(b))
+        if (b->node && !zygote_base_needed(b))
             add(&c, (struct candidate){.rank = RANK_ZYGOTE, .b = b, .worth = worth(BASE_START_US, now - b->used_us, BASE_KB), .kb = BASE_KB});
     }
     some = going || c.n;

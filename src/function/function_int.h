@@ -450,8 +450,8 @@ void functions_net_give(struct version *v, const char *owner, bool empty); /* em
 void zygote_start(struct version *v);
 void zygote_stop(struct version *v);
 void node_bases_tick(struct functions *fs, int64_t now_us); /* those that nobody needed for long end, and those that do not come up */
-bool base_needed(const struct base *b); /* a version's zygote is, or is being, forked from it */
-void base_let_go(struct base *b);
+bool zygote_base_needed(const struct base *b); /* a version's zygote is, or is being, forked from it */
+void zygote_base_end(struct base *b);
 /* Asks for a fork; the descriptors stay the caller's. */
 int zygote_ask(struct version *v, const struct zygote_ask *ask, const int *fds, int fds_n,
                struct err *err);

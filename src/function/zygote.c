@@ -460,7 +460,7 @@ void node_bases_tick(struct functions *fs, int64_t now)
     }
 }
 
-bool base_needed(const struct base *b)
+bool zygote_base_needed(const struct base *b)
 {
     LIST_EACH(&b->fs->all, l)
     LIST_EACH(&list_entry(l, struct function, link)->versions, k)
@@ -469,7 +469,7 @@ bool base_needed(const struct base *b)
     return false;
 }
 
-void base_let_go(struct base *b)
+void zygote_base_end(struct base *b)
 {
     base_end(b);
 }

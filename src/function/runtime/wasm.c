@@ -49,10 +49,13 @@ struct wasm_abi wasm_abi;
 
 /* ---- the library ---- */
 
-EXPORT int z_wasm_load(const char *library);
-/* 0, or -ENOENT: it cannot be loaded, -ENOSYS: it is another version and lacks something; told on standard error. */
-EXPORT int z_wasm_load(const char *library)
+static int no(const char *error_path, const char *text);
+
+EXPORT int z_wasm_load(const char *library, const char *error_path);
+/* 0, or -ENOENT: it cannot be loaded, told on standard error; -EINVAL: it is another version and lacks something, told at error_path. */
+EXPORT int z_wasm_load(const char *library, const char *error_path)
 {
+    char text[200];
     void *lib;
 
     setenv("TOKIO_WORKER_THREADS", "1", 1); /* in the library: who waits in a call of WASI's waits in our thread */
@@ -65,8 +68,8 @@ EXPORT int z_wasm_load(const char *library)
 #define X(result, name, args)                                      \
     *(void **)&wasm_abi.name = dlsym(lib, #name);                       \
     if (!wasm_abi.name) {                                               \
-        dprintf(2, "wasm: %s has no function " #name "\n", library); \
-        return -ENOSYS;                                            \
+        snprintf(text, sizeof text, "wasmtime's library lacks " #name ": tandem works with version %d of it", WASMTIME_MAJOR); \
+        return no(error_path, text);                               \
     }
     WASM_ABI(X)
 #undef X

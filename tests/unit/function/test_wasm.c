@@ -447,6 +447,25 @@ static void damaged_modules_are_survived(void **state)
     assert_true(good > 0 && bad > 0);
 }
 
+/* What is not the library that the code was written for is told by what it lacks. */
+static void another_library_is_refused(void **state)
+{
+    const char *const places[] = {"/lib/x86_64-linux-gnu/libz.so.1", "/lib/aarch64-linux-gnu/libz.so.1", "/lib64/libz.so.1"};
+    const char *had = getenv("TANDEM_WASMTIME"), *other = NULL;
+    _auto_(freep) char *kept = had ? xstrdup(had) : NULL;
+
+    for (size_t i = 0; i < ARRAY_LEN(places) && !other; i++)
+        other = access(places[i], R_OK) == 0 ? places[i] : NULL;
+    if (!other)
+        skip();
+    setenv("TANDEM_WASMTIME", other, 1);
+    refused(NULL, "\0asm\1\0\0\0", 8, "lacks wasm_config_new: tandem works with version 50");
+    if (kept)
+        setenv("TANDEM_WASMTIME", kept, 1);
+    else
+        unsetenv("TANDEM_WASMTIME");
+}
+
 static int set_up(void **state)
 {
     struct functions_options o = {.retry_ms = {50, 100}};
@@ -491,6 +510,7 @@ int main(void)
         cmocka_unit_test(components_are_commands_too),
         cmocka_unit_test(hostile_modules_end_themselves),
         cmocka_unit_test(damaged_modules_are_survived),
+        cmocka_unit_test(another_library_is_refused),
     };
     struct err err;
 

@@ -79,7 +79,7 @@ def load_lib(path):
         ("z_restore", ctypes.c_int, [ctypes.c_int]),
         ("z_max_rss_kb", ctypes.c_uint64, []),
         ("z_loopback_up", ctypes.c_int, []),
-        ("z_wasm_load", ctypes.c_int, [ctypes.c_char_p]),
+        ("z_wasm_load", ctypes.c_int, [ctypes.c_char_p] * 2),
         ("z_wasm_compile", ctypes.c_int, [ctypes.c_char_p] * 4 + [ctypes.c_uint, ctypes.c_char_p, ctypes.c_int]),
         ("z_wasm_kind", ctypes.c_int, [ctypes.c_char_p] * 2 + [ctypes.c_int]),
         ("z_wasm_begin", ctypes.c_int, [ctypes.c_char_p] * 2 + [ctypes.POINTER(ctypes.c_char_p)] * 2 + [ctypes.c_int, ctypes.c_uint64, ctypes.c_int]),
@@ -151,7 +151,7 @@ def build_etc(root, uid):
 def prepare_wasm(wasm, empty):
     """The library is mapped while it is in sight; a module that has no machine code yet gets it."""
     wasm["kind"] = lib.z_wasm_kind(config["code"].encode(), wasm["file"].encode(), bool(config.get("http_port")))
-    check(lib.z_wasm_load(wasm["library"].encode()), "load wasmtime")
+    check(lib.z_wasm_load(wasm["library"].encode(), wasm["error"].encode()), "load wasmtime")
     if not os.path.exists(wasm["code"]):
         words = [word.encode() for word in (config["code"], wasm["file"], wasm["code"], wasm["error"])]
         check(lib.z_wasm_compile(*words, config["uid"], empty.encode(), bool(config.get("http_port"))), "compile " + wasm["file"])

@@ -25,7 +25,9 @@ enum {
     OBJS_MAX = 1 << 14,       /* resources that are held at once */
     FIELDS_BYTES = 256 << 10, /* of one fields resource */
     FIELDS_ALL = 8 << 20,     /* of all that were made for a request */
-    SAY_BYTES = 64 << 10,     /* written and not sent */
+    SAY_BYTES = 64 << 10,     /* written and not sent, as check-write has it */
+    UNSENT_BYTES = 1 << 20,   /* the same of who does not ask; an answer that was not set yet cannot be sent */
+    HELD_MAX = 1 << 16,       /* fields and bodies of a request */
     RANDOM_MAX = 1 << 20,
     POLL_MAX = 1024,
 };
@@ -112,12 +114,12 @@ static void obj_free(uint32_t rep)
 /* Zeroed; 0: there are too many. */
 static uint32_t obj_new(enum kind kind)
 {
-    uint32_t rep = x.free;
+    uint32_t rep = x.held_n >= HELD_MAX ? 0 : x.free;
 
     if (rep) {
         x.free = x.objs[rep].next;
     } else {
-        if (x.objs_n >= OBJS_MAX)
+        if (x.objs_n >= OBJS_MAX || x.held_n >= HELD_MAX)
             return 0;
         if (x.objs_n >= x.objs_cap) {
             x.objs_cap = MAX(2 * x.objs_cap, 64u);
@@ -612,7 +614,9 @@ static bool output_put(struct in *in, bool zeroes, struct body **ret)
     }
     *ret = o->body;
     b = o->what == STREAM_LOG ? &line : &o->body->data;
-    if (zeroes ? v->of.u64 > SAY_BYTES || !buf_reserve(b, (size_t)v->of.u64 + 1) : !add_bytes(v, b)) {
+    if (o->what == STREAM_BODY && b->n >= SAY_BYTES)
+        (void)flush(o->body);
+    if (b->n > UNSENT_BYTES || (zeroes ? v->of.u64 > SAY_BYTES || !buf_reserve(b, (size_t)v->of.u64 + 1) : !add_bytes(v, b))) {
         in->trap = "it writes more than check-write permits";
         buf_done(&line);
         return false;
@@ -710,7 +714,7 @@ static void splice(struct in *in, bool wait)
 
     if (!want)
         return;
-    if (to->what != STREAM_BODY || from->what != STREAM_BODY || to->body->broken || to->body->finished) {
+    if (to->what != STREAM_BODY || from->what != STREAM_BODY || to->body->broken || to->body->finished || to->body->data.n > UNSENT_BYTES) {
         closed(in);
         return;
     }

@@ -10,7 +10,7 @@
 
 #include "http/http_int.h"
 
-enum { LINGER_BYTES_MAX = 4 << 20, LINGER_MS = 2000, YOUNG_MS = 500, LOOK_MAX = 256 };
+enum { LINGER_BYTES_MAX = 4 << 20, LINGER_MS = 2000, LOOK_MAX = 256 };
 
 const char *server_date(struct http_server *s)
 {
@@ -277,12 +277,10 @@ static bool conn_idles(const struct conn *c)
     return !c->io.closing && list_empty(&c->reqs) && !io_queued(&c->io) && (c->mode == C_NEW || c->mode == C_H1 || c->mode == C_H2);
 }
 
-/* Too many connections: one that idles goes for a new one, so who opens many and does nothing shuts nobody out. A young one
- * stays: its request may be on its way. Looked at are LOOK_MAX of them, others the next time; of those the one that has idled
- * longest goes. False: they all work. */
-static bool make_room(struct http_server *s)
+/* Too many connections: one that idles goes for a fresh one, so who opens many and does nothing shuts nobody out. Looked at
+ * are LOOK_MAX of them, others the next time; of those the one that has idled longest goes. False: they all work. */
+static bool make_room(struct http_server *s, const struct conn *fresh)
 {
-    uint64_t now = uv_now(s->turn->loop);
     struct conn *worst = NULL;
 
     for (int i = 0; i < LOOK_MAX && !list_empty(&s->conns); i++) {
@@ -290,7 +288,7 @@ static bool make_room(struct http_server *s)
 
         list_remove(&c->link);
         list_push(&s->conns, &c->link);
-        if (conn_idles(c) && now - c->since_ms >= YOUNG_MS && (!worst || c->since_ms < worst->since_ms))
+        if (c != fresh && conn_idles(c) && (!worst || c->since_ms < worst->since_ms))
             worst = c;
     }
     if (worst)
@@ -318,7 +316,7 @@ static void on_connection(uv_stream_t *l, int status)
     list_push(&s->conns, &c->link);
     s->conns_n++;
     c->since_ms = uv_now(s->turn->loop);
-    if (uv_accept(l, &c->io.h.stream) < 0 || (s->conns_n > s->o.conns_max && !make_room(s)) || s->stopping) {
+    if (uv_accept(l, &c->io.h.stream) < 0 || (s->conns_n > s->o.conns_max && !make_room(s, c)) || s->stopping) {
         conn_close(c);
         return;
     }

@@ -72,6 +72,9 @@ def test_node_takes_many_calls(fn, tandem):
     assert {t.split('\t')[1] for t in text if '\tnumber ' in t} == ids  # each line says whose it is
     assert fn.update_function_configuration(FunctionName='placesnode', CapacityProviderConfig=with_places(2))['CapacityProviderConfig'] == with_places(2)
     assert crowd(fn, 'placesnode', 2)[0][2] == '2'
+    plain = {'LambdaManagedInstancesCapacityProviderConfig': {'CapacityProviderArn': PROVIDER}}
+    got = fn.update_function_configuration(FunctionName='placesnode', CapacityProviderConfig=plain)['CapacityProviderConfig']
+    assert got == with_places(64)                                    # Node's default, though the request names no runtime
     fn.delete_function(FunctionName='placesnode')
 
 

@@ -399,10 +399,10 @@ static int refuse_unserved(const struct val *in, const char **ret_type, struct e
 
 /* Of a capacity provider counts how many calls an instance takes at once; the rest is kept and handed out: instances are
  * this machine's. */
-static void read_capacity(struct arena *a, const struct val *in, struct val *spec)
+static void read_capacity(struct arena *a, const struct val *in, const struct val *is, struct val *spec)
 {
     const struct val *c = val_at(in, "CapacityProviderConfig.LambdaManagedInstancesCapacityProviderConfig"), *x;
-    const char *runtime = val_str_at(in, "Runtime", "");
+    const char *runtime = val_str_at(in, "Runtime", val_str_at(is, "runtime", ""));
     struct val *to;
 
     if (val_is_null(c))
@@ -468,12 +468,13 @@ static void read_durable(struct arena *a, const struct val *in, bool create, str
         val_put_str(a, v, "kmsKey", val_str_at(in, "KMSKeyArn", ""));
 }
 
-int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struct val *spec,
+int lambda_conf_read(struct aws_req *q, const struct val *in, const struct val *is, struct val *spec,
                      const char **ret_type, struct err *err)
 {
     static const char *const tracing[] = {"Active", "PassThrough", NULL};
     static const char *const snapshots[] = {"PublishedVersions", "None", NULL};
     static const char *const packages[] = {"Zip", "Image", NULL};
+    bool create = !is;
     struct arena *a = q->req->arena;
     const char *runtime = val_str_at(in, "Runtime", NULL), *handler = val_str_at(in, "Handler", NULL);
     bool image;
@@ -481,7 +482,7 @@ int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struc
     if (refuse_unserved(in, ret_type, err) < 0 || read_enum(in, "PackageType", packages, a, spec, "packageType", ret_type, err) < 0)
         return -1;
     read_vpc(a, in, spec);
-    read_capacity(a, in, spec);
+    read_capacity(a, in, is, spec);
     image = streq(val_str_at(in, "PackageType", "Zip"), "Image");
     if (image && (runtime || handler || val_len(val_get(in, "Layers"))))
         BAD(PARAMETER, "Please don't provide %s when the intended function PackageType is IMAGE",

@@ -194,7 +194,7 @@ void op_create_function(struct op *op)
     val_put_str(a, notes, A_MODIFIED, lambda_now(a));
     if (!streq(op->n.name, op->n.object))
         val_put_str(a, notes, A_NAME, op->n.name);
-    if (lambda_conf_read(q, op->in, true, val_need_map(a, op->patch, "spec"), &type, &err) < 0 ||
+    if (lambda_conf_read(q, op->in, NULL, val_need_map(a, op->patch, "spec"), &type, &err) < 0 ||
         lambda_snap_start_check(NULL, val_get(op->patch, "spec"), &type, &err) < 0) {
         lambda_error(q, 400, type, "%s", err.msg);
         return;
@@ -248,7 +248,7 @@ void op_update_conf(struct op *op)
     }
     op->patch = val_map(a);
     spec = val_need_map(a, op->patch, "spec");
-    if (lambda_conf_read(op->q, op->in, false, spec, &type, &err) < 0 ||
+    if (lambda_conf_read(op->q, op->in, val_get(obj_val(o), "spec"), spec, &type, &err) < 0 ||
         lambda_snap_start_check(val_get(obj_val(o), "spec"), spec, &type, &err) < 0) {
         lambda_error(op->q, 400, type, "%s", err.msg);
         return;

@@ -39,11 +39,11 @@ const char *lambda_object_name(struct arena *a, const char *name);
 char *lambda_sha_base64(struct arena *a, const char *hex);
 const char *lambda_name_of(const struct obj *o);
 
-/* Takes what a request's JSON says into a merge patch of the object's spec (and the whole spec of a new
- * one). *ret_type is the error's type when it returns -1. */
 /* May a function that is so (is; NULL: it is new) and becomes spec have its SnapStart setting? */
 int lambda_snap_start_check(const struct val *is, const struct val *spec, const char **ret_type, struct err *err);
-int lambda_conf_read(struct aws_req *q, const struct val *in, bool create, struct val *spec,
+/* Takes what a request's JSON says into a merge patch of the object's spec (and the whole spec of a new
+ * one: is is NULL; else what it is now). *ret_type is the error's type when it returns -1. */
+int lambda_conf_read(struct aws_req *q, const struct val *in, const struct val *is, struct val *spec,
                      const char **ret_type, struct err *err);
 /* FunctionConfiguration of a Function ($LATEST) or a FunctionVersion. */
 struct val *lambda_conf(struct aws_req *q, const struct obj *o);

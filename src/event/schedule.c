@@ -316,7 +316,8 @@ static void call_target(struct entry *e, int i, const struct val *target, const 
     }
     function_invoke_async(s->o.functions, &(struct function_call){
         .namespace_ = e->obj->namespace_, .name = val_str_at(target, "function", ""),
-        .qualifier = val_str_at(target, "qualifier", NULL), .payload = text, .n = n, .trigger = FUNCTION_BY_TIMER}, on_asked, k);
+        .qualifier = val_str_at(target, "qualifier", NULL), .payload = text, .n = n, .trigger = FUNCTION_BY_TIMER,
+        .delivery = arena_printf(a, "schedule/%s/%lld/%d", e->obj->uid, (long long)e->due_s, i)}, on_asked, k);
 }
 
 static void fire(struct entry *e)

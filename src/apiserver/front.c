@@ -226,6 +226,8 @@ static void list_go(struct exchange *x)
         http_end(http);
         return;
     }
+    if (x->streaming) /* it has more: room at once, not by doubling */
+        buf_reserve(&x->piece, LIST_TURN_BYTES + (LIST_TURN_BYTES >> 1));
     for (int i = 0; more && i < LIST_TURN_PIECES && x->piece.n < LIST_TURN_BYTES; i++)
         more = api_stream_next(x->resp.stream, &x->piece);
     if (more && !x->piece.n) { /* it looks through its objects first */

@@ -391,7 +391,7 @@ def count(world):
 
 
 def test_chaos(capsys):
-    signal.alarm(int(MINUTES * 60 + 300))
+    signal.alarm(int(MINUTES * 60 + 900))
     with capsys.disabled():
         print(f'\nchaos: SEED={SEED} MINUTES={MINUTES}')
     rng = random.Random(SEED)

@@ -283,7 +283,7 @@ def test_https_and_http2(tmp_path):
     with socket.create_server(('127.0.0.1', 0)) as s:
         https = s.getsockname()[1]
     files = ['--gateway-tls-cert-file', str(tmp_path / 'cert.pem'), '--gateway-tls-private-key-file', str(tmp_path / 'key.pem')]
-    with running('--gateway-tls-port', str(https), *files) as one:
+    with running('--pod-cidr', '10.59.0.0/16', '--gateway-tls-port', str(https), *files) as one:
         fn = one.boto('lambda')
         create(fn, 'by-tls', code=zipped('def handler(event, context):\n    return event["requestContext"]["http"]["protocol"] + " " + event["headers"]["x-forwarded-proto"]\n'))
         fn.create_function_url_config(FunctionName='by-tls', AuthType='NONE')

@@ -11,7 +11,7 @@ SESSION = botocore.session.Session()
 @pytest.fixture(scope='module')
 def own():
     """An instance of its own: some operations succeed, and make what nobody else should see."""
-    with running() as one:
+    with running('--pod-cidr', '10.61.0.0/16', prefix='tn-') as one:
         one.boto('sts')
         yield one
 

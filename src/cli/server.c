@@ -113,7 +113,7 @@ static int write_kubeconfigs(struct server *s, struct err *err)
     const char *node = str_empty(s->o->node_name) ? "node" : s->o->node_name;
     _auto_(freep) char *node_user = xasprintf("system:node:%s", node);
 
-    snprintf(url, sizeof(url), "https://127.0.0.1:%d", front_port(s->front));
+    snprintf(url, sizeof(url), "https://127.0.0.1:%d", s->front ? front_port(s->front) : s->o->api_port);
     snprintf(path, sizeof(path), "%s/kubeconfig", s->o->state);
     if (pki_write_kubeconfig(s->pki, path, url, "admin", "kubernetes-admin", "system:masters", err) < 0)
         return -1;
@@ -239,6 +239,8 @@ static int start(struct server *s, struct err *err)
     flags = opts_text(s->o);
     api.flags = flags;
     if (!(s->api = api_new(&api, err)))
+        return -1;
+    if (s->o->api_port && write_kubeconfigs(s, err) < 0) /* first: who waits for the port goes by them next */
         return -1;
     if (!(s->front = front_new(s->api, listen, s->o->api_port, &files, err)))
         return err_wrap(err, "listen on %s:%d", listen, s->o->api_port);

@@ -50,6 +50,7 @@ void ip_text(uint32_t ip, char ret[16]);
 struct wire { /* what all members have in common */
     const struct net_plan *plan;
     uint32_t mtu;
+    bool ipv6;    /* the kernel has it. Not looked up in /proc for each: that takes longer with every namespace there is */
     bool unnamed; /* owners are not written down in the kernel */
     bool bare;    /* namespaces with a loopback and nothing else: no plan, no address, no name */
     bool stay;    /* the thread need not be back at home after a build: it goes home itself */

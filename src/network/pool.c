@@ -426,7 +426,7 @@ static int open_wired(struct net *n, const struct net_options *o, struct err *er
         return -1;
     n->o.instance = n->o.pod_cidr = n->o.service_cidr = n->o.state_path = NULL; /* the caller's */
     ip_text(n->plan.host_ip, n->host_ip);
-    n->wire = (struct wire){.plan = &n->plan, .mtu = net_mtu(&n->rt), .unnamed = o->unnamed};
+    n->wire = (struct wire){.plan = &n->plan, .mtu = net_mtu(&n->rt), .ipv6 = access("/proc/sys/net/ipv6", F_OK) == 0, .unnamed = o->unnamed};
     return n->pool == 'p' && !(n->services = services_new(&n->plan, err)) ? -1 : 0;
 }
 

@@ -110,7 +110,7 @@ static void put_veth(const struct wire *w, struct nl *rt, struct buf *b, const s
 
 /* 127.0.0.1:nodePort leaves by this link: that needs route_localnet (service.c guards the way
  * back). No IPv6 link-local address: nobody answers to it. */
-static void put_link_conf(struct nl *rt, struct buf *b, int index)
+static void put_link_conf(const struct wire *w, struct nl *rt, struct buf *b, int index)
 {
     struct ifinfomsg i = {.ifi_index = index};
     size_t at = nlm_begin(rt, b, RTM_SETLINK, 0, &i, sizeof(i)), spec, inet, conf;
@@ -123,7 +123,7 @@ static void put_link_conf(struct nl *rt, struct buf *b, int index)
     nlm_u32(b, IPV4_DEVCONF_RP_FILTER, 0);
     nlm_nest_end(b, conf);
     nlm_nest_end(b, inet);
-    if (access("/proc/sys/net/ipv6", F_OK) == 0) {
+    if (w->ipv6) {
         inet = nlm_nest(b, AF_INET6);
         nlm_put(b, IFLA_INET6_ADDR_GEN_MODE, &none, 1);
         nlm_nest_end(b, inet);
@@ -206,7 +206,7 @@ int slot_build(const struct wire *w, struct slot *s, struct nl *rt, struct err *
     }
     if (rc == 0) {
         buf_reset(&b);
-        put_link_conf(rt, &b, s->host_index);
+        put_link_conf(w, rt, &b, s->host_index);
         put_neighbour(rt, &b, s->host_index, s->ip, s->mac, true);
         put_route(rt, &b, s->host_index, s->ip, 0, true);
         rc = nl_talk(rt, &b, 0, "route to a pod", err);

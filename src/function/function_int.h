@@ -8,12 +8,12 @@
  *   snapshot.c  an initialised function as an image (SnapStart)
  *   berth.c     where it lives: cgroup and network, used again
  *   net.c       networks from a pool
- *   forecast.c  how many are forked ahead
- *   evict.c     who goes when memory is short
- *   capacity.c  what pods leave to functions
- *   rate.c      how fast a function grows
- *   gate.c      how many short calls run at once
- *   kpa.c       how many instances there should be, by Knative's algorithm; scale.c does it
+ *   scaling/forecast.c  how many are forked ahead
+ *   scaling/evict.c     who goes when memory is short
+ *   scaling/capacity.c  what pods leave to functions
+ *   scaling/rate.c      how fast a function grows
+ *   scaling/gate.c      how many short calls run at once
+ *   scaling/kpa.c       how many instances there should be, by Knative's algorithm; scale.c does it
  *   pool.c      who answers a call: scaling, waiting, keep-alive
  *   flog.c      what goes into the log, and tails
  *   trace.c     where a call stands in a trace
@@ -36,7 +36,7 @@
 #include "base/map.h"
 #include "codec/obj.h"
 #include "function/function.h"
-#include "function/gate.h"
+#include "function/scaling/gate.h"
 #include "function/runtime/zygote.h"
 #include "sandbox/cgroup.h"
 

@@ -319,7 +319,7 @@ static void own_group(struct node *n)
     for (int c = 0; c < CGROUP_HIERARCHIES; c++)
         if (*h.mount[CGROUP_V2] ? c != CGROUP_V2 : c != CGROUP_MEMORY)
             h.mount[c][0] = 0;
-    /* All pods together weigh as much as the machine has: what they leave idle is the functions' (function/capacity.c). */
+    /* All pods together weigh as much as the machine has: what they leave idle is the functions' (function/scaling/capacity.c). */
     if (cgroup_make(&n->cgroups, "pods", &(struct cgroup_limits){.cpu_shares = sysconf(_SC_NPROCESSORS_ONLN) * 1024}, &err) < 0)
         LOG(WARN, "node", "did=own_group err=\"%s\"", err.msg);
     if (cgroup_make(&h, "node", NULL, &err) < 0 || cgroup_attach(&h, "node", 0, &err) < 0)

@@ -3,7 +3,7 @@
 #include "tt.h"
 
 #include "codec/json.h"
-#include "function/kpa.h"
+#include "function/scaling/kpa.h"
 
 static const int64_t S = 1000000, T0 = 1000000 * (int64_t)1000000;
 #define KN "autoscaling.knative.dev/"

@@ -1,4 +1,4 @@
-#include "function/gate.h"
+#include "function/scaling/gate.h"
 
 enum {
     SHORT_US = 250,                         /* a handler that is longer gains little by waiting, and may do so for others */

@@ -1,4 +1,4 @@
-/* function/kpa.h - how many instances a function should have, by the algorithm of Knative's autoscaler (KPA).
+/* function/scaling/kpa.h - how many instances a function should have, by the algorithm of Knative's autoscaler (KPA).
  *
  * Pure: it sees numbers and times and keeps a few windows; scale.c asks it and does what it says.
  *

@@ -6,7 +6,7 @@
 #include "function/function_int.h"
 
 #include "base/log.h"
-#include "function/kpa.h"
+#include "function/scaling/kpa.h"
 
 static int takes(const struct function *f)
 {

@@ -1,4 +1,4 @@
-#include "function/kpa.h"
+#include "function/scaling/kpa.h"
 
 #include "base/base.h"
 

@@ -1,4 +1,4 @@
-/* function/gate.h - how many short calls of one version run at once.
+/* function/scaling/gate.h - how many short calls of one version run at once.
  *
  * A machine runs as many processes at once as it has cores. While a version's calls are short (its handler's own times of
  * late say so), more of them at work at once than a few times the cores gain nothing and cost caches and context switches:

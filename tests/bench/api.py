@@ -368,7 +368,7 @@ def measure_lists(side, out):
     for name, accept in (('JSON', 'application/json'), ('protobuf', 'application/vnd.kubernetes.protobuf'), ('Table', 'application/json;as=Table;v=v1;g=meta.k8s.io')):
         took, size, before = [], 0, side.cpu()
         for _ in range(7):
-            r = subprocess.run(['curl', '-sk', '-o', '/dev/null', '-w', '%{time_total} %{size_download} %{http_code}', '-H', 'Authorization: Bearer ' + side.bearer,
+            r = subprocess.run(['curl', '-sk', '-A', 'bench', '-o', '/dev/null', '-w', '%{time_total} %{size_download} %{http_code}', '-H', 'Authorization: Bearer ' + side.bearer,
                                 '-H', 'Accept: ' + accept, f'https://127.0.0.1:{side.port}/api/v1/namespaces/default/pods?limit=10000'],
                                text=True, capture_output=True).stdout.split()
             if r[2] != '200':

@@ -1,6 +1,6 @@
 /* Wasm modules as code: where wasmtime's library is, what the machine code of a module is called, and whether it is there.
  *
- * A version's zygote compiles (runtime/wasm.c) and leaves STATE/functions/SHA256.HASH.wasm beside the unpacked code, or
+ * A version's zygote compiles (runtime/wasm/wasm.c) and leaves STATE/functions/SHA256.HASH.wasm beside the unpacked code, or
  * .error with a text when the module is refused; HASH is of the file's name, the library and this machine's processor. So
  * both answers are kept by content: nothing is compiled or refused twice, a new library asks anew. */
 #include "function/function_int.h"

@@ -1,9 +1,10 @@
-/* function/runtime/wasm_so.h - what the Wasm files of zygote.so share: wasm.c has the library and the compiler, wasm_call.c
- * the instance, wasm_component.c what differs for components, wasm_host.c the WASI 0.2 of HTTP components, wasm_web.c their connection. */
+/* function/runtime/wasm/wasm_so.h - what the Wasm files of zygote.so share: wasm.c has the library and the compiler, call.c
+ * the instance, component.c what differs for components, host.c (with host.h's files) the WASI 0.2 of HTTP components, web.c
+ * their connection. */
 #pragma once
 
 #include "base/buf.h"
-#include "function/runtime/wasmtime_abi.h"
+#include "function/runtime/wasm/wasmtime_abi.h"
 
 struct web;
 
@@ -20,7 +21,7 @@ bool wasm_write_all(int fd, const void *p, size_t n);
 enum { WASM_TABLE_ELEMENTS = 1 << 20 };
 enum { WASM_CORE = 0, WASM_COMMAND = 1, WASM_HTTP = 2 }; /* what a function's code is */
 
-/* ---- wasm_component.c ---- */
+/* ---- component.c ---- */
 
 /* What a component is, by what it exports. */
 struct wasm_world {
@@ -42,7 +43,7 @@ bool wasm_component_answer(struct web *w);
 /* Serves HTTP requests until the gateway goes. */
 _Noreturn void wasm_component_serve(bool ahead);
 
-/* ---- wasm_host.c ---- */
+/* ---- host.c ---- */
 
 /* Defines the interface (a component's import, with its version) in a linker: all that `type` says it has. False: a text why not. */
 bool wasm_host_define(void *engine, void *linker_root, const char *interface, size_t n, const void *type, struct buf *text);
@@ -52,7 +53,7 @@ bool wasm_host_begin(struct web *w, void *context, const char *const *env, struc
 bool wasm_host_end(bool failed);
 bool wasm_host_exited(void); /* the component ended itself: its error is none */
 
-/* ---- wasm_call.c ---- */
+/* ---- call.c ---- */
 
 bool wasm_load(struct buf *text); /* maps the machine code; false: a text why not */
 void *wasm_store(void);           /* with the function's limits, without a WASI */

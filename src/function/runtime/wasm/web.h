@@ -1,4 +1,4 @@
-/* function/runtime/wasm_web.h - one connection of the gateway's to a Wasm HTTP function, and the request that is on it.
+/* function/runtime/wasm/web.h - one connection of the gateway's to a Wasm HTTP function, and the request that is on it.
  *
  * HTTP/1.1 over a stream socket, one request after the other. Bodies stream: what came is parsed when somebody wants it,
  * what is said goes out as it comes. Whoever waits in here ends when the time limit has gone by (wasm_late()). */

@@ -1,13 +1,13 @@
-/* wasm_component.c of zygote.so - a function that is a component (WASI 0.2).
+/* component.c of zygote.so - a function that is a component (WASI 0.2).
  *
- *   wasi:cli/run                an event comes and goes as with core modules (wasm_call.c); WASI is the library's.
+ *   wasi:cli/run                an event comes and goes as with core modules (call.c); WASI is the library's.
  *   wasi:http/incoming-handler  an HTTP function (spec.http): the instance is what elsewhere is the program that listens.
  *     It makes the gateway's connections itself (socket pairs, frames DIAL and DIALED) and reads HTTP/1.1 from them, so bodies
- *     stream both ways through the gateway's proxy and have no limit. WASI is ours (wasm_host.c). One request at a time.
+ *     stream both ways through the gateway's proxy and have no limit. WASI is ours (host.c). One request at a time.
  *
  * Every event and every request has a store and an instance of the component of its own. */
-#include "function/runtime/wasm_so.h"
-#include "function/runtime/wasm_web.h"
+#include "function/runtime/wasm/wasm_so.h"
+#include "function/runtime/wasm/web.h"
 #include "function/runtime/zygote.h"
 #include "function/runtime/zygote_so.h"
 

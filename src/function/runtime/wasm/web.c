@@ -1,7 +1,7 @@
-/* wasm_web.c of zygote.so - see wasm_web.h. */
-#include "function/runtime/wasm_web.h"
+/* web.c of zygote.so - see web.h. */
+#include "function/runtime/wasm/web.h"
 
-#include "function/runtime/wasm_so.h"
+#include "function/runtime/wasm/wasm_so.h"
 
 #include <errno.h>
 #include <poll.h>

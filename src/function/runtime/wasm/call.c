@@ -1,10 +1,10 @@
-/* wasm_call.c of zygote.so - an instance of a Wasm function: one process, one call after the other, each in a store of its own.
+/* call.c of zygote.so - an instance of a Wasm function: one process, one call after the other, each in a store of its own.
  *
  * An instance of the module costs some microseconds: its memory is one slot of a pool that is made clean again by the
  * kernel's own copy of the first pages (copy on write), and its imports were resolved once. A loop without end is told
  * by the epoch, which a timer's signal counts up; the call fails then and the process goes on. */
-#include "function/runtime/wasm_so.h"
-#include "function/runtime/wasm_web.h"
+#include "function/runtime/wasm/wasm_so.h"
+#include "function/runtime/wasm/web.h"
 #include "function/runtime/zygote.h"
 #include "function/runtime/zygote_so.h"
 

@@ -1,4 +1,4 @@
-/* function/runtime/wasmtime_abi.h - the part of wasmtime's C interface that wasm.c uses.
+/* function/runtime/wasm/wasmtime_abi.h - the part of wasmtime's C interface that wasm.c uses.
  *
  * The library comes from PyPI's wheel (tools/deps), without headers, and is looked for when a function needs it: so
  * its functions are pointers in a table that wasm_abi_load() fills. Declared as documented for wasmtime 50

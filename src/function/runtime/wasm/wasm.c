@@ -1,12 +1,12 @@
 /* wasm.c of zygote.so - a function that is a WebAssembly module or component: compiled once, then a fresh instance of it per call.
  *
  * A command (a module of WASI preview 1, a component of WASI 0.2): the payload on its standard input, its standard output is
- * the answer, its standard error the log, its end the end of the call. Or an HTTP component (wasm_component.c). wasmtime's
- * library does the work (wasmtime_abi.h); three kinds of callers (wasm_call.c and wasm_component.c have the third):
+ * the answer, its standard error the log, its end the end of the call. Or an HTTP component (component.c). wasmtime's
+ * library does the work (wasmtime_abi.h); three kinds of callers (call.c and component.c have the third):
  *   the zygote, as root: maps the library and makes an engine and a linker. It never looks into a module.
  *   the compiler, a child of it in an empty root, without rights: bytes in, machine code or a text out by a pipe.
  *   an instance, in its sandbox: maps the machine code and serves calls, one after the other, each in a store of its own. */
-#include "function/runtime/wasm_so.h"
+#include "function/runtime/wasm/wasm_so.h"
 #include "sandbox/seccomp.h"
 
 #include <dlfcn.h>

@@ -249,12 +249,15 @@ int slot_readdress(const struct wire *w, struct slot *s, uint32_t ip, struct nl 
 
 void slots_delete(const struct wire *w, struct slot *const *slots, uint32_t count, struct nl *rt)
 {
-    uint32_t doomed = w->plan->group ^ 0x5a5a5a5a;
     struct ifinfomsg i = {0};
     struct err err = {0};
     struct buf b = {0};
+    uint32_t doomed;
     size_t at;
 
+    if (w->bare)
+        return; /* they have none, nor a plan */
+    doomed = w->plan->group ^ 0x5a5a5a5a;
     for (uint32_t k = 0; k < count; k++) {
         if (!slots[k]->host_index)
             continue;

@@ -559,6 +559,44 @@ static void a_burst_from_an_unnamed_pool(void **state)
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
+/* Empty ones go as the others do: those that are given back for good, and those beyond what is always kept. */
+static void empty_ones_are_let_go(void **state)
+{
+    struct wanting w = {.want = 20};
+    struct net_options o = {.pool = 'e', .idle_min = 2, .idle_max = 50, .on_ready = take_what_is_ready, .arg = &w};
+    struct err err = {0};
+    char owner[16];
+    uv_loop_t loop;
+    int fd;
+
+    (void)state;
+    uv_loop_init(&loop);
+    o.loop = &loop;
+    w.n = net_open(&o, &err);
+    assert_non_null(w.n);
+    take_what_is_ready(&w);
+    for (int i = 0; w.got < w.want && i < 100000; i++)
+        uv_run(&loop, UV_RUN_ONCE);
+    assert_int_equal(w.got, w.want);
+    fd = w.ns[0]->fd;
+    for (uint32_t i = 0; i < w.want; i++) {
+        snprintf(owner, sizeof(owner), "i%u", i);
+        net_give_back(w.n, owner, i % 2 != 0);
+    }
+    assert_int_equal(net_counts(w.n).recycled, 10);
+    net_trim(w.n);
+    assert_int_equal(net_counts(w.n).idle, 2);
+    for (int i = 0; fcntl(fd, F_GETFD) >= 0 && i < 100000; i++)
+        uv_run(&loop, UV_RUN_ONCE);
+    assert_true(fcntl(fd, F_GETFD) < 0);
+    w.ns[0] = net_take_ready(w.n, "again");
+    assert_non_null(w.ns[0]);
+    assert_true(fcntl(w.ns[0]->fd, F_GETFD) >= 0);
+    net_close(w.n);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 /* A machine outside, on a link of its own. */
 static void outside_sees_the_host(void **state)
 {
@@ -709,6 +747,7 @@ int main(void)
         cmocka_unit_test_teardown(the_pool_refills, teardown_net),
         cmocka_unit_test_teardown(a_thousand_services, teardown_net),
         cmocka_unit_test(a_burst_from_an_unnamed_pool),
+        cmocka_unit_test(empty_ones_are_let_go),
         cmocka_unit_test(teardown_leaves_nothing),
         cmocka_unit_test(bad_ranges_are_refused),
     };

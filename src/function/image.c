@@ -119,7 +119,6 @@ static void on_pulled(void *arg, struct image *img, const struct err *err)
     struct function *f = v->f;
 
     v->image_job = NULL;
-    f->fs->handles--;
     if (img && !v->removed) {
         found(v, img);
     } else {
@@ -133,9 +132,11 @@ static void on_pulled(void *arg, struct image *img, const struct err *err)
         struct functions *fs = f->fs;
 
         version_let_go(v);
+        fs->handles--; /* not before: fs stays until then */
         functions_let_go(fs);
         return;
     }
+    f->fs->handles--;
     if (v->img) {
         zygote_start(v);
     } else {

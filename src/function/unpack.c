@@ -51,12 +51,13 @@ static void unpack_done(uv_work_t *w, int status)
     free(u->state);
     free(u);
     v->unpacking = false;
-    fs->handles--;
     if (v->removed || fs->stopping) {
         version_let_go(v);
+        fs->handles--; /* not before: fs stays until then */
         functions_let_go(fs);
         return;
     }
+    fs->handles--;
     if (!failed) {
         zygote_start(v);
         return;

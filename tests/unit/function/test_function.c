@@ -1173,6 +1173,41 @@ static void code_is_unpacked_again(void **state)
     host_remove(&h);
 }
 
+static void hold_a_thread(uv_work_t *w)
+{
+    (void)w;
+    usleep(300000);
+}
+
+static void thread_is_free(uv_work_t *w, int status)
+{
+    (void)w;
+    (void)status;
+}
+
+/* What is being unpacked when all stops is waited for, and is the last thing that is touched. */
+static void a_stop_waits_for_what_is_unpacked(void **state)
+{
+    struct functions_options o = {.keep_ms = -1};
+    uv_work_t busy[8]; /* no thread of the pool is free before the rest has stopped */
+    struct host h = {0};
+    struct buf zip = {0};
+    struct err err;
+    char cmd[300], sha[CODE_HEX];
+
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_zip(&zip, (const char *const[]){"lambda_function.py", "def lambda_handler(e, c):\n    return 1\n", NULL});
+    assert_int_equal(code_put(h.state, zip.p, zip.n, sha, &err), 0);
+    buf_done(&zip);
+    snprintf(cmd, sizeof cmd, "rm -rf %s/functions/*", h.state);
+    assert_int_equal(system(cmd), 0);
+    for (size_t i = 0; i < ARRAY_LEN(busy); i++)
+        assert_int_equal(uv_queue_work(&h.loop, &busy[i], hold_a_thread, thread_is_free), 0);
+    host_put(&h, "late", sha, "");
+    host_stop(&h);
+    host_remove(&h);
+}
+
 static void hostile_zips_are_refused(void **state)
 {
     static const struct {
@@ -1384,6 +1419,7 @@ int main(void)
         cmocka_unit_test(network_is_its_own),
         cmocka_unit_test(no_network_reaches_nothing),
         cmocka_unit_test(code_is_unpacked_again),
+        cmocka_unit_test(a_stop_waits_for_what_is_unpacked),
         cmocka_unit_test(every_call_ends_once),
         cmocka_unit_test(runtimes_that_are_not_here),
     };

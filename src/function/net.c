@@ -36,7 +36,7 @@ static void on_ready(struct functions *fs, struct net *pool)
         return;
     while (!more && (f = first_waiter(fs, pool))) {
         list_remove(&f->net_link);
-        ahead |= !f->waiting_n;
+        ahead |= !f->waiting_n || snapshot_awaited(f->now); /* calls wait for the snapshot: who makes that is the refill */
         f->busy++; /* stays while we look at it */
         pool_feed(f);
         f->busy--;

@@ -62,6 +62,7 @@ static void unpack_done(uv_work_t *w, int status)
         zygote_start(v);
         return;
     }
+    v->zygote_since_us = now_us(); /* the tick waits a while before it tries again: it may have been a disk that is full */
     LOG(WARN, "function", "function=%s did=unpack error=\"%s\"", v->f->key, err.msg);
     err.code = ERR_UNAVAILABLE; /* the function is there, its code is not */
     pool_fail_waiting(v->f, &err);

@@ -557,6 +557,7 @@ void zygote_start(struct version *v)
     if (start(v, &err) == 0)
         return;
 failed:
+    v->zygote_since_us = now_us(); /* the tick waits a while before it tries again */
     LOG(WARN, "function", "function=%s did=zygote error=\"%s\"", v->f->key, err.msg);
     err.code = ERR_UNAVAILABLE; /* the function is there, its code or its runtime is not */
     pool_fail_waiting(v->f, &err);

@@ -20,6 +20,7 @@ enum { DELETE_AT_ONCE = 64 }; /* the lock of all links is held meanwhile */
 struct builder {
     struct wire wire;
     struct nl rt; /* at home */
+    int home;     /* the namespace */
     struct mbox *done;
     pthread_t thread;
     pthread_mutex_t lock; /* guards the rest */
@@ -65,10 +66,8 @@ static void delete_some(struct builder *b)
 static void *work(void *arg)
 {
     struct builder *b = arg;
-    int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
     bool away = false;
 
-    ASSERT(home >= 0);
     pthread_mutex_lock(&b->lock);
     while (!b->stop) {
         struct slot *s = next(&b->make);
@@ -84,7 +83,7 @@ static void *work(void *arg)
             pthread_mutex_lock(&b->lock);
         } else if (away) {
             pthread_mutex_unlock(&b->lock);
-            ASSERT(setns(home, CLONE_NEWNET) == 0);
+            ASSERT(setns(b->home, CLONE_NEWNET) == 0);
             away = false;
             pthread_mutex_lock(&b->lock);
         } else if (!list_empty(&b->drop)) {
@@ -94,8 +93,17 @@ static void *work(void *arg)
         }
     }
     pthread_mutex_unlock(&b->lock);
-    close(home);
     return NULL;
+}
+
+static void builder_done(struct builder *b)
+{
+    mbox_free(b->done);
+    nl_close(&b->rt);
+    closep(&b->home);
+    pthread_mutex_destroy(&b->lock);
+    pthread_cond_destroy(&b->more);
+    free(b);
 }
 
 struct builder *builder_new(const struct wire *w, uv_loop_t *loop, mbox_fn *done, void *arg, struct err *err)
@@ -106,7 +114,11 @@ struct builder *builder_new(const struct wire *w, uv_loop_t *loop, mbox_fn *done
 
     b->wire = *w;
     b->wire.stay = true;
-    if (nl_open(&b->rt, NETLINK_ROUTE, err) < 0) {
+    b->home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (b->home < 0 || nl_open(&b->rt, NETLINK_ROUTE, err) < 0) {
+        if (b->home < 0)
+            err_sys(err, "open the network namespace of this thread");
+        closep(&b->home);
         free(b);
         return NULL;
     }
@@ -119,8 +131,12 @@ struct builder *builder_new(const struct wire *w, uv_loop_t *loop, mbox_fn *done
     pthread_sigmask(SIG_SETMASK, &all, &before);
     e = pthread_create(&b->thread, NULL, work, b);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    ASSERT(e == 0);
-    return b;
+    if (e == 0)
+        return b;
+    builder_done(b);
+    errno = e;
+    err_sys(err, "start a thread for networks");
+    return NULL;
 }
 
 void builder_ask(struct builder *b, struct slot *s, enum slot_job job)
@@ -145,10 +161,6 @@ void *builder_free(struct builder *b)
     pthread_join(b->thread, NULL);
     while ((s = next(&b->make)) || (s = next(&b->drop)))
         hand_back(b, s, true);
-    mbox_free(b->done);
-    nl_close(&b->rt);
-    pthread_mutex_destroy(&b->lock);
-    pthread_cond_destroy(&b->more);
-    free(b);
+    builder_done(b);
     return NULL;
 }

@@ -245,7 +245,7 @@ static int start(struct server *s, struct err *err)
     if (!(s->front = front_new(s->api, listen, s->o->api_port, &files, err)))
         return err_wrap(err, "listen on %s:%d", listen, s->o->api_port);
     front_on_renewal(s->front, on_renewal, s);
-    return write_kubeconfigs(s, err) < 0 || start_parts(s, err) < 0 ? -1 : 0;
+    return (!s->o->api_port && write_kubeconfigs(s, err) < 0) || start_parts(s, err) < 0 ? -1 : 0;
 }
 
 /* What is big goes back to the system when it is freed: by itself the allocator learns from one big list to keep the
@@ -268,15 +268,15 @@ int cmd_server(struct cli_opts *o, int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     s->o = o;
     uv_loop_init(&s->loop);
-    if (start(s, &err) < 0)
-        return complain_err(&err);
     uv_signal_init(&s->loop, &s->term);
     uv_signal_init(&s->loop, &s->intr);
     uv_signal_init(&s->loop, &s->hup);
     s->term.data = s->intr.data = s->hup.data = s;
     uv_signal_start(&s->term, on_signal, SIGTERM);
     uv_signal_start(&s->intr, on_signal, SIGINT);
-    uv_signal_start(&s->hup, on_hup, SIGHUP);
+    uv_signal_start(&s->hup, on_hup, SIGHUP); /* heard from before anybody can connect, handled when the loop runs */
+    if (start(s, &err) < 0)
+        return complain_err(&err);
     LOG(INFO, "server", "did=ready port=%d", front_port(s->front));
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);

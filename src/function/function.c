@@ -624,6 +624,7 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
     fs->handles = 5;
     collector_start(fs);
     pool_wake(fs);
+    fs->settled = !o->events_wait;
     if (!o->events_wait)
         queue_start(fs->queue, 1000);
     return fs;
@@ -631,8 +632,22 @@ struct functions *functions_new(const struct functions_options *o, struct err *e
 
 void functions_settled(struct functions *fs)
 {
+    fs->settled = true;
     if (!fs->stopping)
         queue_start(fs->queue, 0);
+}
+
+bool functions_all_known(const struct functions *fs)
+{
+    return fs->settled;
+}
+
+void function_not_found(const struct functions *fs, const char *name, const char *qualifier, struct err *err)
+{
+    if (!fs->settled)
+        err_set(err, UNAVAILABLE, "tandem is starting: its functions are not known yet");
+    else
+        err_set(err, NOT_FOUND, "Function not found: %s%s%s", name ? name : "", qualifier ? ":" : "", qualifier ? qualifier : "");
 }
 
 static void on_timer_closed(uv_handle_t *h)

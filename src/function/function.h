@@ -114,13 +114,14 @@ struct functions_options {
     void *memory_arg;
     int aws_port;            /* of the AWS door, for AWS_ENDPOINT_URL; 0: none */
     struct functions_tracing tracing;
-    bool events_wait;        /* events of the queue run after functions_settled(); else those of an earlier life wait a second */
+    bool events_wait;        /* functions_settled() will be said. Events of the queue run after it, and who is not found before it is
+                              * UNAVAILABLE; else those of an earlier life wait a second */
 };
 
-/* Makes STATE's sub-directories, reads the meter and the queue of events that are still owed.
- * NULL and err when the state directory cannot be used. Options are copied. */
 /* Where instances reach this machine's doors; good as long as fs. */
 const char *functions_node_ip(const struct functions *fs);
+/* Makes STATE's sub-directories, reads the meter and the queue of events that are still owed.
+ * NULL and err when the state directory cannot be used. Options are copied. */
 struct functions *functions_new(const struct functions_options *o, struct err *err) _must_check_;
 /* Fails what waits (UNAVAILABLE), kills instances and zygotes, writes the meter, removes the
  * cgroups, frees; `stopped` (may be NULL) is called when all of it is done. */
@@ -133,6 +134,8 @@ void functions_put(struct functions *fs, const struct obj *o);
 void functions_remove(struct functions *fs, const char *namespace_, const char *name);
 /* Every function and version that there is was put: from now on an event for one that is not known is nobody's. */
 void functions_settled(struct functions *fs);
+/* Was it said? Before, a function that is not known may be one that exists. */
+bool functions_all_known(const struct functions *fs);
 /* From now on code that nothing refers to is removed (code.h). others: adds what objects refer to that are not put here
  * (layers), by its sha256; false: that is not known yet. Say so when all functions are known. */
 typedef bool functions_code_fn(void *arg, void (*use)(void *use_arg, const char *sha256), void *use_arg);

@@ -395,6 +395,7 @@ struct functions {
     struct queue *queue;
     struct durable *durable;
     bool stopping, cpu_strict, lazy_init;
+    bool settled; /* who is not here is nowhere */
     uint32_t node_bases_n, node_base_next;
     int64_t node_rest_us; /* a base did not come up: until then Node's zygotes start on their own */
     int node_failures; /* zygotes of Node that did not come up, in a row: a machine's Node may not survive a fork */
@@ -419,6 +420,8 @@ struct function *function_find(struct functions *fs, const char *namespace_, con
  * NULL: nobody. */
 struct function *function_route(struct functions *fs, const char *namespace_, const char *name,
                                 const char *qualifier);
+/* Says so; while not all functions are known, that it is too early to say (UNAVAILABLE). */
+void function_not_found(const struct functions *fs, const char *name, const char *qualifier, struct err *err);
 void function_let_go(struct function *f); /* frees it when nothing holds it any more */
 void functions_renew_keys(struct functions *fs); /* of those that run, when half of their time is over */
 void functions_let_go(struct functions *fs); /* while stopping: frees when all is gone */

@@ -489,8 +489,7 @@ uint64_t function_invoke(struct functions *fs, const struct function_call *q, fu
     if (fs->stopping)
         err_set(&r.err, UNAVAILABLE, "tandem is stopping");
     else if (!f || !f->now)
-        err_set(&r.err, NOT_FOUND, "Function not found: %s%s%s", q->name ? q->name : "", q->qualifier ? ":" : "",
-                q->qualifier ? q->qualifier : "");
+        function_not_found(fs, q->name, q->qualifier, &r.err);
     else if (f->now->broken.code != ERR_OK)
         r.err = f->now->broken;
     else if (f->durable && !q->of_execution)

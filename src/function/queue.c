@@ -869,7 +869,7 @@ void queue_invoke(struct functions *fs, const struct function_call *c, uint64_t 
     if (fs->stopping)
         err_set(&err, UNAVAILABLE, "tandem is stopping");
     else if (!f || !f->now)
-        err_set(&err, NOT_FOUND, "Function not found: %s", c->name ? c->name : "");
+        function_not_found(fs, c->name, NULL, &err);
     else if (f->now->broken.code != ERR_OK)
         err = f->now->broken;
     else if (c->n > FUNCTION_PAYLOAD_ASYNC_MAX)

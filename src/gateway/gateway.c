@@ -461,16 +461,16 @@ static int open_servers(struct process *p, struct err *err)
     struct http_server_opts admin = {.unix_path = path, .body_bytes_max = FUNCTION_PAYLOAD_MAX,
                                      .on_request = on_admin, .arg = &p->g};
 
+    p->g.admin = http_server_new(&p->g.loop, &admin, err); /* first: who sees the ports open asks it next */
+    if (!p->g.admin)
+        return err_wrap(err, "admin socket");
     if (o->gateway_port) {
         p->g.http = http_server_new(&p->g.loop, &http, err);
         if (!p->g.http)
             return err_wrap(err, "gateway port %d", o->gateway_port);
         p->g.port = http_server_port(p->g.http);
     }
-    if (o->tls_port && open_tls(p, http, err) < 0)
-        return -1;
-    p->g.admin = http_server_new(&p->g.loop, &admin, err);
-    return p->g.admin ? 0 : err_wrap(err, "admin socket");
+    return o->tls_port ? open_tls(p, http, err) : 0;
 }
 
 /* As the advisor reckons; read once, at the start. */

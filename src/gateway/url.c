@@ -543,6 +543,11 @@ void url_request(struct gateway *g, struct http_req *req)
         http_reply_str(req, 200, "text/plain", "ok\n");
         return;
     }
+    if (u && !o && !functions_all_known(g->functions)) {
+        http_header(req, "retry-after", "1");
+        url_say(req, 503, "tandem is starting: its functions are not known yet");
+        return;
+    }
     if (!u || !o) {
         url_say(req, 404, u ? "there is no function of that name" : "want NAME.anything as host, or /function/NAME/ as path");
         return;

@@ -555,6 +555,27 @@ static void new_code_takes_over(void **state)
     functions_remove(H.fs, "default", "up");
 }
 
+/* A gateway that has just started has not heard of all functions: who is not found then may exist. */
+static void who_is_not_known_yet_is_not_denied(void **state)
+{
+    struct functions_options o = {.events_wait = true};
+    struct host h = {0};
+    struct answer a;
+    struct err err;
+
+    (void)state;
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_call(&h, "later", "{}", &a);
+    assert_int_equal(a.err.code, ERR_UNAVAILABLE);
+    answer_done(&a);
+    functions_settled(h.fs);
+    host_call(&h, "later", "{}", &a);
+    assert_int_equal(a.err.code, ERR_NOT_FOUND);
+    answer_done(&a);
+    host_stop(&h);
+    host_remove(&h);
+}
+
 static void nobody_calls_nothing_runs(void **state)
 {
     struct answer a;
@@ -1407,6 +1428,7 @@ int main(void)
         cmocka_unit_test(the_rung_is_told),
         cmocka_unit_test(stems_follow_demand),
         cmocka_unit_test(new_code_takes_over),
+        cmocka_unit_test(who_is_not_known_yet_is_not_denied),
         cmocka_unit_test(nobody_calls_nothing_runs),
         cmocka_unit_test(events_are_tried_again),
         cmocka_unit_test(events_survive_kill),

@@ -35,7 +35,7 @@ bool lambda_refused(struct op *op, const struct function_result *r)
     } else if (r->err.code == ERR_NOT_IMPLEMENTED) {
         lambda_error(q, 502, "InvalidRuntimeException", "%s", r->err.msg);
     } else {
-        lambda_error(q, 500, "ServiceException", "%s", r->err.msg);
+        lambda_error(q, r->err.code == ERR_UNAVAILABLE ? 503 : 500, "ServiceException", "%s", r->err.msg);
     }
     return true;
 }

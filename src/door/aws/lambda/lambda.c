@@ -46,6 +46,10 @@ void lambda_not_found(struct op *op)
 
     if (op->n.qualifier)
         arn = arena_printf(op->q->req->arena, "%s:%s", arn, op->n.qualifier);
+    if (!functions_all_known(op->q->d->o.functions)) { /* clients try a 503 again */
+        lambda_error(op->q, 503, "ServiceException", "tandem is starting: its functions are not known yet");
+        return;
+    }
     lambda_error(op->q, 404, "ResourceNotFoundException", "Function not found: %s", arn);
 }
 

@@ -12,6 +12,7 @@
 #include "codec/json.h"
 #include "codec/obj.h"
 
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -169,7 +170,8 @@ static void on_inside(void *arg, int fd)
     }
 }
 
-/* Does the other end belong to who may connect? The kernel's table of sockets says whose each is. */
+/* Does the other end belong to who may connect? The kernel's table of sockets says whose each is; of one that was closed it says
+ * root's, whoever it was, so who says what he has to say and leaves at once is nobody. */
 static bool is_his(const struct session *s, const uv_tcp_t *tcp)
 {
     struct sockaddr_in us, them;
@@ -183,10 +185,10 @@ static bool is_his(const struct session *s, const uv_tcp_t *tcp)
         return false;
     f = fopen("/proc/net/tcp", "re");
     while (f && !found && fgets(line, sizeof line, f)) {
-        unsigned from, from_port, to, to_port;
+        unsigned from, from_port, to, to_port, state;
 
-        found = sscanf(line, " %*u: %x:%x %x:%x %*x %*x:%*x %*x:%*x %*x %u", &from, &from_port, &to, &to_port, &uid) == 5 &&
-                from == them.sin_addr.s_addr && from_port == ntohs(them.sin_port) && to == us.sin_addr.s_addr && to_port == ntohs(us.sin_port);
+        found = sscanf(line, " %*u: %x:%x %x:%x %x %*x:%*x %*x:%*x %*x %u", &from, &from_port, &to, &to_port, &state, &uid) == 6 &&
+                state == TCP_ESTABLISHED && from == them.sin_addr.s_addr && from_port == ntohs(them.sin_port) && to == us.sin_addr.s_addr && to_port == ntohs(us.sin_port);
     }
     if (f)
         fclose(f);

@@ -271,10 +271,11 @@ static void server_tick(struct http_server *s)
     uv_timer_start(&s->tick, on_tick, ms, 0);
 }
 
-/* Does nobody wait for it? */
+/* Does nobody wait for it? In HTTP/1 what is stashed is a request that came behind the last one. */
 static bool conn_idles(const struct conn *c)
 {
-    return !c->io.closing && list_empty(&c->reqs) && !io_queued(&c->io) && (c->mode == C_NEW || c->mode == C_H1 || c->mode == C_H2);
+    return !c->io.closing && list_empty(&c->reqs) && !io_queued(&c->io) &&
+           (c->mode == C_NEW || (c->mode == C_H1 && !c->stash.n) || c->mode == C_H2);
 }
 
 /* Too many connections: one that idles goes for a fresh one, so who opens many and does nothing shuts nobody out. Looked at

@@ -25,6 +25,8 @@ static const char *const OBJECTS[] = {
     "{\"kind\":\"ValidatingAdmissionPolicy\",\"apiVersion\":\"admissionregistration.k8s.io/v1\",\"metadata\":{\"name\":\"v\"},\"spec\":{"
     "\"matchConstraints\":{\"resourceRules\":[{\"resourceNames\":[\"n\"],\"operations\":[\"CREATE\"],\"apiGroups\":[\"\"],\"apiVersions\":[\"v1\"],"
     "\"resources\":[\"pods\"],\"scope\":\"*\"}]}}}",
+    "{\"kind\":\"Stack\",\"apiVersion\":\"tandem.dev/v1\",\"metadata\":{\"name\":\"s\"},\"spec\":{\"caller\":\"c\",\"parentId\":\"p\","
+    "\"rootId\":\"r\",\"seal\":\"x\"}}",
     "{\"kind\":\"DeleteOptions\",\"apiVersion\":\"v1\",\"gracePeriodSeconds\":0,\"propagationPolicy\":\"Orphan\"}",
     "{\"kind\":\"ConfigMapList\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"7\"},\"items\":[{\"metadata\":{\"name\":\"a\"},"
     "\"data\":{\"k\":\"v\"}},{\"metadata\":{\"name\":\"b\"}}]}",

@@ -138,6 +138,8 @@ def test_rules(tandem, cfn, name):
     try:
         with pytest.raises(ClientError, match='Rule Production: production is in a, b or c'):
             cfn.create_stack(StackName=name, TemplateBody=RULES, Parameters=given(Stage='prod', Zones='a,x'))
+        with pytest.raises(ClientError, match='lists of Fn::EachMemberIn are too long'):
+            cfn.create_stack(StackName=name, TemplateBody=RULES.replace('[a, b, c]', str(['z'] * 999 + ['a', 'b'])), Parameters=given(Stage='prod', Zones='a,' * 99 + 'b'))
         cfn.create_stack(StackName=name, TemplateBody=RULES, Parameters=given(Stage='test', Zones='a,x'), OnFailure='DO_NOTHING')
         shown = eventually(lambda: [s for s in cfn.describe_stacks(StackName=name)['Stacks'] if s['StackStatus'] == 'CREATE_FAILED'])
         assert 'Rule Bootstrapped: bootstrap again' in shown[0]['StackStatusReason']

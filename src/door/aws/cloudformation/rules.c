@@ -4,6 +4,7 @@
 #include "door/aws/cloudformation/cfn_int.h"
 
 enum { NO, YES, LATER, WRONG = -1 };
+enum { PAIRS_MAX = 100000 }; /* members of one list that a function looks for in another */
 
 static int truth(struct cfn_scope *s, const struct val *v, int depth, struct err *err);
 
@@ -19,9 +20,13 @@ static bool unknown(const struct val *v)
 
 static bool same(struct cfn_scope *s, const struct val *x, const struct val *y)
 {
-    const char *tx = cfn_scalar(s->a, x), *ty = cfn_scalar(s->a, y);
+    const char *tx, *ty;
 
-    return tx && ty ? streq(tx, ty) : val_equal(x, y);
+    if (x->type == y->type)
+        return val_equal(x, y);
+    tx = cfn_scalar(s->a, x);
+    ty = tx ? cfn_scalar(s->a, y) : NULL;
+    return tx && ty && streq(tx, ty);
 }
 
 static bool is_in(struct cfn_scope *s, const struct val *list, const struct val *v)
@@ -48,6 +53,8 @@ static int compare(struct cfn_scope *s, const char *fn, const struct val *arg, s
         return same(s, x, y);
     if (!val_is(x, VAL_LIST) || (streq(fn, "Fn::EachMemberIn") && !val_is(y, VAL_LIST)))
         return err_set(err, INVALID_ARGUMENT, "Template error: %.40s requires a list of strings", fn);
+    if (streq(fn, "Fn::EachMemberIn") && (size_t)x->n * y->n > PAIRS_MAX)
+        return err_set(err, INVALID_ARGUMENT, "Template error: the lists of %.40s are too long", fn);
     if (streq(fn, "Fn::Contains"))
         return is_in(s, x, y);
     VAL_EACH(x, it)

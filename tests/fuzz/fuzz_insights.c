@@ -1,4 +1,5 @@
-/* Queries of Logs Insights: the text up to a NUL (or line "--") is the query, the lines behind it are events. */
+/* Queries of Logs Insights: the text up to a line "--" (or a NUL, then there are no more) is the query, the lines behind it are events, of the next
+ * log group behind a further "--". */
 #include "door/aws/logs/insights.h"
 
 #include <string.h>
@@ -22,12 +23,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     q = insights_query_parse(a, text, strlen(text), &err);
     ASSERT(q || (err.code && err.msg[0]));
-    for (char *line; q && more && (line = strsep(&rest, "\n")); i++)
-        more = insights_query_event(q, scratch, "/g", &(struct log_event){.pos = {1700000000000 + i * 700, 1, i}, .time_ms = 1700000000000 + i * 700,
+    for (char *line; q && (line = strsep(&rest, "\n")); i++) {
+        if (streq(line, "--")) {
+            insights_query_next_group(q);
+            more = true;
+        } else if (more) {
+            more = insights_query_event(q, scratch, "/g", &(struct log_event){.pos = {1700000000000 + i * 700, 1, i}, .time_ms = 1700000000000 + i * 700,
                                                               .stream = "s", .text = line, .n = strlen(line)});
+            arena_reset(scratch);
+        }
+    }
     if (q) {
         ASSERT(insights_query_matched(q) <= i);
-        (void)!json_text(a, insights_query_results(q, 0), NULL);
+        (void)!json_text(a, insights_query_results(q, a, 0), NULL);
     }
     free(text);
     return 0;

@@ -48,6 +48,21 @@ def test_fields_filter_sort_limit(logs, group):
     assert [set(r) for r in asked(logs, group, 'fields ms, level | display level | limit 2 | filter ms < 2')[0]] == [{'level', '@ptr'}] * 2
 
 
+def test_the_latest_of_several_groups(logs, group):
+    other, now = group + '/other', int(time.time() * 1000)
+    logs.create_log_group(logGroupName=other)
+    try:
+        logs.create_log_stream(logGroupName=other, logStreamName='one')
+        logs.put_log_events(logGroupName=other, logStreamName='one', logEvents=[{'timestamp': now - 10_000 + i, 'message': f'late {i}'} for i in range(3)])
+        for names in ([group, other], [other, group]):
+            got = logs.get_query_results(queryId=logs.start_query(logGroupNames=names, startTime=now // 1000 - 3600, endTime=2**63 - 1,
+                                                                  queryString='fields @message | limit 4')['queryId'])
+            assert got['status'] == 'Complete'
+            assert [row[0]['value'][:6] for row in got['results']] == ['late 2', 'late 1', 'late 0', 'plain '], names
+    finally:
+        logs.delete_log_group(logGroupName=other)
+
+
 def test_stats(logs, group):
     rows, _ = asked(logs, group, 'stats count(*) as n, sum(ms), avg(ms) as a, min(ms), max(ms) by level | sort n desc')
     assert rows[0] == {'level': 'info', 'n': '30', 'sum(ms)': '600', 'a': '20', 'min(ms)': '1', 'max(ms)': '39'}

@@ -1,14 +1,14 @@
 /* door/aws/logs/insights.c - Logs Insights: StartQuery, GetQueryResults, StopQuery, DescribeQueries.
  *
- * A query runs while StartQuery waits for its answer: a page of events after another from pool threads, each put through the query on the
- * loop in some milliseconds. So what is answered later is complete. It is looked at no more than SCAN_MAX bytes and TIME_MAX_MS; what was found
+ * A query runs while StartQuery waits for its answer: a page of events after another from pool threads, put through the query on the
+ * loop for TURN_MS at a time (what is left of the page is read again). So what is answered later is complete. It is looked at no more than SCAN_MAX bytes and TIME_MAX_MS; what was found
  * until then is the result of a query whose status is Timeout (so is that of a query with too many rows or groups). Results are in memory alone, those of the last KEPT_MAX queries. */
 #include "door/aws/logs/insights.h"
 #include "door/aws/logs/logs_int.h"
 #include "env/clock.h"
 #include "env/random.h"
 
-enum { KEPT_MAX = 20, GROUPS_MAX = 50, PAGE_EVENTS = 1000, TIME_MAX_MS = 20000 };
+enum { KEPT_MAX = 20, GROUPS_MAX = 50, PAGE_EVENTS = 1000, TIME_MAX_MS = 20000, TURN_MS = 10 };
 #define SCAN_MAX ((uint64_t)512 << 20)
 
 struct insights_query {
@@ -20,7 +20,6 @@ struct insights_query {
     int64_t made_ms;
     uint64_t scanned, bytes;
     uint32_t limit;
-    struct val *results; /* made when it is asked for first */
 };
 
 /* One that runs: the request's, until its answer. */
@@ -85,7 +84,8 @@ static void on_page(void *arg, const struct log_page *p, const struct err *err)
     struct run *r = arg;
     struct insights_query *i = r->query;
     _auto_(arena_freep) struct arena *scratch = NULL;
-    bool more = true;
+    int64_t began = clock_mono_ms();
+    bool more = true, cut = false;
 
     if (err && err->code != ERR_NOT_FOUND) {
         query_free(i);
@@ -93,23 +93,28 @@ static void on_page(void *arg, const struct log_page *p, const struct err *err)
         return;
     }
     scratch = arena_new();
-    for (uint32_t n = 0; !err && n < p->n && more; n++) {
+    for (uint32_t n = 0; !err && n < p->n && more && !cut; n++) {
         const struct log_event *e = &p->events[r->page.backward ? p->n - 1 - n : n];
 
         more = insights_query_event(i->iq, scratch, r->page.group, e);
         i->scanned++;
         i->bytes += e->n;
+        arena_reset(scratch);
+        cut = n + 1 < p->n && clock_mono_ms() - began >= TURN_MS;
+        if (cut)
+            r->page.at = e->pos;
     }
-    if (!err)
+    if (!err && !cut)
         r->page.at = p->next;
     if (!more && r->groups_n == 1) {
         keep(r, "Complete");
     } else if (i->bytes > SCAN_MAX || clock_real_ms() - i->made_ms > TIME_MAX_MS) {
         keep(r, "Timeout");
-    } else if (!err && more && !p->end) {
+    } else if (!err && more && (cut || !p->end)) {
         ask(r);
     } else if (++r->at < r->groups_n) {
         r->page.at = r->page.backward ? LOG_POS_LAST : LOG_POS_FIRST;
+        insights_query_next_group(i->iq);
         ask(r);
     } else {
         keep(r, "Complete");
@@ -197,7 +202,7 @@ void logs_start_query(struct aws_req *q, const struct val *in)
     i->limit = (uint32_t)limit;
     start *= start < 100000000000 ? 1000 : 1; /* seconds; milliseconds are taken, too */
     end = end < 100000000000 ? end * 1000 + 999 : end;
-    r->page = (struct log_query){.ns = LOGS_NS, .from_ms = start, .to_ms = end + 1, .backward = insights_query_latest_first(i->iq), .limit = PAGE_EVENTS};
+    r->page = (struct log_query){.ns = LOGS_NS, .from_ms = start, .to_ms = end == INT64_MAX ? end : end + 1, .backward = insights_query_latest_first(i->iq), .limit = PAGE_EVENTS};
     r->page.at = r->page.backward ? LOG_POS_LAST : LOG_POS_FIRST;
     ask(r);
 }
@@ -221,8 +226,6 @@ void logs_query_results(struct aws_req *q, const struct val *in)
 
     if (!i)
         return;
-    if (!i->results)
-        i->results = insights_query_results(i->iq, i->limit);
     v = val_map(a);
     val_put_str(a, v, "queryLanguage", "CWLI");
     val_put_str(a, v, "status", i->status);
@@ -231,7 +234,7 @@ void logs_query_results(struct aws_req *q, const struct val *in)
     val_put(a, numbers, "recordsScanned", val_double(a, (double)i->scanned));
     val_put(a, numbers, "bytesScanned", val_double(a, (double)i->bytes));
     val_put(a, v, "statistics", numbers);
-    val_put(a, v, "results", i->results);
+    val_put(a, v, "results", insights_query_results(i->iq, a, i->limit));
     json_reply(q, v);
 }
 

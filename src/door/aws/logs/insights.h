@@ -13,16 +13,19 @@
 #include "codec/val.h"
 #include "logs/logs.h"
 
-enum { IQ_TEXT_MAX = 10000, IQ_DEPTH_MAX = 50, IQ_FIELDS_MAX = 50, IQ_ROWS_MAX = 10000, IQ_GROUPS_MAX = 1000, IQ_BYTES_MAX = 8 << 20 };
+enum { IQ_TEXT_MAX = 10000, IQ_DEPTH_MAX = 50, IQ_TERMS_MAX = 100 /* comparisons */, IQ_FIELDS_MAX = 50, IQ_ROWS_MAX = 10000, IQ_GROUPS_MAX = 1000,
+       IQ_CELLS_MAX = 200000 /* of all rows */, IQ_BYTES_MAX = 8 << 20 };
 
 struct iq;
 /* NULL and INVALID_ARGUMENT with what is wrong where. a: for all that the query ever holds. */
 struct iq *insights_query_parse(struct arena *a, const char *text, size_t n, struct err *err) _must_check_;
-/* Events come in the order of time, the latest first (false: the earliest first). */
+/* Events of a log group come in the order of time, the latest first (false: the earliest first). */
 bool insights_query_latest_first(const struct iq *q);
-/* Takes an event of a group; scratch is for the time of the call. false: no more are needed. */
+/* Takes an event of a log group; scratch is for the time of the call. false: no more of this log group are needed. */
 bool insights_query_event(struct iq *q, struct arena *scratch, const char *group, const struct log_event *e);
-/* [[{field, value}, ...], ...]; limit 0: the query's own. In the query's arena. */
-struct val *insights_query_results(struct iq *q, uint32_t limit);
+/* Those that come from now on are of another log group. */
+void insights_query_next_group(struct iq *q);
+/* [[{field, value}, ...], ...] in the arena (texts: in the query's); limit 0: the query's own. No more events after that. */
+struct val *insights_query_results(struct iq *q, struct arena *a, uint32_t limit);
 uint64_t insights_query_matched(const struct iq *q);
-bool insights_query_full(const struct iq *q); /* it had to leave some out: IQ_ROWS_MAX, IQ_GROUPS_MAX, IQ_BYTES_MAX */
+bool insights_query_full(const struct iq *q); /* it had to leave some out: IQ_ROWS_MAX, IQ_GROUPS_MAX, IQ_CELLS_MAX, IQ_BYTES_MAX */

@@ -38,6 +38,8 @@ struct row {
     const char **v;    /* a text for each column; NULL: it has none */
     const char *key;   /* what it is sorted by */
     struct sum *sums;  /* of a group of stats; then v are the `by` columns */
+    int64_t ms;        /* of the event, and the how many-th row it is */
+    uint32_t number;
 };
 struct filter {
     struct filter *next;
@@ -53,6 +55,8 @@ struct iq {
     struct filter *filters, **filters_end;
     struct row *rows;
     uint32_t n, cap;
+    uint32_t first;     /* by time: the first row of the log group at hand; each may have `limit` of them */
+    bool mixed, ordered; /* rows of several log groups, which are not in the order of time yet; all are in order */
     struct val *groups; /* key -> index of its row */
     uint64_t matched;
     bool full;
@@ -66,7 +70,7 @@ struct reader {
     const char *p, *end;
     enum token t;
     const char *word; /* of the token at hand */
-    int depth;
+    int depth, terms;
     struct err *err;
 };
 
@@ -220,6 +224,10 @@ static struct expr *compared(struct reader *r)
     struct expr *e = expr_new(r, K_COMPARE, NULL, NULL);
     int no;
 
+    if (++r->terms > IQ_TERMS_MAX) { /* each is looked for in the whole of each event */
+        err_set(r->err, INVALID_ARGUMENT, "more than %d comparisons", IQ_TERMS_MAX);
+        return NULL;
+    }
     if (is(r, "ispresent")) {
         e->kind = K_PRESENT;
         if (next(r) < 0 || need(r, "(") < 0 || !(e->field = need_name(r)) || need(r, ")") < 0)
@@ -591,11 +599,13 @@ static const char *field(struct seen *s, const char *name)
     return v->type == VAL_STR ? v->s : json_text(s->a, v, NULL);
 }
 
+enum { NUMBER_MAX = 64 }; /* bytes; what is longer is a text */
+
 static bool number(const char *s, double *ret)
 {
     char *end;
 
-    if (!isdigit((unsigned char)s[s[0] == '-'])) /* nor nan, inf, blanks */
+    if (!isdigit((unsigned char)s[s[0] == '-']) || strnlen(s, NUMBER_MAX + 1) > NUMBER_MAX) /* nor nan, inf, blanks */
         return false;
     *ret = strtod(s, &end);
     return !*end;
@@ -654,8 +664,8 @@ static bool by_time(const struct iq *q)
 
 static struct row *row_new(struct iq *q, uint32_t max)
 {
-    if (q->n >= max || arena_bytes(q->a) > IQ_BYTES_MAX) {
-        q->full |= q->n < max || q->stats || !by_time(q); /* else it has what it wants */
+    if (q->n - q->first >= max || arena_bytes(q->a) > IQ_BYTES_MAX || (q->n + 1) * (q->fields.n + q->by.n) > IQ_CELLS_MAX) {
+        q->full |= q->n - q->first < max || q->stats || !by_time(q); /* else it has what it wants */
         return NULL;
     }
     if (q->n == q->cap) { /* the old ones stay in the arena: all of them together are no more than this */
@@ -667,7 +677,7 @@ static struct row *row_new(struct iq *q, uint32_t max)
             memcpy(more, q->rows, q->n * sizeof *more);
         q->rows = more;
     }
-    q->rows[q->n] = (struct row){0};
+    q->rows[q->n] = (struct row){.number = q->n};
     return &q->rows[q->n++];
 }
 
@@ -679,6 +689,14 @@ static const char *kept(struct iq *q, const char *text)
 bool insights_query_latest_first(const struct iq *q)
 {
     return q->stats || !by_time(q) || q->down;
+}
+
+void insights_query_next_group(struct iq *q)
+{
+    if (q->stats || !by_time(q) || q->first == q->n)
+        return;
+    q->mixed = true;
+    q->first = q->n;
 }
 
 static const char *by_value(struct seen *s, const struct column *c)
@@ -756,7 +774,8 @@ bool insights_query_event(struct iq *q, struct arena *scratch, const char *group
         row->v[i] = kept(q, field(&s, q->fields.v[i].field));
     row->v[q->fields.n] = kept(q, field(&s, "@ptr"));
     row->key = by_time(q) ? NULL : kept(q, field(&s, q->sort));
-    return !by_time(q) || q->n < q->limit;
+    row->ms = e->time_ms;
+    return !by_time(q) || q->n - q->first < q->limit;
 }
 
 uint64_t insights_query_matched(const struct iq *q)
@@ -771,13 +790,13 @@ bool insights_query_full(const struct iq *q)
 
 /* ---- out ---- */
 
-static const char *sum_text(struct iq *q, const struct column *c, const struct sum *s)
+static const char *sum_text(struct arena *a, const struct column *c, const struct sum *s)
 {
     if (c->func == F_COUNT)
-        return arena_printf(q->a, "%llu", (unsigned long long)s->n);
+        return arena_printf(a, "%llu", (unsigned long long)s->n);
     if (!s->n)
         return NULL;
-    return arena_printf(q->a, "%.15g", c->func == F_SUM ? s->sum : c->func == F_AVG ? s->sum / (double)s->n : c->func == F_MIN ? s->min : s->max);
+    return arena_printf(a, "%.15g", c->func == F_SUM ? s->sum : c->func == F_AVG ? s->sum / (double)s->n : c->func == F_MIN ? s->min : s->max);
 }
 
 static int by_key(const void *x, const void *y)
@@ -795,16 +814,29 @@ static int by_key_down(const void *x, const void *y)
     return !a->key || !b->key ? by_key(x, y) : order(b->key, a->key);
 }
 
-static void cell(struct iq *q, struct val *row, const char *name, const char *value)
+static int by_ms(const void *x, const void *y)
+{
+    const struct row *a = x, *b = y;
+
+    return a->ms != b->ms ? (a->ms < b->ms ? -1 : 1) : (a->number > b->number) - (a->number < b->number);
+}
+static int by_ms_down(const void *x, const void *y)
+{
+    const struct row *a = x, *b = y;
+
+    return a->ms != b->ms ? (a->ms > b->ms ? -1 : 1) : (a->number > b->number) - (a->number < b->number);
+}
+
+static void cell(struct arena *a, struct val *row, const char *name, const char *value)
 {
     struct val *c;
 
     if (!value)
         return;
-    c = val_map(q->a);
-    val_put_str(q->a, c, "field", name);
-    val_put_str(q->a, c, "value", value);
-    val_push(q->a, row, c);
+    c = val_map(a);
+    val_put(a, c, "field", val_lit(a, name));
+    val_put(a, c, "value", val_lit(a, value));
+    val_push(a, row, c);
 }
 
 /* The key of a group: the column of that name. */
@@ -815,29 +847,38 @@ static void group_key(struct iq *q, struct row *row)
             row->key = row->v[i];
     for (uint32_t i = 0; i < q->fields.n; i++)
         if (streq(q->fields.v[i].name, q->sort))
-            row->key = sum_text(q, &q->fields.v[i], &row->sums[i]);
+            row->key = sum_text(q->a, &q->fields.v[i], &row->sums[i]);
 }
 
-struct val *insights_query_results(struct iq *q, uint32_t limit)
+static void put_in_order(struct iq *q)
 {
-    struct val *all = val_list(q->a), *shown;
-
     for (uint32_t i = 0; q->stats && q->sorted && i < q->n; i++)
         group_key(q, &q->rows[i]);
     if (q->sorted && q->n && (q->stats || !by_time(q)))
         qsort(q->rows, q->n, sizeof *q->rows, q->down ? by_key_down : by_key);
+    else if (q->mixed)
+        qsort(q->rows, q->n, sizeof *q->rows, q->down ? by_ms_down : by_ms);
+    q->ordered = true;
+}
+
+struct val *insights_query_results(struct iq *q, struct arena *a, uint32_t limit)
+{
+    struct val *all = val_list(a), *shown;
+
+    if (!q->ordered)
+        put_in_order(q);
     limit = MIN(limit ? limit : q->limit, q->limit);
     for (uint32_t i = 0; i < q->n && i < limit; i++) {
         const struct row *row = &q->rows[i];
 
-        shown = val_list(q->a);
+        shown = val_list(a);
         for (uint32_t k = 0; k < q->by.n; k++)
-            cell(q, shown, q->by.v[k].name, row->v[k]);
+            cell(a, shown, q->by.v[k].name, row->v[k]);
         for (uint32_t k = 0; k < q->fields.n; k++)
-            cell(q, shown, q->fields.v[k].name, q->stats ? sum_text(q, &q->fields.v[k], &row->sums[k]) : row->v[k]);
+            cell(a, shown, q->fields.v[k].name, q->stats ? sum_text(a, &q->fields.v[k], &row->sums[k]) : row->v[k]);
         if (!q->stats)
-            cell(q, shown, "@ptr", row->v[q->fields.n]);
-        val_push(q->a, all, shown);
+            cell(a, shown, "@ptr", row->v[q->fields.n]);
+        val_push(a, all, shown);
     }
     return all;
 }

@@ -76,6 +76,24 @@ static void groups_are_merged(void **state)
     over(&w);
 }
 
+/* Names as somebody may write them, in quotes: found or not, no more. */
+static void names_of_fields(void **state)
+{
+    static const char *const NAMES[][2] = {{"a.b.1.c", "x"}, {"a.b.2.c", ""}, {"`a.b.-1`", ""}, {"`a[-1`", ""}, {"`a[99999999999]`", ""}, {"`a.b[1].c`", ""},
+                                           {"`.`", ""}, {"`a..b`", ""}, {"`d.e f`", "7"}, {"a.b.99999999999999999999", ""}, {"`g[0]`", "q"}};
+    struct world w;
+
+    for (size_t i = 0; i < ARRAY_LEN(NAMES); i++) {
+        _auto_(freep) char *query = xasprintf("fields %s | display %s, @message", NAMES[i][0], NAMES[i][0]);
+        _auto_(freep) char *want = xasprintf("%s ", *NAMES[i][1] ? NAMES[i][1] : "{\"a\":{\"b\":[1,{\"c\":\"x\"}]},\"d.e f\":7,\"g[0]\":\"q\"}");
+
+        ask(&w, query);
+        event(&w, 1, "{\"a\":{\"b\":[1,{\"c\":\"x\"}]},\"d.e f\":7,\"g[0]\":\"q\"}");
+        assert_string_equal(firsts(&w), want);
+        over(&w);
+    }
+}
+
 static void too_much(void **state)
 {
     struct world w;
@@ -115,7 +133,7 @@ static void too_much(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(groups_are_merged), cmocka_unit_test(too_much)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(groups_are_merged), cmocka_unit_test(names_of_fields), cmocka_unit_test(too_much)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

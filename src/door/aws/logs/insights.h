@@ -4,7 +4,7 @@
  *   stats count(*) | count(F) | sum(F) | avg(F) | min(F) | max(F) [as NAME], ... [by F | bin(5m), ...]
  * EXPRESSION: F = != < <= > >= VALUE, F [not] like "text" | /regex/, F [not] in [...], ispresent(F), not, and, or, ( ).
  * Fields: @timestamp @ingestionTime @message @logStream @log @ptr, those of Lambda's own lines (@type @requestId @duration @billedDuration
- * @memorySize @maxMemoryUsed @initDuration), and a.b.c of a message that is a JSON object.
+ * @memorySize @maxMemoryUsed @initDuration), and a.b.0.c of a message that is a JSON object.
  *
  * A query is read (_parse), takes events one by one (_event), and is read out (_results). All of it lies in its arena. Bounds: IQ_*. */
 #pragma once

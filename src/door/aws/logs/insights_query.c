@@ -567,6 +567,22 @@ static const char *of_lambda(struct seen *s, const char *name)
     return NULL;
 }
 
+/* a.b.0.c: names of members, and which item of a list. What a query says is no path of ours (val_at() trusts those). */
+static const struct val *at_path(struct arena *a, const struct val *v, const char *path)
+{
+    while (v && *path) {
+        size_t n = strcspn(path, ".");
+        const char *part = arena_strndup(a, path, n);
+
+        if (v->type == VAL_LIST)
+            v = n && n < 9 && strspn(part, "0123456789") == n && strtoul(part, NULL, 10) < v->n ? &v->items[strtoul(part, NULL, 10)] : NULL;
+        else
+            v = val_get(v, part);
+        path += n + (path[n] == '.');
+    }
+    return v;
+}
+
 /* NULL: it has no such field. */
 static const char *field(struct seen *s, const char *name)
 {
@@ -593,7 +609,7 @@ static const char *field(struct seen *s, const char *name)
         s->parsed = true;
     }
     v = val_get(s->json, name);
-    v = v ? v : s->json ? val_at(s->json, name) : NULL;
+    v = v ? v : s->json ? at_path(s->a, s->json, name) : NULL;
     if (!v || v->type == VAL_NULL)
         return NULL;
     return v->type == VAL_STR ? v->s : json_text(s->a, v, NULL);

@@ -262,7 +262,7 @@ void val_remove(struct val *list, uint32_t i)
     list->n--;
 }
 
-/* Takes one step of a path; *rest moves behind it. */
+/* Takes one step of a path; *rest moves behind it. NULL: it is missing, or none. */
 static struct val *step(const struct val *v, const char **rest)
 {
     const char *p = *rest;
@@ -272,7 +272,8 @@ static struct val *step(const struct val *v, const char **rest)
         char *end;
         unsigned long i = strtoul(p + 1, &end, 10);
 
-        ASSERT(*end == ']');
+        if (*end != ']') /* paths come from clients, too (a CRD's scale): there is no such step */
+            return NULL;
         end++;
         *rest = *end == '.' ? end + 1 : end;
         return i < val_items_n_(v) ? &v->items[i] : NULL;

@@ -412,7 +412,7 @@ static struct base *node_base_of(const struct version *v, struct base *python, s
 {
     struct functions *fs = v->f->fs;
     const char *name = arena_printf(a, "%s %d MB", v->program, v->memory_mb), *config;
-    struct zygote_ask ask = {.what = ASK_ZYGOTE, .slot = UINT32_MAX - fs->node_base_next++ % 65536};
+    struct zygote_ask ask = {.what = ASK_ZYGOTE, .slot = ZYGOTE_ALL - 1 - fs->node_base_next++ % 65536};
     _auto_(freep) char *nothing = xasprintf("%s/run/function/nothing", fs->state);
     struct base *b = base_find(fs, name);
     int pair[2];

@@ -204,6 +204,46 @@ static void the_wanted_stay(void **state)
     host_remove(&x.h);
 }
 
+/* A Node base that ends takes nobody with it who was not forked from it. */
+static void a_base_ends_alone(void **state)
+{
+    struct functions_options o = {.stems = -1, .evict_mb = -1};
+    struct answer a, b;
+    struct buf zip = {0};
+    struct host h = {0};
+    struct err err;
+    char sha[CODE_HEX];
+    int ended = 0;
+
+    if (function_runtime_check("nodejs18.x", &err) < 0)
+        skip();
+    assert_int_equal(host_start(&h, &o, &err), 0);
+    host_zip(&zip, (const char *const[]){"index.js", "exports.handler = async () => 1;\n", NULL});
+    assert_int_equal(code_put(h.state, zip.p, zip.n, sha, &err), 0);
+    buf_done(&zip);
+    host_put(&h, "other", sha, "\"runtime\":\"nodejs18.x\",\"handler\":\"index.handler\",\"timeoutSeconds\":30");
+    host_call(&h, "other", "{}", &a);
+    assert_string_equal(a.payload, "1");
+    answer_done(&a);
+    host_function(&h, "work", "import time\ndef lambda_handler(e, c):\n    time.sleep(e['s'])\n    return 2\n", "\"timeoutSeconds\":60");
+    host_call(&h, "work", "{\"s\":0}", &a);
+    answer_done(&a);
+    host_send(&h, "work", "{\"s\":3}", &b);
+    host_sleep(&h, 100);
+    LIST_EACH(&h.fs->bases, l)
+    if (list_entry(l, struct base, link)->node) {
+        zygote_base_end(list_entry(l, struct base, link));
+        ended++;
+    }
+    assert_int_equal(ended, 1);
+    host_wait(&h, &b);
+    assert_null(b.error);
+    assert_string_equal(b.payload, "2");
+    answer_done(&b);
+    host_stop(&h);
+    host_remove(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest pure[] = {
@@ -214,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(least_worth_goes_first),
         cmocka_unit_test(the_wanted_stay),
+        cmocka_unit_test(a_base_ends_alone),
     };
     int failed = cmocka_run_group_tests(pure, NULL, NULL);
 

@@ -317,6 +317,20 @@ struct val *schema_scale_get(const struct resource *r, struct arena *a, const st
     return v;
 }
 
+/* A CRD's path, which may be any text below .spec: what it leads through is a map, or nothing yet. */
+static bool can_put(const struct val *v, const char *path)
+{
+    if (strchr(path, '['))
+        return false;
+    for (size_t n; v && v->type != VAL_LIST; path += n + 1) {
+        n = strcspn(path, ".");
+        if (!path[n])
+            return true;
+        v = val_getn(v, path, n);
+    }
+    return !v;
+}
+
 int schema_scale_put(const struct resource *r, struct arena *a, struct val *obj,
                      const struct val *scale, struct err *err)
 {
@@ -324,6 +338,8 @@ int schema_scale_put(const struct resource *r, struct arena *a, struct val *obj,
 
     if (!scale_of(r, &spec_path, &status_path, &selector_path))
         return err_set(err, NOT_FOUND, "the server could not find the requested resource");
+    if (!can_put(obj, spec_path + 1))
+        return err_set(err, INVALID_ARGUMENT, "the spec replicas field \"%.200s\" cannot be set", spec_path);
     val_set_at(a, obj, spec_path + 1, val_int(a, val_int_at(scale, "spec.replicas", 0)));
     return 0;
 }

@@ -171,3 +171,19 @@ def test_scale_of_custom_resources(one):
     assert code == 500 and 'does not exist' in said['message']
     assert do(one, f'{path}/r/scale', 'PATCH', {'spec': {'replicas': 3}}, **{'content-type': 'application/merge-patch+json'})[0] == 200
     assert do(one, f'{path}/r')[1]['spec']['size'] == 3
+
+
+def test_scale_by_paths_that_lead_nowhere(one):
+    """A definition's paths are texts of somebody's, and an object may have a list where they want a map."""
+    for n, (where, spec) in enumerate({'.spec.lot.size': {'lot': [1]}, '.spec.lot[': {'lot': 1}, '.spec.none[0].size': {}}.items()):
+        crd = {'apiVersion': 'apiextensions.k8s.io/v1', 'kind': 'CustomResourceDefinition', 'metadata': {'name': f'lots{n}.sub.example.com'}, 'spec': {
+            'group': 'sub.example.com', 'scope': 'Namespaced', 'names': {'plural': f'lots{n}', 'singular': f'lot{n}', 'kind': f'Lot{n}', 'listKind': f'Lot{n}List'}, 'versions': [{
+                'name': 'v1', 'served': True, 'storage': True, 'schema': {'openAPIV3Schema': {'type': 'object', 'x-kubernetes-preserve-unknown-fields': True}},
+                'subresources': {'scale': {'specReplicasPath': where, 'statusReplicasPath': '.status.size[', 'labelSelectorPath': '.status.which['}}}]}}
+        assert do(one, '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', 'POST', crd)[0] == 201
+        path = f'/apis/sub.example.com/v1/namespaces/default/lots{n}'
+        eventually(lambda: do(one, path, 'POST', {'apiVersion': 'sub.example.com/v1', 'kind': f'Lot{n}', 'metadata': {'name': 'r'}, 'spec': spec})[0] == 201)
+        assert do(one, f'{path}/r/scale')[0] == 500
+        code, said = do(one, f'{path}/r/scale', 'PATCH', {'spec': {'replicas': 3}}, **{'content-type': 'application/merge-patch+json'})
+        assert code >= 400 and 'cannot be set' in said['message'], said
+        assert do(one, f'{path}/r')[1]['spec'] == spec

@@ -68,6 +68,31 @@ def test_a_stack_in_a_stack(tandem, cfn, name, place):
         ssm.get_parameter(Name=setting)
 
 
+def test_a_stack_in_a_stack_by_a_role(tandem, cfn, name, place):
+    """Whoever works on the outer one works on the inner one: its template, too, is read as he."""
+    url, iam = place('inner.yaml', INNER), tandem.boto('iam')
+    trust = {'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Principal': {'Service': 'cloudformation.amazonaws.com'}, 'Action': 'sts:AssumeRole'}]}
+    role = iam.create_role(RoleName='nests-stacks', AssumeRolePolicyDocument=json.dumps(trust))['Role']['Arn']
+
+    def may(*actions):
+        iam.put_role_policy(RoleName='nests-stacks', PolicyName='p', PolicyDocument=json.dumps(
+            {'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Action': list(actions), 'Resource': '*'}]}))
+    try:
+        may('cloudformation:*', 'ssm:*')
+        eventually(lambda: iam.get_role_policy(RoleName='nests-stacks', PolicyName='p'))
+        cfn.create_stack(StackName=name, TemplateBody=json.dumps(outer(url)), RoleARN=role, OnFailure='DELETE')
+        id = eventually(lambda: [s['StackId'] for s in cfn.list_stacks()['StackSummaries'] if s['StackName'] == name and s['StackStatus'] == 'DELETE_COMPLETE'], 60)[0]
+        assert 's3:GetObject' in reasons(cfn, id) or 'Access Denied' in reasons(cfn, id), reasons(cfn, id)
+        may('cloudformation:*', 'ssm:*', 's3:GetObject')
+        create(cfn, name, outer(url), RoleARN=role)
+        assert outputs(cfn, name)['Said'] == 'one!'
+        cfn.delete_stack(StackName=name)
+        cfn.get_waiter('stack_delete_complete').wait(StackName=name, WaiterConfig=FAST)
+    finally:
+        iam.delete_role_policy(RoleName='nests-stacks', PolicyName='p')
+        iam.delete_role(RoleName='nests-stacks')
+
+
 def test_an_update_that_fails_within_is_rolled_back_without(cfn, name, place):
     url = place('inner.yaml', INNER)
     create(cfn, name, outer(url))

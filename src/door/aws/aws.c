@@ -321,9 +321,14 @@ static void on_request(struct http_req *req, void *arg)
 
 /* ---- from inside ---- */
 
-/* The time is that of the request, so that a stack that takes longer than the session does not stay half made. */
+/* The time is that of the request, so that a stack that takes longer than the session does not stay half made. What comes
+ * from inside goes on in the same name: it bears the seal, not the session's token. */
 const char *aws_caller(struct aws_req *q)
 {
+    const char *sealed = q->inner ? http_get(q->req, "x-tandem-caller") : NULL;
+
+    if (sealed)
+        return sealed;
     return identity_caller_seal(q->d->o.identity, q->req->arena, q->sig.key_id, http_get(q->req, "x-amz-security-token"), time(NULL));
 }
 

@@ -533,6 +533,10 @@ static int start(struct process *p, struct err *err)
     return 0;
 }
 
+/* They wait for disks, not for cores: eight may read durable executions (function/durable/job.c), others unpack code, and commits must
+ * not stand in line behind them. libuv's own number is 4. */
+#define POOL_THREADS "16"
+
 int gateway_main(const struct gateway_options *o)
 {
     struct process p = {.g.o = o};
@@ -540,6 +544,7 @@ int gateway_main(const struct gateway_options *o)
     int ret = 0;
 
     signal(SIGPIPE, SIG_IGN);
+    setenv("UV_THREADPOOL_SIZE", POOL_THREADS, 0);
     uv_loop_init(&p.g.loop);
     list_init(&p.g.debugs);
     p.env = env_real_new(&p.g.loop);

@@ -24,6 +24,7 @@
 enum {
     CFN_EVENTS_MAX = 400,        /* kept of a stack, the newest */
     CFN_DELETED_MAX = 100,       /* deleted stacks that are remembered */
+    CFN_STACKS_MAX = 2000,       /* as an account has there; a template may nest itself, many times */
     CFN_CHANGE_SETS_MAX = 20,    /* of a stack */
     CFN_OBJECT_MAX = 1200 << 10, /* bytes of a Stack object */
     CFN_AT_ONCE = 8,             /* resources of a stack in work */

@@ -351,6 +351,19 @@ static bool take_parent(struct wop *op, struct val *spec)
     return false;
 }
 
+/* false: there are as many stacks as there may be, answered. */
+static bool has_room(struct wop *op)
+{
+    int n = 0;
+
+    LIST_EACH(&op->q->d->cfn->stacks, l)
+        n += !streq(list_entry(l, struct cfn_stack, link)->status, "DELETE_COMPLETE");
+    if (n < CFN_STACKS_MAX)
+        return true;
+    aws_error(op->q, 400, "LimitExceededException", "Limit for stack has been exceeded: there are %d", n);
+    return false;
+}
+
 static void create_stack(struct wop *op)
 {
     const char *name = param(op, "StackName");
@@ -367,7 +380,7 @@ static void create_stack(struct wop *op)
         invalid(op, &err);
         return;
     }
-    if (!take_parent(op, spec))
+    if (!take_parent(op, spec) || !has_room(op))
         return;
     s = cfn_stack_new(op->q->d->cfn, name);
     if (!check_spec(op, s, spec, true) || !fits(op, s, spec)) {
@@ -587,6 +600,8 @@ static void create_change_set(struct wop *op)
         return;
     }
     if (!s) {
+        if (!has_room(op))
+            return;
         s = cfn_stack_new(op->q->d->cfn, name);
         fresh = true;
     }

@@ -85,8 +85,21 @@ static bool says_nothing(const struct val *v, bool top)
     return v->type == VAL_BOOL ? !v->b : v->type == VAL_INT ? !v->i : v->type != VAL_DOUBLE && v->n == 0;
 }
 
+/* A store may write 1.10 as 1.1, 1e3 as 1000: what counts is the number. */
+static void plain_number(struct val *v)
+{
+    double d = val_num(v);
+
+    if (d > -9e18 && d < 9e18 && (double)(int64_t)d == d)
+        *v = (struct val){.type = VAL_INT, .i = (int64_t)d};
+    else
+        *v = (struct val){.type = VAL_DOUBLE, .dbl = d};
+}
+
 static void drop_empty(struct val *v, bool top)
 {
+    if (v->type == VAL_DOUBLE)
+        plain_number(v);
     VAL_EACH(v, it)
         drop_empty(it, false);
     for (uint32_t i = 0; v->type == VAL_MAP && i < v->n;) {

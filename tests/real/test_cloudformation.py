@@ -317,6 +317,22 @@ def test_a_stack_goes_on_after_the_gateway_was_killed(tandem, cfn, name):
     assert not [b for b in tandem.boto('s3').list_buckets()['Buckets'] if b['Name'].startswith(name)]
 
 
+def test_a_stack_with_any_numbers_is_known_after_a_restart(tandem, cfn, name):
+    """What is signed is read back from a store, which writes numbers in its own way."""
+    create(cfn, name, '''
+Resources:
+  P:
+    Type: AWS::SSM::Parameter
+    Properties:
+      {Type: String, Value: x, Description: '', Unread: [1.10, 1.0, 1e3, 12345678901234567890, 9007199254740993, -0.0, 1.0e-7, 0x10, .5, 123456789.123456789123,
+       "\\u00e9\\u2028 \\u0007", '', null, {}, [[]], {a: null, b: ''}]}
+''')
+    tandem.kill('gateway')
+    eventually(lambda: [s for s in cfn.describe_stacks()['Stacks'] if s['StackName'] == name])
+    cfn.delete_stack(StackName=name)
+    cfn.get_waiter('stack_delete_complete').wait(StackName=name, WaiterConfig=FAST)
+
+
 def test_a_version_is_there_when_it_is_initialised(tandem, cfn, name):
     """With SnapStart a published version is Pending while its code is initialised: its resource is complete after that."""
     create(cfn, name, {'Resources': {

@@ -56,6 +56,20 @@ static void test_sign(void **state)
     assert_string_not_equal(session_sign(other, "stack/x", one, a), seal);
     for (size_t i = 0; i < ARRAY_LEN(OTHER); i++)
         assert_string_not_equal(session_sign(key, "stack/x", json_parse(a, OTHER[i], strlen(OTHER[i]), &err), a), seal);
+
+    static const char *const NUMBERS[][2] = {{"1.10", "1.1"}, {"1e3", "1000"}, {"1.0", "1"}, {"-0.0", "0"}, {"0.0000001", "1e-07"},
+                                             {"12345678901234567890", "12345678901234567000"}, {"123456789.123456789123", "123456789.12345679"}};
+    for (size_t i = 0; i < ARRAY_LEN(NUMBERS); i++) { /* as they come, and as they are stored */
+        const char *said[2];
+
+        for (int k = 0; k < 2; k++) {
+            char *text = arena_printf(a, "{\"a\":[%s]}", NUMBERS[i][k]);
+
+            said[k] = session_sign(key, "stack/x", json_parse(a, text, strlen(text), &err), a);
+        }
+        assert_string_equal(said[0], said[1]);
+        assert_string_not_equal(said[0], seal);
+    }
 }
 
 static void test_key_file(void **state)

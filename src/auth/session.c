@@ -114,12 +114,16 @@ static void drop_empty(struct val *v, bool top)
 
 char *session_sign(const unsigned char key[SESSION_KEY_BYTES], const char *about, const struct val *v, struct arena *a)
 {
-    struct val *it = val_copy(a, v), *all = val_list(a);
+    struct val *it, *all = val_list(a);
     unsigned char sum[EVP_MAX_MD_SIZE];
     unsigned sum_n;
+    struct err err;
     char *text;
     size_t n;
 
+    text = json_text(a, v, &n); /* as a store reads it: a text that was cut within a character is mended */
+    it = json_parse(a, text, n, &err);
+    it = it ? it : val_copy(a, v);
     drop_empty(it, true);
     val_sort_keys(it);
     val_push_str(a, all, about);

@@ -15,5 +15,5 @@ char *session_seal(const unsigned char key[SESSION_KEY_BYTES], const struct val 
 /* NULL and INVALID_ARGUMENT: it is none of ours. */
 struct val *session_open(const unsigned char key[SESSION_KEY_BYTES], const char *token, struct arena *a, struct err *err);
 /* Says of a document that we wrote it, as what `about` names: base64url(HMAC-SHA256). By meaning: neither the order of keys nor
- * how a number is written nor members that are null count (nor v's own that are empty), so it holds however a store keeps it. Nobody without the key can make it. */
+ * how a number is written nor bytes that are no UTF-8 nor members that are null count (nor v's own that are empty), so it holds however a store keeps it. Nobody without the key can make it. */
 char *session_sign(const unsigned char key[SESSION_KEY_BYTES], const char *about, const struct val *v, struct arena *a);

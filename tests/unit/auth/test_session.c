@@ -70,6 +70,11 @@ static void test_sign(void **state)
         assert_string_equal(said[0], said[1]);
         assert_string_not_equal(said[0], seal);
     }
+    one = val_map(a);
+    two = val_map(a);
+    val_put_str(a, one, "reason", "cut within caf\xc3");
+    val_put_str(a, two, "reason", "cut within caf\xef\xbf\xbd");
+    assert_string_equal(session_sign(key, "stack/x", one, a), session_sign(key, "stack/x", two, a));
 }
 
 static void test_key_file(void **state)

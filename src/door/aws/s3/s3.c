@@ -555,6 +555,13 @@ static void on_volume(struct aws_req *q, const struct client_result *r, void *ar
         with_volume(op, r->obj);
 }
 
+/* What a client reads to see whether what it has just put is there: not from the mirror, which hears of it a moment later. */
+static bool reads_configuration(const struct s3_op *op)
+{
+    return !*op->key && streq(op->q->req->method, "GET") &&
+           (s3_param(op, "notification") || s3_param(op, "policy") || s3_param(op, "policyStatus"));
+}
+
 void s3_request(struct aws_req *q)
 {
     struct s3_op *op = arena_new_of(q->req->arena, struct s3_op);
@@ -589,10 +596,10 @@ void s3_request(struct aws_req *q)
     op->volume = volume;
     if (!volume && !s3_may(op))
         return;
-    if (volume)
+    if (volume && !reads_configuration(op))
         with_volume(op, volume);
-    else if (!volume_name_ok(op->bucket))
+    else if (!volume && !volume_name_ok(op->bucket))
         s3_error(q, 404, "NoSuchBucket", "The specified bucket does not exist");
-    else /* made a moment ago, perhaps: the API knows */
+    else /* made or changed a moment ago, perhaps: the API knows */
         aws_call(q, &(struct client_call){.verb = CLIENT_GET, .resource = VOLUMES, .name = op->bucket}, on_volume, op);
 }

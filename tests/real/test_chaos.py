@@ -217,12 +217,13 @@ def beginner(world):
 def look_at_executions(world):
     """Every one that was begun is there once, has ended once, and tells all of its story."""
     lam = world.one.boto('lambda')
-    there, files = {}, os.listdir(os.path.join(world.one.state, 'volumes', 'chaos'))
-    steps = {tuple(f[len('step-'):].rsplit('-', 6)[:2]) for f in files if f.startswith('step-')}
+    there = {}
 
     def pages():
         return [e for p in lam.get_paginator('list_durable_executions_by_function').paginate(FunctionName='chaos-durable') for e in p['DurableExecutions']]
     eventually(lambda: all(e['Status'] != 'RUNNING' for e in pages()), 120, every=1)
+    files = os.listdir(os.path.join(world.one.state, 'volumes', 'chaos'))      # now that all have ended
+    steps = {tuple(f[len('step-'):].rsplit('-', 6)[:2]) for f in files if f.startswith('step-')}
     for e in pages():
         assert e['DurableExecutionName'] not in there, (SEED, e)
         there[e['DurableExecutionName']] = e

@@ -1071,28 +1071,37 @@ static void node_zygotes_have_one_base(void **state)
     host_remove(&h);
 }
 
-/* With a network: its own address, a loopback of its own, this machine is reached, others are not
- * seen listening. */
-static void network_is_its_own(void **state)
+/* A socket that listens on all of this machine's addresses; the caller closes it. */
+static int listens(int *ret_port)
 {
-    struct functions_options o = {.pod_cidr = "10.77.0.0/16", .instance = "fe57ab1e"};
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
     socklen_t len = sizeof at;
-    struct host h = {0};
-    struct answer a, b;
-    struct err err;
-    char event[64];
     int fd = socket(AF_INET, SOCK_STREAM, 0);
 
     assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
     assert_int_equal(listen(fd, 5), 0);
     getsockname(fd, (struct sockaddr *)&at, &len);
+    *ret_port = ntohs(at.sin_port);
+    return fd;
+}
+
+/* With a network: its own address, a loopback of its own, this machine is reached, others are not
+ * seen listening. */
+static void network_is_its_own(void **state)
+{
+    struct functions_options o = {.pod_cidr = "10.77.0.0/16", .instance = "fe57ab1e"};
+    struct host h = {0};
+    struct answer a, b;
+    struct err err;
+    char event[64];
+    int port, fd = listens(&port);
+
     assert_int_equal(host_start(&h, &o, &err), 0);
     host_function(&h, "net",
                   "import socket, time\ndef lambda_handler(e, c):\n    s = socket.create_connection(('10.77.0.1', e['port']), 20)\n"
                   "    l = socket.create_server(('127.0.0.1', 999 + 1000))\n    k = socket.create_connection(('127.0.0.1', 1999), 20)\n"
                   "    time.sleep(3)\n    return s.getsockname()[0]\n", "\"timeoutSeconds\":30");
-    snprintf(event, sizeof event, "{\"port\":%d}", ntohs(at.sin_port));
+    snprintf(event, sizeof event, "{\"port\":%d}", port);
     host_send(&h, "net", event, &a);
     host_send(&h, "net", event, &b);
     host_wait(&h, &a);
@@ -1127,20 +1136,15 @@ static void no_network_reaches_nothing(void **state)
         "    time.sleep(2)\n"
         "    return [reached, [n for i, n in socket.if_nameindex()]]\n";
     struct functions_options o = {.pod_cidr = "10.77.0.0/16", .instance = "fe57ab1e"};
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
-    socklen_t len = sizeof at;
     struct host h = {0};
     struct answer a, b;
     struct err err;
     char event[64];
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int port, fd = listens(&port);
 
-    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
-    assert_int_equal(listen(fd, 5), 0);
-    getsockname(fd, (struct sockaddr *)&at, &len);
     assert_int_equal(host_start(&h, &o, &err), 0);
     host_function(&h, "shut", CODE, "\"timeoutSeconds\":60,\"network\":\"None\"");
-    snprintf(event, sizeof event, "{\"port\":%d}", ntohs(at.sin_port));
+    snprintf(event, sizeof event, "{\"port\":%d}", port);
     host_send(&h, "shut", event, &a);
     host_send(&h, "shut", event, &b); /* at the same time */
     host_wait(&h, &a);

@@ -397,23 +397,32 @@ static void on_notifications_put(struct aws_req *q, const struct client_result *
     s3_answer_xml(op, 200);
 }
 
+const struct val *s3_xml_body(struct s3_op *op, char *data, size_t n, const struct err *err)
+{
+    const struct val *in;
+
+    if (err) {
+        s3_error(op->q, err->code == ERR_TOO_LARGE ? 400 : 499, "MalformedXML", "%s", err->msg);
+        return NULL;
+    }
+    in = xml_parse(s3_arena(op), data, n, &op->err);
+    if (!in)
+        s3_error(op->q, 400, "MalformedXML", "%s", op->err.msg);
+    return in;
+}
+
 static void put_notifications(struct http_req *req, char *data, size_t n, const struct err *err, void *arg)
 {
     struct s3_op *op = arg;
     struct arena *a = req->arena;
-    struct val *in, *patch = val_map(a), *list = val_list(a);
+    struct val *patch = val_map(a), *list = val_list(a);
+    const struct val *in;
     static const char *const OTHERS[] = {"QueueConfiguration", "TopicConfiguration", "EventBridgeConfiguration"};
     uint32_t number = 0;
 
-    if (err) {
-        s3_error(op->q, err->code == ERR_TOO_LARGE ? 400 : 499, "MalformedXML", "%s", err->msg);
+    in = s3_xml_body(op, data, n, err);
+    if (!in)
         return;
-    }
-    in = xml_parse(a, data, n, &op->err);
-    if (!in) {
-        s3_error(op->q, 400, "MalformedXML", "%s", op->err.msg);
-        return;
-    }
     for (size_t i = 0; i < ARRAY_LEN(OTHERS); i++)
         if (val_get(in, OTHERS[i])) {
             s3_error(op->q, 501, "NotImplemented", "tandem notifies functions; %s is not served yet", OTHERS[i]);

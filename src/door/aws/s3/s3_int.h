@@ -45,6 +45,8 @@ void s3_fail_err(struct s3_op *op); /* op->err, as S3 says it */
 void s3_answer_error(struct s3_op *op);
 bool s3_must_be_new(struct s3_op *op); /* If-None-Match: * */
 void s3_answer_xml(struct s3_op *op, int status); /* op->out */
+/* The document that http_body() has read, in the request's arena. NULL: it is answered that there is none. */
+const struct val *s3_xml_body(struct s3_op *op, char *data, size_t n, const struct err *err);
 const char *s3_param(const struct s3_op *op, const char *name);
 void s3_tell(struct s3_op *op, const char *key, const char *event, const struct volume_info *info);
 char *s3_http_time(struct arena *a, int64_t ns);

@@ -92,19 +92,14 @@ static void on_body(struct http_req *req, char *data, size_t n, const struct err
     struct tagging *t = arg;
     struct s3_op *op = t->op;
     struct arena *a = req->arena;
-    struct val *in, *tags = val_map(a);
+    struct val *tags = val_map(a);
+    const struct val *in;
     const char *wrong;
     bool many;
 
-    if (err) {
-        s3_error(op->q, err->code == ERR_TOO_LARGE ? 400 : 499, "MalformedXML", "%s", err->msg);
+    in = s3_xml_body(op, data, n, err);
+    if (!in)
         return;
-    }
-    in = xml_parse(a, data, n, &op->err);
-    if (!in) {
-        s3_error(op->q, 400, "MalformedXML", "%s", op->err.msg);
-        return;
-    }
     VAL_EACH(val_at(in, "TagSet[0].Tag"), tag)
     {
         const char *key = xml_get(tag, "Key", "");
